@@ -1,0 +1,1 @@
+"""Stubs that proto/generate.py wrote: edit the protos, not these."""
