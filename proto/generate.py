@@ -11,9 +11,9 @@ import re
 import subprocess
 import sys
 import tempfile
-from importlib.resources import files
 from pathlib import Path
 
+from google.rpc import status_pb2
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,7 +38,7 @@ def generate(out: Path) -> list[Path]:
     Raises GenerationError when a proto does not compile.
     """
     protos = sources()
-    # A file without a service gets no gRPC stub: it would be empty but for an import of grpc, which expr/ must not have.
+    # A file without a service gets no gRPC stub: it would only import grpc, which expr/ must not do.
     services = [path for path in protos if re.search(r"^service ", (PROTO / path).read_text("utf-8"), re.MULTILINE)]
     plugins = [f"--plugin={name}={TOOLS / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     _protoc([f"--python_out={out}", f"--mypy_out=quiet:{out}", *plugins], protos)
@@ -75,7 +75,7 @@ def lint() -> None:
 
 
 def _protoc(options: list[str], protos: list[Path]) -> None:
-    includes = [PROTO, files("grpc_tools") / "_proto", Path(next(iter(files("google.rpc").iterdir()))).parents[2]]
+    includes = [PROTO, Path(protoc.__file__).parent / "_proto", Path(status_pb2.__file__).parents[2]]
     code = protoc.main(["protoc", *(f"-I{folder}" for folder in includes), *options, *(p.as_posix() for p in protos)])
     if code:
         message = f"protoc ended with {code}; what it found stands above"

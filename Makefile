@@ -1,0 +1,69 @@
+# Each target sets up its own virtual environment first, in .venv, from nothing but Python 3.11+ and pip.
+# Another Python: make PYTHON=/path/to/python3.12 ...
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+JOBS ?= 2
+
+# The first of these that is 3.11 or newer. Looked for only when the environment is made.
+FIND_PYTHON = for python in $(PYTHON) python3.14 python3.13 python3.12 python3.11 python; do \
+	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; break; fi; done
+
+# durable_rules is C: it needs a compiler and Python's headers.
+CAN_BUILD = printf '\043include <Python.h>\n' | \
+	$(CC) -E -I"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')" - >/dev/null 2>&1
+
+# It is built before the rest, so that the extra `triggers` finds it there and pip does not build it again. Its setup
+# overwrites CFLAGS, so the optimiser and the name that Python 3.13 dropped go into CC; a wheel from pip's cache may
+# have been built without them.
+DURABLE_RULES = $(shell sed -n 's/^triggers = \["\(.*\)"\]$$/\1/p' pyproject.toml)
+BUILD_DURABLE_RULES = CC="$(CC) -O2 -DPyEval_CallObject=PyObject_CallObject" $(BIN)/python -m pip install --quiet \
+	--no-cache-dir --no-binary durable_rules "$(DURABLE_RULES)"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test lint bench clean
+
+help: ## say what there is to make
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make or renew .venv
+
+$(STAMP): pyproject.toml
+	@python=$$($(FIND_PYTHON)); \
+	if [ -z "$$python" ]; then echo "no Python 3.11 or newer found; try: make PYTHON=/path/to/python" >&2; exit 1; fi; \
+	if [ ! -x $(BIN)/python ]; then \
+		$$python -m venv $(VENV) 2>/dev/null || { \
+			rm -rf $(VENV) && $$python -m venv --without-pip $(VENV) && \
+			$$python -m pip --python $(BIN)/python install --quiet pip; }; \
+	fi
+	@if $(CAN_BUILD); then \
+		$(BUILD_DURABLE_RULES) && $(BIN)/python -m pip install --quiet -e '.[all,dev]'; \
+	else \
+		echo "no C compiler with Python headers: triggers are left out" && \
+		$(BIN)/python -m pip install --quiet -e '.[train,demo,dev]'; \
+	fi
+	@touch $@
+
+demo: $(STAMP) ## the whole story, on real purchases, in under three minutes
+	$(BIN)/arbiter demo
+
+serve: $(STAMP) ## run the server on the example rules and models
+	$(BIN)/arbiter serve
+
+test: lint ## lint, types and the test suite
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(STAMP) ## ruff, mypy, the protos and their stubs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python proto/generate.py --check
+
+bench: $(STAMP) ## measure
+	$(BIN)/python -m benchmarks
+
+clean: ## remove what make made
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	find engine proto tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
