@@ -1,0 +1,347 @@
+"""Reading an authored expression: syntax, names, types; all mistakes of one expression in one pass.
+
+Law: source text and a scope in, a tree and mistakes out; character offsets only, files are the ruleset's business. Types
+of operators are cel-cpp's to check; names, number mixing and the result's type are ours.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from arbiter.errors import did_you_mean
+from arbiter.expr import cel
+from arbiter.expr.syntax import PATH_LENGTH, Unreadable, convert, walk
+from arbiter.expr.tree import AnyNode, Call, Const, Fold, ListOf, Local, MapOf, Name, Select
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_SINGULAR = {"features": "feature", "segments": "segment", "models": "model", "experiments": "experiment"}
+_SECTION = {"profile": "attribute", "context": "attribute", "account": "attribute", "event": "property"}
+_NUMBERS = frozenset({"int", "double", "uint"})
+_ARITHMETIC = {"_+_": "+", "_-_": "-", "_*_": "*", "_/_": "/", "_%_": "%", "-_": "-"}
+_COMPARISONS = frozenset({"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "@in", "has", "startsWith", "endsWith", "contains", "matches"})
+_COMPARED = frozenset({"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_"})
+_LOGIC = frozenset({"_&&_", "_||_", "!_"})
+_OVERLOAD = re.compile(r"found no matching overload for '(.+?)' applied to '\(?(.*?)\)?'\Z")
+_UNDECLARED = re.compile(r"undeclared reference to '(.+?)'")
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """What names an expression may use. `roots` maps a root to its names and their types; None: any name, as dyn.
+
+    `models` maps model → output → type. `unbuilt` maps a root that exists in the language, but not yet here, to a sentence.
+    """
+
+    roots: dict[str, dict[str, str] | None]
+    models: dict[str, dict[str, str]] = {}
+    unbuilt: dict[str, str] = {}
+
+    def resolve(self, path: tuple[str, ...]) -> str | tuple[str, str]:
+        """The type of a name, or (message, hint) when there is no such name."""
+        root = path[0]
+        if root == "now" and "context" in self.roots:
+            return "timestamp"
+        if root in self.unbuilt:
+            return self.unbuilt[root], ""
+        if root == "models" and self.models is not None and "features" in self.roots:
+            return self._resolve_model(path)
+        if root not in self.roots:
+            return f"unknown name `{'.'.join(path)}`", self._root_hint(path)
+        if len(path) < PATH_LENGTH[root]:
+            return f"`{root}` needs a name behind it", f"write `{root}.name`"
+        names = self.roots[root]
+        if names is None:
+            return "dyn"
+        if path[1] in names:
+            return names[path[1]]
+        noun = _SINGULAR.get(root) or f"{root} {_SECTION[root]}"
+        return f"unknown {noun} `{path[1]}`", did_you_mean(path[1], names)
+
+    def _resolve_model(self, path: tuple[str, ...]) -> str | tuple[str, str]:
+        if len(path) == 1:
+            return "`models` needs a model and an output behind it", "write `models.name.output`"
+        if path[1] not in self.models:
+            return f"unknown model `{path[1]}`", did_you_mean(path[1], self.models)
+        outputs = self.models[path[1]]
+        if len(path) < PATH_LENGTH["models"]:
+            return f"`models.{path[1]}` needs an output behind it", f"it has: {', '.join(sorted(outputs))}"
+        if path[2] not in outputs:
+            hint = did_you_mean(path[2], outputs) or f"it has: {', '.join(sorted(outputs))}"
+            return f"model `{path[1]}` has no output `{path[2]}`", hint
+        return outputs[path[2]]
+
+    def _root_hint(self, path: tuple[str, ...]) -> str:
+        for root, names in self.roots.items():
+            if names and path[-1] in names:
+                return f"did you mean `{root}.{path[-1]}`?"
+        return did_you_mean(path[0], [*self.roots, "now", "models"]) or f"names start with {', '.join(sorted(self.roots))}"
+
+
+class Mistake(msgspec.Struct, frozen=True, order=True):
+    """What is wrong with the characters from `start` to `end` (exclusive) of an expression's source."""
+
+    start: int
+    end: int
+    message: str
+    hint: str = ""
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """The outcome of reading one expression. `root` is None when `mistakes` is not empty."""
+
+    root: AnyNode | None
+    type: str
+    names: tuple[tuple[str, ...], ...]
+    mistakes: list[Mistake]
+
+
+def read_expression(source: str, scope: Scope, *, expect: str = "") -> Checked:
+    """Parse and check `source` within `scope`. `expect` names the type the result must have (``bool``, ``number``)."""
+    if not source.strip():
+        return _refused(Mistake(0, max(1, len(source)), "the expression is empty", "write a condition, or remove the line"))
+    environments = _environments(_Key(scope))
+    try:
+        root = convert(environments.untyped.parse(source), source)
+    except cel.CelFailure as failure:
+        return _refused(*_syntax_mistakes(failure, source))
+    except Unreadable as problem:
+        return _refused(Mistake(*problem.span, str(problem), problem.hint))
+    mistakes: list[Mistake] = []
+    root = _resolve_names(root, scope, mistakes)
+    nodes = walk(root)
+    # cel-cpp types has() on a declared dotted name wrongly, so such expressions are checked with names as dyn.
+    tests = any(isinstance(n, Call) and n.function == "has" for n in nodes)
+    environment = environments.untyped if tests else environments.typed
+    mistakes += _type_mistakes(environment, source, nodes, known={m.start for m in mistakes})
+    mistakes += _number_mistakes(nodes)
+    mistakes += _pattern_mistakes(nodes)
+    kind = infer(root)
+    wrong = {"bool": kind not in {"bool", "dyn"}, "number": kind not in {"int", "double", "dyn"}}
+    if expect and wrong[expect] and not mistakes:
+        need = "a condition must be true or false" if expect == "bool" else "a number is needed here"
+        mistakes.append(Mistake(*root.span, f"{need}, this is a {kind}", _bool_hint(root) if expect == "bool" else ""))
+    if mistakes:
+        return _refused(*mistakes)
+    return Checked(root, kind, names_of(nodes), [])
+
+
+def names_of(nodes: Iterable[AnyNode]) -> tuple[tuple[str, ...], ...]:
+    """The distinct outside names among `nodes`, sorted."""
+    return tuple(sorted({n.path for n in nodes if isinstance(n, Name)}))
+
+
+def infer(node: AnyNode) -> str:
+    """The type of a checked node's value: one of the value types, ``duration``, ``null``, or ``dyn`` when only a run can tell."""
+    match node:
+        case Const(kind=kind):
+            return kind
+        case Name(type=kind):
+            return kind
+        case Call(function=function, args=args):
+            if function in _COMPARISONS or function in _LOGIC:
+                return "bool"
+            if function in _ARITHMETIC:
+                return _arithmetic(function, [infer(a) for a in args])
+            if function == "_?_:_":
+                kinds = {infer(args[1]), infer(args[2])}
+                return kinds.pop() if len(kinds) == 1 else "dyn"
+            return {"size": "int", "int": "int", "double": "double", "string": "string", "bool": "bool", "timestamp": "timestamp",
+                    "duration": "duration", "bytes": "bytes"}.get(function, "dyn")  # fmt: skip
+        case ListOf():
+            return "list"
+        case MapOf():
+            return "map"
+        case Fold(kind=kind):
+            return "list" if kind in {"map", "filter"} else "bool"
+        case Select(test=test):
+            return "bool" if test else "dyn"
+        case Local():
+            return "dyn"
+
+
+def _arithmetic(function: str, kinds: list[str]) -> str:
+    if set(kinds) == {"int"}:
+        return "int"
+    if set(kinds) <= {"int", "double"}:
+        return "double"
+    if "timestamp" in kinds and "dyn" not in kinds:
+        return "duration" if function == "_-_" and kinds == ["timestamp", "timestamp"] else "timestamp"
+    return kinds[0] if len(set(kinds)) == 1 else "dyn"
+
+
+class _Environments(msgspec.Struct, frozen=True):
+    typed: cel.Environment
+    untyped: cel.Environment
+
+
+class _Key:
+    """A scope as a cache key: scopes are few, live long and are compared by identity."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    def __hash__(self) -> int:
+        return id(self.scope)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.scope is other.scope
+
+
+@functools.lru_cache(maxsize=16)
+def _environments(key: _Key) -> _Environments:
+    scope = key.scope
+    roots = dict.fromkeys([*PATH_LENGTH, *scope.roots], "dyn") | {"now": "timestamp"}
+    typed = dict(roots)
+    for root, names in scope.roots.items():
+        for name, kind in (names or {}).items():
+            typed[f"{root}.{name}"] = kind
+    for model, outputs in scope.models.items():
+        typed |= {f"models.{model}.{output}": kind for output, kind in outputs.items()}
+    return _Environments(cel.Environment(typed), cel.Environment(roots))
+
+
+def _refused(*mistakes: Mistake) -> Checked:
+    return Checked(None, "dyn", (), sorted(mistakes))
+
+
+def _resolve_names(node: AnyNode, scope: Scope, mistakes: list[Mistake]) -> AnyNode:
+    """The tree with each name's declared type filled in; unknown names are added to `mistakes`."""
+
+    def resolved(inner: AnyNode) -> AnyNode:
+        return _resolve_names(inner, scope, mistakes)
+
+    match node:
+        case Name(path=path, span=span):
+            found = scope.resolve(path)
+            if isinstance(found, str):
+                return Name(path, found, span)
+            mistakes.append(Mistake(*span, *found))
+            return node
+        case Call(args=args):
+            return msgspec.structs.replace(node, args=tuple(map(resolved, args)))
+        case Select(operand=operand):
+            return msgspec.structs.replace(node, operand=resolved(operand))
+        case ListOf(items=items):
+            return msgspec.structs.replace(node, items=tuple(map(resolved, items)))
+        case MapOf(entries=entries):
+            return msgspec.structs.replace(node, entries=tuple((resolved(k), resolved(v)) for k, v in entries))
+        case Fold(over=over, body=body, where=where):
+            test = resolved(where) if where is not None else None
+            return msgspec.structs.replace(node, over=resolved(over), body=resolved(body), where=test)
+    return node
+
+
+def _offset(source: str, line: int, column: int) -> int:
+    starts = [0, *(m.end() for m in re.finditer("\n", source))]
+    return min(len(source), starts[min(line, len(starts)) - 1] + column - 1)
+
+
+def _syntax_mistakes(failure: cel.CelFailure, source: str) -> list[Mistake]:
+    errors = failure.errors or [(1, 1, str(failure).removeprefix("INVALID_ARGUMENT: "))]
+    # One slip makes the parser complain several times; the first complaint is where the author looks.
+    line, column, message = errors[0]
+    at = _offset(source, line, column)
+    message = message.removeprefix("Syntax error: ")
+    token = re.search(r"(?:token recognition error at: |input )'(.*?)'(?= expecting|\Z)", message, re.DOTALL)
+    word = token.group(1).strip() if token else ""
+    if word == "<EOF>" or at >= len(source.rstrip()):
+        return [Mistake(max(0, len(source.rstrip()) - 1), len(source.rstrip()), "the expression ends too early", _end_hint(source))]
+    if word:
+        span = (at, at + len(word))
+        if word[0] in "\"'" and "recognition" in message:
+            return [Mistake(*span, "this string is not closed", f"end it with {word[0]}")]
+        hints = {"=": "compare with `==`", "and": "write `&&`", "or": "write `||`", "not": "write `!`", "&": "write `&&`", "|": "write `||`", "<>": "write `!=`"}
+        return [Mistake(*span, f"`{word}` cannot stand here", hints.get(word, ""))]
+    return [Mistake(at, at + 1, message)]
+
+
+def _end_hint(source: str) -> str:
+    for opening, closing in ("()", "[]", "{}"):
+        if source.count(opening) > source.count(closing):
+            return f"a `{opening}` is not closed"
+    return "something is missing behind this"
+
+
+def _type_mistakes(environment: cel.Environment, source: str, nodes: list[AnyNode], known: set[int]) -> list[Mistake]:
+    try:
+        environment.check(source)
+    except cel.CelFailure as failure:
+        found = (_type_mistake(_offset(source, line, column), message, nodes) for line, column, message in failure.errors)
+        return [m for m in found if m and m.start not in known]
+    return []
+
+
+def _type_mistake(at: int, message: str, nodes: list[AnyNode]) -> Mistake | None:
+    around = [n.span for n in nodes if n.span[0] <= at < n.span[1]]
+    span = min(around, key=lambda s: s[1] - s[0], default=(at, at + 1))
+    overload = _OVERLOAD.match(message)
+    if overload:
+        function, kinds = overload.group(1), [k.strip() for k in overload.group(2).split(",")]
+        # Number mixing is allowed in rules: ints become doubles.
+        if function.startswith("_") and set(kinds) <= _NUMBERS | {"dyn"}:
+            return None
+        operator = function.replace("_", " ").strip().replace("@", "")
+        shown = " and ".join(k.replace("google.protobuf.", "").lower() for k in kinds)
+        if function == "_?_:_":
+            return Mistake(*span, f"`? :` cannot take {shown}")
+        return Mistake(*span, f"`{operator}` cannot take {shown}", _overload_hint(operator, kinds))
+    undeclared = _UNDECLARED.match(message)
+    if undeclared:
+        word = undeclared.group(1)
+        if word.split(".")[0] in PATH_LENGTH or not any(isinstance(n, Call) and n.function.split(".")[-1] == word for n in nodes):
+            return None  # a name: resolved and reported by us
+        return Mistake(*span, f"there is no function `{word}`", did_you_mean(word, _FUNCTIONS))
+    return Mistake(*span, message)
+
+
+def _overload_hint(operator: str, kinds: list[str]) -> str:
+    if operator in {"&&", "||", "!"}:
+        return "each side must be true or false: compare it with something"
+    if operator == "in":
+        return 'the right side must be a list: `in ["a", "b"]`'
+    if {"google.protobuf.Timestamp", "timestamp"} & set(kinds) and {"int", "double"} & set(kinds):
+        return 'compare with a time: `timestamp("2026-11-01T00:00:00Z")` or `now - duration("24h")`'
+    if "string" in kinds and {"int", "double"} & set(kinds):
+        return "compare text with text, numbers with numbers"
+    return ""
+
+
+def _bool_hint(root: AnyNode) -> str:
+    return "compare it with something, `== ...` say" if isinstance(root, (Name, Const)) else ""
+
+
+def _number_mistakes(nodes: list[AnyNode]) -> list[Mistake]:
+    """Comparisons of a declared number with something that is none: cel-cpp sees numbers as dyn and lets them pass."""
+    mistakes = []
+    for node in nodes:
+        if isinstance(node, Call) and node.function in _COMPARED:
+            kinds = [infer(a) for a in node.args]
+            if len({k in _NUMBERS for k in kinds}) == 2 and not {"dyn", "null"} & set(kinds):  # noqa: PLR2004 - two sides
+                operator = node.function.strip("_")
+                shown = " and ".join(kinds)
+                mistakes.append(Mistake(*node.span, f"`{operator}` cannot take {shown}", _overload_hint(operator, kinds)))
+    return mistakes
+
+
+def _pattern_mistakes(nodes: list[AnyNode]) -> list[Mistake]:
+    mistakes = []
+    for node in nodes:
+        if isinstance(node, Call) and node.function == "matches" and isinstance(node.args[-1], Const):
+            pattern = node.args[-1]
+            try:
+                cel.call("matches", ["", pattern.value], method=True)
+            except cel.CelFailure as failure:
+                reason = str(failure).partition("invalid regular expression: ")[2] or str(failure)
+                mistakes.append(Mistake(*pattern.span, f"not a regular expression that RE2 takes: {reason}"))
+    return mistakes
+
+
+_FUNCTIONS = ("size", "startsWith", "endsWith", "contains", "matches", "has", "all", "exists", "exists_one", "map", "filter", "int", "double",
+              "string", "bool", "bytes", "timestamp", "duration", "type", "dyn", "getFullYear", "getMonth", "getDate", "getDayOfMonth",
+              "getDayOfWeek", "getDayOfYear", "getHours", "getMinutes", "getSeconds", "getMilliseconds", "lowerAscii", "upperAscii", "trim",
+              "split", "join", "replace", "substring", "indexOf", "lastIndexOf", "charAt", "reverse", "format")  # fmt: skip

@@ -1,0 +1,333 @@
+"""The operators of the language on plain Python values.
+
+Law: every operator either returns a value or raises Unknown; none looks anything up. Compiled functions and the slow
+evaluator share these, so that they cannot differ in what an operator means. Semantics are cel-cpp's, with two widenings
+that RULES states: mixed arithmetic promotes to double, and an error is the same as unknown.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from arbiter.expr import cel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+NUMBERS = frozenset({int, float})
+_ORDERED = (frozenset({int, float}), frozenset({str}), frozenset({bytes}), frozenset({bool}), frozenset({datetime}), frozenset({timedelta}))
+_FAMILY = {kind: index for index, family in enumerate(_ORDERED) for kind in family}
+_DURATION_LIMIT = timedelta(seconds=315_576_000_000)
+
+
+class Unknown(Exception):
+    """The expression has no value here: a name is missing, or an operator does not take these values. `names` are the missing names."""
+
+    def __init__(self, reason: str = "", names: tuple[str, ...] = ()) -> None:
+        self.names = names
+        super().__init__(reason)
+
+
+# What evaluating a compiled form may raise when a value is missing or does not fit. LookupError covers absent names.
+FAILURES = (Unknown, LookupError, TypeError, OverflowError, ValueError, ZeroDivisionError)
+
+
+def eq(a: Any, b: Any) -> bool:
+    """CEL equality: numbers compare across types, other types only with themselves; never raises."""
+    kind, other = a.__class__, b.__class__
+    if kind is other:
+        if kind is list:
+            return len(a) == len(b) and all(map(eq, a, b))
+        if kind is dict:
+            return len(a) == len(b) and all(key in b and eq(value, b[key]) for key, value in a.items())
+        return bool(a == b)
+    return kind in NUMBERS and other in NUMBERS and bool(a == b)
+
+
+def ne(a: Any, b: Any) -> bool:
+    """The negation of `eq`."""
+    return not eq(a, b)
+
+
+def _ordered(a: Any, b: Any) -> None:
+    family = _FAMILY.get(a.__class__)
+    if family is None or family != _FAMILY.get(b.__class__):
+        raise Unknown(f"{type_name(a)} and {type_name(b)} have no order")
+
+
+def lt(a: Any, b: Any) -> bool:
+    """``a < b`` within one family of types."""
+    _ordered(a, b)
+    return bool(a < b)
+
+
+def le(a: Any, b: Any) -> bool:
+    """``a <= b`` within one family of types."""
+    _ordered(a, b)
+    return bool(a <= b)
+
+
+def gt(a: Any, b: Any) -> bool:
+    """``a > b`` within one family of types."""
+    _ordered(a, b)
+    return bool(a > b)
+
+
+def ge(a: Any, b: Any) -> bool:
+    """``a >= b`` within one family of types."""
+    _ordered(a, b)
+    return bool(a >= b)
+
+
+def _int(value: int) -> int:
+    if INT_MIN <= value <= INT_MAX:
+        return value
+    raise Unknown("the result does not fit 64 bits")
+
+
+def _duration(value: timedelta) -> timedelta:
+    if -_DURATION_LIMIT <= value <= _DURATION_LIMIT:
+        return value
+    raise Unknown("the duration is out of range")
+
+
+def _refuse(operator: str, *values: Any) -> Unknown:
+    return Unknown(f"`{operator}` cannot take {' and '.join(type_name(v) for v in values)}")
+
+
+def add(a: Any, b: Any) -> Any:
+    """Numbers, strings, bytes, lists, durations, a timestamp and a duration."""
+    kind, other = a.__class__, b.__class__
+    if kind is int and other is int:
+        return _int(a + b)
+    if kind in NUMBERS and other in NUMBERS:
+        return float(a) + float(b)
+    if kind is other and kind in {str, bytes, list}:
+        return a + b
+    if kind is timedelta and other is timedelta:
+        return _duration(a + b)
+    if {kind, other} == {datetime, timedelta}:
+        return a + b
+    raise _refuse("+", a, b)
+
+
+def sub(a: Any, b: Any) -> Any:
+    """Numbers, durations, timestamps."""
+    kind, other = a.__class__, b.__class__
+    if kind is int and other is int:
+        return _int(a - b)
+    if kind in NUMBERS and other in NUMBERS:
+        return float(a) - float(b)
+    if (kind is timedelta and other is timedelta) or (kind is datetime and other is datetime):
+        return _duration(a - b)
+    if kind is datetime and other is timedelta:
+        return a - b
+    raise _refuse("-", a, b)
+
+
+def mul(a: Any, b: Any) -> Any:
+    """Numbers."""
+    kind, other = a.__class__, b.__class__
+    if kind is int and other is int:
+        return _int(a * b)
+    if kind in NUMBERS and other in NUMBERS:
+        return float(a) * float(b)
+    raise _refuse("*", a, b)
+
+
+def div(a: Any, b: Any) -> Any:
+    """Numbers: of ints truncated towards zero, of doubles by IEEE 754 (a division by zero is infinite or not a number)."""
+    kind, other = a.__class__, b.__class__
+    if kind is int and other is int:
+        if b == 0:
+            raise Unknown("division by zero")
+        quotient = abs(a) // abs(b)
+        return _int(quotient if (a < 0) == (b < 0) else -quotient)
+    if kind in NUMBERS and other in NUMBERS:
+        a, b = float(a), float(b)
+        if b == 0.0:
+            if a == 0.0 or a != a:  # noqa: PLR0124 - not a number is what differs from itself
+                return float("nan")
+            return float("inf") if (a > 0) == (str(b) == "0.0") else float("-inf")
+        return a / b
+    raise _refuse("/", a, b)
+
+
+def mod(a: Any, b: Any) -> int:
+    """Ints; the sign is the dividend's."""
+    if a.__class__ is int and b.__class__ is int:
+        if b == 0:
+            raise Unknown("division by zero")
+        rest: int = abs(a) % abs(b)
+        return rest if a >= 0 else -rest
+    raise _refuse("%", a, b)
+
+
+def neg(a: Any) -> Any:
+    """Numbers and durations."""
+    if a.__class__ is int:
+        return _int(-a)
+    if a.__class__ in {float, timedelta}:
+        return -a
+    raise _refuse("-", a)
+
+
+def contains(item: Any, container: Any) -> bool:
+    """``item in container``: elements of a list, keys of a map."""
+    if container.__class__ is list:
+        return any(eq(item, element) for element in container)
+    if container.__class__ is dict:
+        return item.__class__ is str and item in container
+    raise _refuse("in", item, container)
+
+
+def index(container: Any, key: Any) -> Any:
+    """``container[key]``."""
+    if container.__class__ is list:
+        if key.__class__ is float and key.is_integer():
+            key = int(key)
+        if key.__class__ is int and 0 <= key < len(container):
+            return container[key]
+        raise Unknown(f"there is no element {key!r}")
+    if container.__class__ is dict:
+        if key.__class__ is str and key in container:
+            return container[key]
+        raise Unknown(f"there is no key {key!r}")
+    raise _refuse("[]", container, key)
+
+
+def field(container: Any, name: str) -> Any:
+    """``container.name``."""
+    if container.__class__ is dict and name in container:
+        return container[name]
+    raise Unknown(f"there is no field `{name}`")
+
+
+def has_field(container: Any, name: str) -> bool:
+    """``has(container.name)``."""
+    if container.__class__ is dict:
+        return name in container
+    raise Unknown(f"{type_name(container)} has no fields")
+
+
+def truth(value: Any) -> bool:
+    """The value when it is a bool."""
+    if value is True or value is False:
+        return bool(value)
+    raise Unknown(f"{type_name(value)} is neither true nor false")
+
+
+def both(left: Callable[[], Any], right: Callable[[], Any]) -> bool:
+    """CEL's commutative ``&&``: false on either side decides, whatever the other is."""
+    try:
+        if not truth(left()):
+            return False
+    except FAILURES:
+        if truth(right()):
+            raise
+        return False
+    return truth(right())
+
+
+def either(left: Callable[[], Any], right: Callable[[], Any]) -> bool:
+    """CEL's commutative ``||``: true on either side decides, whatever the other is."""
+    try:
+        if truth(left()):
+            return True
+    except FAILURES:
+        if not truth(right()):
+            raise
+        return True
+    return truth(right())
+
+
+def elements(container: Any) -> Iterable[Any]:
+    """What a macro runs over: the elements of a list, the keys of a map."""
+    if container.__class__ is list or container.__class__ is dict:
+        return container  # type: ignore[no-any-return]
+    raise Unknown(f"{type_name(container)} has no elements")
+
+
+def fold_exists(container: Any, test: Callable[[Any], Any]) -> bool:
+    """True if any element passes; unknown if none does but one is unknown."""
+    failure: BaseException | None = None
+    for element in elements(container):
+        try:
+            if truth(test(element)):
+                return True
+        except FAILURES as error:
+            failure = error
+    if failure:
+        raise failure
+    return False
+
+
+def fold_all(container: Any, test: Callable[[Any], Any]) -> bool:
+    """False if any element fails; unknown if none does but one is unknown."""
+    return not fold_exists(container, lambda element: not truth(test(element)))
+
+
+def fold_exists_one(container: Any, test: Callable[[Any], Any]) -> bool:
+    """True if exactly one element passes."""
+    return sum(truth(test(element)) for element in elements(container)) == 1
+
+
+def size(value: Any) -> int:
+    """Characters, bytes, elements or entries."""
+    if value.__class__ in {str, bytes, list, dict}:
+        return len(value)
+    raise _refuse("size", value)
+
+
+def starts_with(value: Any, prefix: Any) -> bool:
+    """``value.startsWith(prefix)`` of strings."""
+    if value.__class__ is str and prefix.__class__ is str:
+        return bool(value.startswith(prefix))
+    raise _refuse("startsWith", value, prefix)
+
+
+def ends_with(value: Any, suffix: Any) -> bool:
+    """``value.endsWith(suffix)`` of strings."""
+    if value.__class__ is str and suffix.__class__ is str:
+        return bool(value.endswith(suffix))
+    raise _refuse("endsWith", value, suffix)
+
+
+def has_part(value: Any, part: Any) -> bool:
+    """``value.contains(part)`` of strings."""
+    if value.__class__ is str and part.__class__ is str:
+        return part in value
+    raise _refuse("contains", value, part)
+
+
+def to_double(value: Any) -> float:
+    """``double(value)``."""
+    if value.__class__ in NUMBERS:
+        return float(value)
+    return float(delegate("double", False, value))  # noqa: FBT003 - generated code calls this positionally
+
+
+def delegate(function: str, method: bool, *args: Any) -> Any:  # noqa: FBT001 - generated code calls this positionally
+    """Any other function of CEL, by cel-cpp, on these values."""
+    try:
+        return cel.call(function, args, method=method)
+    except cel.CelFailure as failure:
+        raise Unknown(str(failure)) from None
+
+
+NATIVE: dict[str, Callable[..., Any]] = {
+    "_==_": eq, "_!=_": ne, "_<_": lt, "_<=_": le, "_>_": gt, "_>=_": ge,
+    "_+_": add, "_-_": sub, "_*_": mul, "_/_": div, "_%_": mod, "-_": neg,
+    "@in": contains, "_[_]": index, "size": size, "startsWith": starts_with, "endsWith": ends_with,
+    "contains": has_part, "double": to_double, "dyn": lambda value: value,
+}  # fmt: skip
+"""The functions that run here, by CEL name; every other one goes to cel-cpp by `delegate`."""
+
+
+def type_name(value: Any) -> str:
+    """The name of a value's type, as authors write it."""
+    names = {bool: "bool", int: "int", float: "double", str: "string", bytes: "bytes", datetime: "timestamp", timedelta: "duration",
+             list: "list", dict: "map", type(None): "null"}  # fmt: skip
+    return names.get(value.__class__, value.__class__.__name__)

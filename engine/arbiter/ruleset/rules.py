@@ -1,0 +1,138 @@
+"""What a rule set is, once it has been read and found right.
+
+Law: frozen data, serialisable by msgspec; this is what a snapshot stores and what workers load. No YAML, no parsing, no
+evaluation. Expressions are trees whose names have been checked. Everything is in a canonical order (sorted by id or
+name), so that equal sets encode to equal bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from arbiter.expr.tree import Expression
+
+Aggregate = Literal["count", "sum", "since", "distinct", "first", "last", "min", "max", "mean"]
+OrderKey = Literal["priority", "value", "recency", "specificity"]
+DYNAMIC_KEYS: frozenset[OrderKey] = frozenset({"value", "recency"})
+
+
+class Template(msgspec.Struct, frozen=True, array_like=True, tag="t"):
+    """A string with `${}` in it: literal text and expressions in turn. One lone expression keeps its type."""
+
+    parts: tuple[str | Expression, ...]
+
+
+class Items(msgspec.Struct, frozen=True, array_like=True, tag="i"):
+    """A YAML list that holds a template somewhere below."""
+
+    items: tuple[Param, ...]
+
+
+class Fields(msgspec.Struct, frozen=True, array_like=True, tag="d"):
+    """A YAML mapping that holds a template somewhere below."""
+
+    fields: dict[str, Param]
+
+
+class Plain(msgspec.Struct, frozen=True, array_like=True, tag="p"):
+    """A constant: any YAML value without templates."""
+
+    value: Any
+
+
+Param = Template | Items | Fields | Plain
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """What a rule does when it wins: an action with its parameters."""
+
+    action: str
+    params: dict[str, Param]
+
+
+class Rollout(msgspec.Struct, frozen=True):
+    """The share of subjects, in percent, for whom a rule is on: stable by `salt`. `by` is ``subject`` or a name such as ``profile.team``."""
+
+    percent: float
+    by: str
+    salt: str
+
+
+class Active(msgspec.Struct, frozen=True):
+    """The half-open range of µs since the epoch in which a rule is on; None is open."""
+
+    start: int | None = None
+    until: int | None = None
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """Condition, priority, action. `when` is a conjunction (empty: always). `position` is ``file:line:column`` of its id."""
+
+    id: str
+    decision: str
+    priority: int
+    when: tuple[Expression, ...]
+    then: Effect
+    value: Expression | None = None
+    group: str = ""
+    rollout: Rollout | None = None
+    active: Active | None = None
+    tags: tuple[str, ...] = ()
+    enabled: bool = True
+    position: str = ""
+
+
+class DecisionPoint(msgspec.Struct, frozen=True):
+    """Where a decision is asked. `order` ends, always, on the rule id."""
+
+    name: str
+    slots: int
+    order: tuple[OrderKey, ...]
+    default: Effect | None
+    position: str = ""
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """A named condition."""
+
+    name: str
+    condition: Expression
+    position: str = ""
+
+
+class Feature(msgspec.Struct, frozen=True):
+    """A typed value computed from a subject's events.
+
+    `window` is in µs, None for all time; `unit` is the µs that one unit of ``since`` lasts. `key` is the first 8 characters of
+    the URL-safe base64 of the BLAKE2b of the definition: stores keep values under it. `property` is empty for ``count`` and ``since``.
+    `where` reads names ``("event", PROPERTY)``. `type` is the declared type of its value.
+    """
+
+    name: str
+    aggregate: Aggregate
+    event: str
+    property: str
+    window: int | None
+    where: Expression | None
+    unit: int
+    key: str
+    type: str
+    position: str = ""
+
+
+class Ruleset(msgspec.Struct, frozen=True):
+    """Everything that the rule files say. Tuples are sorted by name or id.
+
+    `profile_types` are the declared attribute types; empty when nothing is declared.
+    """
+
+    decisions: tuple[DecisionPoint, ...]
+    rules: tuple[Rule, ...]
+    segments: tuple[Segment, ...]
+    features: tuple[Feature, ...]
+    profile_types: dict[str, str] = {}
+    context_types: dict[str, str] = {}
+    event_types: dict[str, dict[str, str]] = {}
+    files: dict[str, str] = {}

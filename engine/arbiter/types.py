@@ -1,0 +1,120 @@
+"""The frozen values that every part of Arbiter shares.
+
+Law: plain data, no behaviour beyond construction, no imports from the rest of the package. Times are aware UTC `datetime`
+at the edges and in expressions, and integer microseconds since the epoch inside stores.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+# bool, int (64 bits), float (finite), str, bytes, aware datetime, list of values, dict of str to values.
+type_names = ("bool", "int", "double", "string", "bytes", "timestamp", "list", "map")
+Value = Any
+Values = Mapping[str, Any]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_micros(at: datetime) -> int:
+    """Microseconds since the epoch of an aware datetime; exact."""
+    return (at - EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """The aware UTC datetime of microseconds since the epoch; exact."""
+    return EPOCH + timedelta(microseconds=micros)
+
+
+class Event(msgspec.Struct, frozen=True, array_like=True):
+    """An immutable fact about a subject. `id` is unique per subject; `at` is µs since the epoch."""
+
+    id: str
+    subject_id: str
+    type: str
+    at: int
+    properties: dict[str, Any] = {}
+
+
+class ExplainLevel(enum.IntEnum):
+    """How much of the decision point an explanation covers."""
+
+    NONE = 0
+    WINNERS = 1
+    LOSERS = 2
+    ALL = 3
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What is asked: one or several decision points for one subject at one instant.
+
+    `now` is the request's clock in µs. `slots` 0 means as many as the decision point declares.
+    """
+
+    subject_id: str
+    decisions: tuple[str, ...]
+    now: int
+    context: dict[str, Any] = {}
+    slots: int = 0
+    explain: ExplainLevel = ExplainLevel.NONE
+    explain_rules: tuple[str, ...] = ()
+
+
+class Reason(enum.IntEnum):
+    """Why a treatment was delivered, or the stage at which a rule was dropped. Closed: numbers never change meaning."""
+
+    WON = 1
+    DEFAULT = 2
+    DISABLED = 3
+    FAILED = 4
+    UNKNOWN = 5
+    INACTIVE = 6
+    ROLLED_OUT_OF = 7
+    LOST_GROUP = 8
+    LOST_SLOT = 9
+    DUPLICATE = 10
+    RENDER_FAILED = 11
+
+
+class Treatment(msgspec.Struct, frozen=True):
+    """What is delivered. `rule_id` is empty and `reason` is DEFAULT when no rule won."""
+
+    rule_id: str
+    action: str
+    params: dict[str, Any]
+    priority: int = 0
+    value: float | None = None
+    reason: Reason = Reason.WON
+
+
+class RuleOutcome(msgspec.Struct, frozen=True):
+    """What became of one rule. `expression` is the failed or unknown sub-expression, `values` what it read there,
+    `missing` the names that were unknown, `lost_to` the rule that took the slot or group, decided on order key `lost_on`."""
+
+    rule_id: str
+    reason: Reason
+    position: str = ""
+    expression: str = ""
+    values: dict[str, Any] = {}
+    missing: tuple[str, ...] = ()
+    lost_to: str = ""
+    lost_on: str = ""
+    detail: str = ""
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """The complete answer at one decision point. `valid_until` is µs since the epoch, or None when nothing can be promised.
+    `degraded` names models that could not answer."""
+
+    point: str
+    treatments: tuple[Treatment, ...]
+    defaulted: bool
+    valid_until: int | None = None
+    degraded: tuple[str, ...] = ()
+    explanation: tuple[RuleOutcome, ...] = ()
