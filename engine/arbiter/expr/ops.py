@@ -179,7 +179,7 @@ def contains(item: Any, container: Any) -> bool:
     if container.__class__ is list:
         return any(eq(item, element) for element in container)
     if container.__class__ is dict:
-        return item.__class__ is str and item in container
+        return any(eq(item, key) for key in container)
     raise _refuse("in", item, container)
 
 
@@ -192,8 +192,9 @@ def index(container: Any, key: Any) -> Any:
             return container[key]
         raise Unknown(f"there is no element {key!r}")
     if container.__class__ is dict:
-        if key.__class__ is str and key in container:
-            return container[key]
+        for name, value in container.items():
+            if eq(name, key):
+                return value
         raise Unknown(f"there is no key {key!r}")
     raise _refuse("[]", container, key)
 

@@ -122,6 +122,8 @@ class _Converter:
             start, end = self._call_span(at, (start, end))
         elif function == "_[_]":
             end = self._closing(at) or end
+        elif function in {"!_", "-_"} and self._source[at + 1 : args[0].span[0]].strip().startswith("("):
+            end = self._closing(self._source.index("(", at)) or end
         span = (start, end)
         if function in {"timestamp", "duration"} and len(args) == 1 and isinstance(args[0], Const):
             return self._constant_time(function, args[0], span)

@@ -501,7 +501,7 @@ class SourceInfo(_message.Message):
     @_builtins.property
     def macro_calls(self) -> _containers.MessageMap[_builtins.int, Global___Expr]:
         """Id of a node that a macro made to the call that was written. In it, a nested macro stands as a node that has an id
-        and no kind: look that id up here again.
+        and no kind: look that id up here again. Empty unless the parser was told to keep macro calls.
         """
 
     def __init__(

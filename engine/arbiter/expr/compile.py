@@ -1,0 +1,237 @@
+"""Trees compiled to Python functions, once, when a snapshot is built or first needs them.
+
+Law: two forms. The *truth* form answers "is it true" (or "is it false") and never raises: unknown answers no to both, which is what
+the negation normal form makes possible without a third value. The *value* form gives the value or raises one of `ops.FAILURES`.
+Generated source is registered with `linecache`, so that tracebacks and debuggers show it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+from typing import TYPE_CHECKING, Any
+
+from arbiter.expr import ops
+from arbiter.expr.syntax import constant_value
+from arbiter.expr.tree import AnyNode, Call, Const, Expression, Fold, ListOf, Local, MapOf, Name, Select
+from arbiter.expr.view import Symbols, View, now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_OPERATORS = {"_<_": "<", "_<=_": "<=", "_>_": ">", "_>=_": ">="}
+_FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_NEGATED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+_MISSING = object()
+_serial = itertools.count()
+
+
+def truth_function(nodes: Sequence[tuple[AnyNode, bool]], symbols: Symbols, label: str) -> Callable[[View], bool]:
+    """A function that is true when every (node, polarity) holds: the node is true, or false where its polarity is False.
+
+    `label` names the generated source in tracebacks.
+    """
+    writer = _Writer(symbols)
+    tests = [writer.truth(node, wanted) for node, wanted in nodes]
+    return writer.build(" and ".join(tests) or "True", label)
+
+
+def value_function(node: AnyNode, symbols: Symbols, label: str) -> Callable[[View], Any]:
+    """A function that gives the node's value or raises one of `ops.FAILURES`."""
+    writer = _Writer(symbols)
+    return writer.build(writer.value(node), label)
+
+
+def event_filter(where: Expression | None) -> Callable[[dict[str, Any]], bool] | None:
+    """The test of a feature's `where` on an event's properties; None when there is none."""
+    if where is None:
+        return None
+    writer = _Writer(Symbols())
+    return writer.build(writer.truth(where.root, True), where.position)  # noqa: FBT003 - the wanted truth
+
+
+class _Writer:
+    """Writes the source of one function and of the small functions that it calls."""
+
+    def __init__(self, symbols: Symbols) -> None:
+        self._symbols = symbols
+        self._definitions: list[str] = []
+        self._names: dict[str, Any] = {"M": _MISSING, "NUMBERS": ops.NUMBERS, "FAILURES": ops.FAILURES, "now": now}
+        self._segments: dict[tuple[str, str], str] = {}
+        self._counter = itertools.count()
+
+    def build(self, body: str, label: str) -> Callable[[Any], Any]:
+        """Compile what was written into a function of one view that returns `body`."""
+        source = "\n".join([*self._definitions, f"def f(v):\n    return {body}\n"])
+        filename = f"<arbiter {label} #{next(_serial)}>"
+        linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+        exec(compile(source, filename, "exec"), self._names)  # noqa: S102 - source is written here, from checked trees
+        function: Callable[[Any], Any] = self._names["f"]
+        return function
+
+    def truth(self, node: AnyNode, wanted: bool) -> str:  # noqa: FBT001 - the wanted truth
+        """A Python expression that is true exactly when the node is `wanted`."""
+        match node:
+            case Call(function="_&&_" | "_||_", args=(left, right)):
+                word = "and" if (node.function == "_&&_") is wanted else "or"
+                return f"({self.truth(left, wanted)} {word} {self.truth(right, wanted)})"
+            case Call(function="!_", args=(arg,)):
+                return self.truth(arg, not wanted)
+            case Call(function="_?_:_", args=(test, yes, no)):
+                return (f"(({self.truth(test, True)} and {self.truth(yes, wanted)}) or "  # noqa: FBT003
+                        f"({self.truth(test, False)} and {self.truth(no, wanted)}))")  # fmt: skip  # noqa: FBT003
+            case Name(path=("segments", name)):
+                return f"{self._segment(name, 'true' if wanted else 'false')}(v)"
+            case Name(path=path) if self._fetch(path):
+                return f"({self._fetch(path)} is {wanted})"
+            case Call(function="has", args=(Name(path=path),)) if path[0] not in {"segments", "now"}:
+                return f"({'' if wanted else 'not '}{self.value(node)})"
+            case Call(args=(Name(path=path), Const())) if self._fetch(path):
+                simple = self._comparison(node, wanted)
+                if simple:
+                    return simple
+        return self._guarded(node, wanted)
+
+    def _comparison(self, node: Call, wanted: bool) -> str:  # noqa: FBT001 - the wanted truth
+        """An inline test of a name against a constant, or an empty string where the general form is needed."""
+        name, constant = node.args
+        assert isinstance(name, Name)  # noqa: S101 - for the type checker
+        assert isinstance(constant, Const)  # noqa: S101 - for the type checker
+        fetch = self._fetch(name.path)
+        operator = _OPERATORS.get(node.function)
+        if operator and constant.kind in {"int", "double"}:
+            held = f"x{next(self._counter)}"
+            compare = operator if wanted else _NEGATED[operator]
+            return f"(({held} := {fetch}).__class__ in NUMBERS and {held} {compare} {constant.value!r})"
+        if constant.kind == "string" and (node.function, wanted) in {("_==_", True), ("_!=_", False)}:
+            return f"({fetch} == {constant.value!r})"
+        return ""
+
+    def _guarded(self, node: AnyNode, wanted: bool) -> str:  # noqa: FBT001 - the wanted truth
+        name = f"t{next(self._counter)}"
+        body = self.value(node)
+        self._definitions.append(
+            f"def {name}(v):\n    try:\n        return {body} is {wanted}\n    except FAILURES:\n        return False\n"
+        )
+        return f"{name}(v)"
+
+    def _segment(self, name: str, form: str) -> str:
+        """The name of the function that gives a segment's truth, falsehood or value."""
+        known = self._segments.get((name, form))
+        if known:
+            return known
+        function = self._segments[name, form] = f"segment_{name}_{form}"
+        root = self._symbols.segment(name)
+        body = self.value(root) if form == "value" else self.truth(root, form == "true")
+        self._definitions.append(f"def {function}(v):\n    return {body}\n")
+        return function
+
+    def _fetch(self, path: tuple[str, ...]) -> str:
+        """An expression that gives a stored value or M; empty where reading means computing."""
+        match path:
+            case ("profile" | "context" as root, name):
+                return f"v.{root}.get({name!r}, M)"
+            case ("event", name):
+                return f"v.get({name!r}, M)"
+            case ("features", name) if not self._symbols.features[name].unit:
+                return f"v.features.get({self._symbols.features[name].key!r}, M)"
+        return ""
+
+    def value(self, node: AnyNode) -> str:
+        """A Python expression that gives the node's value or raises."""
+        match node:
+            case Const(kind="timestamp" | "duration"):
+                return self._constant(constant_value(node))
+            case Const(value=value):
+                return f"({value!r})"
+            case Name(path=path):
+                return self._read(path)
+            case Local(name=name):
+                return f"local_{name}"
+            case Select(operand=operand, field=field, test=test):
+                function = self._operator("has_field" if test else "field")
+                return f"{function}({self.value(operand)}, {field!r})"
+            case ListOf(items=items):
+                return f"[{', '.join(map(self.value, items))}]"
+            case MapOf(entries=entries):
+                return "{" + ", ".join(f"{self.value(k)}: {self.value(v)}" for k, v in entries) + "}"
+            case Fold():
+                return self._fold(node)
+            case Call():
+                return self._call(node)
+
+    def _call(self, node: Call) -> str:
+        match node:
+            case Call(function="_&&_" | "_||_", args=(left, right)):
+                function = self._operator("both" if node.function == "_&&_" else "either")
+                return f"{function}(lambda: {self.value(left)}, lambda: {self.value(right)})"
+            case Call(function="!_", args=(arg,)):
+                return f"(not {self._operator('truth')}({self.value(arg)}))"
+            case Call(function="_?_:_", args=(test, yes, no)):
+                return f"({self.value(yes)} if {self._operator('truth')}({self.value(test)}) else {self.value(no)})"
+            case Call(function="has", args=(arg,)):
+                return self._has(arg)
+        args = ", ".join(map(self.value, node.args))
+        native = ops.NATIVE.get(node.function)
+        if native:
+            return f"{self._bind(native)}({args})"
+        return f"{self._operator('delegate')}({node.function!r}, {node.method}, {args})"
+
+    def _has(self, arg: AnyNode) -> str:
+        match arg:
+            case Name(path=("profile" | "context" as root, name)):
+                return f"({name!r} in v.{root})"
+            case Name(path=("event", name)):
+                return f"({name!r} in v)"
+            case Name(path=("features", name)):
+                return f"({self._symbols.features[name].key!r} in v.features)"
+            case Name(path=("models", model, output)):
+                return f"({output!r} in v.models[{model!r}])"
+        name = f"h{next(self._counter)}"
+        self._definitions.append(
+            f"def {name}(v):\n    try:\n        {self.value(arg)}\n    except FAILURES:\n        return False\n    return True\n"
+        )
+        return f"{name}(v)"
+
+    def _read(self, path: tuple[str, ...]) -> str:
+        match path:
+            case ("profile" | "context" as root, name):
+                return f"v.{root}[{name!r}]"
+            case ("event", name):
+                return f"v[{name!r}]"
+            case ("features", name):
+                feature = self._symbols.features[name]
+                read = f"v.features[{feature.key!r}]"
+                return f"((v.clock - {read}) / {feature.unit})" if feature.unit else read
+            case ("segments", name):
+                return f"{self._segment(name, 'value')}(v)"
+            case ("models", model, output):
+                return f"v.models[{model!r}][{output!r}]"
+        return "now(v)"
+
+    def _fold(self, node: Fold) -> str:
+        over, variable = self.value(node.over), f"local_{node.variable}"
+        body = self.value(node.body)
+        match node.kind:
+            case "exists" | "all" | "exists_one":
+                return f"{self._operator(f'fold_{node.kind}')}({over}, lambda {variable}: {body})"
+            case "filter":
+                kept, test = variable, f" if {self._operator('truth')}({body})"
+            case _:
+                kept = body
+                test = f" if {self._operator('truth')}({self.value(node.where)})" if node.where is not None else ""
+        # A lambda, since a comprehension's variable would shadow an outer one of the same name while `over` is evaluated.
+        return f"(lambda over: [{kept} for {variable} in {self._operator('elements')}(over){test}])({over})"
+
+    def _operator(self, name: str) -> str:
+        return self._bind(getattr(ops, name))
+
+    def _bind(self, function: Callable[..., Any]) -> str:
+        name = getattr(function, "__name__", "identity").replace("<lambda>", "identity")
+        self._names[name] = function
+        return name
+
+    def _constant(self, value: Any) -> str:
+        name = f"k{next(self._counter)}"
+        self._names[name] = value
+        return name

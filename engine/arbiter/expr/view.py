@@ -1,0 +1,57 @@
+"""What an expression sees of the world while it is evaluated.
+
+Law: a bag of dictionaries and a clock; absent keys are missing names. Whoever builds a view decides what is visible (consent,
+say); nothing behind it fetches anything, except that a segment's value is computed from its tree on demand.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from arbiter.types import from_micros
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from arbiter.expr.tree import AnyNode
+
+
+class FeatureRead(msgspec.Struct, frozen=True):
+    """How a feature's value is read: by `key`; when `unit` is set the stored value is the µs time of the latest event and the
+    feature's value is the age of that event in units of `unit` µs."""
+
+    key: str
+    unit: int = 0
+
+
+class Symbols(msgspec.Struct, frozen=True):
+    """What names stand for within one snapshot: features by name, and the trees of segments by name."""
+
+    features: dict[str, FeatureRead] = {}
+    segments: dict[str, Any] = {}
+
+    def segment(self, name: str) -> AnyNode:
+        """The condition's tree of a declared segment."""
+        node: AnyNode = self.segments[name]
+        return node
+
+
+class View:
+    """One subject at one instant. `features` is keyed by feature key, `models` by model name, then output; `clock` is in µs."""
+
+    __slots__ = ("clock", "context", "features", "models", "profile")
+
+    def __init__(self, profile: Mapping[str, Any], context: Mapping[str, Any], features: Mapping[str, Any], clock: int) -> None:
+        self.profile = profile
+        self.context = context
+        self.features = features
+        self.clock = clock
+        self.models: dict[str, Mapping[str, Any]] = {}
+
+
+def now(view: View) -> datetime:
+    """The view's clock as expressions see it."""
+    return from_micros(view.clock)
