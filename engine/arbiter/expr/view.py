@@ -28,10 +28,11 @@ class FeatureRead(msgspec.Struct, frozen=True):
 
 
 class Symbols(msgspec.Struct, frozen=True):
-    """What names stand for within one snapshot: features by name, and the trees of segments by name."""
+    """What names stand for within one snapshot: features by name, the trees of segments by name, and what each model reads."""
 
     features: dict[str, FeatureRead] = {}
     segments: dict[str, Any] = {}
+    model_inputs: dict[str, tuple[tuple[str, ...], ...]] = {}
 
     def segment(self, name: str) -> AnyNode:
         """The condition's tree of a declared segment."""
@@ -39,10 +40,16 @@ class Symbols(msgspec.Struct, frozen=True):
         return node
 
 
-class View:
-    """One subject at one instant. `features` is keyed by feature key, `models` by model name, then output; `clock` is in µs."""
+_NONE: frozenset[str] = frozenset()
 
-    __slots__ = ("clock", "context", "features", "models", "profile")
+
+class View:
+    """One subject at one instant. `features` is keyed by feature key, `models` by model name, then output; `clock` is in µs.
+
+    `failed` names the models that could not answer.
+    """
+
+    __slots__ = ("clock", "context", "failed", "features", "models", "profile")
 
     def __init__(self, profile: Mapping[str, Any], context: Mapping[str, Any], features: Mapping[str, Any], clock: int) -> None:
         self.profile = profile
@@ -50,6 +57,7 @@ class View:
         self.features = features
         self.clock = clock
         self.models: dict[str, Mapping[str, Any]] = {}
+        self.failed: frozenset[str] | set[str] = _NONE
 
 
 def now(view: View) -> datetime:

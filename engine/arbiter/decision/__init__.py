@@ -1,0 +1,1 @@
+"""The pure core: survivors of the index → gates → arbitration → rendering → a Decision."""

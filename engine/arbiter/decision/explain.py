@@ -1,0 +1,184 @@
+"""Explanations: for every rule of a decision point, what became of it and why.
+
+Law: pure and slow. It judges each rule with the three-valued evaluator and replays arbitration with the same functions that
+the walk uses, so that it must agree with the walk about who won; a property test holds the two equal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from arbiter.decision.walk import in_rollout, in_time, last_change, order_key, rendered, repeated
+from arbiter.expr.evaluate import Verdict, evaluate, judge
+from arbiter.expr.ops import Unknown
+from arbiter.expr.syntax import walk as nodes_of
+from arbiter.expr.tree import Name
+from arbiter.ruleset.compiled import specificity
+from arbiter.ruleset.render import expressions_of
+from arbiter.types import ExplainLevel, Reason, RuleOutcome, Treatment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from arbiter.expr.tree import Expression
+    from arbiter.expr.view import View
+    from arbiter.ruleset.compiled import CompiledRule, Point
+    from arbiter.ruleset.rules import Rule
+
+
+class _Judged(msgspec.Struct):
+    rule: Rule
+    outcome: RuleOutcome | None
+    compiled: CompiledRule | None = None
+    value: float | None = None
+    change: int | None = None
+
+
+def explain(  # noqa: PLR0913 - each is a fact of the request
+    point: Point,
+    view: View,
+    subject_id: str,
+    slots: int,
+    delivered: Iterable[Treatment],
+    changes: Callable[[], dict[str, int]],
+    level: ExplainLevel,
+    only: tuple[str, ...] = (),
+) -> tuple[RuleOutcome, ...]:
+    """The outcomes at `point`, best rule first. `view` must hold every model of the point. `level` WINNERS keeps what was
+    delivered, LOSERS also what matched, ALL everything; `only` filters by rule id."""
+    compiled = {rule.id: rule for rule in point.rules}
+    judged = [_judge(rule, compiled.get(rule.id), point, view, subject_id, changes) for rule in point.all_rules]
+    matched = [j for j in judged if j.outcome is None and j.compiled is not None]
+    matched.sort(key=lambda j: order_key(point, j.compiled, j.value, j.change))  # type: ignore[arg-type]
+    outcomes = [*_arbitrate(point, matched, view, slots, list(delivered)), *(j.outcome for j in judged if j.outcome)]
+    kept = {
+        ExplainLevel.NONE: frozenset[Reason](),
+        ExplainLevel.WINNERS: frozenset({Reason.WON}),
+        ExplainLevel.LOSERS: frozenset({Reason.WON, Reason.LOST_GROUP, Reason.LOST_SLOT, Reason.DUPLICATE, Reason.RENDER_FAILED}),
+        ExplainLevel.ALL: frozenset(Reason),
+    }[level]
+    return tuple(o for o in outcomes if o.reason in kept and (not only or o.rule_id in only))
+
+
+def _judge(  # noqa: PLR0913, PLR0917 - as explain
+    rule: Rule,
+    compiled: CompiledRule | None,
+    point: Point,
+    view: View,
+    subject_id: str,
+    changes: Callable[[], dict[str, int]],
+) -> _Judged:
+    if compiled is None:
+        return _Judged(rule, RuleOutcome(rule.id, Reason.DISABLED, rule.position, detail="`enabled` is false"))
+    failed = _condition(rule, point, view)
+    if failed is not None:
+        return _Judged(rule, failed)
+    if not in_time(compiled, view):
+        return _Judged(rule, RuleOutcome(rule.id, Reason.INACTIVE, rule.position, detail="the clock is outside `active`"))
+    if not in_rollout(compiled, view, subject_id):
+        detail = f"outside the rollout of {rule.rollout.percent:g} %" if rule.rollout else ""
+        return _Judged(rule, RuleOutcome(rule.id, Reason.ROLLED_OUT_OF, rule.position, detail=detail))
+    value = compiled.value(view) if compiled.value is not None else None
+    change = last_change(compiled, changes()) if "recency" in point.dynamic else None
+    return _Judged(rule, None, compiled, value, change)
+
+
+def _condition(rule: Rule, point: Point, view: View) -> RuleOutcome | None:
+    """Why the condition is not true: the first part that is false, else everything that is unknown; None when it is true."""
+    verdicts = [(e, judge(e.root, view, point.symbols)) for e in rule.when]
+    for expression, verdict in verdicts:
+        if verdict.value is False:
+            return _outcome(rule, Reason.FAILED, expression, verdict, point, view)
+    for expression, verdict in verdicts:
+        if verdict.value is None:
+            missing = tuple(dict.fromkeys(m for _, v in verdicts if v.value is None for m in v.missing))
+            return _outcome(rule, Reason.UNKNOWN, expression, msgspec.structs.replace(verdict, missing=missing), point, view)
+    return None
+
+
+def _outcome(  # noqa: PLR0913, PLR0917 - the parts of one sentence
+    rule: Rule, reason: Reason, expression: Expression, verdict: Verdict, point: Point, view: View
+) -> RuleOutcome:
+    detail = verdict.why
+    for node in nodes_of(expression.root):
+        # A segment failed or is unknown as a whole: say what inside it decided.
+        if isinstance(node, Name) and node.path[0] == "segments" and node.span[0] >= verdict.span[0] and node.span[1] <= verdict.span[1]:
+            inner = judge(point.symbols.segment(node.path[1]), view, point.symbols)
+            seen = ", ".join(f"{k} = {_shown(v)}" for k, v in inner.values.items())
+            lack = ", ".join(f"{m} is missing" for m in inner.missing)
+            detail = "; ".join(p for p in (detail, f"segment {node.path[1]}: {', '.join(p for p in (seen, lack) if p)}") if p)
+    source = expression.source[slice(*verdict.span)]
+    return RuleOutcome(rule.id, reason, rule.position, source, verdict.values, verdict.missing, detail=detail)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
+def _arbitrate(point: Point, ranked: list[_Judged], view: View, slots: int, delivered: list[Treatment]) -> list[RuleOutcome]:
+    slots = min(slots or point.slots, point.slots)
+    groups: dict[str, _Judged] = {}
+    placed: list[tuple[_Judged, Treatment]] = []
+    outcomes: list[RuleOutcome] = []
+
+    def lost(reason: Reason, loser: _Judged, winner: _Judged | None, detail: str = "") -> None:
+        to = winner.rule.id if winner else ""
+        on = _decisive_key(point, winner, loser) if winner else ""
+        outcomes.append(RuleOutcome(loser.rule.id, reason, loser.rule.position, lost_to=to, lost_on=on, detail=detail))
+
+    for judged in ranked:
+        rule = judged.compiled
+        assert rule is not None  # noqa: S101 - for the type checker
+        if len(placed) >= slots:
+            lost(Reason.LOST_SLOT, judged, placed[-1][0])
+            continue
+        if rule.group and rule.group in groups:
+            lost(Reason.LOST_GROUP, judged, groups[rule.group], f"group `{rule.group}`")
+            continue
+        treatment = rule.treatment or rendered(rule, view, judged.value)
+        if treatment is None:
+            lost(Reason.RENDER_FAILED, judged, None, _render_failure(rule, point, view))
+            continue
+        if repeated(treatment, (*(t for _, t in placed), *delivered)):
+            same = next((j for j, t in placed if repeated(treatment, [t])), None)
+            lost(Reason.DUPLICATE, judged, same, "the same treatment was delivered already")
+            continue
+        if rule.group:
+            groups[rule.group] = judged
+        placed.append((judged, treatment))
+        outcomes.append(RuleOutcome(rule.id, Reason.WON, judged.rule.position, detail=_keys_text(point, judged)))
+    return outcomes
+
+
+def _render_failure(rule: CompiledRule, point: Point, view: View) -> str:
+    for name, param in rule.rule.then.params.items():
+        for expression in expressions_of(param):
+            try:
+                evaluate(expression.root, view, point.symbols)
+            except Unknown as failure:
+                return f"param `{name}`: {failure}"
+    return "a param has a value that cannot be delivered"
+
+
+def _key_value(name: str, judged: _Judged) -> Any:
+    match name:
+        case "priority":
+            return judged.rule.priority
+        case "specificity":
+            return specificity(judged.rule)
+        case "value":
+            return judged.value
+        case "recency":
+            return judged.change
+    return judged.rule.id
+
+
+def _decisive_key(point: Point, winner: _Judged, loser: _Judged) -> str:
+    """The first order key on which the two differ; ``id`` when they tie on all."""
+    return next((k for k in point.declared.order if _key_value(k, winner) != _key_value(k, loser)), "id")
+
+
+def _keys_text(point: Point, judged: _Judged) -> str:
+    return ", ".join(f"{key} {_shown(_key_value(key, judged))}" for key in point.declared.order)

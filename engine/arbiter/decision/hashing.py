@@ -1,0 +1,16 @@
+"""The one published hash for everything that splits subjects.
+
+Law: stable for ever; test vectors stand in docs/hashing.md. BLAKE2b (RFC 7693) with an 8-byte digest over
+``salt NUL unit`` in UTF-8; its upper 53 bits, read big-endian, over 2^53.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+
+def share(salt: str, unit: str) -> float:
+    """Where `unit` falls in [0, 1) under `salt`."""
+    digest = blake2b(f"{salt}\0{unit}".encode(), digest_size=8).digest()
+    # 53 bits, so that the quotient is exact and never rounds up to 1.
+    return (int.from_bytes(digest, "big") >> 11) / 9007199254740992.0
