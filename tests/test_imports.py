@@ -51,7 +51,7 @@ def faults(path: Path) -> list[str]:
     """Say, one line each, what a file imports and may not."""
     here = part_of(path)
     names = imports(path)
-    outside = {name.split(".")[0] for name in names} | {name for name in names if name in SHELL_ONLY}
+    outside = {name.split(".")[0] for name in names} | {".".join(name.split(".")[:2]) for name in names}
     inside = {name.split(".")[1] for name in names if name.startswith("arbiter.")} & (ROW.keys() | FREE)
     bad = {name for name in outside & SHELL_ONLY if here not in {"server", "client"}}
     bad |= outside & IMPURE if here in PURE else set()
