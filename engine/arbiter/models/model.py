@@ -1,0 +1,221 @@
+"""A loaded model: rows of input values in, tuples of output values out.
+
+Law: holds the onnxruntime session and the fastest way through it; knows nothing of profiles, features or rules. A
+model is immutable and may be run by any number of threads at once.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+
+from arbiter.errors import ArbiterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from arbiter.models.graph import Layout
+    from arbiter.models.manifest import Input, Manifest, Output, OutputType, Scalar
+
+# What a model answers for one row, in the order of its outputs; None is unknown (not a finite number, no such label).
+Answer = tuple["Scalar | None", ...]
+
+_CODES = {"float32": "f", "float64": "d"}
+_MATRIX = 2  # the rank of a tensor that holds several values per row
+
+
+class ModelFailure(ArbiterError):
+    """The model could not answer; its outputs are unknown."""
+
+
+def open_session(content: bytes) -> onnxruntime.InferenceSession:
+    """Open a session on one thread, silent, that never spins. Raises whatever onnxruntime says about the bytes."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 4  # every error comes back as an exception; nothing is to be printed beside it
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+class Model:
+    """One model of a snapshot.
+
+    `name`, `version` and `kind` are the manifest's; `digest` is the SHA-256 of manifest and ONNX file together.
+    `inputs` says what a row holds, in order; `outputs` names what an answer holds, in order, with the types.
+    """
+
+    def __init__(self, manifest: Manifest, digest: str, layout: Layout, session: onnxruntime.InferenceSession) -> None:
+        """Take parts that fit each other; call `warm_up` before anything else."""
+        self.name = manifest.name
+        self.version = manifest.version
+        self.kind = manifest.kind
+        self.description = manifest.description
+        self.digest = digest
+        self.inputs: tuple[Input, ...] = manifest.inputs
+        self.outputs: dict[str, OutputType] = {each.name: each.type for each in manifest.outputs}
+        self._layout = layout
+        self._session = session
+        self._outputs = manifest.outputs
+        self._unknown: Answer = (None,) * len(manifest.outputs)
+        self._tensors = list(dict.fromkeys(each.tensor for each in manifest.outputs))
+        self._local = threading.local()
+        self._packer: struct.Struct | None = None
+        if layout.form == "matrix":
+            self._packer = struct.Struct(f"{len(self.inputs)}{_CODES[layout.inputs[0].dtype]}")
+        self._strings = False  # whether an output is a tensor of strings, which cannot be written into memory of ours
+
+    def run_one(self, row: Sequence[Scalar]) -> Answer:
+        """Answer one row of input values, one per input, none missing.
+
+        Raises ModelFailure when a value has a type that the model does not take, or when onnxruntime fails.
+        """
+        if self._packer is None or self._strings:
+            return self.run([row])[0]
+        try:
+            lane = self._local.lane
+        except AttributeError:
+            lane = self._local.lane = self._lane(self._packer)
+        pack, buffer, run, binding, cells = lane
+        try:
+            pack(buffer, 0, *row)
+            run(binding)
+        except OverflowError:
+            return self._unknown
+        except Exception as error:  # struct's about the values; onnxruntime's exceptions have no root but Exception
+            raise self._failure(error) from error
+        return tuple([read(view[place], labels) for read, view, place, labels in cells])
+
+    def run(self, rows: Sequence[Sequence[Scalar]]) -> list[Answer]:
+        """Answer a batch of rows in one call, each as `run_one` would. Raises as `run_one` does."""
+        if not rows:
+            return []
+        try:
+            feeds, overflown = self._feeds(rows)
+            results = self._session.run(self._tensors, feeds)
+        except Exception as error:  # the same, and NumPy's about the values
+            raise self._failure(error) from error
+        tensors = dict(zip(self._tensors, results, strict=True))
+        columns = [_column(tensors[each.tensor], each) for each in self._outputs]
+        answers: list[Answer] = list(zip(*columns, strict=True))
+        for position in overflown:
+            answers[position] = self._unknown
+        return answers
+
+    def warm_up(self) -> None:
+        """Run once alone and once as a batch, so that no request pays for first times.
+
+        Raises ModelFailure when the model cannot be run, or does not give one answer per row.
+        """
+        count = 3
+        row = [self._stand_in(position) for position in range(len(self.inputs))]
+        try:
+            results = self._session.run(self._tensors, self._feeds([row] * count)[0])
+        except Exception as error:  # whatever onnxruntime or NumPy say, the model is unfit
+            raise self._failure(error) from error
+        tensors = dict(zip(self._tensors, results, strict=True))
+        for name, result in tensors.items():
+            if not isinstance(result, np.ndarray) or result.shape[:1] != (count,) or result.ndim > _MATRIX:
+                raise self._failure(f"`{name}` does not hold one value, or one row of values, per row of input")
+            if result.dtype.kind in "OSU":
+                self._strings = True
+        for each in self._outputs:
+            shape = tensors[each.tensor].shape
+            width = shape[1] if len(shape) == _MATRIX else 1
+            if each.index >= width:
+                raise self._failure(f"`{each.tensor}` has {width} values a row, so there is no index {each.index}")
+        self.run_one(row)
+
+    def _feeds(self, rows: Sequence[Sequence[Scalar]]) -> tuple[dict[str, NDArray[Any]], list[int]]:
+        """Build the graph's inputs; also name the rows in which a value overflows the model's float."""
+        if self._packer is not None:
+            return self._matrix(rows, self._packer)
+        feeds = {}
+        for tensor, column in zip(self._layout.inputs, zip(*rows, strict=True), strict=True):
+            if any(isinstance(value, str) != (tensor.dtype == "str") for value in column):
+                message = f"input `{tensor.name}` takes {tensor.dtype}"
+                raise TypeError(message)
+            values = np.array(column, dtype=object if tensor.dtype == "str" else tensor.dtype)
+            feeds[tensor.name] = values.reshape(-1, 1) if tensor.rank == _MATRIX else values
+        return feeds, []
+
+    def _matrix(
+        self, rows: Sequence[Sequence[Scalar]], packer: struct.Struct
+    ) -> tuple[dict[str, NDArray[Any]], list[int]]:
+        (tensor,) = self._layout.inputs
+        matrix = np.zeros((len(rows), len(self.inputs)), dtype=tensor.dtype)
+        buffer = matrix.data.cast("B")
+        overflown = []
+        for position, row in enumerate(rows):
+            try:
+                packer.pack_into(buffer, position * packer.size, *row)
+            except OverflowError:
+                overflown.append(position)
+        return {tensor.name: matrix}, overflown
+
+    def _lane(self, packer: struct.Struct) -> tuple[Any, ...]:
+        """Make one thread's own buffers, bound once, so that a run neither builds arrays nor looks up names."""
+        (tensor,) = self._layout.inputs
+        row = np.zeros((1, len(self.inputs)), dtype=tensor.dtype)
+        binding = self._session.io_binding()
+        binding.bind_input(tensor.name, "cpu", 0, row.dtype, row.shape, row.ctypes.data)
+        views: dict[str, memoryview] = {}
+        for name, result in zip(self._tensors, self._session.run(self._tensors, {tensor.name: row}), strict=True):
+            out = np.zeros_like(result)
+            binding.bind_output(name, "cpu", 0, out.dtype, out.shape, out.ctypes.data)
+            views[name] = out.data  # a view keeps its array alive
+        cells = []
+        for each in self._outputs:
+            view = views[each.tensor]
+            place = (0, each.index) if view.ndim == _MATRIX else 0
+            cells.append((_READERS[bool(each.labels), each.type], view, place, each.labels))
+        return packer.pack_into, row.data.cast("B"), self._session.run_with_iobinding, binding, cells
+
+    def _stand_in(self, position: int) -> Scalar:
+        default = self.inputs[position].default
+        if default is not None:
+            return default
+        tensor = self._layout.inputs[0 if self._packer else position]
+        return "" if tensor.dtype == "str" else 0
+
+    def _failure(self, error: object) -> ModelFailure:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        return ModelFailure(f"model `{self.name}` cannot answer: {reason[0]}")
+
+
+def _finite(value: float, _labels: tuple[str, ...]) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _plain(value: Scalar, _labels: tuple[str, ...]) -> Scalar:
+    return value
+
+
+def _label(value: int, labels: tuple[str, ...]) -> str | None:
+    return labels[value] if 0 <= value < len(labels) else None
+
+
+# How a cell of a tensor becomes a value, by whether the output has labels and by its type.
+_READERS: dict[tuple[bool, OutputType], Callable[[Any, tuple[str, ...]], Scalar | None]] = {
+    (False, "double"): _finite,
+    (False, "int"): _plain,
+    (False, "bool"): _plain,
+    (False, "string"): _plain,
+    (True, "string"): _label,
+}
+
+
+def _column(tensor: NDArray[Any], output: Output) -> list[Scalar | None]:
+    values = tensor[:, output.index] if tensor.ndim == _MATRIX else tensor
+    read = _READERS[bool(output.labels), output.type]
+    return [read(value, output.labels) for value in values.tolist()]
