@@ -1,8 +1,8 @@
 """Every way in which Arbiter says no.
 
-Law: an error states whose fault it is. `AuthorError` is the author's (a rule file, a model folder), `CallerError` and its
-children are the caller's (a request), everything else is ours. This module knows nothing of gRPC: the server holds the one
-table from these classes to status codes.
+Law: an error states whose fault it is. `AuthorError` is the author's (a rule file, a model folder), `CallerError` and
+its children are the caller's (a request), everything else is ours. This module knows nothing of gRPC: the server
+holds the one table from these classes to status codes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Severity = Literal["error", "warning"]
 class Diagnostic(msgspec.Struct, frozen=True, order=True, kw_only=True, omit_defaults=True):
     """One mistake in an authored file: where, what, and how to mend it.
 
-    `line` and `column` count from 1; 0 means that the whole file is meant. `end_column` is exclusive and lies on `line`.
-    `path` is the place inside the document (``rules[3].when[0]``).
+    `line` and `column` count from 1; 0 means that the whole file is meant. `end_column` is exclusive and lies on
+    `line`. `path` is the place inside the document (``rules[3].when[0]``).
     """
 
     file: str
@@ -78,7 +78,9 @@ class AuthorError(ArbiterError):
 
 
 class CallerError(ArbiterError):
-    """A request that cannot be answered as it stands. `field` is the path of the field at fault, ``""`` for the call."""
+    """A request that cannot be answered as it stands. `field` is the path of the field at fault, ``""`` for the
+    call.
+    """
 
     def __init__(self, message: str, *, field: str = "", reason: str = "") -> None:
         self.field = field

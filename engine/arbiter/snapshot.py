@@ -1,7 +1,7 @@
 """One frozen, complete version of everything that decisions depend on.
 
-Law: built whole, never changed. A request reads the reference once and sees one version throughout. Equal inputs give equal
-digests, whatever the order of files.
+Law: built whole, never changed. A request reads the reference once and sees one version throughout. Equal inputs give
+equal digests, whatever the order of files.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from arbiter.ruleset.compiled import Point
 from arbiter.ruleset.rules import Rule, Ruleset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
-    from arbiter.models import Model
+    from arbiter.models.model import Model
 
 _encoder = msgspec.msgpack.Encoder(order="sorted")
 _decoder = msgspec.msgpack.Decoder(Ruleset)
-
 
 
 def pack(ruleset: Ruleset) -> bytes:
@@ -46,8 +45,8 @@ def digest_of(ruleset: Ruleset, model_digests: Mapping[str, str]) -> str:
 class Snapshot:
     """Rules and models of one version, ready to decide.
 
-    `rows` has, by model, the function that builds the model's input row from a view (None when an input without default is
-    missing). `files` maps authored files to their SHA-256.
+    `rows` has, by model, the function that builds the model's input row from a view (None when an input without
+    default is missing). `files` maps authored files to their SHA-256.
     """
 
     def __init__(self, ruleset: Ruleset, models: Mapping[str, Model]) -> None:
@@ -85,7 +84,9 @@ class Snapshot:
 
 
 def _row_builder(model: Model, symbols: Symbols) -> Callable[[View], list[float] | None]:
-    """One generated function that reads a model's inputs from a view: numbers as they are, bools as 0 and 1, else the default."""
+    """One generated function that reads a model's inputs from a view: numbers as they are, bools as 0 and 1, else the
+    default.
+    """
     names: dict[str, Any] = {"KINDS": frozenset({int, float, bool})}
     lines = ["def row(v):", "    p = v.profile; c = v.context; f = v.features"]
     for i, item in enumerate(model.inputs):

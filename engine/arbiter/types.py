@@ -1,7 +1,7 @@
 """The frozen values that every part of Arbiter shares.
 
-Law: plain data, no behaviour beyond construction, no imports from the rest of the package. Times are aware UTC `datetime`
-at the edges and in expressions, and integer microseconds since the epoch inside stores.
+Law: plain data, no behaviour beyond construction, no imports from the rest of the package. Times are aware UTC
+`datetime` at the edges and in expressions, and integer microseconds since the epoch inside stores.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ class Treatment(msgspec.Struct, frozen=True):
 
 class RuleOutcome(msgspec.Struct, frozen=True):
     """What became of one rule. `expression` is the failed or unknown sub-expression, `values` what it read there,
-    `missing` the names that were unknown, `lost_to` the rule that took the slot or group, decided on order key `lost_on`."""
+    `missing` the names that were unknown, `lost_to` the rule that took the slot or group, decided on order key
+    `lost_on`.
+    """
 
     rule_id: str
     reason: Reason
@@ -109,8 +111,9 @@ class RuleOutcome(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """The complete answer at one decision point. `valid_until` is µs since the epoch, or None when nothing can be promised.
-    `degraded` names models that could not answer."""
+    """The complete answer at one decision point. `valid_until` is µs since the epoch, or None when nothing can be
+    promised. `degraded` names models that could not answer.
+    """
 
     point: str
     treatments: tuple[Treatment, ...]

@@ -1,7 +1,7 @@
 """Explanations: for every rule of a decision point, what became of it and why.
 
-Law: pure and slow. It judges each rule with the three-valued evaluator and replays arbitration with the same functions that
-the walk uses, so that it must agree with the walk about who won; a property test holds the two equal.
+Law: pure and slow. It judges each rule with the three-valued evaluator and replays arbitration with the same
+functions that the walk uses, so that it must agree with the walk about who won; a property test holds the two equal.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Judged(msgspec.Struct):
     change: int | None = None
 
 
-def explain(  # noqa: PLR0913 - each is a fact of the request
+def explain(
     point: Point,
     view: View,
     subject_id: str,
@@ -46,8 +46,9 @@ def explain(  # noqa: PLR0913 - each is a fact of the request
     level: ExplainLevel,
     only: tuple[str, ...] = (),
 ) -> tuple[RuleOutcome, ...]:
-    """The outcomes at `point`, best rule first. `view` must hold every model of the point. `level` WINNERS keeps what was
-    delivered, LOSERS also what matched, ALL everything; `only` filters by rule id."""
+    """The outcomes at `point`, best rule first. `view` must hold every model of the point. `level` WINNERS keeps what
+    was delivered, LOSERS also what matched, ALL everything; `only` filters by rule id.
+    """
     compiled = {rule.id: rule for rule in point.rules}
     judged = [_judge(rule, compiled.get(rule.id), point, view, subject_id, changes) for rule in point.all_rules]
     matched = [j for j in judged if j.outcome is None and j.compiled is not None]
@@ -56,13 +57,15 @@ def explain(  # noqa: PLR0913 - each is a fact of the request
     kept = {
         ExplainLevel.NONE: frozenset[Reason](),
         ExplainLevel.WINNERS: frozenset({Reason.WON}),
-        ExplainLevel.LOSERS: frozenset({Reason.WON, Reason.LOST_GROUP, Reason.LOST_SLOT, Reason.DUPLICATE, Reason.RENDER_FAILED}),
+        ExplainLevel.LOSERS: frozenset(
+            {Reason.WON, Reason.LOST_GROUP, Reason.LOST_SLOT, Reason.DUPLICATE, Reason.RENDER_FAILED}
+        ),
         ExplainLevel.ALL: frozenset(Reason),
     }[level]
     return tuple(o for o in outcomes if o.reason in kept and (not only or o.rule_id in only))
 
 
-def _judge(  # noqa: PLR0913, PLR0917 - as explain
+def _judge(
     rule: Rule,
     compiled: CompiledRule | None,
     point: Point,
@@ -76,7 +79,9 @@ def _judge(  # noqa: PLR0913, PLR0917 - as explain
     if failed is not None:
         return _Judged(rule, failed)
     if not in_time(compiled, view):
-        return _Judged(rule, RuleOutcome(rule.id, Reason.INACTIVE, rule.position, detail="the clock is outside `active`"))
+        return _Judged(
+            rule, RuleOutcome(rule.id, Reason.INACTIVE, rule.position, detail="the clock is outside `active`")
+        )
     if not in_rollout(compiled, view, subject_id):
         detail = f"outside the rollout of {rule.rollout.percent:g} %" if rule.rollout else ""
         return _Judged(rule, RuleOutcome(rule.id, Reason.ROLLED_OUT_OF, rule.position, detail=detail))
@@ -86,7 +91,9 @@ def _judge(  # noqa: PLR0913, PLR0917 - as explain
 
 
 def _condition(rule: Rule, point: Point, view: View) -> RuleOutcome | None:
-    """Why the condition is not true: the first part that is false, else everything that is unknown; None when it is true."""
+    """Why the condition is not true: the first part that is false, else everything that is unknown; None when it is
+    true.
+    """
     verdicts = [(e, judge(e.root, view, point.symbols)) for e in rule.when]
     for expression, verdict in verdicts:
         if verdict.value is False:
@@ -94,21 +101,30 @@ def _condition(rule: Rule, point: Point, view: View) -> RuleOutcome | None:
     for expression, verdict in verdicts:
         if verdict.value is None:
             missing = tuple(dict.fromkeys(m for _, v in verdicts if v.value is None for m in v.missing))
-            return _outcome(rule, Reason.UNKNOWN, expression, msgspec.structs.replace(verdict, missing=missing), point, view)
+            return _outcome(
+                rule, Reason.UNKNOWN, expression, msgspec.structs.replace(verdict, missing=missing), point, view
+            )
     return None
 
 
-def _outcome(  # noqa: PLR0913, PLR0917 - the parts of one sentence
+def _outcome(
     rule: Rule, reason: Reason, expression: Expression, verdict: Verdict, point: Point, view: View
 ) -> RuleOutcome:
     detail = verdict.why
     for node in nodes_of(expression.root):
         # A segment failed or is unknown as a whole: say what inside it decided.
-        if isinstance(node, Name) and node.path[0] == "segments" and node.span[0] >= verdict.span[0] and node.span[1] <= verdict.span[1]:
+        if (
+            isinstance(node, Name)
+            and node.path[0] == "segments"
+            and node.span[0] >= verdict.span[0]
+            and node.span[1] <= verdict.span[1]
+        ):
             inner = judge(point.symbols.segment(node.path[1]), view, point.symbols)
             seen = ", ".join(f"{k} = {_shown(v)}" for k, v in inner.values.items())
             lack = ", ".join(f"{m} is missing" for m in inner.missing)
-            detail = "; ".join(p for p in (detail, f"segment {node.path[1]}: {', '.join(p for p in (seen, lack) if p)}") if p)
+            detail = "; ".join(
+                p for p in (detail, f"segment {node.path[1]}: {', '.join(p for p in (seen, lack) if p)}") if p
+            )
     source = expression.source[slice(*verdict.span)]
     return RuleOutcome(rule.id, reason, rule.position, source, verdict.values, verdict.missing, detail=detail)
 
@@ -117,7 +133,9 @@ def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else repr(value)
 
 
-def _arbitrate(point: Point, ranked: list[_Judged], view: View, slots: int, delivered: list[Treatment]) -> list[RuleOutcome]:
+def _arbitrate(
+    point: Point, ranked: list[_Judged], view: View, slots: int, delivered: list[Treatment]
+) -> list[RuleOutcome]:
     slots = min(slots or point.slots, point.slots)
     groups: dict[str, _Judged] = {}
     placed: list[tuple[_Judged, Treatment]] = []

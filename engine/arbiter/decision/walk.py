@@ -1,8 +1,8 @@
 """The walk: from the survivors of the index, best first, to a Decision.
 
-Law: pure. Clock, profile and scores are arguments. A model is asked for by returning `Need`: the caller puts the scores into
-the view and calls `advance` again, which goes on where it stopped. Gates in order: residual checks, dates and rollout, models,
-group, rendering, duplicate, slot.
+Law: pure. Clock, profile and scores are arguments. A model is asked for by returning `Need`: the caller puts the
+scores into the view and calls `advance` again, which goes on where it stopped. Gates in order: residual checks, dates
+and rollout, models, group, rendering, duplicate, slot.
 """
 
 from __future__ import annotations
@@ -41,13 +41,26 @@ class Candidate(msgspec.Struct):
 class Walk:
     """One decision at one point for one view.
 
-    `delivered` are treatments that must not come again; `horizon` is the µs at which the profile's features next change by
-    themselves (None: never); `changes` gives change times for `recency`.
+    `delivered` are treatments that must not come again; `horizon` is the µs at which the profile's features next
+    change by themselves (None: never); `changes` gives change times for `recency`.
     """
 
-    __slots__ = ("_changes", "_delivered", "_eligible", "_groups", "_horizon", "_mask", "_placed", "_point", "_slots", "_subject", "_tier", "_view")
+    __slots__ = (
+        "_changes",
+        "_delivered",
+        "_eligible",
+        "_groups",
+        "_horizon",
+        "_mask",
+        "_placed",
+        "_point",
+        "_slots",
+        "_subject",
+        "_tier",
+        "_view",
+    )
 
-    def __init__(  # noqa: PLR0913 - each is a fact of the request
+    def __init__(
         self,
         point: Point,
         view: View,
@@ -78,7 +91,7 @@ class Walk:
             rule = self._next(-1)
             if rule is None:
                 break
-            if rule.__class__ is Need:
+            if isinstance(rule, Need):
                 return rule
             if rule.models and (need := self._lacking(rule.models)):
                 return need
@@ -97,7 +110,7 @@ class Walk:
                 rule = self._next(self._tier)
                 if rule is None:
                     break
-                if rule.__class__ is Need:
+                if isinstance(rule, Need):
                     return rule
                 models = rule.models + rule.value_models
                 if models and (need := self._lacking(models)):
@@ -113,7 +126,9 @@ class Walk:
         return self._decision()
 
     def _next(self, among: int) -> CompiledRule | Need | None:
-        """The best rule among these bits that passes checks, dates, rollout and models. Its bits stay set until it is dealt with."""
+        """The best rule among these bits that passes checks, dates, rollout and models. Its bits stay set until it is
+        dealt with.
+        """
         view, branches = self._view, self._point.branches
         mask = self._mask
         while candidates := mask & among:
@@ -152,7 +167,9 @@ class Walk:
         return order_key(self._point, candidate.rule, candidate.value, candidate.change)
 
     def _place(self, rule: CompiledRule, value: float | None) -> bool:
-        """Deliver the rule's treatment unless its group, rendering or a duplicate forbids it; True when all slots are full."""
+        """Deliver the rule's treatment unless its group, rendering or a duplicate forbids it; True when all slots are
+        full.
+        """
         if rule.group and rule.group in self._groups:
             return False
         treatment = rule.treatment or rendered(rule, self._view, value)
@@ -173,8 +190,8 @@ class Walk:
             if after < len(point.edges) and (until is None or point.edges[after] < until):
                 until = point.edges[after]
         if self._placed:
-            return Decision(point.name, tuple(self._placed), False, until)  # noqa: FBT003 - defaulted
-        return Decision(point.name, (point.default,) if point.default else (), True, until)  # noqa: FBT003 - defaulted
+            return Decision(point.name, tuple(self._placed), False, until)
+        return Decision(point.name, (point.default,) if point.default else (), True, until)
 
 
 def in_time(rule: CompiledRule, view: View) -> bool:
@@ -200,7 +217,7 @@ def in_rollout(rule: CompiledRule, view: View, subject_id: str) -> bool:
 def rendered(rule: CompiledRule, view: View, value: float | None) -> Treatment | None:
     """The rule's treatment for this view; None when a parameter has no value."""
     try:
-        params = rule.render(view) if rule.render is not None else {n: p.value for n, p in rule.rule.then.params.items()}  # type: ignore[union-attr]
+        params = rule.render(view)
     except FAILURES:
         return None
     return Treatment(rule.id, rule.rule.then.action, params, rule.priority, value, Reason.WON)
@@ -212,7 +229,9 @@ def repeated(treatment: Treatment, delivered: Iterable[Treatment]) -> bool:
 
 
 def last_change(rule: CompiledRule, changes: dict[str, int]) -> int | None:
-    """The newest change (µs) among the names that the rule's condition reads, context not counted; None when none is known."""
+    """The newest change (µs) among the names that the rule's condition reads, context not counted; None when none is
+    known.
+    """
     return max((changes[key] for key in rule.change_keys if key in changes), default=None)
 
 

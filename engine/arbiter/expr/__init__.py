@@ -1,1 +1,3 @@
-"""CEL expressions: parsed and checked by cel-cpp, then turned into our small tree and compiled into Python functions."""
+"""CEL expressions: parsed and checked by cel-cpp, then turned into our small tree and compiled into Python
+functions.
+"""

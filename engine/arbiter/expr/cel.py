@@ -37,7 +37,9 @@ _ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*?)(?=\n \| )", re.DOTALL)
 
 
 class CelFailure(Exception):
-    """cel-cpp refused or could not evaluate. `errors` holds (line, column, message) of each complaint, counted from 1."""
+    """cel-cpp refused or could not evaluate. `errors` holds (line, column, message) of each complaint, counted from
+    1.
+    """
 
     def __init__(self, text: str) -> None:
         self.errors = [(int(line), int(column), message) for line, column, message in _ERROR.findall(text)]
@@ -100,10 +102,7 @@ def _kind(value: object) -> str:
 @functools.lru_cache(maxsize=4096)
 def _call_program(function: str, method: bool, kinds: tuple[str, ...]) -> Program:  # noqa: FBT001 - a cache key
     names = [f"a{i}" for i in range(len(kinds))]
-    if method:
-        source = f"{names[0]}.{function}({', '.join(names[1:])})"
-    else:
-        source = f"{function}({', '.join(names)})"
+    source = f"{names[0]}.{function}({', '.join(names[1:])})" if method else f"{function}({', '.join(names)})"
     return Environment(dict(zip(names, kinds, strict=True))).program(source)
 
 

@@ -1,7 +1,7 @@
 """Reading an authored expression: syntax, names, types; all mistakes of one expression in one pass.
 
-Law: source text and a scope in, a tree and mistakes out; character offsets only, files are the ruleset's business. Types
-of operators are cel-cpp's to check; names, number mixing and the result's type are ours.
+Law: source text and a scope in, a tree and mistakes out; character offsets only, files are the ruleset's business.
+Types of operators are cel-cpp's to check; names, number mixing and the result's type are ours.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ _SINGULAR = {"features": "feature", "segments": "segment", "models": "model", "e
 _SECTION = {"profile": "attribute", "context": "attribute", "account": "attribute", "event": "property"}
 _NUMBERS = frozenset({"int", "double", "uint"})
 _ARITHMETIC = {"_+_": "+", "_-_": "-", "_*_": "*", "_/_": "/", "_%_": "%", "-_": "-"}
-_COMPARISONS = frozenset({"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "@in", "has", "startsWith", "endsWith", "contains", "matches"})
+_COMPARISONS = frozenset(
+    {"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "@in", "has", "startsWith", "endsWith", "contains", "matches"}
+)
 _COMPARED = frozenset({"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_"})
+_CONVERSIONS = frozenset({"int", "double", "string", "bool", "bytes", "timestamp", "duration"})
 _LOGIC = frozenset({"_&&_", "_||_", "!_"})
 _OVERLOAD = re.compile(r"found no matching overload for '(.+?)' applied to '\(?(.*?)\)?'\Z")
 _UNDECLARED = re.compile(r"undeclared reference to '(.+?)'")
@@ -34,7 +37,8 @@ _UNDECLARED = re.compile(r"undeclared reference to '(.+?)'")
 class Scope(msgspec.Struct, frozen=True):
     """What names an expression may use. `roots` maps a root to its names and their types; None: any name, as dyn.
 
-    `models` maps model → output → type. `unbuilt` maps a root that exists in the language, but not yet here, to a sentence.
+    `models` maps model → output → type. `unbuilt` maps a root that exists in the language, but not yet here, to a
+    sentence.
     """
 
     roots: dict[str, dict[str, str] | None]
@@ -48,7 +52,7 @@ class Scope(msgspec.Struct, frozen=True):
             return "timestamp"
         if root in self.unbuilt:
             return self.unbuilt[root], ""
-        if root == "models" and self.models is not None and "features" in self.roots:
+        if root == "models" and "features" in self.roots:
             return self._resolve_model(path)
         if root not in self.roots:
             return f"unknown name `{'.'.join(path)}`", self._root_hint(path)
@@ -79,7 +83,9 @@ class Scope(msgspec.Struct, frozen=True):
         for root, names in self.roots.items():
             if names and path[-1] in names:
                 return f"did you mean `{root}.{path[-1]}`?"
-        return did_you_mean(path[0], [*self.roots, "now", "models"]) or f"names start with {', '.join(sorted(self.roots))}"
+        return (
+            did_you_mean(path[0], [*self.roots, "now", "models"]) or f"names start with {', '.join(sorted(self.roots))}"
+        )
 
 
 class Mistake(msgspec.Struct, frozen=True, order=True):
@@ -103,7 +109,9 @@ class Checked(msgspec.Struct, frozen=True):
 def read_expression(source: str, scope: Scope, *, expect: str = "") -> Checked:
     """Parse and check `source` within `scope`. `expect` names the type the result must have (``bool``, ``number``)."""
     if not source.strip():
-        return _refused(Mistake(0, max(1, len(source)), "the expression is empty", "write a condition, or remove the line"))
+        return _refused(
+            Mistake(0, max(1, len(source)), "the expression is empty", "write a condition, or remove the line")
+        )
     environments = _environments(_Key(scope))
     try:
         root = convert(environments.untyped.parse(source), source)
@@ -135,8 +143,10 @@ def names_of(nodes: Iterable[AnyNode]) -> tuple[tuple[str, ...], ...]:
     return tuple(sorted({n.path for n in nodes if isinstance(n, Name)}))
 
 
-def infer(node: AnyNode) -> str:
-    """The type of a checked node's value: one of the value types, ``duration``, ``null``, or ``dyn`` when only a run can tell."""
+def infer(node: AnyNode) -> str:  # noqa: C901 - one row a node kind
+    """The type of a checked node's value: one of the value types, ``duration``, ``null``, or ``dyn`` when only a run
+    can tell.
+    """
     match node:
         case Const(kind=kind):
             return kind
@@ -150,8 +160,7 @@ def infer(node: AnyNode) -> str:
             if function == "_?_:_":
                 kinds = {infer(args[1]), infer(args[2])}
                 return kinds.pop() if len(kinds) == 1 else "dyn"
-            return {"size": "int", "int": "int", "double": "double", "string": "string", "bool": "bool", "timestamp": "timestamp",
-                    "duration": "duration", "bytes": "bytes"}.get(function, "dyn")  # fmt: skip
+            return "int" if function == "size" else function if function in _CONVERSIONS else "dyn"
         case ListOf():
             return "list"
         case MapOf():
@@ -250,12 +259,27 @@ def _syntax_mistakes(failure: cel.CelFailure, source: str) -> list[Mistake]:
     token = re.search(r"(?:token recognition error at: |input )'(.*?)'(?= expecting|\Z)", message, re.DOTALL)
     word = token.group(1).strip() if token else ""
     if word == "<EOF>" or at >= len(source.rstrip()):
-        return [Mistake(max(0, len(source.rstrip()) - 1), len(source.rstrip()), "the expression ends too early", _end_hint(source))]
+        return [
+            Mistake(
+                max(0, len(source.rstrip()) - 1),
+                len(source.rstrip()),
+                "the expression ends too early",
+                _end_hint(source),
+            )
+        ]
     if word:
         span = (at, at + len(word))
         if word[0] in "\"'" and "recognition" in message:
             return [Mistake(*span, "this string is not closed", f"end it with {word[0]}")]
-        hints = {"=": "compare with `==`", "and": "write `&&`", "or": "write `||`", "not": "write `!`", "&": "write `&&`", "|": "write `||`", "<>": "write `!=`"}
+        hints = {
+            "=": "compare with `==`",
+            "and": "write `&&`",
+            "or": "write `||`",
+            "not": "write `!`",
+            "&": "write `&&`",
+            "|": "write `||`",
+            "<>": "write `!=`",
+        }
         return [Mistake(*span, f"`{word}` cannot stand here", hints.get(word, ""))]
     return [Mistake(at, at + 1, message)]
 
@@ -271,7 +295,9 @@ def _type_mistakes(environment: cel.Environment, source: str, nodes: list[AnyNod
     try:
         environment.check(source)
     except cel.CelFailure as failure:
-        found = (_type_mistake(_offset(source, line, column), message, nodes) for line, column, message in failure.errors)
+        found = (
+            _type_mistake(_offset(source, line, column), message, nodes) for line, column, message in failure.errors
+        )
         return [m for m in found if m and m.start not in known]
     return []
 
@@ -293,7 +319,9 @@ def _type_mistake(at: int, message: str, nodes: list[AnyNode]) -> Mistake | None
     undeclared = _UNDECLARED.match(message)
     if undeclared:
         word = undeclared.group(1)
-        if word.split(".")[0] in PATH_LENGTH or not any(isinstance(n, Call) and n.function.split(".")[-1] == word for n in nodes):
+        if word.split(".")[0] in PATH_LENGTH or not any(
+            isinstance(n, Call) and n.function.split(".")[-1] == word for n in nodes
+        ):
             return None  # a name: resolved and reported by us
         return Mistake(*span, f"there is no function `{word}`", did_you_mean(word, _FUNCTIONS))
     return Mistake(*span, message)
@@ -324,7 +352,9 @@ def _number_mistakes(nodes: list[AnyNode]) -> list[Mistake]:
             if len({k in _NUMBERS for k in kinds}) == 2 and not {"dyn", "null"} & set(kinds):  # noqa: PLR2004 - two sides
                 operator = node.function.strip("_")
                 shown = " and ".join(kinds)
-                mistakes.append(Mistake(*node.span, f"`{operator}` cannot take {shown}", _overload_hint(operator, kinds)))
+                mistakes.append(
+                    Mistake(*node.span, f"`{operator}` cannot take {shown}", _overload_hint(operator, kinds))
+                )
     return mistakes
 
 
@@ -341,7 +371,11 @@ def _pattern_mistakes(nodes: list[AnyNode]) -> list[Mistake]:
     return mistakes
 
 
-_FUNCTIONS = ("size", "startsWith", "endsWith", "contains", "matches", "has", "all", "exists", "exists_one", "map", "filter", "int", "double",
-              "string", "bool", "bytes", "timestamp", "duration", "type", "dyn", "getFullYear", "getMonth", "getDate", "getDayOfMonth",
-              "getDayOfWeek", "getDayOfYear", "getHours", "getMinutes", "getSeconds", "getMilliseconds", "lowerAscii", "upperAscii", "trim",
-              "split", "join", "replace", "substring", "indexOf", "lastIndexOf", "charAt", "reverse", "format")  # fmt: skip
+_FUNCTIONS = (
+    "size", "startsWith", "endsWith", "contains", "matches", "has", "all", "exists", "exists_one", "map",
+    "filter", "int", "double", "string", "bool", "bytes", "timestamp", "duration", "type", "dyn", "getFullYear", "getMonth",
+    "getDate",
+    "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getHours", "getMinutes", "getSeconds", "getMilliseconds",
+    "lowerAscii", "upperAscii", "trim", "split", "join", "replace", "substring", "indexOf", "lastIndexOf", "charAt",
+    "reverse", "format", "math.greatest", "math.least", "math.ceil", "math.floor", "math.round", "math.abs",
+)  # fmt: skip

@@ -1,8 +1,8 @@
 """Trees compiled to Python functions, once, when a snapshot is built or first needs them.
 
-Law: two forms. The *truth* form answers "is it true" (or "is it false") and never raises: unknown answers no to both, which is what
-the negation normal form makes possible without a third value. The *value* form gives the value or raises one of `ops.FAILURES`.
-Generated source is registered with `linecache`, so that tracebacks and debuggers show it.
+Law: two forms. The *truth* form answers "is it true" (or "is it false") and never raises: unknown answers no to both,
+which is what the negation normal form makes possible without a third value. The *value* form gives the value or
+raises one of `ops.FAILURES`. Generated source is registered with `linecache`, so that tracebacks and debuggers show it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from arbiter.expr import ops
 from arbiter.expr.syntax import constant_value
 from arbiter.expr.tree import AnyNode, Call, Const, Expression, Fold, ListOf, Local, MapOf, Name, Select
-from arbiter.expr.view import Symbols, View, now
+from arbiter.expr.view import EXACT, Symbols, View, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +27,8 @@ _serial = itertools.count()
 
 
 def truth_function(nodes: Sequence[tuple[AnyNode, bool]], symbols: Symbols, label: str) -> Callable[[View], bool]:
-    """A function that is true when every (node, polarity) holds: the node is true, or false where its polarity is False.
+    """A function that is true when every (node, polarity) holds: the node is true, or false where its polarity is
+    False.
 
     `label` names the generated source in tracebacks.
     """
@@ -47,7 +48,7 @@ def event_filter(where: Expression | None) -> Callable[[dict[str, Any]], bool] |
     if where is None:
         return None
     writer = _Writer(Symbols())
-    return writer.build(writer.truth(where.root, True), where.position)  # noqa: FBT003 - the wanted truth
+    return writer.build(writer.truth(where.root, True), where.position)
 
 
 class _Writer:
@@ -78,8 +79,8 @@ class _Writer:
             case Call(function="!_", args=(arg,)):
                 return self.truth(arg, not wanted)
             case Call(function="_?_:_", args=(test, yes, no)):
-                return (f"(({self.truth(test, True)} and {self.truth(yes, wanted)}) or "  # noqa: FBT003
-                        f"({self.truth(test, False)} and {self.truth(no, wanted)}))")  # fmt: skip  # noqa: FBT003
+                return (f"(({self.truth(test, True)} and {self.truth(yes, wanted)}) or "
+                        f"({self.truth(test, False)} and {self.truth(no, wanted)}))")  # fmt: skip
             case Name(path=("segments", name)):
                 return f"{self._segment(name, 'true' if wanted else 'false')}(v)"
             case Name(path=path) if self._fetch(path):
@@ -99,7 +100,7 @@ class _Writer:
         assert isinstance(constant, Const)  # noqa: S101 - for the type checker
         fetch = self._fetch(name.path)
         operator = _OPERATORS.get(node.function)
-        if operator and constant.kind in {"int", "double"}:
+        if operator and constant.kind in {"int", "double"} and abs(constant.value) <= EXACT:
             held = f"x{next(self._counter)}"
             compare = operator if wanted else _NEGATED[operator]
             return f"(({held} := {fetch}).__class__ in NUMBERS and {held} {compare} {constant.value!r})"
@@ -189,7 +190,8 @@ class _Writer:
                 return f"({output!r} in v.models[{model!r}])"
         name = f"h{next(self._counter)}"
         self._definitions.append(
-            f"def {name}(v):\n    try:\n        {self.value(arg)}\n    except FAILURES:\n        return False\n    return True\n"
+            f"def {name}(v):\n    try:\n        {self.value(arg)}\n"
+            f"    except FAILURES:\n        return False\n    return True\n"
         )
         return f"{name}(v)"
 
@@ -220,7 +222,8 @@ class _Writer:
             case _:
                 kept = body
                 test = f" if {self._operator('truth')}({self.value(node.where)})" if node.where is not None else ""
-        # A lambda, since a comprehension's variable would shadow an outer one of the same name while `over` is evaluated.
+        # A lambda, since a comprehension's variable would shadow an outer one of the same name while `over` is
+        # evaluated.
         return f"(lambda over: [{kept} for {variable} in {self._operator('elements')}(over){test}])({over})"
 
     def _operator(self, name: str) -> str:

@@ -1,7 +1,8 @@
 """The slow, obvious evaluator: three-valued, with reasons.
 
-Law: explains what the compiled forms only answer. It walks the tree, tells false from unknown, and names the sub-expression
-that decided, what it read, and what was missing. Used by explanations and by tests, never on the fast path.
+Law: explains what the compiled forms only answer. It walks the tree, tells false from unknown, and names the
+sub-expression that decided, what it read, and what was missing. Used by explanations and by tests, never on the fast
+path.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ Locals = dict[str, Any]
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What a condition came to: `value` True, False, or None for unknown. `span` is the sub-expression that decided (of a segment,
-    the span of its name), `values` what was read there by dotted name, `missing` the names that had no value, `why` an
-    operator's complaint."""
+    """What a condition came to: `value` True, False, or None for unknown. `span` is the sub-expression that decided
+    (of a segment, the span of its name), `values` what was read there by dotted name, `missing` the names that had no
+    value, `why` an operator's complaint.
+    """
 
     value: bool | None
     span: Span
@@ -58,8 +60,12 @@ def read(path: tuple[str, ...], view: View, symbols: Symbols) -> Any:
     raise Unknown(f"`{dotted}` has no value", (dotted,))
 
 
-def evaluate(node: AnyNode, view: View, symbols: Symbols, bound: Locals | None = None) -> Any:
-    """The value of a tree; raises Unknown, which names everything that was missing where a logical operator met several."""
+def evaluate(  # noqa: C901, PLR0912 - one row a node kind
+    node: AnyNode, view: View, symbols: Symbols, bound: Locals | None = None
+) -> Any:
+    """The value of a tree; raises Unknown, which names everything that was missing where a logical operator met
+    several.
+    """
     bound = bound or {}
 
     def value(inner: AnyNode) -> Any:
@@ -110,7 +116,9 @@ def _apply(function: str, method: bool, args: list[Any]) -> Any:  # noqa: FBT001
 
 
 def _connective(decides: bool, left: Callable[[], Any], right: Callable[[], Any]) -> bool:  # noqa: FBT001
-    """``&&`` (decided by False) or ``||`` (decided by True); both sides' missing names are told when neither decides."""
+    """``&&`` (decided by False) or ``||`` (decided by True); both sides' missing names are told when neither
+    decides.
+    """
     failures: list[Unknown] = []
     for side in (left, right):
         try:

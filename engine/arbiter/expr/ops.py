@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 NUMBERS = frozenset({int, float})
-_ORDERED = (frozenset({int, float}), frozenset({str}), frozenset({bytes}), frozenset({bool}), frozenset({datetime}), frozenset({timedelta}))
-_FAMILY = {kind: index for index, family in enumerate(_ORDERED) for kind in family}
+_ORDERED_KINDS = frozenset({int, float, str, bytes, bool, datetime, timedelta})
 _DURATION_LIMIT = timedelta(seconds=315_576_000_000)
 
 
 class Unknown(Exception):
-    """The expression has no value here: a name is missing, or an operator does not take these values. `names` are the missing names."""
+    """The expression has no value here: a name is missing, or an operator does not take these values. `names` are the
+    missing names.
+    """
 
     def __init__(self, reason: str = "", names: tuple[str, ...] = ()) -> None:
         self.names = names
@@ -43,7 +44,8 @@ def eq(a: Any, b: Any) -> bool:
         if kind is dict:
             return len(a) == len(b) and all(key in b and eq(value, b[key]) for key, value in a.items())
         return bool(a == b)
-    return kind in NUMBERS and other in NUMBERS and bool(a == b)
+    # Python would compare exactly; cel-cpp compares an int with a double as doubles.
+    return kind in NUMBERS and other in NUMBERS and float(a) == float(b)
 
 
 def ne(a: Any, b: Any) -> bool:
@@ -51,33 +53,36 @@ def ne(a: Any, b: Any) -> bool:
     return not eq(a, b)
 
 
-def _ordered(a: Any, b: Any) -> None:
-    family = _FAMILY.get(a.__class__)
-    if family is None or family != _FAMILY.get(b.__class__):
-        raise Unknown(f"{type_name(a)} and {type_name(b)} have no order")
+def _ordered(a: Any, b: Any) -> tuple[Any, Any]:
+    kind, other = a.__class__, b.__class__
+    if kind is other and kind in _ORDERED_KINDS:
+        return a, b
+    if kind in NUMBERS and other in NUMBERS:
+        return float(a), float(b)
+    raise Unknown(f"{type_name(a)} and {type_name(b)} have no order")
 
 
 def lt(a: Any, b: Any) -> bool:
     """``a < b`` within one family of types."""
-    _ordered(a, b)
+    a, b = _ordered(a, b)
     return bool(a < b)
 
 
 def le(a: Any, b: Any) -> bool:
     """``a <= b`` within one family of types."""
-    _ordered(a, b)
+    a, b = _ordered(a, b)
     return bool(a <= b)
 
 
 def gt(a: Any, b: Any) -> bool:
     """``a > b`` within one family of types."""
-    _ordered(a, b)
+    a, b = _ordered(a, b)
     return bool(a > b)
 
 
 def ge(a: Any, b: Any) -> bool:
     """``a >= b`` within one family of types."""
-    _ordered(a, b)
+    a, b = _ordered(a, b)
     return bool(a >= b)
 
 
@@ -138,7 +143,9 @@ def mul(a: Any, b: Any) -> Any:
 
 
 def div(a: Any, b: Any) -> Any:
-    """Numbers: of ints truncated towards zero, of doubles by IEEE 754 (a division by zero is infinite or not a number)."""
+    """Numbers: of ints truncated towards zero, of doubles by IEEE 754 (a division by zero is infinite or not a
+    number).
+    """
     kind, other = a.__class__, b.__class__
     if kind is int and other is int:
         if b == 0:
@@ -247,7 +254,7 @@ def either(left: Callable[[], Any], right: Callable[[], Any]) -> bool:
 def elements(container: Any) -> Iterable[Any]:
     """What a macro runs over: the elements of a list, the keys of a map."""
     if container.__class__ is list or container.__class__ is dict:
-        return container  # type: ignore[no-any-return]
+        return container
     raise Unknown(f"{type_name(container)} has no elements")
 
 
@@ -305,9 +312,9 @@ def has_part(value: Any, part: Any) -> bool:
 
 def to_double(value: Any) -> float:
     """``double(value)``."""
-    if value.__class__ in NUMBERS:
-        return float(value)
-    return float(delegate("double", False, value))  # noqa: FBT003 - generated code calls this positionally
+    kind = value.__class__
+    number: float = float(value) if kind in NUMBERS else delegate("double", False, value)
+    return number
 
 
 def delegate(function: str, method: bool, *args: Any) -> Any:  # noqa: FBT001 - generated code calls this positionally
@@ -327,8 +334,13 @@ NATIVE: dict[str, Callable[..., Any]] = {
 """The functions that run here, by CEL name; every other one goes to cel-cpp by `delegate`."""
 
 
+_TYPE_NAMES: dict[type, str] = {
+    bool: "bool", int: "int", float: "double", str: "string", bytes: "bytes", datetime: "timestamp",
+    timedelta: "duration", list: "list", dict: "map", type(None): "null",
+}  # fmt: skip
+
+
 def type_name(value: Any) -> str:
     """The name of a value's type, as authors write it."""
-    names = {bool: "bool", int: "int", float: "double", str: "string", bytes: "bytes", datetime: "timestamp", timedelta: "duration",
-             list: "list", dict: "map", type(None): "null"}  # fmt: skip
-    return names.get(value.__class__, value.__class__.__name__)
+    kind: type = value.__class__
+    return _TYPE_NAMES.get(kind, kind.__name__)

@@ -1,7 +1,7 @@
 """From cel-cpp's parse tree to ours.
 
-Law: shape only. Names are not resolved and types not looked at here, except that dotted paths on outside names become one
-`Name`, macros become `Fold`, and constant timestamps and durations become constants. Spans are computed here, since
+Law: shape only. Names are not resolved and types not looked at here, except that dotted paths on outside names become
+one `Name`, macros become `Fold`, and constant timestamps and durations become constants. Spans are computed here, since
 cel-cpp gives one position a node.
 """
 
@@ -19,13 +19,24 @@ if TYPE_CHECKING:
     from arbiter.expr.v1.syntax_pb2 import Expr, ParsedExpr
 
 # The longest path that names something, by root; what follows selects inside the value.
-PATH_LENGTH = {"profile": 2, "account": 2, "context": 2, "features": 2, "segments": 2, "experiments": 2, "models": 3, "event": 2, "now": 1}
+PATH_LENGTH = {
+    "profile": 2,
+    "account": 2,
+    "context": 2,
+    "features": 2,
+    "segments": 2,
+    "experiments": 2,
+    "models": 3,
+    "event": 2,
+    "now": 1,
+}
 _NAMESPACES = frozenset({"math", "strings", "base64"})
 _MACRO_CALLS = {"math.@max": "math.greatest", "math.@min": "math.least"}
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|[0-9.]+(?:[eE][+-]?[0-9]+)?)[uU]?")
 _STRING = re.compile(
-    r"""[rRbB]{0,2}(?:\"\"\"(?:\\.|[^\\])*?\"\"\"|'''(?:\\.|[^\\])*?'''|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')""", re.DOTALL
+    r"""[rRbB]{0,2}(?:\"\"\"(?:\\.|[^\\])*?\"\"\"|'''(?:\\.|[^\\])*?'''|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')""",
+    re.DOTALL,
 )
 
 
@@ -67,7 +78,9 @@ class _Converter:
             case "struct_expr":
                 if expr.struct_expr.message_name:
                     raise Unreadable((at, at + 1), "messages cannot be built in a rule", "use a map: {'key': value}")
-                entries = tuple((self.node(e.map_key, local), self.node(e.value, local)) for e in expr.struct_expr.entries)
+                entries = tuple(
+                    (self.node(e.map_key, local), self.node(e.value, local)) for e in expr.struct_expr.entries
+                )
                 return MapOf(entries, self._bracket(at))
             case "comprehension_expr":
                 return self._fold(expr, at, local)
@@ -135,7 +148,9 @@ class _Converter:
         try:
             value = cel.call(function, [arg.value], method=False)
         except (cel.CelFailure, OverflowError, ValueError):
-            form = '"2026-11-01T00:00:00Z"' if function == "timestamp" else '"36h" or "1h30m" (days are not a unit of CEL)'
+            form = (
+                '"2026-11-01T00:00:00Z"' if function == "timestamp" else '"36h" or "1h30m" (days are not a unit of CEL)'
+            )
             raise Unreadable(span, f"`{arg.value}` is not a {function}", f"write it as {form}") from None
         if isinstance(value, datetime):
             return Const("timestamp", to_micros(value), span)

@@ -18,15 +18,17 @@ class Node(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="no
     """The base of every node."""
 
 
-class Const(Node, tag="c"):
-    """A literal: None, bool, int, float, str or bytes. `kind` is its CEL type name (``int``, ``uint``, ``double`` ...)."""
+class Const(Node, frozen=True, tag="c"):
+    """A literal: None, bool, int, float, str or bytes. `kind` is its CEL type name (``int``, ``uint``, ``double``
+    ...).
+    """
 
     kind: str
     value: Any
     span: Span = (0, 0)
 
 
-class Name(Node, tag="n"):
+class Name(Node, frozen=True, tag="n"):
     """A name outside the expression: ``("profile", "country")``, ``("models", "churn", "probability")``, ``("now",)``.
 
     `type` is the declared type, or ``dyn``.
@@ -37,14 +39,14 @@ class Name(Node, tag="n"):
     span: Span = (0, 0)
 
 
-class Local(Node, tag="l"):
+class Local(Node, frozen=True, tag="l"):
     """A variable bound by an enclosing fold."""
 
     name: str
     span: Span = (0, 0)
 
 
-class Select(Node, tag="s"):
+class Select(Node, frozen=True, tag="s"):
     """``operand.field``, or ``has(operand.field)`` when `test` is set."""
 
     operand: AnyNode
@@ -53,8 +55,9 @@ class Select(Node, tag="s"):
     span: Span = (0, 0)
 
 
-class Call(Node, tag="f"):
-    """A function or operator by its CEL name (``_&&_``, ``_==_``, ``@in``, ``startsWith``); a receiver is the first argument.
+class Call(Node, frozen=True, tag="f"):
+    """A function or operator by its CEL name (``_&&_``, ``_==_``, ``@in``, ``startsWith``); a receiver is the first
+    argument.
 
     `method` tells ``x.f(y)`` from ``f(x, y)``.
     """
@@ -65,21 +68,21 @@ class Call(Node, tag="f"):
     span: Span = (0, 0)
 
 
-class ListOf(Node, tag="a"):
+class ListOf(Node, frozen=True, tag="a"):
     """``[a, b]``."""
 
     items: tuple[AnyNode, ...]
     span: Span = (0, 0)
 
 
-class MapOf(Node, tag="m"):
+class MapOf(Node, frozen=True, tag="m"):
     """``{k: v}`` as pairs, in source order."""
 
     entries: tuple[tuple[AnyNode, AnyNode], ...]
     span: Span = (0, 0)
 
 
-class Fold(Node, tag="q"):
+class Fold(Node, frozen=True, tag="q"):
     """A macro over a list or the keys of a map: `kind` is ``all``, ``exists``, ``exists_one``, ``map`` or ``filter``.
 
     `where` is the filter of a three-argument ``map``, else None.
@@ -97,7 +100,8 @@ AnyNode = Const | Name | Local | Select | Call | ListOf | MapOf | Fold
 
 
 class Expression(msgspec.Struct, frozen=True, array_like=True):
-    """An authored expression: its source text, its tree, its result type (``bool``, ``double``, ``dyn`` ...) and where it stands.
+    """An authored expression: its source text, its tree, its result type (``bool``, ``double``, ``dyn`` ...) and
+    where it stands.
 
     `position` is ``file:line:column`` of its first character. `names` are the outside names that it reads, sorted.
     """

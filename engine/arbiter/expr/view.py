@@ -1,7 +1,7 @@
 """What an expression sees of the world while it is evaluated.
 
-Law: a bag of dictionaries and a clock; absent keys are missing names. Whoever builds a view decides what is visible (consent,
-say); nothing behind it fetches anything, except that a segment's value is computed from its tree on demand.
+Law: a bag of dictionaries and a clock; absent keys are missing names. Whoever builds a view decides what is visible
+(consent, say); nothing behind it fetches anything, except that a segment's value is computed from its tree on demand.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ if TYPE_CHECKING:
 
 
 class FeatureRead(msgspec.Struct, frozen=True):
-    """How a feature's value is read: by `key`; when `unit` is set the stored value is the µs time of the latest event and the
-    feature's value is the age of that event in units of `unit` µs."""
+    """How a feature's value is read: by `key`; when `unit` is set the stored value is the µs time of the latest event
+    and the feature's value is the age of that event in units of `unit` µs.
+    """
 
     key: str
     unit: int = 0
 
 
 class Symbols(msgspec.Struct, frozen=True):
-    """What names stand for within one snapshot: features by name, the trees of segments by name, and what each model reads."""
+    """What names stand for within one snapshot: features by name, the trees of segments by name, and what each model
+    reads.
+    """
 
     features: dict[str, FeatureRead] = {}
     segments: dict[str, Any] = {}
@@ -40,18 +43,23 @@ class Symbols(msgspec.Struct, frozen=True):
         return node
 
 
+# Up to here every int is a double, so that Python's exact comparison of the two is also cel-cpp's.
+EXACT = 2**52
 _NONE: frozenset[str] = frozenset()
 
 
 class View:
-    """One subject at one instant. `features` is keyed by feature key, `models` by model name, then output; `clock` is in µs.
+    """One subject at one instant. `features` is keyed by feature key, `models` by model name, then output; `clock` is
+    in µs.
 
     `failed` names the models that could not answer.
     """
 
     __slots__ = ("clock", "context", "failed", "features", "models", "profile")
 
-    def __init__(self, profile: Mapping[str, Any], context: Mapping[str, Any], features: Mapping[str, Any], clock: int) -> None:
+    def __init__(
+        self, profile: Mapping[str, Any], context: Mapping[str, Any], features: Mapping[str, Any], clock: int
+    ) -> None:
         self.profile = profile
         self.context = context
         self.features = features

@@ -1,8 +1,8 @@
 """A rule's condition as branches: an OR of ANDs of literals, so that each branch can have one bit in the index.
 
-Law: pure tree work. Conditions go to negation normal form, segments are written out, and disjunctions become branches as long
-as they stay few. Every branch holds only when the condition is *true*; unknown never makes a branch hold. What cannot be
-answered by one look at one stored value stays a residual check.
+Law: pure tree work. Conditions go to negation normal form, segments are written out, and disjunctions become branches
+as long as they stay few. Every branch holds only when the condition is *true*; unknown never makes a branch hold.
+What cannot be answered by one look at one stored value stays a residual check.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 
 from arbiter.expr.syntax import constant_value, walk
 from arbiter.expr.tree import AnyNode, Call, Const, ListOf, Name
+from arbiter.expr.view import EXACT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from arbiter.expr.view import Symbols
 
 MAX_BRANCHES = 16
-# Beyond this a double cannot name every int, and edges of the index would be inexact.
-_EXACT = 2**52
 _FLIP = {"_<_": "_>_", "_<=_": "_>=_", "_>_": "_<_", "_>=_": "_<=_", "_==_": "_==_", "_!=_": "_!=_"}
 _NEGATE = {"_<_": "ge", "_<=_": "gt", "_>_": "le", "_>=_": "lt", "_==_": "ne", "_!=_": "eq"}
 _PLAIN = {"_<_": "lt", "_<=_": "le", "_>_": "gt", "_>=_": "ge", "_==_": "eq", "_!=_": "ne"}
@@ -30,7 +29,9 @@ _INDEXED_KINDS = frozenset({"bool", "int", "double", "string", "bytes", "timesta
 
 
 class Literal(msgspec.Struct, frozen=True):
-    """One test of one name that the index answers. `test` is eq, ne (any of, none of `values`), lt, le, gt, ge (of one value), has or absent."""
+    """One test of one name that the index answers. `test` is eq, ne (any of, none of `values`), lt, le, gt, ge (of
+    one value), has or absent.
+    """
 
     path: tuple[str, ...]
     test: str
@@ -75,7 +76,7 @@ def branches_of(conditions: Sequence[AnyNode], symbols: Symbols) -> list[Branch]
         if len(product) * len(options) <= MAX_BRANCHES:
             product = [(*done, *option) for done in product for option in options]
         else:
-            whole = Check(node, True, models_of([node], symbols))  # noqa: FBT003 - the wanted truth
+            whole = Check(node, True, models_of([node], symbols))
             product = [(*done, whole) for done in product]
     found = [
         Branch(tuple(p for p in parts if isinstance(p, Literal)), tuple(p for p in parts if isinstance(p, Check)))
@@ -151,9 +152,13 @@ def _literal(node: AnyNode, wanted: bool) -> Literal | None:  # noqa: FBT001 - t
             if all(_simple(item) for item in items):
                 values = tuple(constant_value(i) for i in items if isinstance(i, Const))
                 return Literal(path, "eq" if wanted else "ne", values)
-        case Call(function=function, args=(Name(path=path), Const() as constant)) if function in _PLAIN and _indexed(path):
+        case Call(function=function, args=(Name(path=path), Const() as constant)) if function in _PLAIN and _indexed(
+            path
+        ):
             return _comparison(path, function, constant, wanted)
-        case Call(function=function, args=(Const() as constant, Name(path=path))) if function in _FLIP and _indexed(path):
+        case Call(function=function, args=(Const() as constant, Name(path=path))) if function in _FLIP and _indexed(
+            path
+        ):
             return _comparison(path, _FLIP[function], constant, wanted)
     return None
 
@@ -174,4 +179,4 @@ def _simple(node: AnyNode) -> bool:
     """Whether a constant can be a key or an edge of the index exactly."""
     if not isinstance(node, Const) or node.kind not in _INDEXED_KINDS:
         return False
-    return node.kind not in {"int", "double"} or abs(node.value) <= _EXACT
+    return node.kind not in {"int", "double"} or abs(node.value) <= EXACT

@@ -1,7 +1,7 @@
 """A decision point compiled: rules in their static order, one bit a branch, the index, and the residual checks.
 
-Law: built once per snapshot and never changed, except that a generated function takes the place of the stub that compiles
-it on its first call. Nothing here decides: `decision` walks these structures.
+Law: built once per snapshot and never changed, except that a generated function takes the place of the stub that
+compiles it on its first call. Nothing here decides: `decision` walks these structures.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 
 class CompiledRule:
-    """One enabled rule. `rank` is its place in the static order, `tier` numbers the rules that are equal on the static prefix,
-    `others` is the mask of every bit that is not this rule's."""
+    """One enabled rule. `rank` is its place in the static order, `tier` numbers the rules that are equal on the
+    static prefix, `others` is the mask of every bit that is not this rule's.
+    """
 
     __slots__ = (
         "active", "change_keys", "group", "guarded", "id", "models", "others", "priority", "rank", "render", "rule",
@@ -46,18 +47,22 @@ class CompiledRule:
         self.change_keys = _change_keys(reads_of(roots, symbols), symbols)
         params = plain_params(rule.then)
         valued = rule.value is not None and values_wanted
-        self.treatment = None if params is None or valued else Treatment(rule.id, rule.then.action, params, rule.priority)
+        self.treatment = (
+            None if params is None or valued else Treatment(rule.id, rule.then.action, params, rule.priority)
+        )
         rendered = [e.root for p in rule.then.params.values() for e in expressions_of(p)]
         # What rendering and valuing read is asked for before they run, as a condition's models are.
         self.models = tuple(sorted(models_of(rendered, symbols)))
         self.value_models = tuple(sorted(models_of([rule.value.root], symbols))) if rule.value and valued else ()
-        self.render = renderer(rule.then, symbols, f"params of {rule.id}") if params is None else None
+        self.render = renderer(rule.then, symbols, f"params of {rule.id}")
         self.value = _number(rule, symbols) if valued else None
         self.unit = _unit(rule, symbols)
 
 
 class CompiledBranch:
-    """One bit: `before` checks what needs no model, `after` what needs `models`; None where there is nothing to check."""
+    """One bit: `before` checks what needs no model, `after` what needs `models`; None where there is nothing to
+    check.
+    """
 
     __slots__ = ("after", "before", "models", "rule")
 
@@ -80,10 +85,11 @@ class CompiledBranch:
 
 
 class Point:
-    """A compiled decision point. `dynamic` holds the order keys from the first dynamic one on; empty when the order is static.
+    """A compiled decision point. `dynamic` holds the order keys from the first dynamic one on; empty when the order
+    is static.
 
-    `tier_masks` has one mask a tier; `edges` are the sorted µs at which rules begin or end; `timeless` says that, edges and
-    feature windows apart, time alone cannot change an answer.
+    `tier_masks` has one mask a tier; `edges` are the sorted µs at which rules begin or end; `timeless` says that,
+    edges and feature windows apart, time alone cannot change an answer.
     """
 
     def __init__(self, declared: DecisionPoint, rules: Iterable[Rule], symbols: Symbols) -> None:
@@ -147,7 +153,9 @@ def specificity(rule: Rule) -> int:
 
 
 def _change_keys(paths: Iterable[tuple[str, ...]], symbols: Symbols) -> tuple[str, ...]:
-    """The keys under which a profile tells when these names changed; models stand for their inputs, context does not count."""
+    """The keys under which a profile tells when these names changed; models stand for their inputs, context does not
+    count.
+    """
     found: set[str] = set()
     for path in paths:
         inputs = symbols.model_inputs.get(path[1], ()) if path[0] == "models" else (path,)

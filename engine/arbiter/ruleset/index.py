@@ -1,13 +1,13 @@
 """The bitmap index: which branches can still be true for this subject, in one AND per attribute.
 
-Law: bits in, bits out; it knows branches by number and attributes by path, nothing of rules, models or requests. The index
-law: an attribute's mask for a value holds the bits whose literals on that attribute are *true* for it, and all bits that do not
-mention it; the mask for a missing attribute holds only bits that do not mention it or ask for its absence. Python holds
-True == 1 == 1.0, so tables are kept by kind of value.
+Law: bits in, bits out; it knows branches by number and attributes by path, nothing of rules, models or requests. The
+index law: an attribute's mask for a value holds the bits whose literals on that attribute are *true* for it, and all
+bits that do not mention it; the mask for a missing attribute holds only bits that do not mention it or ask for its
+absence. Python holds True == 1 == 1.0, so tables are kept by kind of value.
 
 Per attribute and kind: exact points in a dict, ranges as masks between sorted edges found by bisection. An edge right
-behind a value is the next value of its kind (the next double, the string with a NUL behind it, the next microsecond), so
-that one kind of edge serves `<`, `<=`, `>` and `>=`.
+behind a value is the next value of its kind (the next double, the string with a NUL behind it, the next microsecond),
+so that one kind of edge serves `<`, `<=`, `>` and `>=`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _attribute(path: tuple[str, ...], bits: dict[int, list[Literal]], everything
     silent = everything & ~_mask_of(bits, everything)
     asks_absence = [b for b, literals in bits.items() if all(x.test == "absent" for x in literals)]
     asks_presence = {b: literals for b, literals in bits.items() if not any(x.test == "absent" for x in literals)}
-    tables = {}
+    tables: dict[type, Table] = {}
     for kind in _KINDS:
         table = _table(kind, asks_presence, silent, everything)
         tables |= dict.fromkeys(kind, table)

@@ -1,7 +1,7 @@
 """Parameters compiled to what renders them.
 
-Law: a parameter without templates is a constant and costs nothing; one with templates is a function of a view that gives a
-value or raises one of `FAILURES`. Text made from a value is what CEL's ``string()`` gives for it.
+Law: a parameter without templates is a constant and costs nothing; one with templates is a function of a view that
+gives a value or raises one of `FAILURES`. Text made from a value is what CEL's ``string()`` gives for it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from arbiter.expr.tree import Expression
     from arbiter.expr.view import Symbols, View
-
-
 
 
 def plain_params(effect: Effect) -> dict[str, Any] | None:
@@ -76,7 +74,9 @@ def _deliverable(value: Any) -> Any:
 
 
 def text(value: Any) -> str:
-    """A value inside a longer text: numbers in their shortest form, times as RFC 3339; raises Unknown for lists and maps."""
+    """A value inside a longer text: numbers in their shortest form, times as RFC 3339; raises Unknown for lists and
+    maps.
+    """
     match value:
         case str():
             return value

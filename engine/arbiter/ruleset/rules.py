@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from arbiter.expr.tree import Expression
+# msgspec reads the fields' types at run time.
+from arbiter.expr.tree import Expression  # noqa: TC001
 
 Aggregate = Literal["count", "sum", "since", "distinct", "first", "last", "min", "max", "mean"]
 OrderKey = Literal["priority", "value", "recency", "specificity"]
@@ -53,7 +54,9 @@ class Effect(msgspec.Struct, frozen=True):
 
 
 class Rollout(msgspec.Struct, frozen=True):
-    """The share of subjects, in percent, for whom a rule is on: stable by `salt`. `by` is ``subject`` or a name such as ``profile.team``."""
+    """The share of subjects, in percent, for whom a rule is on: stable by `salt`. `by` is ``subject`` or a name such
+    as ``profile.team``.
+    """
 
     percent: float
     by: str
@@ -68,7 +71,9 @@ class Active(msgspec.Struct, frozen=True):
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """Condition, priority, action. `when` is a conjunction (empty: always). `position` is ``file:line:column`` of its id."""
+    """Condition, priority, action. `when` is a conjunction (empty: always). `position` is ``file:line:column`` of its
+    id.
+    """
 
     id: str
     decision: str
@@ -105,9 +110,10 @@ class Segment(msgspec.Struct, frozen=True):
 class Feature(msgspec.Struct, frozen=True):
     """A typed value computed from a subject's events.
 
-    `window` is in µs, None for all time; `unit` is the µs that one unit of ``since`` lasts. `key` is the first 8 characters of
-    the URL-safe base64 of the BLAKE2b of the definition: stores keep values under it. `property` is empty for ``count`` and ``since``.
-    `where` reads names ``("event", PROPERTY)``. `type` is the declared type of its value.
+    `window` is in µs, None for all time; `unit` is the µs that one unit of ``since`` lasts. `key` is the first 8
+    characters of the URL-safe base64 of the BLAKE2b of the definition: stores keep values under it. `property` is
+    empty for ``count`` and ``since``. `where` reads names ``("event", PROPERTY)``. `type` is the declared type of its
+    value.
     """
 
     name: str

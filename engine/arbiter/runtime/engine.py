@@ -1,7 +1,7 @@
 """The engine: a store, a clock, and the one mutable reference to the current snapshot.
 
-Law: the imperative shell around the pure core. A call reads the snapshot reference once and the profile once; it runs models
-that walks ask for and puts their outputs into views. No gRPC here, no files.
+Law: the imperative shell around the pure core. A call reads the snapshot reference once and the profile once; it runs
+models that walks ask for and puts their outputs into views. No gRPC here, no files.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from arbiter.types import Decision, ExplainLevel, Request, Treatment
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from arbiter.models.model import Model
     from arbiter.profiles.store import Profile, Store
     from arbiter.ruleset.compiled import Point
     from arbiter.snapshot import Snapshot
@@ -63,16 +64,20 @@ class Engine:
     def decide(self, request: Request, deadline: float | None = None) -> tuple[Decision, ...]:
         """One Decision per decision point asked, in order, from one profile read and one snapshot.
 
-        `deadline` is in seconds of `time.monotonic`; a model that would start behind it counts as unable to answer. Raises
-        NotFound for an unknown decision point.
+        `deadline` is in seconds of `time.monotonic`; a model that would start behind it counts as unable to answer.
+        Raises NotFound for an unknown decision point.
         """
         snapshot = self._current()
         points = [snapshot.point(name) for name in request.decisions]
         profile = self.store.read(request.subject_id, request.now)
         return self._page(snapshot, points, request, profile, deadline)
 
-    def decide_batch(self, requests: Sequence[Request], deadline: float | None = None) -> list[tuple[Decision, ...] | CallerError]:
-        """The answer to each request, in order, all on one snapshot; models run once for all walks that wait for them."""
+    def decide_batch(
+        self, requests: Sequence[Request], deadline: float | None = None
+    ) -> list[tuple[Decision, ...] | CallerError]:
+        """The answer to each request, in order, all on one snapshot; models run once for all walks that wait for
+        them.
+        """
         snapshot = self._current()
         answers: list[tuple[Decision, ...] | CallerError | None] = [None] * len(requests)
         alone: list[tuple[int, Walk, View, Request]] = []
@@ -82,7 +87,9 @@ class Engine:
                 profile = self.store.read(request.subject_id, request.now)
                 if len(points) == 1 and not request.explain:
                     view = View(profile.attributes, request.context, profile.features, request.now)
-                    walk = Walk(points[0], view, request.subject_id, request.slots, (), profile.next_change_at, profile.changes)
+                    walk = Walk(
+                        points[0], view, request.subject_id, request.slots, (), profile.next_change_at, profile.changes
+                    )
                     alone.append((number, walk, view, request))
                 else:
                     answers[number] = self._page(snapshot, points, request, profile, deadline)
@@ -114,9 +121,11 @@ class Engine:
         delivered: list[Treatment] = []
         page: list[Decision] = []
         for point in points:
-            walk = Walk(point, view, request.subject_id, request.slots, delivered, profile.next_change_at, profile.changes)
+            walk = Walk(
+                point, view, request.subject_id, request.slots, delivered, profile.next_change_at, profile.changes
+            )
             outcome = walk.advance()
-            while outcome.__class__ is Need:
+            while isinstance(outcome, Need):
                 self._score(snapshot, outcome.models, view, deadline)
                 outcome = walk.advance()
             decision: Decision = outcome
@@ -128,7 +137,7 @@ class Engine:
             delivered += decision.treatments
         return tuple(page)
 
-    def _explained(  # noqa: PLR0913, PLR0917 - the facts of one request
+    def _explained(
         self,
         snapshot: Snapshot,
         point: Point,
@@ -143,7 +152,14 @@ class Engine:
             lacking = tuple(m for m in point.models if m not in view.models)
             self._score(snapshot, lacking, view, deadline)
         outcomes = explain(
-            point, view, request.subject_id, request.slots, delivered, profile.changes, request.explain, request.explain_rules
+            point,
+            view,
+            request.subject_id,
+            request.slots,
+            delivered,
+            profile.changes,
+            request.explain,
+            request.explain_rules,
         )
         return msgspec.structs.replace(decision, explanation=outcomes)
 
@@ -161,7 +177,7 @@ class Engine:
             for item in walks:
                 number, walk, view, _ = item
                 outcome = walk.advance()
-                if outcome.__class__ is Need:
+                if isinstance(outcome, Need):
                     stopped.append(item)
                     for model in outcome.models:
                         waiting.setdefault(model, []).append(view)
@@ -186,8 +202,9 @@ class Engine:
                 view.models[name] = _NO_SCORES
                 continue
             try:
-                view.models[name] = snapshot.models[name].run_one(row)
-            except Exception:
+                model = snapshot.models[name]
+                view.models[name] = _scores(model, model.run_one(row))
+            except Exception:  # noqa: BLE001 - the model is foreign code
                 # A model that fails must not fail the decision: its rules become unknown, and the answer says so.
                 _log.exception("model %s failed", name)
                 view.models[name] = _NO_SCORES
@@ -203,8 +220,9 @@ class Engine:
             return
         late = deadline is not None and time.monotonic() >= deadline
         try:
-            outputs = [] if late else snapshot.models[name].run([row for _, row in known])
-        except Exception:
+            model = snapshot.models[name]
+            outputs = [] if late else [_scores(model, answer) for answer in model.run([row for _, row in known])]
+        except Exception:  # noqa: BLE001 - the model is foreign code
             _log.exception("model %s failed", name)
             outputs = []
         for place, (view, _) in enumerate(known):
@@ -213,6 +231,11 @@ class Engine:
             else:
                 view.models[name] = _NO_SCORES
                 view.failed = {*view.failed, name}
+
+
+def _scores(model: Model, answer: Iterable[Any]) -> dict[str, Any]:
+    """The outputs by name; one without a value is missing."""
+    return {name: value for name, value in zip(model.outputs, answer, strict=True) if value is not None}
 
 
 def _feature(view: View, snapshot: Snapshot, name: str) -> Any:
