@@ -1,0 +1,209 @@
+"""One entry of ``rules``: condition, priority, action, and when and for whom it is on.
+
+Law: reads nodes into a `Rule`, checking every key. What other rules say is not its business, save that ids are unique.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from arbiter.errors import did_you_mean
+from arbiter.ruleset.blocks import NOT_BUILT, Block, as_text, check_identifier, kind_of, one_of
+from arbiter.ruleset.documents import Mapping, Node, Scalar, Sequence
+from arbiter.ruleset.effects import read_effect
+from arbiter.ruleset.rules import Active, Rollout, Rule
+from arbiter.ruleset.scalars import INT64, rfc3339, shorten
+from arbiter.types import to_micros
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from arbiter.expr.tree import Expression
+    from arbiter.ruleset.declarations import Declared
+    from arbiter.ruleset.expressions import Expressions
+    from arbiter.ruleset.report import Report
+    from arbiter.ruleset.templates import Params
+
+KEYS: Final = (
+    "id",
+    "decision",
+    "priority",
+    "when",
+    "then",
+    "value",
+    "group",
+    "rollout",
+    "active",
+    "tags",
+    "enabled",
+)
+UNBUILT: Final = ("requires_consent", "cap")
+_TABLE: Final = ("table", "hit_policy", "inputs", "outputs", "columns", "rows")
+_BY: Final = ("profile", "context")
+_PERCENT: Final = 100
+
+
+class RuleReader(msgspec.Struct):
+    """Reads rules. `decisions` are the declared decision points, None when they cannot be known."""
+
+    report: Report
+    declared: Declared
+    expressions: Expressions
+    params: Params
+    decisions: Collection[str] | None
+    _ids: dict[str, Scalar] = {}
+
+    def read(self, node: Node, path: str) -> Rule | None:
+        """One rule; None when something in it was refused."""
+        report = self.report
+        if not isinstance(node, Mapping):
+            report.at(
+                node, f"a rule must be a mapping, this is {kind_of(node)}", "write `{id: ..., decision: ...}`", path
+            )
+            return None
+        table = next((entry.key for name, entry in node.entries.items() if name in _TABLE), None)
+        if table is not None and not {"when", "then"} & node.entries.keys():
+            report.at(table, f"a decision table (`{table.text}`) {NOT_BUILT}", path=path)
+            return None
+        block = Block(node, report, what="a rule", path=path, keys=KEYS, unbuilt=UNBUILT + _TABLE)
+        block.require("id", "every rule has an id of its own, `win-back-offer` say")
+        at = node.entries["id"].node if block.has("id") else None
+        for key, hint in (("decision", "say at which decision point it competes"), ("then", "say what it does")):
+            block.require(key, hint, at=at if isinstance(at, Scalar) else None)
+        identifier = self._id(block)
+        decision = self._decision(block)
+        priority = block.integer("priority", INT64[0], INT64[-1])
+        when = self._when(block)
+        then_node = block.get("then")
+        then = (
+            read_effect(then_node, f"{path}.then", report, self.params, self.declared.actions)
+            if then_node is not None
+            else None
+        )
+        value_node = block.get("value")
+        value = (
+            self.expressions.read(value_node, "`value`", f"{path}.value", expect="number")
+            if value_node is not None
+            else None
+        )
+        group = block.identifier("group")
+        rollout = self._rollout(block, identifier)
+        active = self._active(block)
+        tags = self._tags(block)
+        enabled = block.boolean("enabled")
+        if identifier is None or decision is None or then is None:
+            return None
+        return Rule(
+            id=identifier.text,
+            decision=decision,
+            priority=priority or 0,
+            when=when,
+            then=then,
+            value=value,
+            group=group.text if group is not None else "",
+            rollout=rollout,
+            active=active,
+            tags=tags,
+            enabled=enabled is not False,
+            position=identifier.source.position(identifier.start),
+        )
+
+    def _id(self, block: Block) -> Scalar | None:
+        scalar = block.identifier("id")
+        if scalar is None:
+            return None
+        first = self._ids.setdefault(scalar.text, scalar)
+        if first is not scalar:
+            place = first.source.position(first.start)
+            message = f"the rule id `{scalar.text}` is used twice; the other place is {place}"
+            block.refuse(scalar, message, "ids are unique in the whole snapshot: rename one of the two", "id")
+        return scalar
+
+    def _decision(self, block: Block) -> str | None:
+        scalar = block.identifier("decision")
+        if scalar is None or self.decisions is None or scalar.text in self.decisions:
+            return scalar.text if scalar is not None else None
+        known = sorted(self.decisions)
+        hint = did_you_mean(scalar.text, known) or (
+            f"declared are {one_of(known[:8])}" if known else "declare it under `decisions`"
+        )
+        block.refuse(scalar, f"unknown decision `{scalar.text}`", hint, "decision")
+        return None
+
+    def _when(self, block: Block) -> tuple[Expression, ...]:
+        node = block.get("when")
+        if node is None:
+            return ()
+        path = f"{block.path}.when"
+        lines = list(block.items("when")) if isinstance(node, Sequence) else [(path, node)]
+        read = [self.expressions.read(line, "a condition", where, expect="bool") for where, line in lines]
+        return tuple(expression for expression in read if expression is not None)
+
+    def _rollout(self, block: Block, identifier: Scalar | None) -> Rollout | None:
+        node = block.mapping("rollout", "write `{percent: 20}`")
+        if node is None:
+            return None
+        inner = Block(node, self.report, what="`rollout`", path=f"{block.path}.rollout", keys=("percent", "by", "salt"))
+        inner.require("percent", "for how many subjects in a hundred is it on?")
+        percent = inner.number("percent")
+        if percent is not None and not 0 <= percent[0] <= _PERCENT:
+            inner.refuse(percent[1], "`percent` must be from 0 to 100", key="percent")
+        by = inner.text("by")
+        if by is not None:
+            self._check_by(inner, by)
+        salt = inner.identifier("salt")
+        fallback = identifier.text if identifier is not None else ""
+        return Rollout(
+            percent[0] if percent is not None else 0.0,
+            by.text if by is not None else "subject",
+            salt.text if salt is not None else fallback,
+        )
+
+    def _check_by(self, block: Block, by: Scalar) -> None:
+        root, _, name = by.text.partition(".")
+        if by.text == "subject":
+            return
+        if root not in _BY or not name:
+            hint = did_you_mean(by.text, ("subject",)) or "write `subject`, `profile.name` or `context.name`"
+            block.refuse(by, f"a rollout cannot go by `{shorten(by.text)}`", hint, "by")
+            return
+        found = self.expressions.scope.resolve((root, name))
+        if isinstance(found, tuple):
+            self.report.inside(by, len(root) + 1, len(by.text), *found, f"{block.path}.by")
+
+    def _active(self, block: Block) -> Active | None:
+        node = block.mapping("active", "write `{from: 2026-11-01T00:00:00Z}`")
+        if node is None:
+            return None
+        inner = Block(node, self.report, what="`active`", path=f"{block.path}.active", keys=("from", "until"))
+        if not node.entries:
+            inner.refuse(block.key("active"), "`active` says neither `from` nor `until`", "remove it, or say one")
+        start, until = self._instant(inner, "from"), self._instant(inner, "until")
+        end = inner.get("until")
+        if start is not None and until is not None and end is not None and start >= until:
+            inner.refuse(end, "`until` does not come after `from`, so the rule would never be on", key="until")
+        return Active(start, until)
+
+    def _instant(self, block: Block, key: str) -> int | None:
+        node = block.get(key)
+        if node is None:
+            return None
+        text = as_text(node)
+        instant = rfc3339(text) if text is not None else None
+        if instant is None:
+            day = rfc3339(f"{text}T00:00:00Z") if text is not None else None
+            hint = f"write `{text}T00:00:00Z`" if day is not None else "write `2026-11-01T00:00:00Z` or `...+01:00`"
+            shown = f"`{shorten(text)}`" if text is not None else kind_of(node)
+            block.refuse(node, f"`{key}` must be an RFC 3339 time, this is {shown}", hint, key)
+        return to_micros(instant) if instant is not None else None
+
+    def _tags(self, block: Block) -> tuple[str, ...]:
+        tags = set()
+        for path, item in block.items("tags", "write `[one, two]`"):
+            if not isinstance(item, Scalar) or as_text(item) is None:
+                self.report.at(item, f"a tag must be text, this is {kind_of(item)}", path=path)
+            elif check_identifier(item, "tag", self.report, path):
+                tags.add(item.text)
+        return tuple(sorted(tags))

@@ -1,0 +1,208 @@
+"""What rule files declare about the outside: attributes, events, and the parameters of actions.
+
+Law: gathers `schema` and `actions` of every file into one `Declared`; whether rules keep to it is checked where they
+are read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from arbiter.errors import did_you_mean
+from arbiter.ruleset.blocks import Block, as_text, check_identifier, check_name, kind_of, one_of, under
+from arbiter.ruleset.documents import Mapping, Node, Scalar, Sequence, is_nothing
+from arbiter.ruleset.scalars import rfc3339
+from arbiter.types import type_names
+
+if TYPE_CHECKING:
+    from arbiter.ruleset.report import Report
+
+_OTHER_WORDS: Final = {
+    "str": "string",
+    "text": "string",
+    "integer": "int",
+    "int64": "int",
+    "long": "int",
+    "float": "double",
+    "number": "double",
+    "decimal": "double",
+    "boolean": "bool",
+    "date": "timestamp",
+    "datetime": "timestamp",
+    "time": "timestamp",
+    "array": "list",
+    "object": "map",
+    "dict": "map",
+}
+_LISTABLE: Final = ("string", "int", "double", "bool")
+
+
+class Typed(msgspec.Struct, frozen=True):
+    """A declared type; `values` are the only ones allowed, empty for any. `optional` is for parameters of actions.
+
+    ``dyn`` stands for a type that was refused, so that one mistake is reported once.
+    """
+
+    type: str
+    values: tuple[Any, ...] = ()
+    optional: bool = False
+
+
+class Declared(msgspec.Struct):
+    """Everything declared so far. A section is None until some file has it: then names in it are closed."""
+
+    report: Report
+    profile: dict[str, Typed] | None = None
+    context: dict[str, Typed] | None = None
+    events: dict[str, dict[str, Typed]] | None = None
+    actions: dict[str, dict[str, Typed]] | None = None
+    _places: dict[tuple[str, ...], Scalar] = {}
+
+    def first(self, key: Scalar, what: str, *name: str) -> bool:
+        """Whether this is the first place that says `name`; reports the second, naming both."""
+        known = self._places.setdefault((what, *name), key)
+        if known is key:
+            return True
+        place = known.source.position(known.start)
+        shown = ".".join(name)
+        self.report.at(
+            key, f"the {what} `{shown}` is declared twice; the other place is {place}", "remove one of the two"
+        )
+        return False
+
+    def read_schema(self, node: Node) -> None:
+        """Take in one file's `schema`."""
+        block = _block(node, self.report, "schema", ("profile", "context", "events"))
+        if block is None:
+            return
+        for section in ("profile", "context"):
+            mapping = block.mapping(section, "write `{name: type}`") if block.has(section) else None
+            if mapping is None:
+                continue
+            types: dict[str, Typed] = getattr(self, section) or {}
+            setattr(self, section, types)
+            self._read_types(mapping, types, section, f"schema.{section}")
+        events = block.mapping("events", "write `{event: {property: type}}`")
+        if events is not None:
+            self._read_events(events)
+
+    def read_actions(self, node: Node) -> None:
+        """Take in one file's `actions`."""
+        if not isinstance(node, Mapping):
+            self.report.at(
+                node, f"`actions` must be a mapping, this is {kind_of(node)}", "write `{action: {params: {}}}`"
+            )
+            return
+        self.actions = {} if self.actions is None else self.actions
+        for name, entry in node.entries.items():
+            path = under("actions", name)
+            if not check_identifier(entry.key, "name", self.report, path) or not self.first(entry.key, "action", name):
+                continue
+            params = self.actions.setdefault(name, {})
+            if entry.node is None or is_nothing(entry.node):
+                continue
+            block = _block(entry.node, self.report, "an action", ("params",), path)
+            mapping = block.mapping("params", "write `{name: type}`") if block is not None else None
+            for param, inner in mapping.entries.items() if mapping is not None else ():
+                where = f"{path}.params.{param}"
+                params[param] = self._type(inner.node, where, of_param=True) if inner.node is not None else Typed("dyn")
+
+    def _read_events(self, events: Mapping) -> None:
+        self.events = {} if self.events is None else self.events
+        for name, entry in events.entries.items():
+            path = f"schema.events.{name}"
+            if not check_name(entry.key, "an event type", self.report, path) or not self.first(
+                entry.key, "event", name
+            ):
+                continue
+            types = self.events.setdefault(name, {})
+            if isinstance(entry.node, Mapping):
+                self._read_types(entry.node, types, f"{name} property", path)
+            elif entry.node is not None and not is_nothing(entry.node):
+                hint = "write `{property: type}`, or `{}` for none"
+                self.report.at(entry.node, f"`{name}` must be a mapping, this is {kind_of(entry.node)}", hint, path)
+
+    def _read_types(self, mapping: Mapping, into: dict[str, Typed], section: str, path: str) -> None:
+        what = section if section.endswith("property") else f"{section} attribute"
+        for name, entry in mapping.entries.items():
+            where = f"{path}.{name}"
+            if check_name(entry.key, f"a {what}", self.report, where) and self.first(entry.key, what, name):
+                into[name] = self._type(entry.node, where) if entry.node is not None else Typed("dyn")
+
+    def _type(self, node: Node, path: str, *, of_param: bool = False) -> Typed:
+        if not isinstance(node, Mapping):
+            return Typed(self._type_name(node, path))
+        keys = ("type", "values", "optional") if of_param else ("type", "values")
+        unbuilt = () if of_param else ("purposes", "personal")
+        block = Block(node, self.report, what="a declaration", path=path, keys=keys, unbuilt=unbuilt)
+        if not block.require("type", f"one of {one_of(type_names)}"):
+            return Typed("dyn")
+        inner = block.get("type")
+        kind = self._type_name(inner, path) if inner is not None else "dyn"
+        return Typed(kind, self._values(block, kind), optional=bool(block.boolean("optional")))
+
+    def _type_name(self, node: Node, path: str) -> str:
+        word = as_text(node)
+        if word in type_names:
+            return word
+        if word is None:
+            self.report.at(
+                node, f"a type must stand here, this is {kind_of(node)}", f"one of {one_of(type_names)}", path
+            )
+            return "dyn"
+        better = _OTHER_WORDS.get(word.lower())
+        hint = f"did you mean `{better}`?" if better else did_you_mean(word, type_names)
+        self.report.at(node, f"unknown type `{word}`", hint or f"one of {one_of(type_names)}", path)
+        return "dyn"
+
+    def _values(self, block: Block, kind: str) -> tuple[Any, ...]:
+        if block.has("values") and kind not in {*_LISTABLE, "dyn"}:
+            self.report.at(
+                block.key("values"), f"a {kind} cannot have `values`", f"only {one_of(_LISTABLE)} can", block.path
+            )
+            return ()
+        values: list[Any] = []
+        for path, item in block.items("values", "write `[one, two]`"):
+            value, wrong = constant_of(item, kind)
+            if wrong or isinstance(item, (Mapping, Sequence)):
+                self.report.at(item, f"this must be {article(kind)}, it is {kind_of(item)}", path=path)
+            elif value in values:
+                self.report.at(item, f"the value `{value}` stands here twice", "remove one of the two", path)
+            else:
+                values.append(value)
+        listed = block.get("values")
+        if isinstance(listed, Sequence) and not listed.items:
+            self.report.at(block.key("values"), "`values` is empty, so nothing would be allowed", path=block.path)
+        return tuple(values)
+
+
+def constant_of(node: Node, kind: str) -> tuple[Any, bool]:
+    """A scalar as a value of the type, and whether it is none; of lists and mappings only the kind is checked."""
+    if isinstance(node, Mapping):
+        return None, kind not in {"map", "dyn"}
+    if isinstance(node, Sequence):
+        return None, kind not in {"list", "dyn"}
+    value = node.value
+    if kind == "dyn":
+        return value, False
+    if kind == "double" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value), False
+    if kind == "timestamp" and isinstance(value, str):
+        instant = rfc3339(value)
+        return instant, instant is None
+    classes: dict[str, type] = {"bool": bool, "int": int, "double": float, "string": str}
+    return value, type(value) is not classes.get(kind)
+
+
+def article(kind: str) -> str:
+    """The type with its article."""
+    return f"an {kind}" if kind == "int" else f"a {kind}"
+
+
+def _block(node: Node, report: Report, what: str, keys: tuple[str, ...], path: str = "") -> Block | None:
+    if isinstance(node, Mapping):
+        return Block(node, report, what=what, path=path or what, keys=keys)
+    report.at(node, f"{what} must be a mapping, this is {kind_of(node)}", f"it may have {one_of(keys)}", path or what)
+    return None

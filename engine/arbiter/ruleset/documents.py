@@ -1,0 +1,310 @@
+"""From the bytes of a rule file to nodes that know where they stand.
+
+Law: the YAML parser gives events, and this module alone reads them: bounded in size, depth and aliases, YAML 1.2 core
+schema, every refusal a diagnostic with a position. It knows nothing of rules. `None` stands where a value was refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import yaml
+
+from arbiter.ruleset.scalars import NotANumber, core_value, shorten
+from arbiter.ruleset.source import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from arbiter.ruleset.report import Report
+
+MAX_BYTES: Final = 16 << 20
+MAX_DEPTH: Final = 48
+MAX_ALIASED: Final = 20_000  # nodes that aliases repeat, in one file
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# YAML's own printable set, less the three characters that YAML 1.1 parsers take for line breaks and 1.2 does not.
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_CORE_TAGS: Final[dict[str, tuple[type, ...]]] = {
+    "tag:yaml.org,2002:null": (type(None),),
+    "tag:yaml.org,2002:bool": (bool,),
+    "tag:yaml.org,2002:int": (int,),
+    "tag:yaml.org,2002:float": (float, int),
+}
+_STRING_TAGS: Final = ("!", "tag:yaml.org,2002:str")
+
+
+class Scalar(msgspec.Struct, frozen=True, gc=False):
+    """A scalar: its value, its text as YAML understood it, and its place, with quotes and tag, in the source.
+
+    `style` is empty for a plain scalar, else one of ``' " | >``.
+    """
+
+    source: Source
+    start: int
+    end: int
+    value: bool | int | float | str | None
+    text: str
+    style: str
+
+
+class Sequence(msgspec.Struct, frozen=True):
+    """A list of nodes."""
+
+    source: Source
+    start: int
+    end: int
+    items: tuple[Node | None, ...]
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One key of a mapping with its value; None when the value was refused, and reported."""
+
+    key: Scalar
+    node: Node | None
+
+
+class Mapping(msgspec.Struct, frozen=True):
+    """A mapping with string keys, in authored order."""
+
+    source: Source
+    start: int
+    end: int
+    entries: dict[str, Entry]
+
+
+Node = Scalar | Sequence | Mapping
+
+
+def is_nothing(node: Node) -> bool:
+    """Whether a node is YAML's null: a key with nothing behind it."""
+    return isinstance(node, Scalar) and node.value is None
+
+
+class _Open(msgspec.Struct):
+    """A list or mapping whose end has not been seen. `size` counts it and all below, `height` is the longest chain."""
+
+    mapping: bool
+    start: int
+    anchor: str | None
+    items: list[Node | None]
+    entries: dict[str, Entry]
+    key: Scalar | None = None
+    awaits_key: bool = True
+    size: int = 1
+    height: int = 1
+
+
+class _Made(msgspec.Struct, frozen=True):
+    node: Node | None
+    size: int
+    height: int
+
+
+class _Refused(Exception):
+    """The rest of the file cannot be read; the reason is in the report."""
+
+
+def read_documents(file: str, content: bytes, report: Report) -> list[Node] | None:
+    """The root nodes of the file's documents, empty ones left out; None when the file cannot be read to its end."""
+    source = _decode(file, content, report)
+    if source is None:
+        return None
+    try:
+        return list(_Reader(source, report).documents())
+    except yaml.YAMLError as error:
+        _report_syntax(error, source, report)
+    except _Refused:
+        pass
+    return None
+
+
+def _decode(file: str, content: bytes, report: Report) -> Source | None:
+    if len(content) > MAX_BYTES:
+        message = f"the file has {len(content):,} bytes; at most {MAX_BYTES:,} are read"
+        report.whole(file, message, "split it into several files")
+        return None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        source = Source(file, content[: error.start].decode("utf-8", "replace").removeprefix("\ufeff"))
+        end = len(source.text)
+        report.add(source, end, end + 1, "the file is not UTF-8 from here on", "save it in the encoding UTF-8")
+        return None
+    source = Source(file, text)
+    bad = _FORBIDDEN.search(text)
+    if bad is None:
+        return source
+    message = f"the character U+{ord(bad[0]):04X} cannot stand in a rule file"
+    escape = f"\\u{ord(bad[0]):04x}" if ord(bad[0]) else "\\0"
+    report.add(source, bad.start(), bad.end(), message, f"remove it, or write `{escape}` inside double quotes")
+    return None
+
+
+class _Reader:
+    """Builds nodes from parser events with a stack of its own, so that no nesting can exhaust the interpreter's."""
+
+    def __init__(self, source: Source, report: Report) -> None:
+        self.source = source
+        self.report = report
+        self.open: list[_Open] = []
+        self.anchors: dict[str, _Made] = {}
+        self.aliased = 0
+        self.root: Node | None = None
+
+    def documents(self) -> Iterator[Node]:
+        """Each document's root, unless it is empty; raises `_Refused` or `yaml.YAMLError` where reading must stop."""
+        for event in yaml.parse(self.source.text, Loader=_Loader):
+            if isinstance(event, yaml.ScalarEvent):
+                self._place(_Made(self._scalar(event), 1, 1), event.anchor, event)
+            elif isinstance(event, yaml.CollectionStartEvent):
+                self._begin(event)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                self._finish(event)
+            elif isinstance(event, yaml.AliasEvent):
+                self._place(self._alias(event), None, event)
+            elif isinstance(event, yaml.DocumentStartEvent):
+                self.anchors, self.root = {}, None
+            elif isinstance(event, yaml.DocumentEndEvent) and self.root is not None and not is_nothing(self.root):
+                yield self.root
+
+    def _begin(self, event: Any) -> None:
+        tag = "map" if isinstance(event, yaml.MappingStartEvent) else "seq"
+        if event.tag not in {None, "!", f"tag:yaml.org,2002:{tag}"}:
+            self._refuse_tag(event)
+        if len(self.open) >= MAX_DEPTH:
+            start = event.start_mark.index
+            self.report.add(self.source, start, start + 1, f"more than {MAX_DEPTH} levels of lists and mappings")
+            raise _Refused
+        self.open.append(_Open(tag == "map", event.start_mark.index, event.anchor, [], {}))
+
+    def _finish(self, event: Any) -> None:
+        top = self.open.pop()
+        end = event.end_mark.index
+        node: Node = (
+            Mapping(self.source, top.start, end, top.entries)
+            if top.mapping
+            else Sequence(self.source, top.start, end, tuple(top.items))
+        )
+        self._place(_Made(node, top.size, top.height), top.anchor, event)
+
+    def _place(self, made: _Made, anchor: str | None, event: Any) -> None:
+        """Put a finished node where it belongs: in the innermost open list or mapping, or at the root."""
+        if anchor is not None:
+            self.anchors[anchor] = made
+        if not self.open:
+            self.root = made.node
+            return
+        top = self.open[-1]
+        top.size += made.size
+        top.height = max(top.height, made.height + 1)
+        if not top.mapping:
+            top.items.append(made.node)
+        elif top.awaits_key:
+            top.key, top.awaits_key = self._key(made.node, top.entries, event), False
+        else:
+            if top.key is not None:
+                top.entries[top.key.text] = Entry(top.key, made.node)
+            top.awaits_key = True
+
+    def _key(self, node: Node | None, entries: dict[str, Entry], event: Any) -> Scalar | None:
+        """The key, or None when it was refused and its value is to be dropped."""
+        start, end = (node.start, node.end) if node is not None else (event.start_mark.index, event.end_mark.index)
+        if not isinstance(node, Scalar) or not isinstance(node.value, str):
+            if isinstance(node, Scalar) and node.text:
+                message, hint = f"the key `{node.text}` is not a string", f'write `"{node.text}"`'
+            else:
+                message, hint = "a key must be a string", ""
+            self.report.add(self.source, start, end, message, hint)
+            return None
+        if node.value == "<<" and not node.style:
+            hint = "write the keys out; an alias may stand for a whole value"
+            self.report.add(self.source, start, end, "merge keys (`<<`) are not part of YAML 1.2", hint)
+            return None
+        first = entries.get(node.text)
+        if first is not None:
+            line, column = self.source.place(first.key.start)
+            message = f"the key `{shorten(node.text)}` stands here for the second time; the first is at {line}:{column}"
+            self.report.add(self.source, start, end, message, "remove one of the two")
+            return None
+        return node
+
+    def _alias(self, event: Any) -> _Made:
+        name, start, end = event.anchor, event.start_mark.index, event.end_mark.index
+        made = self.anchors.get(name)
+        if any(frame.anchor == name for frame in self.open):
+            message = f"the alias `*{name}` stands inside the value that it names, which would never end"
+        elif made is None:
+            message = f"the alias `*{name}` names no anchor before it"
+        elif self.aliased + made.size > MAX_ALIASED:
+            message = f"aliases repeat more than {MAX_ALIASED:,} values in this file"
+        elif len(self.open) + made.height > MAX_DEPTH:
+            message = f"with this alias there are more than {MAX_DEPTH} levels of lists and mappings"
+        else:
+            self.aliased += made.size
+            return made
+        self.report.add(self.source, start, end, message)
+        if made is not None:
+            raise _Refused
+        return _Made(None, 1, 1)
+
+    def _scalar(self, event: Any) -> Scalar | None:
+        start, end, style = event.start_mark.index, event.end_mark.index, event.style or ""
+        text: str = event.value
+        value: bool | int | float | str | None = text
+        try:
+            if event.tag is None:
+                value = core_value(text) if not style else text
+            elif event.tag in _CORE_TAGS:
+                value = core_value(text)
+                if not isinstance(value, _CORE_TAGS[event.tag]):
+                    self._refuse_tag(event)
+                    return None
+            elif event.tag not in _STRING_TAGS:
+                self._refuse_tag(event)
+                return None
+        except NotANumber as error:
+            self.report.add(self.source, start, end, str(error), "quote it if text is meant")
+            return None
+        return Scalar(self.source, start, end, value, text, style)
+
+    def _refuse_tag(self, event: Any) -> None:
+        start = event.start_mark.index
+        raw = re.compile(r"(?:&\S+\s+)?(!\S*)").match(self.source.text, start)
+        first, last = raw.span(1) if raw else (start, start + 1)
+        name = self.source.text[first:last]
+        known = event.tag in _CORE_TAGS
+        message = f"this is not what its tag `{name}` says" if known else f"unknown tag `{name}`"
+        self.report.add(self.source, first, last, message, "remove the tag; quotes make a string")
+
+
+_HINTS: Final = (
+    ("mapping values are not allowed", "a text with `: ` in it must stand in quotes"),
+    ("unexpected end of stream", "a quote is opened here and never closed"),
+    ("expected ',' or ']'", "a `[` is opened here and never closed, or a comma is missing"),
+    ("expected ',' or '}'", "a `{` is opened here and never closed, or a comma is missing"),
+    ("expected '-' indicator", "is this line indented like its neighbours?"),
+    ("expected key", "is this line indented like its neighbours, and is every quote and bracket closed once?"),
+    ("could not find expected ':'", "a key needs `: ` after it"),
+    ("unknown escape character", "write `\\\\` for a backslash, or use single quotes"),
+)
+_OPENED: Final = ("unexpected end of stream", "expected ',' or ']'", "expected ',' or '}'")
+
+
+def _report_syntax(error: yaml.YAMLError, source: Source, report: Report) -> None:
+    problem = str(getattr(error, "problem", None) or error)
+    mark = getattr(error, "problem_mark", None)
+    opened = getattr(error, "context_mark", None)
+    if opened is not None and any(part in problem for part in _OPENED):
+        mark = opened
+    start = min(mark.index, len(source.text)) if mark is not None else 0
+    character = source.text[start : start + 1]
+    hint = next((hint for part, hint in _HINTS if part in problem), "")
+    if "cannot start any token" in problem:
+        if character == "\t":
+            problem, hint = "a tab cannot indent YAML", "indent with spaces"
+        else:
+            problem, hint = f"a plain text cannot begin with `{character}`", "put the text in quotes"
+    report.add(source, start, start + 1, f"this is not YAML: {problem}", hint)

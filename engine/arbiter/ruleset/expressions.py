@@ -1,0 +1,123 @@
+"""From an expression in a rule file to a checked one, its mistakes at their place in the file.
+
+Law: knows which names exist and which values they may take; what an expression is for is its caller's business.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from arbiter.errors import did_you_mean
+from arbiter.expr.check import Checked, Mistake, Scope, read_expression
+from arbiter.expr.syntax import walk
+from arbiter.expr.tree import Call, Const, Expression, ListOf, Name
+from arbiter.ruleset.blocks import kind_of, one_of
+from arbiter.ruleset.documents import Node, Scalar
+from arbiter.ruleset.offsets import raw_start
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from arbiter.expr.tree import AnyNode
+    from arbiter.ruleset.declarations import Typed
+    from arbiter.ruleset.report import Report
+
+LONGEST: Final = 8_000
+_UNBUILT: Final = {
+    "account": "`account` is not built yet in this version; remove it",
+    "experiments": "`experiments` is not built yet in this version; remove it",
+}
+
+
+class Expressions:
+    """Reads expressions within one scope. `values` are the only values that a name may be compared with."""
+
+    def __init__(self, report: Report, scope: Scope, values: Mapping[tuple[str, ...], tuple[Any, ...]]) -> None:
+        self.report = report
+        self.scope = scope
+        self._values = values
+        self._read: dict[tuple[str, str], Checked] = {}
+
+    def read(self, node: Node, what: str, path: str, *, expect: str = "") -> Expression | None:
+        """The expression that a scalar is; None when it was refused. Numbers and booleans are expressions too."""
+        if isinstance(node, Scalar) and node.value is not None:
+            return self.part(node, 0, len(node.text), path, expect=expect)
+        self.report.at(node, f"{what} must be an expression, this is {kind_of(node)}", path=path)
+        return None
+
+    def part(self, scalar: Scalar, start: int, end: int, path: str, *, expect: str = "") -> Expression | None:
+        """The expression that stands at a half-open range of a scalar's text."""
+        source = scalar.text[start:end]
+        if len(source) > LONGEST:
+            message = f"this expression has {len(source):,} characters; at most {LONGEST:,} are read"
+            self.report.inside(scalar, start, start + 1, message, "name its parts as segments", path)
+            return None
+        checked = self._check(source, expect)
+        for mistake in checked.mistakes:
+            self.report.inside(scalar, start + mistake.start, start + mistake.end, mistake.message, mistake.hint, path)
+        if checked.root is None or checked.mistakes:
+            return None
+        first = len(source) - len(source.lstrip())
+        position = scalar.source.position(raw_start(scalar, start + first))
+        return Expression(source, checked.root, checked.type, position, checked.names)
+
+    def _check(self, source: str, expect: str) -> Checked:
+        checked = self._read.get((source, expect))
+        if checked is None:
+            checked = read_expression(source, self.scope, expect=expect)
+            if checked.root is not None and self._values:
+                wrong = list(self._disallowed(checked.root))
+                checked = Checked(checked.root, checked.type, checked.names, [*checked.mistakes, *wrong])
+            self._read[source, expect] = checked
+        return checked
+
+    def _disallowed(self, root: AnyNode) -> list[Mistake]:
+        """Comparisons of a name with a literal that its declaration does not allow."""
+        found: list[Mistake] = []
+        for node in walk(root):
+            match node:
+                case Call(function="_==_" | "_!=_", args=(Name(path=path), Const() as literal)):
+                    literals: list[AnyNode] = [literal]
+                case Call(function="_==_" | "_!=_", args=(Const() as literal, Name(path=path))):
+                    literals = [literal]
+                case Call(function="@in", args=(Name(path=path), ListOf(items=items))):
+                    literals = list(items)
+                case _:
+                    continue
+            allowed = self._values.get(path, ())
+            found += [
+                Mistake(*item.span, *not_allowed(item.value, ".".join(path), allowed))
+                for item in literals
+                if allowed and isinstance(item, Const) and item.value not in allowed
+            ]
+        return found
+
+
+def not_allowed(value: object, name: str, allowed: tuple[Any, ...]) -> tuple[str, str]:
+    """Message and hint for a value that a declaration does not list."""
+    words = [str(word) for word in allowed]
+    return f"`{name}` is never `{value}`", did_you_mean(str(value), words) or f"it is one of {one_of(words)}"
+
+
+def rule_scope(
+    *,
+    profile: dict[str, Typed] | None,
+    context: dict[str, Typed] | None,
+    features: dict[str, str] | None,
+    segments: dict[str, str] | None,
+    models: Mapping[str, Mapping[str, str]],
+) -> Scope:
+    """What conditions, values and parameters may name."""
+    roots = {"profile": types_of(profile), "context": types_of(context), "features": features, "segments": segments}
+    outputs = {model: dict(output) for model, output in models.items()}
+    return Scope(roots=roots, models=outputs, unbuilt=dict(_UNBUILT))
+
+
+def types_of(declared: Mapping[str, Typed] | None) -> dict[str, str] | None:
+    """Name → type, None when nothing is declared."""
+    return None if declared is None else {name: typed.type for name, typed in declared.items()}
+
+
+def values_of(root: str, declared: Mapping[str, Typed] | None) -> dict[tuple[str, ...], tuple[Any, ...]]:
+    """The allowed values of the names that have some, by path."""
+    return {(root, name): typed.values for name, typed in (declared or {}).items() if typed.values}

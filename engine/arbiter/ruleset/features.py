@@ -1,0 +1,175 @@
+"""Features: typed values computed from a subject's events.
+
+Law: reads ``features`` into `Feature`s and gives each the key under which stores keep its values. It computes nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import TYPE_CHECKING, Final, get_args
+
+import msgspec
+
+from arbiter.errors import did_you_mean
+from arbiter.expr.check import Scope
+from arbiter.ruleset.blocks import Block, kind_of, one_of
+from arbiter.ruleset.documents import Mapping, Scalar
+from arbiter.ruleset.expressions import Expressions, types_of, values_of
+from arbiter.ruleset.rules import Aggregate, Feature
+from arbiter.ruleset.scalars import NAME, UNITS, duration_micros, shorten
+
+if TYPE_CHECKING:
+    from arbiter.expr.tree import Expression
+    from arbiter.ruleset.declarations import Declared, Typed
+    from arbiter.ruleset.documents import Entry
+    from arbiter.ruleset.report import Report
+
+AGGREGATES: Final[tuple[Aggregate, ...]] = get_args(Aggregate)
+_OF_EVENTS: Final = frozenset({"count", "since"})
+_OF_NUMBERS: Final = frozenset({"sum", "min", "max", "mean"})
+_FIXED_TYPE: Final = {"count": "int", "distinct": "int", "since": "double", "mean": "double"}
+
+
+class FeatureReader:
+    """Reads features against what is declared about events."""
+
+    def __init__(self, report: Report, declared: Declared) -> None:
+        self._report = report
+        self._events = declared.events
+        self._conditions: dict[str, Expressions] = {}
+
+    def read(self, name: str, entry: Entry) -> Feature | None:
+        """One feature; None when it was refused. `entry` is its key and definition."""
+        path = f"features.{name}"
+        if not isinstance(entry.node, Mapping):
+            if entry.node is not None:
+                message = f"a feature must be a mapping, this is {kind_of(entry.node)}"
+                self._report.at(entry.node, message, "write `{count: event, window: 7d}`", path)
+            return None
+        keys = (*AGGREGATES, "window", "where", "unit")
+        block = Block(entry.node, self._report, what="a feature", path=path, keys=keys)
+        aggregate = self._aggregate(block, entry.key)
+        if aggregate is None:
+            return None
+        target = self._target(block, aggregate)
+        window = self._window(block)
+        unit = self._unit(block, aggregate)
+        where = self._where(block, target[0] if target else "")
+        if target is None:
+            return None
+        event, name_of_property = target
+        kind = self._type(block, aggregate, event, name_of_property)
+        definition = (aggregate, event, name_of_property, window, where.source.strip() if where else "", unit, kind)
+        return Feature(
+            name=name,
+            aggregate=aggregate,
+            event=event,
+            property=name_of_property,
+            window=window,
+            where=where,
+            unit=unit,
+            key=key_of(definition),
+            type=kind,
+            position=entry.key.source.position(entry.key.start),
+        )
+
+    def _aggregate(self, block: Block, key: Scalar) -> Aggregate | None:
+        found = [aggregate for aggregate in AGGREGATES if block.has(aggregate)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            second = min((block.key(extra) for extra in found), key=lambda k: -k.start)
+            block.refuse(second, f"a feature has one aggregate, this has {one_of(found)}", "make one feature for each")
+        else:
+            block.refuse(key, f"the feature `{key.text}` says nothing to compute", f"add one of {one_of(AGGREGATES)}")
+        return None
+
+    def _target(self, block: Block, aggregate: Aggregate) -> tuple[str, str] | None:
+        """Event type and property, the property empty where there is none."""
+        scalar = block.text(aggregate, "write an event type")
+        if scalar is None:
+            return None
+        event, dot, inner = scalar.text.partition(".")
+        needs = aggregate not in _OF_EVENTS
+        form = "event.property" if needs else "event"
+        if bool(dot) != needs or not NAME.fullmatch(event) or (needs and not NAME.fullmatch(inner)):
+            hint = f"write `{aggregate}: {event}`" if dot and not needs and NAME.fullmatch(event) else ""
+            message = f"`{aggregate}` takes `{form}`, this is `{shorten(scalar.text)}`"
+            block.refuse(scalar, message, hint or f"`{aggregate}: purchase{'.amount' * needs}`, say", aggregate)
+            return None
+        if self._events is None:
+            return event, inner
+        if event not in self._events:
+            self._unknown(block, scalar, (0, len(event)), f"unknown event `{event}`", did_you_mean(event, self._events))
+            return None
+        properties = self._events[event]
+        if needs and inner not in properties:
+            span = (len(event) + 1, len(scalar.text))
+            hint = did_you_mean(inner, properties) or (f"it has {one_of(properties)}" if properties else "it has none")
+            self._unknown(block, scalar, span, f"the event `{event}` has no property `{inner}`", hint)
+            return None
+        return event, inner
+
+    def _unknown(self, block: Block, scalar: Scalar, span: tuple[int, int], message: str, hint: str) -> None:
+        declared = f"declared are {one_of(sorted(self._events or ())[:8])}" if self._events else ""
+        self._report.inside(scalar, *span, message, hint or declared, block.path)
+
+    def _window(self, block: Block) -> int | None:
+        node = block.get("window")
+        if node is None:
+            return None
+        micros = duration_micros(node.text) if isinstance(node, Scalar) else None
+        if micros is None:
+            text = node.text.strip().lower() if isinstance(node, Scalar) else ""
+            better = f"{text}d" if text.isdigit() else text.replace(" ", "")
+            hint = f"did you mean `{better}`?" if duration_micros(better) else "write `5m`, `12h`, `7d` or `4w`, say"
+            shown = f"`{shorten(node.text)}`" if isinstance(node, Scalar) else kind_of(node)
+            block.refuse(node, f"`window` must be a duration, this is {shown}", hint, "window")
+        return micros
+
+    def _unit(self, block: Block, aggregate: Aggregate) -> int:
+        if aggregate != "since":
+            if block.has("unit"):
+                message = f"`unit` is for `since`, `{aggregate}` has none"
+                block.refuse(block.key("unit"), message, "remove it", "unit")
+            return 0
+        if not block.require("unit", f"one of {one_of(UNITS)}", at=block.key("since")):
+            return 0
+        scalar = block.text("unit", f"one of {one_of(UNITS)}")
+        if scalar is not None and scalar.text not in UNITS:
+            better = {"day": "d", "hour": "h", "min": "m", "minute": "m", "sec": "s", "second": "s", "week": "w"}
+            letter = better.get(scalar.text.lower().rstrip("s"), "")
+            hint = f"did you mean `{letter}`?" if letter else f"one of {one_of(UNITS)}"
+            block.refuse(scalar, f"unknown unit `{shorten(scalar.text)}`", hint, "unit")
+            return 0
+        return UNITS[scalar.text] if scalar is not None else 0
+
+    def _where(self, block: Block, event: str) -> Expression | None:
+        node = block.get("where")
+        if node is None:
+            return None
+        if event not in self._conditions:
+            known: dict[str, Typed] | None = (self._events or {}).get(event) if self._events else None
+            scope = Scope(roots={"event": types_of(known)})
+            self._conditions[event] = Expressions(self._report, scope, values_of("event", known))
+        return self._conditions[event].read(node, "`where`", f"{block.path}.where", expect="bool")
+
+    def _type(self, block: Block, aggregate: Aggregate, event: str, name: str) -> str:
+        declared = (self._events or {}).get(event, {}).get(name)
+        kind = declared.type if declared is not None else "dyn"
+        if aggregate in _OF_NUMBERS and kind not in {"int", "double", "dyn"}:
+            scalar = block.get(aggregate)
+            if isinstance(scalar, Scalar):
+                message = f"`{aggregate}` needs numbers, `{event}.{name}` is declared as {kind}"
+                self._report.inside(scalar, len(event) + 1, len(scalar.text), message, path=block.path)
+            return "double"
+        if aggregate in _FIXED_TYPE:
+            return _FIXED_TYPE[aggregate]
+        return "double" if aggregate in _OF_NUMBERS and kind == "dyn" else kind
+
+
+def key_of(definition: object) -> str:
+    """The key of a definition: equal definitions share it, whatever their names."""
+    digest = hashlib.blake2b(msgspec.msgpack.encode(definition), digest_size=6).digest()
+    return base64.urlsafe_b64encode(digest).decode()

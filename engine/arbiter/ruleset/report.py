@@ -1,0 +1,63 @@
+"""Where every mistake found in authored files is gathered.
+
+Law: turns places in nodes into diagnostics and keeps them, each once. It decides nothing about what is a mistake.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arbiter.errors import Diagnostic
+from arbiter.ruleset.offsets import raw_span
+from arbiter.ruleset.source import LONGEST_LINE
+
+if TYPE_CHECKING:
+    from arbiter.ruleset.documents import Node, Scalar
+    from arbiter.ruleset.source import Source
+
+
+class Report:
+    """The mistakes found so far. An alias shows the same text twice; its mistakes are kept once."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, int, int, str], Diagnostic] = {}
+
+    def add(self, source: Source, start: int, end: int, message: str, hint: str = "", path: str = "") -> None:
+        """A mistake at the half-open range of characters; it is underlined up to the end of its first line."""
+        line, column = source.place(start)
+        end_column = column + max(1, min(end - start, source.width_from(start)))
+        text = source.line(line) if column < LONGEST_LINE else ""
+        key = (source.file, start, end, message)
+        if key not in self._found:
+            self._found[key] = Diagnostic(
+                file=source.file,
+                line=line,
+                column=column,
+                end_column=end_column,
+                message=message,
+                hint=hint,
+                path=path,
+                source=text,
+            )
+
+    def whole(self, file: str, message: str, hint: str = "") -> None:
+        """A mistake of a file as a whole."""
+        self._found[file, 0, 0, message] = Diagnostic(file=file, message=message, hint=hint)
+
+    def at(self, node: Node, message: str, hint: str = "", path: str = "") -> None:
+        """A mistake of a whole value."""
+        self.add(node.source, node.start, node.end, message, hint, path)
+
+    def inside(self, scalar: Scalar, start: int, end: int, message: str, hint: str = "", path: str = "") -> None:
+        """A mistake in the half-open range of characters of a scalar's text."""
+        first, last = raw_span(scalar, start, end)
+        self.add(scalar.source, first, last, message, hint, path)
+
+    @property
+    def found(self) -> list[Diagnostic]:
+        """Every mistake, sorted by file, line and column."""
+        return sorted(self._found.values())
+
+    def __bool__(self) -> bool:
+        """Whether anything was found."""
+        return bool(self._found)

@@ -1,0 +1,66 @@
+"""Segments: named conditions, which may use each other but not in a circle.
+
+Law: reads ``segments`` into `Segment`s and finds the circles among them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arbiter.ruleset.blocks import NOT_BUILT, kind_of
+from arbiter.ruleset.documents import Scalar
+from arbiter.ruleset.rules import Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from arbiter.ruleset.documents import Entry
+    from arbiter.ruleset.expressions import Expressions
+    from arbiter.ruleset.report import Report
+
+
+def read_segment(name: str, entry: Entry, report: Report, expressions: Expressions) -> Segment | None:
+    """One segment; None when it was refused."""
+    path = f"segments.{name}"
+    node = entry.node
+    if node is None:
+        return None
+    if isinstance(node, Scalar) and node.text == "managed":
+        report.at(node, f"a managed segment {NOT_BUILT}", path=path)
+        return None
+    if not isinstance(node, Scalar):
+        report.at(node, f"a segment is one condition, this is {kind_of(node)}", "join conditions with `&&`", path)
+        return None
+    condition = expressions.read(node, "a segment", path, expect="bool")
+    if condition is None:
+        return None
+    return Segment(name, condition, entry.key.source.position(entry.key.start))
+
+
+def report_circles(segments: Iterable[Segment], entries: Mapping[str, Entry], report: Report) -> None:
+    """Report each circle of segments once, at the member that comes first by name."""
+    uses = {s.name: sorted(path[1] for path in s.condition.names if path[0] == "segments") for s in segments}
+    done: set[str] = set()
+    for start in sorted(uses):
+        # Depth first with a stack of our own: chains of segments may be longer than Python's.
+        trail: list[str] = []
+        stack = [(start, False)]
+        while stack:
+            name, leaving = stack.pop()
+            if leaving:
+                trail.pop()
+                done.add(name)
+            elif name in trail:
+                _report_circle(trail[trail.index(name) :], entries, report)
+            elif name not in done and name in uses:
+                trail.append(name)
+                stack.append((name, True))
+                stack.extend((used, False) for used in reversed(uses[name]))
+
+
+def _report_circle(circle: list[str], entries: Mapping[str, Entry], report: Report) -> None:
+    first = circle.index(min(circle))
+    names = [*circle[first:], *circle[:first], circle[first]]
+    shown = " → ".join(f"`{name}`" for name in names)
+    key = entries[names[0]].key
+    report.at(key, f"segments go in a circle: {shown}", "one of them must do without the next", f"segments.{names[0]}")
