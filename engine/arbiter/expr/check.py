@@ -372,10 +372,10 @@ def _pattern_mistakes(nodes: list[AnyNode]) -> list[Mistake]:
 
 
 _FUNCTIONS = (
-    "size", "startsWith", "endsWith", "contains", "matches", "has", "all", "exists", "exists_one", "map",
-    "filter", "int", "double", "string", "bool", "bytes", "timestamp", "duration", "type", "dyn", "getFullYear", "getMonth",
-    "getDate",
-    "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getHours", "getMinutes", "getSeconds", "getMilliseconds",
-    "lowerAscii", "upperAscii", "trim", "split", "join", "replace", "substring", "indexOf", "lastIndexOf", "charAt",
-    "reverse", "format", "math.greatest", "math.least", "math.ceil", "math.floor", "math.round", "math.abs",
+    "size", "startsWith", "endsWith", "contains", "matches", "has", "all", "exists", "exists_one", "map", "filter",
+    "int", "double", "string", "bool", "bytes", "timestamp", "duration", "type", "dyn",
+    "getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getHours", "getMinutes",
+    "getSeconds", "getMilliseconds", "lowerAscii", "upperAscii", "trim", "split", "join", "replace", "substring",
+    "indexOf", "lastIndexOf", "charAt", "reverse", "format",
+    "math.greatest", "math.least", "math.ceil", "math.floor", "math.round", "math.abs",
 )  # fmt: skip
