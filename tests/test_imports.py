@@ -15,7 +15,7 @@ LAYERS = [
     {"decision", "profiles", "triggers", "learning"},
     {"snapshot"},
     {"ruleset", "models"},
-    {"expr"},
+    {"expr", "datasets"},
     {"types", "errors"},
 ]
 ROW = {part: row for row, parts in enumerate(LAYERS) for part in parts}
