@@ -1,0 +1,196 @@
+"""Snapshots on disk: the history, the last good start, and how workers get what the loader made.
+
+Law: one folder per digest, written whole or not at all, read without running anything that stands in it. The folder's
+name is checked against what is read. `history.json` says in which order snapshots became current.
+
+    snapshots/history.json
+    snapshots/DIGEST/meta.json  ruleset.msgpack  models/NAME/manifest.yaml  models/NAME/model.onnx
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from arbiter.errors import ArbiterError, StoreError
+from arbiter.models.loader import from_bytes
+from arbiter.runtime.admin import Counts, SnapshotFile
+from arbiter.snapshot import Snapshot, pack, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from arbiter.models.model import Model
+
+KEPT = 10
+_FORMAT = 1
+_META = "meta.json"
+_RULESET = "ruleset.msgpack"
+_HISTORY = "history.json"
+
+
+class Adopted(msgspec.Struct, frozen=True):
+    """That a snapshot became current: its digest, and when in µs since the epoch."""
+
+    digest: str
+    at: int
+
+
+class Meta(msgspec.Struct, frozen=True, kw_only=True):
+    """What a snapshot's folder says about itself. `models` maps a model's name to its digest."""
+
+    format: int
+    digest: str
+    counts: Counts
+    files: tuple[SnapshotFile, ...]
+    models: dict[str, str]
+
+
+class Archive:
+    """The snapshots below one directory. One process writes, any number read."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def write(self, snapshot: Snapshot, files: tuple[SnapshotFile, ...], models: Mapping[str, bytes]) -> None:
+        """Put a snapshot on disk; nothing happens when it is there. `models` are model files by ``NAME/FILE``.
+
+        Raises StoreError.
+        """
+        meta = Meta(
+            format=_FORMAT,
+            digest=snapshot.digest,
+            counts=counts_of(snapshot),
+            files=files,
+            models={name: model.digest for name, model in sorted(snapshot.models.items())},
+        )
+        # Files stand in the meta data alone: a comment changes them, and not the digest.
+        contents = {
+            _RULESET: pack(msgspec.structs.replace(snapshot.ruleset, files={})),
+            **{f"models/{path}": content for path, content in models.items()},
+        }
+        about = msgspec.json.format(msgspec.json.encode(meta))
+        target = self._directory / snapshot.digest
+        try:
+            if not _holds(target, contents):
+                self._put(target, {**contents, _META: about})
+            elif not _holds(target, {_META: about}):
+                _replace(target / _META, about)
+        except OSError as error:
+            raise StoreError(f"cannot write snapshot {snapshot.digest[:12]} to {self._directory}: {error}") from error
+
+    def _put(self, target: Path, contents: Mapping[str, bytes]) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        building = self._directory / f".{target.name}.building"
+        shutil.rmtree(building, ignore_errors=True)
+        for name, content in contents.items():
+            path = building / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_through(path, content)
+        for folder in (*(path for path in building.rglob("*") if path.is_dir()), building):
+            _sync_folder(folder)
+        if target.exists():
+            # What was there is damaged. Readers of it find a missing folder, which they report like a damaged one.
+            shutil.rmtree(target)
+        building.rename(target)
+        _sync_folder(self._directory)
+
+    def adopt(self, digest: str, at: int) -> None:
+        """Note that `digest` became current at `at`, and forget all but the last ten. Raises StoreError."""
+        kept = [*(entry for entry in self.history() if entry.digest != digest), Adopted(digest, at)][-KEPT:]
+        try:
+            _replace(self._directory / _HISTORY, msgspec.json.encode(kept))
+        except OSError as error:
+            raise StoreError(f"cannot write {self._directory / _HISTORY}: {error}") from error
+        known = {entry.digest for entry in kept}
+        for folder in self._directory.iterdir():
+            if folder.is_dir() and folder.name not in known:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def history(self) -> list[Adopted]:
+        """What became current, oldest first, each digest once. Empty when there is no history that can be read."""
+        try:
+            return msgspec.json.decode((self._directory / _HISTORY).read_bytes(), type=list[Adopted])
+        except (OSError, msgspec.DecodeError):
+            return []
+
+    def meta(self, digest: str) -> Meta:
+        """What the folder of `digest` says. Raises StoreError."""
+        try:
+            meta = msgspec.json.decode((self._directory / digest / _META).read_bytes(), type=Meta)
+        except (OSError, msgspec.DecodeError) as error:
+            raise StoreError(f"snapshot {digest[:12]} cannot be read: {error}") from error
+        if meta.format != _FORMAT:
+            raise StoreError(f"snapshot {digest[:12]} has format {meta.format}, this version reads {_FORMAT}")
+        return meta
+
+    def read(self, digest: str, loaded: Mapping[str, Model]) -> Snapshot:
+        """Build the snapshot of `digest`. `loaded` are models in memory by digest: they are used, not loaded again.
+
+        Raises StoreError when the folder is missing or damaged.
+        """
+        meta = self.meta(digest)
+        folder = self._directory / digest
+        try:
+            ruleset = unpack((folder / _RULESET).read_bytes())
+            models = {
+                name: loaded.get(model_digest) or _load_model(folder / "models" / name)
+                for name, model_digest in meta.models.items()
+            }
+            snapshot = Snapshot(ruleset, models)
+        except (OSError, msgspec.DecodeError, ArbiterError) as error:
+            raise StoreError(f"snapshot {digest[:12]} cannot be read: {error}") from error
+        if snapshot.digest != digest:
+            raise StoreError(f"snapshot {digest[:12]} is damaged: its content has digest {snapshot.digest[:12]}")
+        return snapshot
+
+
+def counts_of(snapshot: Snapshot) -> Counts:
+    """How many of each thing `snapshot` holds."""
+    ruleset = snapshot.ruleset
+    return Counts(
+        rules=len(ruleset.rules),
+        decisions=len(ruleset.decisions),
+        segments=len(ruleset.segments),
+        features=len(ruleset.features),
+        models=len(snapshot.models),
+    )
+
+
+def _load_model(folder: Path) -> Model:
+    return from_bytes((folder / "manifest.yaml").read_bytes(), (folder / "model.onnx").read_bytes())
+
+
+def _holds(folder: Path, contents: Mapping[str, bytes]) -> bool:
+    try:
+        return all((folder / name).read_bytes() == content for name, content in contents.items())
+    except OSError:
+        return False
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file anew, so that readers see the old one or the new one."""
+    draft = path.with_name(f".{path.name}")
+    _write_through(draft, content)
+    draft.rename(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder as durable as the files."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,133 @@
+"""From authored files to a snapshot that is known to work, or to the full list of what is wrong.
+
+Law: the one place that turns directories into snapshots. It remembers the last good one and the content of the last
+attempt, changes nothing else, and never raises for what an author wrote. One thread calls `look`; `validate` may run
+beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from arbiter.errors import Diagnostic, StoreError
+from arbiter.models.loader import load_models
+from arbiter.ruleset.load import load_ruleset
+from arbiter.runtime.admin import SnapshotFile  # noqa: TC001 - a field's type at run time
+from arbiter.runtime.sources import Sources, read_sources
+from arbiter.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from arbiter.models.model import Model
+    from arbiter.runtime.archive import Archive
+
+_log = logging.getLogger("arbiter.loader")
+
+
+class Built(msgspec.Struct, frozen=True):
+    """A snapshot that was built and is on disk, and the files that it came from."""
+
+    snapshot: Snapshot
+    files: tuple[SnapshotFile, ...]
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """What became of one look at the files. `built` is None when they hold errors; `at` is µs since the epoch."""
+
+    built: Built | None
+    diagnostics: tuple[Diagnostic, ...]
+    at: int
+
+
+class Loader:
+    """Loads `rules` and `models` (None: no models) and puts what is good into `archive` (None: nowhere)."""
+
+    def __init__(self, rules: Path, models: Path | None, archive: Archive | None) -> None:
+        self._rules = rules
+        self._models = models
+        self._archive = archive
+        self._good: Built | None = None
+        self._seen = ""
+
+    def look(self, *, again: bool = False) -> Attempt | None:
+        """Read the files; None when they are as at the last attempt, unless `again` asks to load all the same."""
+        sources = read_sources(self._rules, self._models)
+        if sources.fingerprint == self._seen and not again:
+            return None
+        while True:
+            attempt = self._load(sources)
+            self._seen = sources.fingerprint
+            sources = read_sources(self._rules, self._models)
+            # Models are read by their own loader: when anything moved meanwhile, the attempt mixes two states.
+            if sources.fingerprint == self._seen:
+                break
+        if attempt.built is not None:
+            self._good = attempt.built
+        return attempt
+
+    def last_good(self) -> Built | None:
+        """The newest snapshot in the archive that can still be built; it becomes what `validate` checks against."""
+        if self._archive is None:
+            return None
+        for entry in reversed(self._archive.history()):
+            try:
+                files = self._archive.meta(entry.digest).files
+                self._good = Built(self._archive.read(entry.digest, {}), files)
+            except StoreError as error:
+                _log.warning("%s", error)
+            else:
+                return self._good
+        return None
+
+    def validate(self, files: Mapping[str, bytes]) -> list[Diagnostic]:
+        """What is wrong with these rule files, given the models of the last good snapshot; sorted, changes nothing."""
+        try:
+            _, found = load_ruleset(files, _outputs({} if self._good is None else self._good.snapshot.models))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is to be told
+            _log.exception("cannot check the files")
+            found = [_our_fault(error)]
+        return sorted(found)
+
+    def _load(self, sources: Sources) -> Attempt:
+        try:
+            built, found = self._build(sources)
+        except Exception as error:  # noqa: BLE001 - a bug of ours, or a full disk: it must not end what runs
+            _log.exception("cannot load the files")
+            built, found = None, [_our_fault(error)]
+        return Attempt(built, tuple(sorted(found)), time.time_ns() // 1000)
+
+    def _build(self, sources: Sources) -> tuple[Built | None, list[Diagnostic]]:
+        if sources.refused:
+            return None, list(sources.refused)
+        models, found = self._load_models()
+        ruleset, more = load_ruleset(sources.rules, _outputs(models))
+        found += more
+        if ruleset is None or any(each.severity == "error" for each in found):
+            return None, found
+        built = Built(Snapshot(ruleset, models), sources.files())
+        if self._archive is not None:
+            self._archive.write(built.snapshot, built.files, sources.models)
+        return built, found
+
+    def _load_models(self) -> tuple[dict[str, Model], list[Diagnostic]]:
+        if self._models is None:
+            return {}, []
+        return load_models(self._models, {} if self._good is None else self._good.snapshot.models)
+
+
+def _outputs(models: Mapping[str, Model]) -> dict[str, Mapping[str, str]]:
+    return {name: model.outputs for name, model in models.items()}
+
+
+def _our_fault(error: Exception) -> Diagnostic:
+    return Diagnostic(
+        file="",
+        message=f"Arbiter itself failed: {type(error).__name__}: {error}",
+        hint="the log holds the whole story; please report it",
+    )

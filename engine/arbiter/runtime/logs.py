@@ -1,0 +1,18 @@
+"""How the processes log: one format, to standard error, which leaves standard output to the line that says ready.
+
+Law: set up once per process, by the process's entry; everything else only asks `logging` for its logger.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+def start_logging(level: str, role: str) -> None:
+    """Log to standard error from `level` (a name of `logging`) on; each line names `role`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s [{role}] %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)

@@ -1,0 +1,72 @@
+"""What a supervisor and its workers need to know to run.
+
+Law: plain data that passes to another process. No defaults that depend on the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+# Fields' types at run time.
+from arbiter.runtime.admin import Admin  # noqa: TC001
+from arbiter.runtime.engine import Engine  # noqa: TC001
+from arbiter.telemetry.counters import Counters  # noqa: TC001
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How to serve. `listen` is ``HOST:PORT``, port 0 for any free one; `grace` is seconds.
+
+    `face` is passed on, unread, to whatever opens the workers' server: its own settings, encoded.
+    """
+
+    rules: str
+    models: str = ""
+    data: str
+    listen: str
+    workers: int = 1
+    grace: float = 10.0
+    face: bytes = b""
+    log_level: str = "INFO"
+
+    @property
+    def rules_directory(self) -> Path:
+        """Where the rule files are."""
+        return Path(self.rules)
+
+    @property
+    def models_directory(self) -> Path | None:
+        """Where the model folders are; None for no models."""
+        return Path(self.models) if self.models else None
+
+    @property
+    def store_directory(self) -> Path:
+        """Where profiles and events are."""
+        return Path(self.data, "store")
+
+    @property
+    def snapshots_directory(self) -> Path:
+        """Where snapshots are."""
+        return Path(self.data, "snapshots")
+
+
+class Face(Protocol):
+    """A server that answers callers."""
+
+    def stop(self, grace: float) -> None:
+        """Take no new calls, wait up to `grace` seconds for those begun, return when all have ended."""
+
+
+class Backing(msgspec.Struct, frozen=True):
+    """What a server is opened over."""
+
+    engine: Engine
+    admin: Admin
+    counters: Counters
+
+
+# A function of a module, since another process finds it by its name: opens a server on an address and starts it.
+OpenFace = Callable[[Backing, str, bytes], Face]

@@ -1,0 +1,145 @@
+"""Reads the authored directories into memory, all of one moment.
+
+Law: bytes only; nothing is parsed. Both directories are read as one, and read again until nothing moved meanwhile,
+because Kubernetes swaps a symbolic link and editors and `git checkout` write file after file. Names that begin with a
+dot or end as editors' scraps do are not there at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from arbiter.errors import Diagnostic
+from arbiter.ruleset.load import is_rule_file
+from arbiter.runtime.admin import SnapshotFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+MODEL_FILES = ("manifest.yaml", "model.onnx")
+_SCRAPS = ("~", ".swp", ".swx", ".swo", ".tmp", ".bak", ".orig")
+_ATTEMPTS = 20
+_UNREADABLE_ATTEMPTS = 3
+_PAUSE_S = 0.02
+
+_Stamp = tuple[str, int, int, int]
+
+
+class Sources(msgspec.Struct, frozen=True):
+    """Authored files by their posix path below their directory.
+
+    `refused` says what could not be read, a directory that is not there for one. `fingerprint` names the content,
+    whatever the clock says.
+    """
+
+    rules: Mapping[str, bytes]
+    models: Mapping[str, bytes]
+    refused: tuple[Diagnostic, ...]
+    fingerprint: str
+
+    def files(self) -> tuple[SnapshotFile, ...]:
+        """What the files were, for people: rule files by their path, model files below ``models/``."""
+        named = {**self.rules, **{f"models/{path}": content for path, content in self.models.items()}}
+        return tuple(
+            SnapshotFile(path=path, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+            for path, content in sorted(named.items())
+        )
+
+
+def ignored(name: str) -> bool:
+    """Whether a file of this name is no author's work: hidden, or an editor's scrap."""
+    return name.startswith((".", "#")) or name.endswith(_SCRAPS)
+
+
+def read_sources(rules: Path, models: Path | None) -> Sources:
+    """Read both directories as they stood at one moment.
+
+    A directory that is not there, or holds no rule file, and a file that cannot be read become diagnostics in
+    A directory that is not there, or without a rule file, and a file that cannot be read become diagnostics in
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        before = _stamps(rules, models)
+        refused: list[Diagnostic] = []
+        contents = _read(rules, is_rule_file, refused), _read(models, _is_model, refused)
+        # A file may have gone between listing and reading; one that stays unreadable is worth no long wait.
+        settled = before == _stamps(rules, models) and (not refused or attempt >= _UNREADABLE_ATTEMPTS)
+        if settled or attempt >= _ATTEMPTS:
+            refused += _missing(rules, models, contents[0])
+            return Sources(*contents, tuple(refused), _fingerprint(*contents, refused))
+        time.sleep(_PAUSE_S)
+
+
+def _is_model(path: str) -> bool:
+    folder, _, name = path.partition("/")
+    return bool(folder) and name in MODEL_FILES
+
+
+def _missing(rules: Path, models: Path | None, read: Mapping[str, bytes]) -> Iterator[Diagnostic]:
+    if not rules.is_dir():
+        yield Diagnostic(file=rules.name, message="the rules directory does not exist", hint="name it with --rules")
+    elif not read:
+        yield Diagnostic(
+            file=rules.name, message="the rules directory holds no rule file", hint="rule files end in .yaml or .yml"
+        )
+    if models is not None and not models.is_dir():
+        yield Diagnostic(file=models.name, message="the models directory does not exist", hint="name it with --models")
+
+
+def _walk(directory: Path | None) -> Iterator[tuple[str, Path]]:
+    """Every file below, links followed, each real directory once."""
+    if directory is None or not directory.is_dir():
+        return
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(directory, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not ignored(name):
+                path = Path(folder, name)
+                yield path.relative_to(directory).as_posix(), path
+
+
+def _read(directory: Path | None, wanted: Callable[[str], bool], refused: list[Diagnostic]) -> dict[str, bytes]:
+    contents: dict[str, bytes] = {}
+    for name, path in _walk(directory):
+        if wanted(name):
+            try:
+                contents[name] = path.read_bytes()
+            except OSError as error:
+                refused.append(Diagnostic(file=name, message=f"cannot be read: {error.strerror}"))
+    return contents
+
+
+def _stamps(rules: Path, models: Path | None) -> list[_Stamp]:
+    stamps: list[_Stamp] = []
+    for directory in (rules, models):
+        for name, path in _walk(directory):
+            try:
+                found = path.stat()
+            except OSError:
+                continue
+            stamps.append((name, found.st_ino, found.st_mtime_ns, found.st_size))
+    return stamps
+
+
+def _fingerprint(rules: Mapping[str, bytes], models: Mapping[str, bytes], refused: Iterable[Diagnostic]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    said = {each.file: each.message.encode() for each in refused}
+    for kind, files in ((b"r", rules), (b"m", models), (b"x", said)):
+        for path, content in sorted(files.items()):
+            name = path.encode(errors="surrogateescape")
+            digest.update(b"%b%d:%b%d:" % (kind, len(name), name, len(content)))
+            digest.update(content)
+    return digest.hexdigest()

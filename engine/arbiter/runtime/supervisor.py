@@ -1,0 +1,263 @@
+"""The supervisor: it loads, tells the workers, and keeps them running. It never serves a decision.
+
+Law: all state belongs to the one thread that empties the mailbox; every other thread (watcher, loader, pipes) and the
+signals only post to it. Nothing that takes long runs in that thread, so the supervisor answers while it compiles.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import heapq
+import itertools
+import logging
+import queue
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from arbiter.errors import ArbiterError, AuthorError, StoreError
+from arbiter.runtime import messages
+from arbiter.runtime.address import reserve
+from arbiter.runtime.archive import Archive
+from arbiter.runtime.crew import Crew, Member
+from arbiter.runtime.desk import Desk
+from arbiter.runtime.loader import Loader
+from arbiter.runtime.watcher import Watcher
+from arbiter.runtime.worker import SWITCH_INTERVAL_S
+from arbiter.telemetry import publish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from multiprocessing.process import BaseProcess
+
+    from arbiter.runtime.loader import Attempt
+    from arbiter.runtime.settings import OpenFace, Settings
+
+_log = logging.getLogger("arbiter.supervisor")
+
+_PATIENCE_S = 30.0  # how long a Reload waits for all workers before it answers with what they serve
+_STARTS = 3  # how often a worker that never served may die before starting is given up
+_MARGIN_S = 5.0  # beyond the grace, for a store to close
+
+
+class StartFailed(ArbiterError):
+    """The workers cannot start; the log says why."""
+
+
+def supervise(settings: Settings, open_face: OpenFace) -> None:
+    """Serve until SIGTERM or SIGINT. Call it in the main thread, after `logs.start_logging`.
+
+    Prints one line on standard output when all workers serve. Raises AuthorError when the files hold errors and there
+    is no last good snapshot, and ListenError, StoreError, TelemetryError or StartFailed when it cannot start.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    with ExitStack() as stack:
+        stack.enter_context(_alone(Path(settings.data)))
+        held, address = reserve(settings.listen)
+        stack.enter_context(held)
+        supervisor = _Supervisor(settings, address, open_face)
+        provider = publish.start(supervisor.desk.counters, "supervisor")
+        stack.callback(provider.shutdown)
+        supervisor.run()
+
+
+@contextmanager
+def _alone(data: Path) -> Iterator[None]:
+    """Hold the data directory, since two supervisors would prune each other's snapshots; freed with the process."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = (data / "supervisor.lock").open("w")
+    except OSError as error:
+        raise StoreError(f"cannot use the data directory {data}: {error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreError(f"the data directory {data} is in use by another `arbiter serve`") from None
+        yield
+
+
+class _Supervisor:
+    def __init__(self, settings: Settings, address: str, open_face: OpenFace) -> None:
+        archive = Archive(settings.snapshots_directory)
+        self.desk = Desk(archive)
+        self._settings = settings
+        self._address = address
+        self._mail: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._loader = Loader(settings.rules_directory, settings.models_directory, archive)
+        self._crew = Crew(settings, address, open_face, self._heard)
+        self._loading = ThreadPoolExecutor(1, "arbiter-loader")
+        self._checking = ThreadPoolExecutor(1, "arbiter-validate")
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._busy = False  # an attempt is under way
+        self._stale = False  # something may have changed since it began
+        self._asking: list[tuple[Member, int]] = []  # reloads that wait for an attempt that begins after them
+        self._waiting: list[tuple[Member, int]] = []  # reloads that wait for the workers
+        self._announced = False
+        self._running = True
+
+    def run(self) -> None:
+        """Load, start the workers, and follow the mailbox until told to end."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # SimpleQueue may be put to from a signal handler.
+            signal.signal(number, lambda *_: self._mail.put(self._end))
+        self._first_load()
+        watched = [self._settings.rules_directory, self._settings.models_directory]
+        watcher = Watcher([path for path in watched if path], lambda: self._mail.put(self._look))
+        try:
+            for member in self._crew.members:
+                self._start(member)
+            watcher.start()
+            while self._running:
+                self._next_letter()()
+        finally:
+            watcher.stop()
+            self._crew.stop(self._settings.grace, self._settings.grace + _MARGIN_S)
+            self._loading.shutdown(wait=False, cancel_futures=True)
+            self._checking.shutdown(wait=False, cancel_futures=True)
+
+    def _next_letter(self) -> Callable[[], None]:
+        while True:
+            wait = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+            try:
+                return self._mail.get(timeout=wait)
+            except queue.Empty:
+                return heapq.heappop(self._timers)[2]
+
+    def _later(self, seconds: float, letter: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), letter))
+
+    def _end(self) -> None:
+        _log.info("stopping: %g s for the calls under way", self._settings.grace)
+        self._running = False
+
+    # Loading
+
+    def _first_load(self) -> None:
+        attempt = self._loader.look(again=True)
+        if attempt is None:  # pragma: no cover - `again` always gives one
+            return
+        if attempt.built is None:
+            built = self._loader.last_good()
+            if built is None:
+                raise AuthorError(attempt.diagnostics)
+            self.desk.adopt(built, attempt.at)
+            _log.error("the files hold errors: starting on the last good snapshot, %s", built.snapshot.digest[:12])
+        self.desk.record(attempt)
+
+    def _look(self) -> None:
+        if self._busy:
+            self._stale = True
+            return
+        self._busy, self._stale = True, False
+        asking, self._asking = self._asking, []
+        future = self._loading.submit(self._loader.look, again=bool(asking))
+        future.add_done_callback(lambda done: self._mail.put(lambda: self._looked(done.result(), asking)))
+
+    def _looked(self, attempt: Attempt | None, asking: list[tuple[Member, int]]) -> None:
+        self._busy = False
+        self._waiting += asking
+        if attempt is not None:
+            if self.desk.record(attempt):
+                for member in self._crew.members:
+                    member.send(messages.Load(self.desk.digest))
+            for question in asking:
+                self._later(_PATIENCE_S, functools.partial(self._give_up, question))
+            self._tell()
+        self._answer_reloads()
+        if self._stale or self._asking:
+            self._look()
+
+    def _answer_reloads(self) -> None:
+        if self._waiting and all(member.serving == self.desk.digest for member in self._crew.members):
+            for member, ask in self._waiting:
+                member.send(messages.Answer(ask, self.desk.status))
+            self._waiting.clear()
+
+    def _give_up(self, question: tuple[Member, int]) -> None:
+        if question in self._waiting:
+            self._waiting.remove(question)
+            member, ask = question
+            member.send(messages.Answer(ask, self.desk.status))
+
+    # Workers
+
+    def _heard(
+        self,
+        member: Member,
+        process: BaseProcess,
+        message: messages.ToSupervisor | None,
+    ) -> None:
+        """From a reading thread."""
+        self._mail.put(lambda: self._hear(member, process, message))
+
+    def _hear(
+        self,
+        member: Member,
+        process: BaseProcess,
+        message: messages.ToSupervisor | None,
+    ) -> None:
+        match message:
+            case None:
+                self._died(member, process)
+            case messages.Serving(digest):
+                member.serving = digest
+                member.proven = True
+                self._tell()
+                self._answer_reloads()
+                self._announce()
+            case messages.Refused(digest, reason) if digest == self.desk.digest:
+                # The supervisor built it: the fault is that process's, and a new one gets the snapshot anew.
+                _log.error("worker %d cannot serve %s, starting another: %s", member.number, digest[:12], reason)
+                process.terminate()
+            case messages.Refused():
+                pass
+            case messages.Ask(ask, "info"):
+                member.send(messages.Answer(ask, self.desk.status))
+            case messages.Ask(ask, "reload"):
+                self._asking.append((member, ask))
+                self._look()
+            case messages.Ask(ask, "validate", files):
+                self._checking.submit(self._validate, member, ask, files)
+
+    def _validate(self, member: Member, ask: int, files: dict[str, bytes]) -> None:
+        """In the checking thread."""
+        member.send(messages.Answer(ask, diagnostics=tuple(self._loader.validate(files))))
+
+    def _start(self, member: Member) -> None:
+        member.start()
+        member.send(messages.Told(self.desk.status))
+        member.send(messages.Load(self.desk.digest))
+
+    def _died(self, member: Member, process: BaseProcess) -> None:
+        pause = member.gone()
+        self._waiting = [question for question in self._waiting if question[0] is not member]
+        self._asking = [question for question in self._asking if question[0] is not member]
+        if not member.proven and member.failures >= _STARTS:
+            raise StartFailed(f"worker {member.number} died {_STARTS} times before it served; the log says why")
+        self.desk.counters.worker_restarts += 1
+        _log.error(
+            "worker %d ended with exit code %s, starting another in %.1f s", member.number, process.exitcode, pause
+        )
+        self._tell()
+        self._later(pause, lambda: self._start(member))
+
+    def _tell(self) -> None:
+        """Let every worker know how things stand."""
+        self.desk.workers = {member.number: member.serving for member in self._crew.members if member.serving}
+        for member in self._crew.members:
+            member.send(messages.Told(self.desk.status))
+
+    def _announce(self) -> None:
+        members = self._crew.members
+        if self._announced or not all(member.serving for member in members):
+            return
+        self._announced = True
+        count = f"{len(members)} worker{'s' * (len(members) != 1)}"
+        print(f"arbiter ready on {self._address}, snapshot {self.desk.digest[:12]}, {count}", flush=True)  # noqa: T201

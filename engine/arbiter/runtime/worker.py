@@ -1,0 +1,139 @@
+"""One worker process: a store, an engine, a server, and a pipe to the supervisor.
+
+Law: it never reads authored files and decides nothing about snapshots; it loads what it is told, beside the calls that
+go on, and swaps with one assignment. When the pipe ends the supervisor is gone, and the worker ends too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import queue
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from arbiter.profiles.store import Store
+from arbiter.runtime import messages
+from arbiter.runtime.archive import Archive
+from arbiter.runtime.engine import Engine
+from arbiter.runtime.link import Link
+from arbiter.runtime.logs import start_logging
+from arbiter.runtime.settings import Backing, Face, OpenFace, Settings
+from arbiter.telemetry import publish
+from arbiter.telemetry.counters import Counters
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from types import FrameType
+
+_log = logging.getLogger("arbiter.worker")
+
+# At the interpreter's own 5 ms, a thread that compiles a snapshot delays calls by that much.
+SWITCH_INTERVAL_S = 0.0002
+
+
+def run_worker(pipe: Connection, number: int, settings: bytes, address: str, open_face: OpenFace) -> None:
+    """Serve until told to stop, by the pipe or by SIGTERM. The entry of a spawned process."""
+    # Ctrl-C reaches the whole process group; the supervisor decides what follows from it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    chosen = msgspec.msgpack.decode(settings, type=Settings)
+    start_logging(chosen.log_level, f"worker {number}")
+    grace = chosen.grace
+    with contextlib.ExitStack() as stack:
+        counters = Counters()
+        provider = publish.start(counters, f"worker-{number}")
+        stack.callback(provider.shutdown)
+        store = stack.enter_context(contextlib.closing(Store.open(chosen.store_directory)))
+        link = Link(pipe)
+        worker = _Worker(Backing(Engine(store), link, counters), Archive(chosen.snapshots_directory), link)
+        try:
+            grace = worker.serve(pipe, address, chosen.face, open_face) or grace
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            # First, so that no call waits for an answer that cannot come.
+            link.close()
+            worker.stop(grace)
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+class _Worker:
+    def __init__(self, backing: Backing, archive: Archive, link: Link) -> None:
+        self._backing = backing
+        self._archive = archive
+        self._link = link
+        self._face: Face | None = None
+        self._wanted: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def serve(self, pipe: Connection, address: str, face: bytes, open_face: OpenFace) -> float | None:
+        """Follow the supervisor's messages; returns the grace that it gives, None when it is gone."""
+        while True:
+            try:
+                message = messages.to_worker.decode(pipe.recv_bytes())
+            except (EOFError, OSError):
+                _log.warning("the supervisor is gone, stopping")
+                return None
+            match message:
+                case messages.Load(digest) if self._face is None:
+                    # Nobody is served yet: load here, then open the door.
+                    if self._load(digest):
+                        self._face = open_face(self._backing, address, face)
+                        threading.Thread(target=self._follow, name="arbiter-loader", daemon=True).start()
+                        self._link.send(messages.Serving(digest))
+                case messages.Load(digest):
+                    self._wanted.put(digest)
+                case messages.Told(status):
+                    self._link.told(status)
+                case messages.Answer():
+                    self._link.answered(message)
+                case messages.Stop(grace):
+                    return grace
+
+    def stop(self, grace: float) -> None:
+        """Drain the server."""
+        if self._face is not None:
+            self._face.stop(grace)
+
+    def _follow(self) -> None:
+        while True:
+            digest = self._wanted.get()
+            while not self._wanted.empty():
+                digest = self._wanted.get()
+            if self._load(digest):
+                self._link.send(messages.Serving(digest))
+
+    def _load(self, digest: str) -> bool:
+        engine, counters = self._backing.engine, self._backing.counters
+        current = engine.snapshot
+        try:
+            loaded = {} if current is None else {model.digest: model for model in current.models.values()}
+            snapshot = self._archive.read(digest, loaded)
+            engine.activate(snapshot)
+        except Exception as error:  # noqa: BLE001 - a thread that dies here would leave this worker behind for ever
+            _log.exception("cannot serve snapshot %s", digest[:12])
+            self._link.send(messages.Refused(digest, str(error)))
+            return False
+        counters.snapshot_digest = digest
+        counters.snapshot_at = engine.clock()
+        del current, snapshot
+        settle_memory()
+        return True
+
+
+def settle_memory() -> None:
+    """Take what is alive now out of the collector's sight, so that no call pays for walking a whole snapshot.
+
+    The snapshot that went is in cycles and was out of sight too: it must come back into it to be freed.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,1 @@
+"""Counting, and telling OpenTelemetry what was counted."""
