@@ -47,19 +47,32 @@ class Described(msgspec.Struct, frozen=True):
     segments: dict[str, bool | None]
 
 
+class Active(msgspec.Struct, frozen=True):
+    """What a call reads once: the snapshot, and the features that go with it."""
+
+    snapshot: Snapshot
+    features: FeatureSet
+
+
 class Engine:
-    """Decides. `snapshot` is None until the first `activate`."""
+    """Decides. Nothing can be decided before the first `activate`."""
 
     def __init__(self, store: Store, clock: Callable[[], int] = wall_clock) -> None:
         self.store = store
         self.clock = clock
-        self.snapshot: Snapshot | None = None
+        self._active: Active | None = None
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The snapshot that the next call sees."""
+        return self._active.snapshot if self._active else None
 
     def activate(self, snapshot: Snapshot) -> None:
         """Make `snapshot` the one that the next call sees; calls under way finish on theirs."""
+        features = FeatureSet(snapshot.ruleset.features)
         self.store.use_types(snapshot.ruleset.profile_types, snapshot.ruleset.event_types)
-        self.store.use_features(FeatureSet(snapshot.ruleset.features))
-        self.snapshot = snapshot
+        self.store.use_features(features)
+        self._active = Active(snapshot, features)
 
     def decide(self, request: Request, deadline: float | None = None) -> tuple[Decision, ...]:
         """One Decision per decision point asked, in order, from one profile read and one snapshot.
@@ -67,75 +80,88 @@ class Engine:
         `deadline` is in seconds of `time.monotonic`; a model that would start behind it counts as unable to answer.
         Raises NotFound for an unknown decision point.
         """
-        snapshot = self._current()
-        points = [snapshot.point(name) for name in request.decisions]
+        active = self._active or _nothing_active()
+        snapshot = active.snapshot
+        asked = request.decisions
+        points = [snapshot.points.get(name) or snapshot.point(name) for name in asked]
         profile = self.store.read(request.subject_id, request.now)
-        return self._page(snapshot, points, request, profile, deadline)
+        view = View(profile.attributes, request.context, profile.features, request.now)
+        if len(points) == 1:
+            return (self._decide(snapshot, points[0], request, profile, view, (), deadline),)
+        return self._page(snapshot, points, request, profile, view, deadline)
 
     def decide_batch(
         self, requests: Sequence[Request], deadline: float | None = None
     ) -> list[tuple[Decision, ...] | CallerError]:
-        """The answer to each request, in order, all on one snapshot; models run once for all walks that wait for
-        them.
-        """
-        snapshot = self._current()
-        answers: list[tuple[Decision, ...] | CallerError | None] = [None] * len(requests)
-        alone: list[tuple[int, Walk, View, Request]] = []
+        """The answer to each request, in order, on one snapshot; models run once for all walks that wait for them."""
+        active = self._active or _nothing_active()
+        snapshot = active.snapshot
+        answers: dict[int, tuple[Decision, ...] | CallerError] = {}
+        alone: list[tuple[int, Walk, View]] = []
         for number, request in enumerate(requests):
             try:
                 points = [snapshot.point(name) for name in request.decisions]
                 profile = self.store.read(request.subject_id, request.now)
-                if len(points) == 1 and not request.explain:
-                    view = View(profile.attributes, request.context, profile.features, request.now)
-                    walk = Walk(
-                        points[0], view, request.subject_id, request.slots, (), profile.next_change_at, profile.changes
-                    )
-                    alone.append((number, walk, view, request))
-                else:
-                    answers[number] = self._page(snapshot, points, request, profile, deadline)
             except CallerError as error:
                 answers[number] = error
+                continue
+            view = View(profile.attributes, request.context, profile.features, request.now)
+            if len(points) == 1 and not request.explain:
+                alone.append((number, _walk(points[0], view, request, (), profile), view))
+            else:
+                answers[number] = self._page(snapshot, points, request, profile, view, deadline)
         self._advance_together(snapshot, alone, answers, deadline)
-        return [a for a in answers if a is not None]
+        return [answers[number] for number in range(len(requests))]
 
     def describe(self, subject_id: str, now: int) -> Described:
         """Attributes, features and segments of a subject as decisions would see them at `now` (µs)."""
-        snapshot = self._current()
+        active = self._active or _nothing_active()
+        snapshot = active.snapshot
         profile = self.store.read(subject_id, now)
         view = View(profile.attributes, {}, profile.features, now)
         features = {name: _feature(view, snapshot, name) for name in snapshot.symbols.features}
-        for model in snapshot.models:
-            self._score(snapshot, (model,), view, None)
+        self._score(snapshot, snapshot.models, view, None)
         segments = {name: _segment(view, snapshot, name) for name in snapshot.symbols.segments}
         return Described(profile.version, profile.attributes, features, segments)
 
-    def _current(self) -> Snapshot:
-        if self.snapshot is None:
-            raise RuntimeError("no snapshot is active yet")
-        return self.snapshot
-
     def _page(
-        self, snapshot: Snapshot, points: Iterable[Point], request: Request, profile: Profile, deadline: float | None
+        self,
+        snapshot: Snapshot,
+        points: Iterable[Point],
+        request: Request,
+        profile: Profile,
+        view: View,
+        deadline: float | None,
     ) -> tuple[Decision, ...]:
-        view = View(profile.attributes, request.context, profile.features, request.now)
         delivered: list[Treatment] = []
         page: list[Decision] = []
         for point in points:
-            walk = Walk(
-                point, view, request.subject_id, request.slots, delivered, profile.next_change_at, profile.changes
-            )
-            outcome = walk.advance()
-            while isinstance(outcome, Need):
-                self._score(snapshot, outcome.models, view, deadline)
-                outcome = walk.advance()
-            decision: Decision = outcome
-            if request.explain:
-                decision = self._explained(snapshot, point, decision, request, view, profile, delivered, deadline)
-            if view.failed:
-                decision = msgspec.structs.replace(decision, degraded=tuple(sorted(view.failed)))
+            decision = self._decide(snapshot, point, request, profile, view, tuple(delivered), deadline)
             page.append(decision)
             delivered += decision.treatments
         return tuple(page)
+
+    def _decide(
+        self,
+        snapshot: Snapshot,
+        point: Point,
+        request: Request,
+        profile: Profile,
+        view: View,
+        delivered: tuple[Treatment, ...],
+        deadline: float | None,
+    ) -> Decision:
+        walk = _walk(point, view, request, delivered, profile)
+        outcome = walk.advance()
+        while outcome.__class__ is Need:
+            self._score(snapshot, outcome.models, view, deadline)
+            outcome = walk.advance()
+        decision: Decision = outcome  # type: ignore[assignment]  # the loop above leaves nothing else
+        if request.explain:
+            decision = self._explained(snapshot, point, decision, request, view, profile, delivered, deadline)
+        if view.failed:
+            decision = msgspec.structs.replace(decision, degraded=tuple(sorted(view.failed)))
+        return decision
 
     def _explained(
         self,
@@ -145,7 +171,7 @@ class Engine:
         request: Request,
         view: View,
         profile: Profile,
-        delivered: Iterable[Treatment],
+        delivered: tuple[Treatment, ...],
         deadline: float | None,
     ) -> Decision:
         if request.explain is not ExplainLevel.WINNERS:
@@ -166,8 +192,8 @@ class Engine:
     def _advance_together(
         self,
         snapshot: Snapshot,
-        walks: list[tuple[int, Walk, View, Request]],
-        answers: list[tuple[Decision, ...] | CallerError | None],
+        walks: list[tuple[int, Walk, View]],
+        answers: dict[int, tuple[Decision, ...] | CallerError],
         deadline: float | None,
     ) -> None:
         """Advance all walks; run each model once for every walk that waits for it; again until none waits."""
@@ -175,17 +201,16 @@ class Engine:
             waiting: dict[str, list[View]] = {}
             stopped = []
             for item in walks:
-                number, walk, view, _ = item
+                number, walk, view = item
                 outcome = walk.advance()
                 if isinstance(outcome, Need):
                     stopped.append(item)
                     for model in outcome.models:
                         waiting.setdefault(model, []).append(view)
-                    continue
-                decision: Decision = outcome
-                if view.failed:
-                    decision = msgspec.structs.replace(decision, degraded=tuple(sorted(view.failed)))
-                answers[number] = (decision,)
+                elif view.failed:
+                    answers[number] = (msgspec.structs.replace(outcome, degraded=tuple(sorted(view.failed))),)
+                else:
+                    answers[number] = (outcome,)
             for model, views in waiting.items():
                 self._score_many(snapshot, model, views, deadline)
             walks = stopped
@@ -233,9 +258,18 @@ class Engine:
                 view.failed = {*view.failed, name}
 
 
-def _scores(model: Model, answer: Iterable[Any]) -> dict[str, Any]:
+def _nothing_active() -> Active:
+    raise RuntimeError("no snapshot is active yet")
+
+
+def _walk(point: Point, view: View, request: Request, delivered: tuple[Treatment, ...], profile: Profile) -> Walk:
+    return Walk(point, view, request.subject_id, request.slots, delivered, profile.next_change_at, profile.changes)
+
+
+def _scores(model: Model, answer: Sequence[Any]) -> dict[str, Any]:
     """The outputs by name; one without a value is missing."""
-    return {name: value for name, value in zip(model.outputs, answer, strict=True) if value is not None}
+    scores = dict(zip(model.outputs, answer, strict=True))
+    return {name: value for name, value in scores.items() if value is not None} if None in answer else scores
 
 
 def _feature(view: View, snapshot: Snapshot, name: str) -> Any:
