@@ -6,6 +6,7 @@ key is absent or was refused. What the keys mean is for the modules that read ru
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from arbiter.errors import did_you_mean
@@ -30,7 +31,9 @@ def kind_of(node: Node) -> str:
         return "text"
     if node.value is None:
         return "nothing"
-    return "a boolean" if isinstance(node.value, bool) else "a number"
+    if isinstance(node.value, bool):
+        return "a boolean"
+    return "an integer" if isinstance(node.value, int) else "a fraction"
 
 
 def under(path: str, key: str) -> str:
@@ -90,9 +93,9 @@ class Block:
         self.report.at(node, message, hint, under(self.path, key) if key else self.path)
 
     def require(self, key: str, hint: str, *, at: Scalar | None = None) -> bool:
-        """Report a key that must be there and is not; points at `at`, else at the start of the block."""
-        if self.has(key):
-            return True
+        """Whether a key that must be there is; if not, report it at `at`, else at the start of the block."""
+        if self.has(key) or self.node.partial:
+            return self.has(key)
         message = f"{self.what} needs the key `{key}`"
         if at is not None:
             self.refuse(at, message, hint)
@@ -195,8 +198,8 @@ def check_name(node: Scalar, what: str, report: Report, path: str) -> bool:
     """Whether the scalar is a name that expressions can say; reports it if not."""
     if NAME.fullmatch(node.text):
         return True
-    better = "".join(c if c.isascii() and c.isalnum() else "_" for c in node.text.lower())
-    hint = f"write `{better}`" if NAME.fullmatch(better) and len(better) <= len(node.text) else ""
+    better = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", node.text).lower())
+    hint = f"write `{better}`" if NAME.fullmatch(better) else ""
     rule = "names are lower-case letters, digits and `_`, and do not begin with a digit"
     report.at(node, f"`{shorten(node.text)}` cannot be the name of {what}", hint or rule, path)
     return False

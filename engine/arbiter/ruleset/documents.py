@@ -67,12 +67,13 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Mapping(msgspec.Struct, frozen=True):
-    """A mapping with string keys, in authored order."""
+    """A mapping with string keys, in authored order. `partial`: a key was refused, and reported."""
 
     source: Source
     start: int
     end: int
     entries: dict[str, Entry]
+    partial: bool = False
 
 
 Node = Scalar | Sequence | Mapping
@@ -93,6 +94,7 @@ class _Open(msgspec.Struct):
     entries: dict[str, Entry]
     key: Scalar | None = None
     awaits_key: bool = True
+    partial: bool = False
     size: int = 1
     height: int = 1
 
@@ -184,7 +186,7 @@ class _Reader:
         top = self.open.pop()
         end = event.end_mark.index
         node: Node = (
-            Mapping(self.source, top.start, end, top.entries)
+            Mapping(self.source, top.start, end, top.entries, top.partial)
             if top.mapping
             else Sequence(self.source, top.start, end, tuple(top.items))
         )
@@ -204,6 +206,7 @@ class _Reader:
             top.items.append(made.node)
         elif top.awaits_key:
             top.key, top.awaits_key = self._key(made.node, top.entries, event), False
+            top.partial = top.partial or top.key is None
         else:
             if top.key is not None:
                 top.entries[top.key.text] = Entry(top.key, made.node)
@@ -280,31 +283,42 @@ class _Reader:
         self.report.add(self.source, first, last, message, "remove the tag; quotes make a string")
 
 
-_HINTS: Final = (
-    ("mapping values are not allowed", "a text with `: ` in it must stand in quotes"),
-    ("unexpected end of stream", "a quote is opened here and never closed"),
-    ("expected ',' or ']'", "a `[` is opened here and never closed, or a comma is missing"),
-    ("expected ',' or '}'", "a `{` is opened here and never closed, or a comma is missing"),
-    ("expected '-' indicator", "is this line indented like its neighbours?"),
-    ("expected key", "is this line indented like its neighbours, and is every quote and bracket closed once?"),
-    ("could not find expected ':'", "a key needs `: ` after it"),
-    ("unknown escape character", "write `\\\\` for a backslash, or use single quotes"),
+# A part of what libyaml says; what we say; a hint; whether the place meant is where something opened.
+_SAID: Final = (
+    ("mapping values are not allowed", "`: ` cannot stand here", "a text with `: ` in it must stand in quotes", False),
+    ("unexpected end of stream", "the quote that opens here is never closed", "", True),
+    ("expected ',' or ']'", "the `[` that opens here is never closed", "add a `]`, or the comma that is missing", True),
+    ("expected ',' or '}'", "the `{` that opens here is never closed", "add a `}`, or the comma that is missing", True),
+    ("expected '-' indicator", "a list ends here unfinished", "is this line indented like its neighbours?", False),
+    (
+        "expected key",
+        "a mapping ends here unfinished",
+        "is this line indented like its neighbours, and is every quote and bracket closed once?",
+        False,
+    ),
+    ("could not find expected ':'", "a key has no `: ` behind it", "", False),
+    (
+        "unknown escape character",
+        "there is no such escape",
+        "write `\\\\` for a backslash, or use single quotes",
+        False,
+    ),
 )
-_OPENED: Final = ("unexpected end of stream", "expected ',' or ']'", "expected ',' or '}'")
 
 
 def _report_syntax(error: yaml.YAMLError, source: Source, report: Report) -> None:
     problem = str(getattr(error, "problem", None) or error)
     mark = getattr(error, "problem_mark", None)
-    opened = getattr(error, "context_mark", None)
-    if opened is not None and any(part in problem for part in _OPENED):
-        mark = opened
+    hint = ""
+    for part, said, how, at_opening in _SAID:
+        if part in problem:
+            problem, hint = said, how
+            mark = (at_opening and getattr(error, "context_mark", None)) or mark
+            break
     start = min(mark.index, len(source.text)) if mark is not None else 0
-    character = source.text[start : start + 1]
-    hint = next((hint for part, hint in _HINTS if part in problem), "")
     if "cannot start any token" in problem:
+        character = source.text[start : start + 1]
+        problem, hint = f"a plain text cannot begin with `{character}`", "put the text in quotes"
         if character == "\t":
-            problem, hint = "a tab cannot indent YAML", "indent with spaces"
-        else:
-            problem, hint = f"a plain text cannot begin with `{character}`", "put the text in quotes"
+            problem, hint = "a tab cannot indent", "indent with spaces"
     report.add(source, start, start + 1, f"this is not YAML: {problem}", hint)

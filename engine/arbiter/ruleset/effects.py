@@ -61,7 +61,7 @@ def _declared(
     if action is None or not check_identifier(action, "name", report, path) or actions is None:
         return None
     if action.text not in actions:
-        hint = did_you_mean(action.text, actions) or f"declared are {one_of(sorted(actions)[:8])}"
+        hint = did_you_mean(action.text, actions) or f"declared are {one_of(sorted(actions)[:8])}" * bool(actions)
         report.at(action, f"unknown action `{action.text}`", hint, path)
         return None
     return actions[action.text]

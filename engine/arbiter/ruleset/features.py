@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from typing import TYPE_CHECKING, Final, get_args
 
 import msgspec
@@ -17,7 +18,7 @@ from arbiter.ruleset.blocks import Block, kind_of, one_of
 from arbiter.ruleset.documents import Mapping, Scalar
 from arbiter.ruleset.expressions import Expressions, types_of, values_of
 from arbiter.ruleset.rules import Aggregate, Feature
-from arbiter.ruleset.scalars import NAME, UNITS, duration_micros, shorten
+from arbiter.ruleset.scalars import NAME, UNITS, duration_micros, shorten, unit_letter
 
 if TYPE_CHECKING:
     from arbiter.expr.tree import Expression
@@ -121,8 +122,8 @@ class FeatureReader:
             return None
         micros = duration_micros(node.text) if isinstance(node, Scalar) else None
         if micros is None:
-            text = node.text.strip().lower() if isinstance(node, Scalar) else ""
-            better = f"{text}d" if text.isdigit() else text.replace(" ", "")
+            parts = re.fullmatch(r"([0-9]+) ?(\w*)", node.text) if isinstance(node, Scalar) else None
+            better = parts[1] + unit_letter(parts[2] or "d") if parts is not None else ""
             hint = f"did you mean `{better}`?" if duration_micros(better) else "write `5m`, `12h`, `7d` or `4w`, say"
             shown = f"`{shorten(node.text)}`" if isinstance(node, Scalar) else kind_of(node)
             block.refuse(node, f"`window` must be a duration, this is {shown}", hint, "window")
@@ -138,8 +139,7 @@ class FeatureReader:
             return 0
         scalar = block.text("unit", f"one of {one_of(UNITS)}")
         if scalar is not None and scalar.text not in UNITS:
-            better = {"day": "d", "hour": "h", "min": "m", "minute": "m", "sec": "s", "second": "s", "week": "w"}
-            letter = better.get(scalar.text.lower().rstrip("s"), "")
+            letter = unit_letter(scalar.text)
             hint = f"did you mean `{letter}`?" if letter else f"one of {one_of(UNITS)}"
             block.refuse(scalar, f"unknown unit `{shorten(scalar.text)}`", hint, "unit")
             return 0

@@ -55,10 +55,13 @@ def is_rule_file(path: str) -> bool:
 
 
 def load_ruleset(
-    files: Mapped[str, bytes], models: Mapped[str, Mapped[str, str]]
+    files: Mapped[str, bytes],
+    models: Mapped[str, Mapped[str, str]],
+    labels: Mapped[str, Mapped[str, Iterable[str]]] | None = None,
 ) -> tuple[Ruleset | None, list[Diagnostic]]:
     """Read a rule set: relative path → content, and model → output → type; files that are not rule files are left out.
 
+    `labels` gives model → output → the only strings that the output can be: comparing it with another is a mistake.
     Returns the rule set and no diagnostics, or None and every mistake, sorted. Never raises for anything in `files`.
     """
     report = Report()
@@ -79,6 +82,12 @@ def load_ruleset(
         models=models,
     )
     values = values_of("profile", declared.profile) | values_of("context", declared.context)
+    values |= {
+        ("models", model, output): tuple(words)
+        for model, outputs in (labels or {}).items()
+        for output, words in outputs.items()
+        if words
+    }
     expressions = Expressions(report, scope, values)
     segments = [read_segment(name, entry, report, expressions) for name, entry in gathered.segments.items()]
     report_circles((s for s in segments if s is not None), gathered.segments, report)

@@ -42,6 +42,7 @@ UNITS: Final = {
     "d": 86_400_000_000,
     "w": 604_800_000_000,
 }
+_UNIT_WORDS: Final = {"sec": "s", "second": "s", "min": "m", "minute": "m", "hour": "h", "day": "d", "week": "w"}
 _LONGEST_DURATION = 36_525 * UNITS["d"]
 _TIMESTAMP = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,6}))?"
@@ -86,6 +87,12 @@ def duration_micros(text: str) -> int | None:
         return None
     micros = int(found[1]) * UNITS[found[2]]
     return micros if 0 < micros <= _LONGEST_DURATION else None
+
+
+def unit_letter(word: str) -> str:
+    """The unit that a word such as ``days`` means, or an empty string."""
+    letter = word.lower().removesuffix("s") or word.lower()
+    return letter if letter in UNITS else _UNIT_WORDS.get(letter, "")
 
 
 def rfc3339(text: str) -> datetime | None:
