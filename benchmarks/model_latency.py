@@ -2,13 +2,11 @@
 
 Medians of nine rounds, the ways taking turns within each round, so that a slow moment of the machine meets all alike.
 """
-# ruff: noqa: INP001 - a script, no package
 
 from __future__ import annotations
 
 import json
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,15 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "engine"))
-
 from arbiter.models import load_models
 from arbiter.models.model import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+ROOT = Path(__file__).resolve().parent.parent
 ROUNDS, CALLS = 9, 2000
 
 
@@ -41,7 +37,7 @@ def ways(name: str) -> dict[str, Callable[[], object]]:
     return {
         "Model.run_one": lambda: model.run_one(row),
         "Model.run of one": lambda: model.run([row]),
-        "session.run, new array": lambda: session.run(outputs, {tensor: np.array([row], dtype=np.float32)})[0].item(),
+        "session.run, new array": lambda: session.run(outputs, {tensor: np.array([row], dtype=np.float32)}),
         "session.run, array at hand": lambda: session.run(outputs, {tensor: ready}),
         "run_with_ort_values": lambda: session.run_with_ort_values(outputs, {tensor: value}),
     }

@@ -23,6 +23,8 @@ T = TypeVar("T")
 MAX_MANIFEST_BYTES = 1 << 20
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _NAMES_MATCH = "names match [a-z_][a-z0-9_]*"
 _REQUIRED = ("name", "version", "kind", "sha256", "inputs", "outputs")
 
@@ -265,9 +267,8 @@ def _scalar(node: yaml.Node) -> Scalar | None:
         return None
     if text in {"true", "false"}:
         return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text.lower().replace(".nan", "nan").replace(".inf", "inf"))
-        except ValueError:
-            continue
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text.lower().replace(".nan", "nan").replace(".inf", "inf"))
     return text

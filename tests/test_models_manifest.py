@@ -1,0 +1,245 @@
+"""Every mistake in a manifest is reported at its place, all of them in one pass."""
+
+import pytest
+
+from arbiter.errors import AuthorError
+from arbiter.models.manifest import Input, Manifest, Output
+from arbiter.models.reader import read_manifest
+
+DIGEST = "0" * 64
+GOOD = f"""\
+name: churn
+version: 2
+kind: propensity
+sha256: {DIGEST}
+inputs:
+  - {{name: orders, from: features.orders_90d, default: 0}}
+  - {{name: plan, from: profile.plan, default: free}}
+  - {{name: device, from: context.device}}
+outputs:
+  probability: {{tensor: probs, index: 1, type: double}}
+  cluster: {{tensor: label, type: string, labels: [low, high]}}
+"""
+
+MISTAKES = {
+    "unknown key": (
+        ("version: 2", "version: 2\nverison: 3"),
+        """\
+m.yaml:3:1: unknown key `verison`
+    3 | verison: 3
+      | ^^^^^^^
+  hint: did you mean `version`?""",
+    ),
+    "unknown key of an input": (
+        ("default: 0", "fallback: 0"),
+        """\
+m.yaml:6:47: unknown key `fallback`
+    6 |   - {name: orders, from: features.orders_90d, fallback: 0}
+      |                                               ^^^^^^^^
+  hint: known keys: name, from, default""",
+    ),
+    "a key that is missing": (
+        ("kind: propensity\n", ""),
+        """\
+m.yaml:1:1: the manifest lacks `kind`
+    1 | name: churn
+      | ^^^^^^^^^^^""",
+    ),
+    "a key of an output that is missing": (
+        ("tensor: probs, ", ""),
+        """\
+m.yaml:10:16: `outputs.probability` lacks `tensor`
+   10 |   probability: {index: 1, type: double}
+      |                ^^^^^^^^^^^^^^^^^^^^^^^^""",
+    ),
+    "a key given twice": (
+        ("version: 2", "version: 2\nversion: 3"),
+        """\
+m.yaml:3:1: key `version` is given twice
+    3 | version: 3
+      | ^^^^^^^""",
+    ),
+    "a kind that does not exist": (
+        ("kind: propensity", "kind: propensty"),
+        """\
+m.yaml:3:7: `kind` cannot be `propensty`
+    3 | kind: propensty
+      |       ^^^^^^^^^
+  hint: did you mean `propensity`?""",
+    ),
+    "a name that is none": (
+        ("name: churn", "name: Churn!"),
+        """\
+m.yaml:1:7: `Churn!` is not a name
+    1 | name: Churn!
+      |       ^^^^^^
+  hint: names match [a-z_][a-z0-9_]*""",
+    ),
+    "a version that is no number": (
+        ("version: 2", "version: two"),
+        """\
+m.yaml:2:10: `version` must be a whole number of at least 1
+    2 | version: two
+      |          ^^^""",
+    ),
+    "a digest that is none": (
+        (DIGEST, "abc"),
+        """\
+m.yaml:4:9: `sha256` must be 64 hexadecimal digits in small letters
+    4 | sha256: abc
+      |         ^^^""",
+    ),
+    "an input from nowhere": (
+        ("features.orders_90d", "feature.orders_90d"),
+        """\
+m.yaml:6:26: an input comes from `features.NAME`, `profile.NAME` or `context.NAME`, not from `feature.orders_90d`
+    6 |   - {name: orders, from: feature.orders_90d, default: 0}
+      |                          ^^^^^^^^^^^^^^^^^^
+  hint: did you mean `features`?""",
+    ),
+    "an input named twice": (
+        ("name: plan", "name: orders"),
+        """\
+m.yaml:7:12: input `orders` is declared twice
+    7 |   - {name: orders, from: profile.plan, default: free}
+      |            ^^^^^^""",
+    ),
+    "a default of null": (
+        ("default: 0", "default: null"),
+        """\
+m.yaml:6:56: `inputs[0].default` must be a finite number, a boolean or a string
+    6 |   - {name: orders, from: features.orders_90d, default: null}
+      |                                                        ^^^^
+  hint: leave `default` out to make the outputs unknown when the input is missing""",
+    ),
+    "a default that is not finite": (
+        ("default: 0", "default: .inf"),
+        """\
+m.yaml:6:56: `inputs[0].default` must be a finite number, a boolean or a string
+    6 |   - {name: orders, from: features.orders_90d, default: .inf}
+      |                                                        ^^^^
+  hint: leave `default` out to make the outputs unknown when the input is missing""",
+    ),
+    "an output type that does not exist": (
+        ("type: double", "type: float"),
+        """\
+m.yaml:10:48: `outputs.probability.type` cannot be `float`
+   10 |   probability: {tensor: probs, index: 1, type: float}
+      |                                                ^^^^^
+  hint: one of double, int, bool, string""",
+    ),
+    "labels on an output that is no string": (
+        ("type: string", "type: int"),
+        """\
+m.yaml:11:47: labels are strings, but output `cluster` is of type int
+   11 |   cluster: {tensor: label, type: int, labels: [low, high]}
+      |                                               ^^^^^^^^^^^
+  hint: `type: string`""",
+    ),
+    "inputs that are no list": (
+        (GOOD[GOOD.index("inputs:") : GOOD.index("outputs:")], "inputs: 5\n"),
+        """\
+m.yaml:5:9: `inputs` must be a list
+    5 | inputs: 5
+      |         ^""",
+    ),
+    "an input that is no mapping": (
+        ("{name: orders, from: features.orders_90d, default: 0}", "orders"),
+        """\
+m.yaml:6:5: `inputs[0]` must be a mapping (`key: value` lines)
+    6 |   - orders
+      |     ^^^^^^""",
+    ),
+    "no inputs": (
+        (GOOD[GOOD.index("inputs:") : GOOD.index("outputs:")], "inputs: []\n"),
+        """\
+m.yaml:5:9: a model needs at least one input
+    5 | inputs: []
+      |         ^^""",
+    ),
+    "no outputs": (
+        (GOOD[GOOD.index("outputs:") :], "outputs: {}\n"),
+        """\
+m.yaml:9:10: a model needs at least one output
+    9 | outputs: {}
+      |          ^^""",
+    ),
+    "a flow mapping that is not closed": (
+        ("default: 0}", "default: 0"),
+        """\
+m.yaml:7:5: not valid YAML: expected ',' or '}', but got '{'
+    7 |   - {name: plan, from: profile.plan, default: free}
+      |     ^""",
+    ),
+}
+
+
+def render(content: bytes) -> str:
+    _, _, found = read_manifest(content, "m.yaml")
+    return "\n".join(each.render() for each in sorted(found))
+
+
+def test_a_good_manifest_is_read_whole() -> None:
+    manifest, _, found = read_manifest(GOOD.encode(), "m.yaml")
+    assert found == []
+    assert manifest == Manifest(
+        name="churn",
+        version=2,
+        kind="propensity",
+        sha256=DIGEST,
+        inputs=(
+            Input("orders", "features", "orders_90d", 0),
+            Input("plan", "profile", "plan", "free"),
+            Input("device", "context", "device"),
+        ),
+        outputs=(
+            Output("probability", "probs", "double", 1),
+            Output("cluster", "label", "string", 0, ("low", "high")),
+        ),
+    )
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_shown_where_it_stands(case: str) -> None:
+    (old, new), expected = MISTAKES[case]
+    assert GOOD.count(old) >= 1
+    assert render(GOOD.replace(old, new, 1).encode()) == expected
+
+
+def test_all_mistakes_are_reported_in_one_pass() -> None:
+    broken = GOOD
+    for old, new in (("kind: propensity", "kind: x"), ("version: 2", "version: 0"), ("type: double", "type: float")):
+        broken = broken.replace(old, new, 1)
+    _, _, found = read_manifest(broken.encode(), "m.yaml")
+    assert [each.line for each in sorted(found)] == [2, 3, 10]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "m.yaml: the manifest must be a mapping (`key: value` lines)"),
+        (b"\xff", "m.yaml: the manifest is not UTF-8: byte 0 cannot be read\n  hint: save it as UTF-8"),
+        (b"a: \x07", "m.yaml: not valid YAML: unacceptable character #x0007: special characters are not allowed"),
+        (b"[" * 5000, "m.yaml: not valid YAML: nested too deeply"),
+        (b" " * ((1 << 20) + 1), "m.yaml: the manifest has 1048577 bytes, more than the 1048576 that are read"),
+    ],
+    ids=["empty", "not UTF-8", "control character", "deep", "long"],
+)
+def test_a_file_that_is_no_manifest_is_refused_whole(content: bytes, expected: str) -> None:
+    assert render(content) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", 1), ("1e-3", 0.001), ("-2.5", -2.5), ("true", True), ("yes", "yes"), ('"5"', "5"), ("1_0", "1_0")],
+)
+def test_a_default_keeps_its_type(text: str, value: object) -> None:
+    manifest, _, _ = read_manifest(GOOD.replace("default: 0", f"default: {text}", 1).encode(), "m.yaml")
+    assert manifest is not None
+    assert manifest.inputs[0].default == value
+    assert type(manifest.inputs[0].default) is type(value)
+
+
+def test_diagnostics_can_be_raised_as_the_authors_error() -> None:
+    _, _, found = read_manifest(b"name: x", "m.yaml")
+    assert "5 errors in 1 file" in str(AuthorError(found))
