@@ -89,8 +89,21 @@ class Program:
             raise CelFailure(str(error)) from None
         if result.type() == cel.Type.ERROR:
             raise CelFailure(str(result.value()))
-        value = result.plain_value()
-        return str(value) if isinstance(value, cel.Type) else value
+        return _plain(result.plain_value())
+
+
+def _plain(value: Any) -> Any:
+    """The binding gives bytes as bytearray and types as objects of its own."""
+    match value:
+        case bytearray():
+            return bytes(value)
+        case list():
+            return [_plain(v) for v in value]
+        case dict():
+            return {_plain(k): _plain(v) for k, v in value.items()}
+        case cel.Type():
+            return str(value)
+    return value
 
 
 def _kind(value: object) -> str:

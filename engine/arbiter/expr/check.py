@@ -110,7 +110,7 @@ def read_expression(source: str, scope: Scope, *, expect: str = "") -> Checked:
     """Parse and check `source` within `scope`. `expect` names the type the result must have (``bool``, ``number``)."""
     if not source.strip():
         return _refused(
-            Mistake(0, max(1, len(source)), "the expression is empty", "write a condition, or remove the line")
+            Mistake(0, max(1, len(source)), "the expression is empty", "write an expression, or take it away")
         )
     environments = _environments(_Key(scope))
     try:
@@ -132,7 +132,8 @@ def read_expression(source: str, scope: Scope, *, expect: str = "") -> Checked:
     wrong = {"bool": kind not in {"bool", "dyn"}, "number": kind not in {"int", "double", "dyn"}}
     if expect and wrong[expect] and not mistakes:
         need = "a condition must be true or false" if expect == "bool" else "a number is needed here"
-        mistakes.append(Mistake(*root.span, f"{need}, this is a {kind}", _bool_hint(root) if expect == "bool" else ""))
+        hint = _bool_hint(root) if expect == "bool" else ""
+        mistakes.append(Mistake(*root.span, f"{need}, this is {_article(kind)} {kind}", hint))
     if mistakes:
         return _refused(*mistakes)
     return Checked(root, kind, names_of(nodes), [])
@@ -337,6 +338,10 @@ def _overload_hint(operator: str, kinds: list[str]) -> str:
     if "string" in kinds and {"int", "double"} & set(kinds):
         return "compare text with text, numbers with numbers"
     return ""
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def _bool_hint(root: AnyNode) -> str:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from arbiter.expr import cel
+from arbiter.expr.ops import INT_MIN
 from arbiter.expr.tree import AnyNode, Call, Const, Fold, ListOf, Local, MapOf, Name, Select, Span
 from arbiter.types import from_micros, to_micros
 
@@ -140,7 +141,13 @@ class _Converter:
         span = (start, end)
         if function in {"timestamp", "duration"} and len(args) == 1 and isinstance(args[0], Const):
             return self._constant_time(function, args[0], span)
-        if function == "-_" and isinstance(args[0], Const) and args[0].kind in {"int", "double"}:
+        # The least int has no positive twin: cel-cpp's overflow must stay one.
+        if (
+            function == "-_"
+            and isinstance(args[0], Const)
+            and args[0].kind in {"int", "double"}
+            and args[0].value != INT_MIN
+        ):
             return Const(args[0].kind, -args[0].value, span)
         return Call(function, tuple(args), method, span)
 
