@@ -43,6 +43,7 @@ CARRIERS = {
     "bool": ("bool",),
     "string": ("str",),
 }
+_INPUT_DTYPES = {"float32", "float64", "int64", "bool", "str"}  # not int32: values have 64 bits
 _MATRIX, _COLUMN = 2, 1
 
 
@@ -145,7 +146,7 @@ def _layout(graph: GraphProto, manifest: Manifest, places: Places) -> tuple[Layo
     found = [
         places.mistake("inputs", f"graph input `{tensor.name}` is not a tensor of a type and shape that rows fit in")
         for tensor in tensors
-        if not tensor.dtype or tensor.rank not in {_COLUMN, _MATRIX}
+        if tensor.dtype not in _INPUT_DTYPES or tensor.rank not in {_COLUMN, _MATRIX}
     ]
     if found:
         return None, found

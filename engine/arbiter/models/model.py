@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 Answer = tuple["Scalar | None", ...]
 
 _CODES = {"float32": "f", "float64": "d"}
+# What a tensor takes when the graph has one per input; True and False are integers, and numbers, as in a matrix.
+_TAKES: dict[str, tuple[type, ...]] = {
+    "float32": (int, float),
+    "float64": (int, float),
+    "int64": (int,),
+    "bool": (bool,),
+    "str": (str,),
+}
+_ZEROS: dict[str, Scalar] = {"str": "", "bool": False}
 _MATRIX = 2  # the rank of a tensor that holds several values per row
 
 
@@ -69,16 +78,19 @@ class Model:
         self._outputs = manifest.outputs
         self._unknown: Answer = (None,) * len(manifest.outputs)
         self._tensors = list(dict.fromkeys(each.tensor for each in manifest.outputs))
+        self._stand_in = [_ZEROS.get(tensor.dtype, 0) for tensor in layout.inputs]
         self._local = threading.local()
         self._packer: struct.Struct | None = None
         if layout.form == "matrix":
             self._packer = struct.Struct(f"{len(self.inputs)}{_CODES[layout.inputs[0].dtype]}")
+            self._stand_in *= len(self.inputs)
         self._strings = False  # whether an output is a tensor of strings, which cannot be written into memory of ours
 
     def run_one(self, row: Sequence[Scalar]) -> Answer:
         """Answer one row of input values, one per input, none missing.
 
-        Raises ModelFailure when a value has a type that the model does not take, or when onnxruntime fails.
+        Every output is unknown when a value is of a type that the model does not take, or too great for its floats.
+        Raises ModelFailure when the row has another length than `inputs`, or when onnxruntime fails.
         """
         if self._packer is None or self._strings:
             return self.run([row])[0]
@@ -89,10 +101,12 @@ class Model:
         pack, buffer, run, binding, cells = lane
         try:
             pack(buffer, 0, *row)
-            run(binding)
-        except OverflowError:
+        except (OverflowError, struct.error):
+            self._check_length(row)
             return self._unknown
-        except Exception as error:  # struct's about the values; onnxruntime's exceptions have no root but Exception
+        try:
+            run(binding)
+        except Exception as error:  # onnxruntime's exceptions have no root but Exception
             raise self._failure(error) from error
         return tuple([read(view[place], labels) for read, view, place, labels in cells])
 
@@ -100,15 +114,15 @@ class Model:
         """Answer a batch of rows in one call, each as `run_one` would. Raises as `run_one` does."""
         if not rows:
             return []
+        feeds, unfit = self._feeds(rows)
         try:
-            feeds, overflown = self._feeds(rows)
             results = self._session.run(self._tensors, feeds)
-        except Exception as error:  # the same, and NumPy's about the values
+        except Exception as error:  # the same
             raise self._failure(error) from error
         tensors = dict(zip(self._tensors, results, strict=True))
         columns = [_column(tensors[each.tensor], each) for each in self._outputs]
         answers: list[Answer] = list(zip(*columns, strict=True))
-        for position in overflown:
+        for position in unfit:
             answers[position] = self._unknown
         return answers
 
@@ -118,10 +132,10 @@ class Model:
         Raises ModelFailure when the model cannot be run, or does not give one answer per row.
         """
         count = 3
-        row = [self._stand_in(position) for position in range(len(self.inputs))]
+        feeds, _ = self._feeds([self._stand_in] * count)
         try:
-            results = self._session.run(self._tensors, self._feeds([row] * count)[0])
-        except Exception as error:  # whatever onnxruntime or NumPy say, the model is unfit
+            results = self._session.run(self._tensors, feeds)
+        except Exception as error:  # whatever onnxruntime says, the model is unfit
             raise self._failure(error) from error
         tensors = dict(zip(self._tensors, results, strict=True))
         for name, result in tensors.items():
@@ -134,34 +148,42 @@ class Model:
             width = shape[1] if len(shape) == _MATRIX else 1
             if each.index >= width:
                 raise self._failure(f"`{each.tensor}` has {width} values a row, so there is no index {each.index}")
-        self.run_one(row)
+        self.run_one(self._stand_in)
 
     def _feeds(self, rows: Sequence[Sequence[Scalar]]) -> tuple[dict[str, NDArray[Any]], list[int]]:
-        """Build the graph's inputs; also name the rows in which a value overflows the model's float."""
+        """Build the graph's inputs; also name the rows that hold a value the graph cannot take: others stand in."""
+        unfit = []
         if self._packer is not None:
-            return self._matrix(rows, self._packer)
-        feeds = {}
-        for tensor, column in zip(self._layout.inputs, zip(*rows, strict=True), strict=True):
-            if any(isinstance(value, str) != (tensor.dtype == "str") for value in column):
-                message = f"input `{tensor.name}` takes {tensor.dtype}"
-                raise TypeError(message)
-            values = np.array(column, dtype=object if tensor.dtype == "str" else tensor.dtype)
-            feeds[tensor.name] = values.reshape(-1, 1) if tensor.rank == _MATRIX else values
-        return feeds, []
-
-    def _matrix(
-        self, rows: Sequence[Sequence[Scalar]], packer: struct.Struct
-    ) -> tuple[dict[str, NDArray[Any]], list[int]]:
-        (tensor,) = self._layout.inputs
-        matrix = np.zeros((len(rows), len(self.inputs)), dtype=tensor.dtype)
-        buffer = matrix.data.cast("B")
-        overflown = []
+            (tensor,) = self._layout.inputs
+            matrix = np.zeros((len(rows), len(self.inputs)), dtype=tensor.dtype)
+            buffer = matrix.data.cast("B")
+            for position, row in enumerate(rows):
+                try:
+                    self._packer.pack_into(buffer, position * self._packer.size, *row)
+                except (OverflowError, struct.error):
+                    self._check_length(row)
+                    unfit.append(position)
+            return {tensor.name: matrix}, unfit
+        fitting: list[Sequence[Scalar]] = []
         for position, row in enumerate(rows):
-            try:
-                packer.pack_into(buffer, position * packer.size, *row)
-            except OverflowError:
-                overflown.append(position)
-        return {tensor.name: matrix}, overflown
+            self._check_length(row)
+            if all(
+                isinstance(value, _TAKES[tensor.dtype]) for value, tensor in zip(row, self._layout.inputs, strict=True)
+            ):
+                fitting.append(row)
+            else:
+                unfit.append(position)
+                fitting.append(self._stand_in)
+        feeds = {}
+        for tensor, column in zip(self._layout.inputs, zip(*fitting, strict=True), strict=True):
+            with np.errstate(over="ignore"):  # what overflows becomes infinite, and the output not a finite number
+                values = np.array(column, dtype=object if tensor.dtype == "str" else tensor.dtype)
+            feeds[tensor.name] = values.reshape(-1, 1) if tensor.rank == _MATRIX else values
+        return feeds, unfit
+
+    def _check_length(self, row: Sequence[Scalar]) -> None:
+        if len(row) != len(self.inputs):
+            raise self._failure(f"it has {len(self.inputs)} inputs, the row {len(row)} values")
 
     def _lane(self, packer: struct.Struct) -> tuple[Any, ...]:
         """Make one thread's own buffers, bound once, so that a run neither builds arrays nor looks up names."""
@@ -180,13 +202,6 @@ class Model:
             place = (0, each.index) if view.ndim == _MATRIX else 0
             cells.append((_READERS[bool(each.labels), each.type], view, place, each.labels))
         return packer.pack_into, row.data.cast("B"), self._session.run_with_iobinding, binding, cells
-
-    def _stand_in(self, position: int) -> Scalar:
-        default = self.inputs[position].default
-        if default is not None:
-            return default
-        tensor = self._layout.inputs[0 if self._packer else position]
-        return "" if tensor.dtype == "str" else 0
 
     def _failure(self, error: object) -> ModelFailure:
         reason = str(error).strip().splitlines() or [type(error).__name__]
