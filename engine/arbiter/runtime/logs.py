@@ -16,3 +16,5 @@ def start_logging(level: str, role: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # It tells of every event; what came of them is ours to tell.
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)

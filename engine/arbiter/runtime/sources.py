@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MODEL_FILES = ("manifest.yaml", "model.onnx")
 _SCRAPS = ("~", ".swp", ".swx", ".swo", ".tmp", ".bak", ".orig")
 _ATTEMPTS = 20
-_UNREADABLE_ATTEMPTS = 3
+_DOUBTFUL_ATTEMPTS = 10
 _PAUSE_S = 0.02
 
 _Stamp = tuple[str, int, int, int]
@@ -60,8 +60,8 @@ def ignored(name: str) -> bool:
 def read_sources(rules: Path, models: Path | None) -> Sources:
     """Read both directories as they stood at one moment.
 
-    A directory that is not there, or holds no rule file, and a file that cannot be read become diagnostics in
     A directory that is not there, or without a rule file, and a file that cannot be read become diagnostics in
+    `refused`. When files keep moving for half a second, what was read last is returned: whoever watches comes again.
     """
     attempt = 0
     while True:
@@ -69,8 +69,9 @@ def read_sources(rules: Path, models: Path | None) -> Sources:
         before = _stamps(rules, models)
         refused: list[Diagnostic] = []
         contents = _read(rules, is_rule_file, refused), _read(models, _is_model, refused)
-        # A file may have gone between listing and reading; one that stays unreadable is worth no long wait.
-        settled = before == _stamps(rules, models) and (not refused or attempt >= _UNREADABLE_ATTEMPTS)
+        # Gone between listing and reading, or empty: somebody is probably writing; but it may be meant so.
+        doubtful = bool(refused) or not all(contents[0].values())
+        settled = before == _stamps(rules, models) and not (doubtful and attempt < _DOUBTFUL_ATTEMPTS)
         if settled or attempt >= _ATTEMPTS:
             refused += _missing(rules, models, contents[0])
             return Sources(*contents, tuple(refused), _fingerprint(*contents, refused))

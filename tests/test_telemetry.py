@@ -1,0 +1,134 @@
+"""Counting is exact between threads, and what OpenTelemetry publishes is what was counted."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from arbiter.telemetry import publish
+from arbiter.telemetry.counters import Counters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def busy_switching() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def collect(counters: Counters) -> tuple[dict[str, Any], dict[str, list[tuple[dict[str, Any], float]]]]:
+    """The resource's attributes, and the points of each metric: its attributes and its value."""
+    reader = InMemoryMetricReader()
+    provider = publish.start(counters, "worker-3", [reader])
+    data = reader.get_metrics_data()
+    provider.shutdown()
+    assert data is not None
+    (resource,) = data.resource_metrics
+    found: dict[str, list[tuple[dict[str, Any], float]]] = {}
+    for scope in resource.scope_metrics:
+        for metric in scope.metrics:
+            points: Any = metric.data.data_points
+            found[metric.name] = [(dict(point.attributes), point.value) for point in points]
+    return dict(resource.resource.attributes), found
+
+
+def test_counts_are_published_by_decision_point_and_outcome() -> None:
+    counters = Counters(store_writes=7, reloads_ok=2, reloads_failed=1, last_reload_ok=False, worker_restarts=4)
+    counters.decisions["store.banner"] += 3
+    counters.decisions["onboarding"] += 1
+    counters.defaulted["onboarding"] += 1
+    counters.errors["NOT_FOUND"] += 2
+    _, found = collect(counters)
+    assert found["arbiter.decisions"] == [({"decision": "store.banner"}, 3), ({"decision": "onboarding"}, 1)]
+    assert found["arbiter.decisions.defaulted"] == [({"decision": "onboarding"}, 1)]
+    assert found["arbiter.errors"] == [({"error": "NOT_FOUND"}, 2)]
+    assert found["arbiter.store.writes"] == [({}, 7)]
+    assert found["arbiter.reloads"] == [({"outcome": "ok"}, 2), ({"outcome": "failed"}, 1)]
+    assert found["arbiter.reload.last_ok"] == [({}, 0)]
+    assert found["arbiter.worker.restarts"] == [({}, 4)]
+
+
+def test_snapshot_age_names_the_digest_and_is_absent_before_the_first() -> None:
+    assert "arbiter.snapshot.age" not in collect(Counters())[1]
+    ((attributes, age),) = collect(Counters(snapshot_digest="abc", snapshot_at=1_000_000))[1]["arbiter.snapshot.age"]
+    assert attributes == {"digest": "abc"}
+    assert age > 1e9
+
+
+def test_each_provider_has_its_own_instance_id() -> None:
+    first, second = (collect(Counters())[0] for _ in range(2))
+    assert first["service.name"] == second["service.name"] == "arbiter"
+    assert first["arbiter.role"] == "worker-3"
+    assert first["service.instance.id"] != second["service.instance.id"]
+
+
+@pytest.mark.usefixtures("busy_switching")
+def test_no_count_is_lost_between_threads() -> None:
+    counters = Counters()
+    each = 50_000
+
+    def count() -> None:
+        for _ in range(each):
+            counters.decisions["point"] += 1
+            counters.store_writes += 1
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counters.decisions["point"] == 4 * each
+    assert counters.store_writes == 4 * each
+
+
+def test_nothing_is_exported_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OTEL_METRICS_EXPORTER", raising=False)
+    assert publish.from_environment() == []
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    assert publish.from_environment() == []
+
+
+def test_the_console_exporter_writes_to_standard_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
+    provider = publish.start(Counters(store_writes=5), "worker-0")
+    provider.force_flush()
+    provider.shutdown()
+    written = capsys.readouterr()
+    assert '"arbiter.store.writes"' in written.err
+    assert written.out == ""
+
+
+@pytest.mark.parametrize(
+    ("exporter", "protocol", "message"),
+    [
+        ("prometheus", "grpc", "OTEL_METRICS_EXPORTER names `prometheus`; known are none, console and otlp"),
+        ("otlp", "carrier-pigeon", "OTEL_EXPORTER_OTLP_PROTOCOL is `carrier-pigeon`; known are grpc and http/protobuf"),
+    ],
+)
+def test_an_exporter_that_cannot_be_had_is_a_clear_error(
+    monkeypatch: pytest.MonkeyPatch, exporter: str, protocol: str, message: str
+) -> None:
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", exporter)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", raising=False)
+    with pytest.raises(publish.TelemetryError) as raised:
+        publish.start(Counters(), "worker-0")
+    assert str(raised.value) == message
+
+
+def test_otlp_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "otlp")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/protobuf")
+    with pytest.raises(publish.TelemetryError, match="pip install opentelemetry-exporter-otlp-proto-http"):
+        publish.start(Counters(), "worker-0")

@@ -1,0 +1,174 @@
+"""Directories are read as of one moment, and every way in which files change is noticed."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from arbiter.runtime.sources import read_sources
+from arbiter.runtime.watcher import Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from arbiter.runtime.sources import Sources
+
+PATIENCE_S = 20.0  # how long a test waits for what must come; none is expected to
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    folder = tmp_path / "rules"
+    folder.mkdir()
+    (folder / "a.yaml").write_text("rules: []\n")
+    return folder
+
+
+def start(watcher: Watcher, directory: Path, looks: queue.SimpleQueue[None]) -> None:
+    """Start, and return when events arrive: a watch that is not yet set up would leave the test to the slow poll."""
+    watcher.start()
+    for _ in range(200):
+        (directory / "..probe").touch()
+        with contextlib.suppress(queue.Empty):
+            looks.get(timeout=0.1)
+            return
+
+
+@pytest.fixture
+def watched(rules: Path) -> Iterator[Callable[[Callable[[Sources], bool]], None]]:
+    """Watches; gives a function that waits until a look sees sources of which a condition is true."""
+    looks: queue.SimpleQueue[None] = queue.SimpleQueue()
+    watcher = Watcher([rules], lambda: looks.put(None))
+    start(watcher, rules, looks)
+
+    def until(condition: Callable[[Sources], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            looks.get(timeout=max(0.0, deadline - time.monotonic()))
+            if condition(read_sources(rules, None)):
+                return
+
+    yield until
+    watcher.stop()
+
+
+def contents(sources: Sources) -> dict[str, bytes]:
+    return dict(sources.rules)
+
+
+def test_an_edit_is_noticed(rules: Path, watched: Callable[[Callable[[Sources], bool]], None]) -> None:
+    (rules / "a.yaml").write_text("rules: [1]\n")
+    watched(lambda s: contents(s) == {"a.yaml": b"rules: [1]\n"})
+
+
+def test_a_file_that_is_renamed_over_another_is_noticed(
+    rules: Path, watched: Callable[[Callable[[Sources], bool]], None]
+) -> None:
+    for number in range(3):
+        draft = rules / ".a.yaml.draft"
+        draft.write_text(f"rules: [{number}]\n")
+        draft.replace(rules / "a.yaml")
+        watched(lambda s, number=number: contents(s) == {"a.yaml": b"rules: [%d]\n" % number})  # type: ignore[misc]
+
+
+def test_new_folders_are_watched_too(rules: Path, watched: Callable[[Callable[[Sources], bool]], None]) -> None:
+    (rules / "deep" / "deeper").mkdir(parents=True)
+    (rules / "deep" / "deeper" / "b.yml").write_text("1")
+    watched(lambda s: s.rules.get("deep/deeper/b.yml") == b"1")
+    (rules / "deep" / "deeper" / "b.yml").write_text("2")
+    watched(lambda s: s.rules.get("deep/deeper/b.yml") == b"2")
+
+
+def test_a_directory_that_goes_and_comes_back_is_watched_again(
+    rules: Path, watched: Callable[[Callable[[Sources], bool]], None]
+) -> None:
+    rules.rename(rules.with_name("away"))
+    watched(lambda s: [d.message for d in s.refused] == ["the rules directory does not exist"])
+    rules.with_name("away").rename(rules)
+    watched(lambda s: not s.refused)
+    (rules / "a.yaml").write_text("rules: [2]\n")
+    watched(lambda s: contents(s) == {"a.yaml": b"rules: [2]\n"})
+
+
+def test_a_kubernetes_volume_is_read_through_its_links_and_its_swap_is_noticed(
+    tmp_path: Path,
+) -> None:
+    rules = tmp_path / "volume"
+    for number in (1, 2):
+        (rules / f"..data_{number}").mkdir(parents=True)
+        (rules / f"..data_{number}" / "a.yaml").write_text(f"rules: [{number}]\n")
+    (rules / "..data").symlink_to("..data_1")
+    (rules / "a.yaml").symlink_to("..data/a.yaml")
+    assert contents(read_sources(rules, None)) == {"a.yaml": b"rules: [1]\n"}
+    looks: queue.SimpleQueue[None] = queue.SimpleQueue()
+    watcher = Watcher([rules], lambda: looks.put(None))
+    start(watcher, rules, looks)
+    (rules / "..data_tmp").symlink_to("..data_2")
+    (rules / "..data_tmp").rename(rules / "..data")
+    expected = {"a.yaml": b"rules: [2]\n"}
+    looks.get(timeout=PATIENCE_S)
+    while contents(read_sources(rules, None)) != expected:
+        looks.get(timeout=PATIENCE_S)
+    watcher.stop()
+
+
+def test_scraps_of_editors_are_not_there(rules: Path) -> None:
+    before = read_sources(rules, None)
+    for name in (".a.yaml.swp", "a.yaml~", ".#a.yaml", "#a.yaml#", ".hidden.yaml", "4913", "a.yaml.bak", "notes.md"):
+        (rules / name).write_text("scrap")
+    (rules / ".git").mkdir()
+    (rules / ".git" / "b.yaml").write_text("scrap")
+    assert read_sources(rules, None) == before
+
+
+def test_only_content_counts(rules: Path) -> None:
+    before = read_sources(rules, None).fingerprint
+    (rules / "a.yaml").write_text("rules: []\n")
+    assert read_sources(rules, None).fingerprint == before
+    (rules / "a.yaml").rename(rules / "b.yaml")
+    assert read_sources(rules, None).fingerprint != before
+
+
+def test_links_in_circles_end(rules: Path) -> None:
+    (rules / "again").symlink_to(rules, target_is_directory=True)
+    assert contents(read_sources(rules, None)) == {"a.yaml": b"rules: []\n"}
+
+
+def test_model_files_are_read_beside_rules(rules: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "churn"
+    folder.mkdir(parents=True)
+    for name in ("manifest.yaml", "model.onnx", "train.py", "README.md"):
+        (folder / name).write_bytes(name.encode())
+    (tmp_path / "models" / "manifest.yaml").write_text("lies too high")
+    read = read_sources(rules, tmp_path / "models")
+    assert read.models == {"churn/manifest.yaml": b"manifest.yaml", "churn/model.onnx": b"model.onnx"}
+    assert [file.path for file in read.files()] == ["a.yaml", "models/churn/manifest.yaml", "models/churn/model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "models", "message"),
+    [
+        ("nowhere", None, "nowhere: the rules directory does not exist"),
+        ("empty", None, "empty: the rules directory holds no rule file"),
+        ("full", "nowhere", "nowhere: the models directory does not exist"),
+    ],
+)
+def test_directories_that_are_not_there_are_refused(
+    tmp_path: Path, rules: str, models: str | None, message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a.yaml").write_text("rules: []")
+    read = read_sources(tmp_path / rules, None if models is None else tmp_path / models)
+    assert [each.render().partition("\n")[0] for each in read.refused] == [message]
+
+
+def test_a_file_that_cannot_be_read_is_refused(rules: Path) -> None:
+    (rules / "b.yaml").symlink_to("nowhere.yaml")
+    read = read_sources(rules, None)
+    assert [each.render() for each in read.refused] == ["b.yaml: cannot be read: No such file or directory"]
