@@ -1,0 +1,314 @@
+"""Reloading in one process, and the archive of snapshots: good files replace, bad ones change nothing."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import shutil
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from arbiter.errors import AuthorError, StoreError
+from arbiter.runtime.archive import KEPT, Archive
+from arbiter.runtime.desk import Desk
+from arbiter.runtime.loader import Loader
+from arbiter.runtime.local import LocalAdmin, open_engine, open_local
+from arbiter.runtime.worker import settle_memory
+from arbiter.telemetry.counters import Counters
+from arbiter.types import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from arbiter.runtime.admin import Status
+    from arbiter.runtime.engine import Engine
+
+SHIPPED = Path(__file__).parent.parent / "models"
+
+ACTIONS = "actions: {show: {params: {text: string}}}\n"
+POINT = "decisions: {home: {slots: 1, order: [priority], default: {action: show, params: {text: nothing}}}}\n"
+
+
+def rule(text: str) -> str:
+    then = f"{{action: show, params: {{text: {text}}}}}"
+    return f"rules: [{{id: only, decision: home, priority: 1, when: 'true', then: {then}}}]\n"
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    folder = tmp_path / "rules"
+    folder.mkdir()
+    (folder / "base.yaml").write_text(ACTIONS + POINT)
+    (folder / "rule.yaml").write_text(rule("first"))
+    return folder
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """The shipped models' manifests and graphs, in a place where they can be changed."""
+    for name in ("rfm", "repurchase"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        for file in ("manifest.yaml", "model.onnx"):
+            shutil.copy(SHIPPED / name / file, tmp_path / "models" / name / file)
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def counters() -> Counters:
+    return Counters()
+
+
+@pytest.fixture
+def local(rules: Path, models: Path, tmp_path: Path, counters: Counters) -> Iterator[tuple[Engine, LocalAdmin]]:
+    engine, admin = open_local(rules, models, tmp_path / "data", counters=counters)
+    yield engine, admin
+    engine.store.close()
+
+
+def shown(engine: Engine) -> str:
+    (decision,) = engine.decide(Request("someone", ("home",), engine.clock()))
+    text = decision.treatments[0].params["text"]
+    assert isinstance(text, str)
+    return text
+
+
+def test_a_good_change_is_served(local: tuple[Engine, LocalAdmin], rules: Path, counters: Counters) -> None:
+    engine, admin = local
+    assert shown(engine) == "first"
+    before = admin.snapshot_info()
+    (rules / "rule.yaml").write_text(rule("second"))
+    assert shown(engine) == "first"
+    after = admin.reload()
+    assert shown(engine) == "second"
+    assert before.snapshot is not None
+    assert after.snapshot is not None
+    assert after.last_reload is not None
+    assert after.last_reload.ok
+    assert after.last_reload.changed
+    assert after.snapshot.digest != before.snapshot.digest
+    assert after.workers == {0: after.snapshot.digest}
+    assert after.snapshot.counts.rules == 1
+    assert [file.path for file in after.snapshot.files][:2] == ["base.yaml", "models/repurchase/manifest.yaml"]
+    assert (counters.reloads_ok, counters.reloads_failed) == (2, 0)
+    assert counters.snapshot_digest == after.snapshot.digest
+
+
+def test_a_bad_change_changes_nothing_and_is_reported_until_it_is_mended(
+    local: tuple[Engine, LocalAdmin], rules: Path, counters: Counters, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, admin = local
+    heard: list[Status] = []
+    admin.watch(heard.append)
+    good = admin.snapshot_info().snapshot
+    (rules / "rule.yaml").write_text(rule("second").replace("priority", "priorty"))
+    (rules / "more.yaml").write_text("rules: [")
+    with caplog.at_level(logging.ERROR, "arbiter.reload"):
+        status = admin.reload()
+    assert shown(engine) == "first"
+    assert status.snapshot == good
+    report = status.last_reload
+    assert report is not None
+    assert not report.ok
+    assert not report.changed
+    assert {each.file for each in report.diagnostics} == {"more.yaml", "rule.yaml"}
+    assert list(report.diagnostics) == sorted(report.diagnostics)
+    assert heard[-1] == status
+    assert (counters.reloads_ok, counters.reloads_failed, counters.last_reload_ok) == (1, 1, False)
+    (record,) = caplog.records
+    assert "rule.yaml:1:36: unknown key `priorty`" in record.getMessage()
+    assert record.__dict__["diagnostics"] == report.diagnostics
+
+    (rules / "more.yaml").unlink()
+    (rules / "rule.yaml").write_text(rule("second"))
+    mended = admin.reload().last_reload
+    assert mended is not None
+    assert mended.ok
+    assert counters.last_reload_ok
+    assert shown(engine) == "second"
+
+
+def test_the_same_files_give_the_same_digest_wherever_they_lie(
+    local: tuple[Engine, LocalAdmin], rules: Path, models: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(rules, tmp_path / "elsewhere")
+    shutil.copytree(models, tmp_path / "other")
+    engine = open_engine(tmp_path / "elsewhere", tmp_path / "other", tmp_path / "data2")
+    engine.store.close()
+    here = local[0].snapshot
+    assert here is not None
+    assert engine.snapshot is not None
+    assert engine.snapshot.digest == here.digest
+
+
+def test_a_comment_changes_the_files_and_not_the_snapshot(local: tuple[Engine, LocalAdmin], rules: Path) -> None:
+    engine, admin = local
+    before, running = admin.snapshot_info().snapshot, engine.snapshot
+    (rules / "rule.yaml").write_text(rule("first") + "# a comment\n")
+    after = admin.reload()
+    assert before is not None
+    assert after.snapshot is not None
+    assert after.last_reload is not None
+    assert not after.last_reload.changed
+    assert after.snapshot.digest == before.digest
+    assert after.snapshot.loaded_at == before.loaded_at
+    assert after.snapshot.files != before.files
+    assert engine.snapshot is running
+
+
+def test_a_changed_model_is_loaded_and_an_unchanged_one_kept(local: tuple[Engine, LocalAdmin], models: Path) -> None:
+    engine, admin = local
+    before = engine.snapshot
+    manifest = models / "rfm" / "manifest.yaml"
+    manifest.write_text(manifest.read_text().replace("version: 1", "version: 2"))
+    report = admin.reload().last_reload
+    assert report is not None
+    assert report.ok
+    assert before is not None
+    assert engine.snapshot is not None
+    assert engine.snapshot.models["rfm"].version == 2
+    assert engine.snapshot.models["repurchase"] is before.models["repurchase"]
+
+
+def test_a_broken_model_is_refused(local: tuple[Engine, LocalAdmin], models: Path) -> None:
+    engine, admin = local
+    running = engine.snapshot
+    (models / "rfm" / "model.onnx").write_bytes(b"not a model")
+    report = admin.reload().last_reload
+    assert report is not None
+    assert not report.ok
+    assert "rfm" in report.first_error
+    assert engine.snapshot is running
+
+
+def test_validate_checks_and_changes_nothing(local: tuple[Engine, LocalAdmin]) -> None:
+    engine, admin = local
+    before = admin.snapshot_info()
+    uses_a_model = rule("x").replace("'true'", "models.rfm.cluster == 'loyal'").encode()
+    assert admin.validate({"a.yaml": (ACTIONS + POINT).encode(), "b/c.yaml": uses_a_model}) == []
+    (found,) = admin.validate({"a.yaml": b"rulez: []"})
+    assert found.render().startswith("a.yaml:1:1: unknown key `rulez`")
+    assert admin.snapshot_info() == before
+    assert shown(engine) == "first"
+
+
+def test_broken_files_at_the_start_are_the_author_s_error(rules: Path, tmp_path: Path) -> None:
+    (rules / "rule.yaml").write_text("rules: [")
+    with pytest.raises(AuthorError) as raised:
+        open_engine(rules, None, tmp_path / "data")
+    assert raised.value.diagnostics[0].file == "rule.yaml"
+
+
+def test_an_emptied_directory_is_refused(local: tuple[Engine, LocalAdmin], rules: Path) -> None:
+    for file in rules.iterdir():
+        file.unlink()
+    report = local[1].reload().last_reload
+    assert report is not None
+    assert report.first_error == "rules: the rules directory holds no rule file"
+    assert shown(local[0]) == "first"
+
+
+def test_the_archive_gives_back_what_was_loaded(local: tuple[Engine, LocalAdmin], tmp_path: Path) -> None:
+    running = local[0].snapshot
+    assert running is not None
+    archive = Archive(tmp_path / "data" / "snapshots")
+    read = archive.read(running.digest, {})
+    assert read.digest == running.digest
+    assert msgspec.structs.replace(running.ruleset, files={}) == read.ruleset
+    assert {name: model.digest for name, model in read.models.items()} == {
+        name: model.digest for name, model in running.models.items()
+    }
+    kept = archive.read(running.digest, {model.digest: model for model in running.models.values()})
+    assert kept.models["rfm"] is running.models["rfm"]
+
+
+@pytest.mark.parametrize("file", ["ruleset.msgpack", "meta.json", "models/rfm/model.onnx"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_snapshot_is_refused_and_mended_by_the_next_load(
+    local: tuple[Engine, LocalAdmin], tmp_path: Path, file: str, damage: str
+) -> None:
+    engine, admin = local
+    assert engine.snapshot is not None
+    archive = Archive(tmp_path / "data" / "snapshots")
+    path = tmp_path / "data" / "snapshots" / engine.snapshot.digest / file
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-9])
+    else:
+        path.unlink()
+    with pytest.raises(StoreError, match=f"snapshot {engine.snapshot.digest[:12]}"):
+        archive.read(engine.snapshot.digest, {})
+    admin.reload()
+    assert archive.read(engine.snapshot.digest, {}).digest == engine.snapshot.digest
+
+
+def test_another_rule_set_under_a_snapshot_s_name_is_refused(
+    local: tuple[Engine, LocalAdmin], rules: Path, tmp_path: Path
+) -> None:
+    engine, admin = local
+    assert engine.snapshot is not None
+    first = engine.snapshot.digest
+    (rules / "rule.yaml").write_text(rule("second"))
+    admin.reload()
+    folder = tmp_path / "data" / "snapshots"
+    shutil.copy(folder / engine.snapshot.digest / "ruleset.msgpack", folder / first / "ruleset.msgpack")
+    with pytest.raises(StoreError, match="is damaged"):
+        Archive(folder).read(first, {})
+
+
+def test_the_last_good_start_skips_what_is_damaged(rules: Path, tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "snapshots")
+    loader, desk = Loader(rules, None, archive), Desk(archive)
+    digests = []
+    for text in ("one", "two"):
+        (rules / "rule.yaml").write_text(rule(text))
+        attempt = loader.look()
+        assert attempt is not None
+        desk.record(attempt)
+        digests.append(desk.digest)
+    again = Loader(rules, None, archive).last_good()
+    assert again is not None
+    assert again.snapshot.digest == digests[1]
+    (tmp_path / "snapshots" / digests[1] / "ruleset.msgpack").write_bytes(b"")
+    again = Loader(rules, None, archive).last_good()
+    assert again is not None
+    assert again.snapshot.digest == digests[0]
+    shutil.rmtree(tmp_path / "snapshots")
+    assert Loader(rules, None, archive).last_good() is None
+
+
+def test_the_last_ten_snapshots_are_kept_and_a_return_to_one_counts_as_new(rules: Path, tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "snapshots")
+    loader, desk = Loader(rules, None, archive), Desk(archive)
+    digests = {}
+    for number in (0, *range(1, KEPT), 0, KEPT, KEPT + 1):
+        (rules / "rule.yaml").write_text(rule(f"n{number}"))
+        attempt = loader.look()
+        assert attempt is not None
+        desk.record(attempt)
+        digests[number] = desk.digest
+    expected = [digests[n] for n in (*range(3, KEPT), 0, KEPT, KEPT + 1)]
+    assert [entry.digest for entry in archive.history()] == expected
+    assert {path.name for path in (tmp_path / "snapshots").iterdir() if path.is_dir()} == set(expected)
+
+
+def test_an_untouched_directory_is_not_loaded_again(rules: Path, tmp_path: Path) -> None:
+    loader = Loader(rules, None, Archive(tmp_path / "snapshots"))
+    assert loader.look() is not None
+    assert loader.look() is None
+    assert loader.look(again=True) is not None
+
+
+def test_snapshots_that_went_are_freed(local: tuple[Engine, LocalAdmin], rules: Path) -> None:
+    engine, admin = local
+    went = []
+    for text in ("second", "third"):
+        assert engine.snapshot is not None
+        went.append(weakref.ref(engine.snapshot))
+        (rules / "rule.yaml").write_text(rule(text))
+        admin.reload()
+        settle_memory()
+    gc.unfreeze()
+    assert [each() for each in went] == [None, None]
