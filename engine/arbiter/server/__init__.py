@@ -1,0 +1,1 @@
+"""The gRPC face: servicers, values, status mapping, health."""

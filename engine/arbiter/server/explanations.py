@@ -1,0 +1,107 @@
+"""Explanations on the wire.
+
+Law: says what the core found, in the API's words; finds nothing itself. Slow, and only on calls that ask for it.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from arbiter.errors import InvalidField
+from arbiter.server.values import write_value
+from arbiter.types import Reason
+from arbiter.v1 import decision_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from arbiter.snapshot import Snapshot
+    from arbiter.types import Decision, Request, RuleOutcome
+
+OUTCOMES: dict[Reason, decision_pb2.RuleOutcome.ValueType] = {
+    Reason.WON: decision_pb2.RULE_OUTCOME_WON,
+    Reason.LOST_SLOT: decision_pb2.RULE_OUTCOME_LOST,
+    Reason.FAILED: decision_pb2.RULE_OUTCOME_FAILED,
+    Reason.UNKNOWN: decision_pb2.RULE_OUTCOME_UNKNOWN,
+    Reason.DISABLED: decision_pb2.RULE_OUTCOME_DISABLED,
+    Reason.INACTIVE: decision_pb2.RULE_OUTCOME_INACTIVE,
+    Reason.ROLLED_OUT_OF: decision_pb2.RULE_OUTCOME_ROLLOUT,
+    Reason.LOST_GROUP: decision_pb2.RULE_OUTCOME_GROUP,
+    Reason.DUPLICATE: decision_pb2.RULE_OUTCOME_DUPLICATE,
+    Reason.RENDER_FAILED: decision_pb2.RULE_OUTCOME_RENDER_FAILED,
+}
+_WORDS = {
+    Reason.WON: "won",
+    Reason.LOST_SLOT: "lost its slot",
+    Reason.FAILED: "is false",
+    Reason.UNKNOWN: "is unknown",
+    Reason.DISABLED: "is disabled",
+    Reason.INACTIVE: "is inactive",
+    Reason.ROLLED_OUT_OF: "is not rolled out to this subject",
+    Reason.LOST_GROUP: "lost its group",
+    Reason.DUPLICATE: "repeats a treatment",
+    Reason.RENDER_FAILED: "could not be rendered",
+}
+
+
+def check_rules(request: Request, snapshot: Snapshot) -> None:
+    """Raise InvalidField when the request's rule filter names a rule that none of its decision points has."""
+    known = {rule.id for name in request.decisions for rule in snapshot.point(name).all_rules}
+    for place, rule in enumerate(request.explain_rules):
+        if rule not in known:
+            field = f"explain.rules[{place}]"
+            points = ", ".join(f"`{name}`" for name in request.decisions)
+            raise InvalidField(f"{field}: {points} has no rule `{rule}`: check the id, or leave it out", field=field)
+
+
+def write_explanation(decision: Decision, snapshot: Snapshot) -> decision_pb2.Explanation:
+    """Return what became of the rules of one decision point."""
+    priorities = {rule.id: rule.priority for rule in snapshot.point(decision.point).all_rules}
+    values = {treatment.rule_id: treatment.value for treatment in decision.treatments}
+    return decision_pb2.Explanation(
+        rules=[
+            decision_pb2.RuleExplanation(
+                rule_id=outcome.rule_id,
+                outcome=OUTCOMES[outcome.reason],
+                lost_to=outcome.lost_to,
+                lost_on=outcome.lost_on,
+                expression=outcome.expression,
+                values={name: write_value(_plain(value)) for name, value in outcome.values.items()},
+                missing=outcome.missing,
+                detail=outcome.detail,
+                position=outcome.position,
+                priority=priorities.get(outcome.rule_id, 0),
+                value=values.get(outcome.rule_id),
+            )
+            for outcome in decision.explanation
+        ],
+        text=as_text(decision.explanation),
+    )
+
+
+def as_text(outcomes: Iterable[RuleOutcome]) -> str:
+    """Return the outcomes for people, a line each."""
+    return "\n".join(_line(outcome) for outcome in outcomes)
+
+
+def _line(outcome: RuleOutcome) -> str:
+    parts = [f"{outcome.rule_id} {_WORDS[outcome.reason]}"]
+    if outcome.lost_to:
+        parts.append(f" to {outcome.lost_to}" + (f" on {outcome.lost_on}" if outcome.lost_on else ""))
+    if outcome.expression:
+        parts.append(f": {outcome.expression}{_seen(outcome.values)}")
+    if outcome.missing:
+        parts.append(f", for lack of {', '.join(outcome.missing)}")
+    if outcome.detail:
+        parts.append(f" ({outcome.detail})")
+    return "".join(parts)
+
+
+def _seen(values: Mapping[str, Any]) -> str:
+    return f" where {', '.join(f'{name} = {value!r}' for name, value in values.items())}" if values else ""
+
+
+def _plain(value: Any) -> Any:
+    """Durations live in expressions only; on the wire they are the text that CEL's `string()` gives."""
+    return f"{value.total_seconds():g}s" if isinstance(value, timedelta) else value

@@ -1,0 +1,58 @@
+"""grpc.health.v1, told by what the runtime knows.
+
+Law: maps a Status to serving states. The name ``arbiter.reload`` stands for the last attempt to load: NOT_SERVING while
+it failed, though decisions go on with the snapshot before it. Check answers then carry the first line of the error in
+the trailing metadata `arbiter-last-error`, percent-encoded as gRPC does with its own messages.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from grpc_health.v1 import health, health_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import grpc
+
+    from arbiter.runtime.admin import Status
+
+RELOAD = "arbiter.reload"
+LAST_ERROR = "arbiter-last-error"
+SERVICE = health.SERVICE_NAME
+# Printable ASCII passes through a header as it is; `%` begins what does not.
+_PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+_HEADER_BYTES = 1000
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Health(health.HealthServicer):
+    """The health of the server (``""``), of each of `services` and of the last reload. NOT_SERVING until told."""
+
+    def __init__(self, services: Iterable[str]) -> None:
+        super().__init__()
+        self._services = ("", *services)
+        self._last_error = ""
+        for name in (*self._services, RELOAD):
+            self.set(name, _NOT_SERVING)
+
+    def update(self, status: Status) -> None:
+        """Take over how things stand; who watches is told."""
+        report = status.last_reload
+        self._last_error = quote(report.first_error, safe=_PLAIN)[:_HEADER_BYTES] if report else ""
+        serving = _SERVING if status.snapshot is not None else _NOT_SERVING
+        for name in self._services:
+            self.set(name, serving)
+        self.set(RELOAD, _SERVING if report is not None and report.ok else _NOT_SERVING)
+
+    def Check(  # noqa: N802 - the RPC's name
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        """Answer for the service that is named, with the last error beside it."""
+        if self._last_error:
+            context.set_trailing_metadata(((LAST_ERROR, self._last_error),))
+        return super().Check(request, context)

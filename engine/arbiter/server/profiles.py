@@ -1,0 +1,121 @@
+"""ProfileService: attributes and events into the store, a profile out of it.
+
+Law: turns messages into the store's values and back; what may be stored is the store's to judge. A write is answered
+when the store says that it is on disk, or with DEADLINE_EXCEEDED when the caller cannot wait that long.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from arbiter.errors import InvalidField, LimitExceeded
+from arbiter.profiles.store import Update
+from arbiter.server.calls import parsed
+from arbiter.server.decisions import on_one_snapshot
+from arbiter.server.requests import RequestReader
+from arbiter.server.status import DeadlinePassed
+from arbiter.server.values import ValueReader, read_timestamp, write_timestamp, write_values
+from arbiter.types import Event
+from arbiter.v1 import profile_pb2
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from arbiter.runtime.engine import Engine
+    from arbiter.server.calls import Work
+    from arbiter.server.limits import Limits
+    from arbiter.telemetry.counters import Counters
+
+SERVICE = profile_pb2.DESCRIPTOR.services_by_name["ProfileService"].full_name
+
+_Answer = TypeVar("_Answer")
+
+
+class ProfileService:
+    """UpdateProfile, IngestEvents and GetProfile over an engine and its store."""
+
+    def __init__(self, engine: Engine, limits: Limits, counters: Counters) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._counters = counters
+        self._values = ValueReader(limits)
+        self._requests = RequestReader(limits)
+
+    def works(self) -> dict[str, Work]:
+        """Return the work of each RPC by name."""
+        return {
+            "UpdateProfile": parsed(profile_pb2.UpdateProfileRequest, self._update),
+            "IngestEvents": parsed(profile_pb2.IngestEventsRequest, self._ingest),
+            "GetProfile": parsed(profile_pb2.GetProfileRequest, self._get),
+        }
+
+    def _update(
+        self, request: profile_pb2.UpdateProfileRequest, deadline: float | None
+    ) -> profile_pb2.UpdateProfileResponse:
+        update = Update(
+            subject_id=request.subject_id,
+            set=self._values.entries(request.set, "set"),
+            unset=tuple(request.unset),
+            increment=self._values.entries(request.increment, "increment"),
+            append=self._values.entries(request.append, "append"),
+            expected_version=request.expected_version if request.HasField("expected_version") else None,
+            idempotency_key=request.idempotency_key,
+        )
+        version = self._on_disk(self._engine.store.update(update), deadline)
+        return profile_pb2.UpdateProfileResponse(version=version)
+
+    def _ingest(
+        self, request: profile_pb2.IngestEventsRequest, deadline: float | None
+    ) -> profile_pb2.IngestEventsResponse:
+        count, allowed = len(request.events), self._limits.batch_events
+        if count > allowed:
+            raise LimitExceeded(
+                f"events holds {count:,}, and `batch_events` allows {allowed:,}: split the batch",
+                field="events",
+                reason="batch_events",
+            )
+        now = self._engine.clock()
+        events = [self._event(event, place, now) for place, event in enumerate(request.events)]
+        done = self._on_disk(self._engine.store.ingest(events), deadline)
+        return profile_pb2.IngestEventsResponse(
+            accepted=done.accepted, duplicates=done.duplicates, position=done.position
+        )
+
+    def _event(self, event: profile_pb2.Event, place: int, now: int) -> Event:
+        properties = self._values.entries(event.properties, f"events[{place}].properties")
+        if event.HasField("at"):
+            try:
+                now = read_timestamp(event.at)
+            except ValueError as error:
+                field = f"events[{place}].at"
+                raise InvalidField(f"{field} {error}", field=field) from None
+        return Event(event.id, event.subject_id, event.type, now, properties)
+
+    def _get(self, request: profile_pb2.GetProfileRequest, _deadline: float | None) -> profile_pb2.GetProfileResponse:
+        subject_id = request.subject_id
+        self._requests.check_id(subject_id, "subject_id")
+        now = self._engine.clock()
+        snapshot, found = on_one_snapshot(self._engine, lambda: self._engine.describe(subject_id, now))
+        return profile_pb2.GetProfileResponse(
+            subject_id=subject_id,
+            exists=self._engine.store.read(subject_id, now).exists,
+            attributes=write_values(found.attributes),
+            features=write_values({name: value for name, value in found.features.items() if value is not None}),
+            segments={name: value for name, value in found.segments.items() if value is not None},
+            unknown_segments=sorted(name for name, value in found.segments.items() if value is None),
+            version=found.version,
+            snapshot=snapshot.digest,
+            at=write_timestamp(now),
+        )
+
+    def _on_disk(self, written: Future[_Answer], deadline: float | None) -> _Answer:
+        try:
+            answer = written.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            raise DeadlinePassed(
+                "the deadline passed before the write was on disk, and it may still get there: send the same request "
+                "again, an event's id or an idempotency_key keeps it from counting twice"
+            ) from None
+        self._counters.store_writes += 1
+        return answer

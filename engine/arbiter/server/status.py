@@ -1,0 +1,102 @@
+"""The one table from Arbiter's errors to gRPC status codes, and the details that go with them.
+
+Law: whose fault it is decides the code. The caller's faults name the field and how to mend it; ours become INTERNAL
+with a reference that stands beside the traceback in the log, and tell the caller nothing else. No servicer contexts.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import TYPE_CHECKING
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from arbiter.errors import (
+    ArbiterError,
+    CallerError,
+    InvalidField,
+    KeyReused,
+    LimitExceeded,
+    NotFound,
+    VersionConflict,
+)
+from arbiter.profiles.attributes import STORED
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+DOMAIN = "arbiter"
+_Violation = BadRequest.FieldViolation
+_log = logging.getLogger("arbiter.server")
+# A status travels twice, as text and as details, in trailing metadata of 8 KiB at most, percent-encoded.
+_TEXT_BYTES = 700
+_PATH_BYTES = 400
+# Limits on work under way, not on what one call holds: the same call may succeed a moment later.
+_PASSING_LIMITS = frozenset({"write_queue"})
+_RETRY_MS = 100
+
+
+class NotReady(ArbiterError):
+    """No snapshot is loaded yet."""
+
+
+class DeadlinePassed(ArbiterError):
+    """The call's deadline passed before its answer was there."""
+
+
+_CODES: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
+    InvalidField: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"),
+    NotFound: (grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
+    VersionConflict: (grpc.StatusCode.ABORTED, "VERSION_CONFLICT"),
+    KeyReused: (grpc.StatusCode.FAILED_PRECONDITION, "KEY_REUSED"),
+    LimitExceeded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"),
+    CallerError: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
+    NotReady: (grpc.StatusCode.UNAVAILABLE, "NOT_READY"),
+    DeadlinePassed: (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PASSED"),
+}
+_OURS = (grpc.StatusCode.INTERNAL, "INTERNAL")
+
+
+def status_of(error: BaseException, doing: str, within: str = "") -> Status:
+    """Return the google.rpc.Status that tells the caller of `error`.
+
+    `doing` names the call in the log. `within` is the path of the request inside the call (``requests[3]``), put before
+    the field.
+    """
+    code, reason = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), _OURS)
+    if isinstance(error, InvalidField) and error.reason == STORED:
+        code, reason = grpc.StatusCode.FAILED_PRECONDITION, "STORED_VALUE"
+    info = ErrorInfo(reason=reason, domain=DOMAIN)
+    details: list[Message] = [info]
+    text = _cut(str(error), _TEXT_BYTES)
+    if code is grpc.StatusCode.INTERNAL:
+        reference = secrets.token_hex(4)
+        _log.error("%s failed, reference %s", doing, reference, exc_info=error)
+        info.metadata["reference"] = reference
+        text = f"internal error; the server's log has its cause under reference {reference}"
+    elif isinstance(error, CallerError):
+        if error.reason and error.reason != STORED:
+            info.metadata["limit"] = error.reason
+        if error.field:
+            path = _cut(f"{within}.{error.field}" if within else error.field, _PATH_BYTES)
+            details.append(BadRequest(field_violations=[_Violation(field=path, description=text, reason=reason)]))
+        if error.reason in _PASSING_LIMITS:
+            details.append(RetryInfo(retry_delay=Duration(nanos=_RETRY_MS * 1_000_000)))
+    return Status(code=code.value[0], message=text, details=[_packed(detail) for detail in details])
+
+
+def _packed(detail: Message) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(detail)
+    return packed
+
+
+def _cut(text: str, size: int) -> str:
+    """Shorten a text to `size` bytes of UTF-8, and never let it fail to encode."""
+    content = text.encode(errors="replace")
+    return content.decode() if len(content) <= size else content[: size - 3].decode(errors="ignore") + "…"
