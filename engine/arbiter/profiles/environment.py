@@ -1,0 +1,130 @@
+"""The LMDB environment: opening, its sub-databases, its schema version, its quota, and what its errors mean.
+
+Law: the one place that opens LMDB and words its errors; it knows no record.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import TYPE_CHECKING
+
+import lmdb
+import msgspec
+from lmdb.verify import VerifyError, verify
+
+from arbiter.errors import StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA = 1
+_SALT = b"salt"
+_SCHEMA = b"schema"
+_NAMES = ("profile", "window", "log", "by_subject", "seen", "idem", "meta")
+_READERS = 1024
+# LMDB's first two pages, data format 1: magic, format, page size, last page, transaction, in the machine's byte order.
+_META = struct.Struct("=16xII16xI92xQQ")
+_MAGIC = 0xBEEFC0DE
+_LARGEST_PAGE = 65_536
+_WAY_BACK = "Restore it from a backup, or move it away and send the events and updates again"
+
+
+class Environment(msgspec.Struct, frozen=True):
+    """An open environment with its sub-databases. `salt` keys the hash of subject ids; it never leaves the store."""
+
+    path: Path
+    handle: lmdb.Environment
+    page_bytes: int
+    salt: bytes
+    profile: lmdb._Database
+    window: lmdb._Database
+    log: lmdb._Database
+    by_subject: lmdb._Database
+    seen: lmdb._Database
+    idem: lmdb._Database
+    meta: lmdb._Database
+
+    def used_bytes(self, txn: lmdb.Transaction) -> int:
+        """Bytes of the pages that hold data, freed pages not counted."""
+        pages = 0
+        for database in (self.profile, self.window, self.log, self.by_subject, self.seen, self.idem, self.meta):
+            stat = txn.stat(database)
+            pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return pages * self.page_bytes
+
+
+def open_environment(path: Path, map_size: int) -> Environment:
+    """Open the store in the folder `path`, or make it. Many processes may, each once. Raises StoreError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _check_length(path)
+        handle = lmdb.open(str(path), map_size=map_size, max_dbs=16, max_readers=_READERS, max_spare_txns=1)
+    except OSError as error:
+        raise StoreError(f"cannot open the store in {path}: {error}") from error
+    except lmdb.Error as error:
+        raise failure(error, path, "open") from error
+    try:
+        handle.reader_check()
+        databases = {name: handle.open_db(name.encode()) for name in _NAMES}
+        with handle.begin(databases["meta"], write=True) as txn:
+            salt = _prepare(txn, path)
+        return Environment(path=path, handle=handle, page_bytes=handle.stat()["psize"], salt=salt, **databases)
+    except lmdb.Error as error:
+        handle.close()
+        raise failure(error, path, "open") from error
+    except BaseException:
+        handle.close()
+        raise
+
+
+def _prepare(txn: lmdb.Transaction[bytes], path: Path) -> bytes:
+    """Check the schema version, or mark a new store with ours; the salt."""
+    schema = int.from_bytes(txn.get(_SCHEMA, b""), "big")
+    if schema > SCHEMA:
+        raise StoreError(
+            f"the store in {path} has schema {schema}, we know up to {SCHEMA}: run the Arbiter that wrote it"
+        )
+    txn.put(_SCHEMA, SCHEMA.to_bytes(2, "big"))
+    txn.put(_SALT, os.urandom(16), overwrite=False)
+    return txn.get(_SALT, b"")
+
+
+def failure(error: lmdb.Error, path: Path, action: str) -> StoreError:
+    """What an LMDB error means to whoever runs the store."""
+    if isinstance(error, lmdb.MapFullError):
+        return StoreError(
+            f"the store in {path} is full: its map size is used up. Open it with a larger map_size. ({error})"
+        )
+    if isinstance(error, (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)):
+        return StoreError(f"the store in {path} is damaged or no store of ours. {_WAY_BACK}. ({error})")
+    if isinstance(error, lmdb.PanicError):
+        return StoreError(
+            f"the store in {path} failed while it was written: restart, what was acknowledged is there. ({error})"
+        )
+    return StoreError(f"cannot {action} the store in {path}: {error}. What was acknowledged before is there")
+
+
+def _check_length(path: Path) -> None:
+    """Raise StoreError for a file that was cut short: LMDB would touch pages past its end, which kills the process."""
+    data = path / "data.mdb"
+    if not data.exists():
+        return
+    with data.open("rb") as file:
+        head = file.read(2 * _LARGEST_PAGE)
+    pages = page_bytes = 0
+    newest = -1
+    for start in (0, _META.unpack_from(head)[2] if len(head) >= _META.size else 0):
+        if len(head) >= start + _META.size:
+            magic, layout, size, last_page, transaction = _META.unpack_from(head, start)
+            if magic == _MAGIC and layout == 1 and transaction > newest:
+                newest, pages, page_bytes = transaction, last_page + 1, size
+    if data.stat().st_size >= pages * page_bytes:  # what is no LMDB file at all, LMDB refuses itself
+        return
+    try:
+        # A few pages at the end may be free and never written: only what can be reached must be there.
+        damage: list[str] = verify(str(path))  # type: ignore[no-untyped-call]
+    except VerifyError as error:
+        damage = [str(error)]
+    if damage:
+        raise StoreError(f"the store in {path} is damaged: its file was cut short. {_WAY_BACK}. ({damage[0]})")

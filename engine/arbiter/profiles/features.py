@@ -1,0 +1,154 @@
+"""A set of features, compiled: what each takes from an event, and the reading of all of them at one clock.
+
+Law: pure; knows events and feature definitions, not how either is stored. Events are handed in, or asked for by a
+function.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from arbiter.expr.compile import event_filter
+from arbiter.profiles import windows
+from arbiter.profiles.windows import Reading, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from arbiter.ruleset.rules import Feature
+    from arbiter.types import Event
+
+    # (first, last) inclusive µs, None open → a subject's events, by time, then position.
+    Events = Callable[[int | None, int | None], Iterable[Event]]
+
+_NUMBERS = (int, float)
+_ABSENT = object()
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+
+
+class Readings(msgspec.Struct, frozen=True, gc=False):
+    """All features at one clock: values by key, the µs time each changed, and the range in which all of it holds."""
+
+    values: dict[str, Any]
+    changed: dict[str, int]
+    since: int | None
+    until: int | None
+
+
+class _Compiled:
+    """One feature. Events of another type never reach it."""
+
+    __slots__ = ("aggregate", "event", "key", "number", "property", "where", "window")
+
+    def __init__(self, feature: Feature) -> None:
+        self.key = feature.key
+        self.aggregate = feature.aggregate
+        self.event = feature.event
+        self.property = feature.property
+        self.window = feature.window
+        self.where = event_filter(feature.where)
+        self.number = feature.aggregate in {"sum", "min", "max", "mean"}
+
+    def take(self, event: Event) -> Any:
+        """What the event adds to the feature; `_ABSENT` when it does not count."""
+        if self.where is not None and not self.where(event.properties):
+            return _ABSENT
+        if not self.property:
+            return None
+        value = event.properties.get(self.property, _ABSENT)
+        if self.number:
+            return value if type(value) in _NUMBERS else _ABSENT
+        if self.aggregate == "distinct" and value is not _ABSENT:
+            return _token(value)
+        return value
+
+    def read(self, state: State, now: int, events: Events) -> Reading:
+        """The feature at `now`."""
+
+        def fetch(first: int | None, last: int | None) -> Iterable[tuple[int, Any]]:
+            for event in events(first, last):
+                if event.type == self.event and (value := self.take(event)) is not _ABSENT:
+                    yield event.at, value
+
+        return windows.read(state, self.aggregate, self.window, now, fetch)
+
+
+class FeatureSet:
+    """Features, each once by its key. `id` tells sets apart; `empty` are the values of a subject without events."""
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        self.by_key: dict[str, Feature] = {feature.key: feature for feature in sorted(features, key=lambda f: f.key)}
+        self.id = blake2b("\n".join(self.by_key).encode(), digest_size=8).hexdigest()
+        self.empty: dict[str, Any] = {k: 0 for k, f in self.by_key.items() if f.aggregate in {"count", "sum"}}
+        self._compiled = {key: _Compiled(feature) for key, feature in self.by_key.items()}
+        self._by_event: dict[str, list[_Compiled]] = defaultdict(list)
+        for feature in self._compiled.values():
+            self._by_event[feature.event].append(feature)
+
+    def insert(self, states: dict[str, State], event: Event) -> None:
+        """Count one event in the state of every feature that it concerns and that is in `states`."""
+        for feature in self._by_event.get(event.type, ()):
+            state = states.get(feature.key)
+            if state is not None and (value := feature.take(event)) is not _ABSENT:
+                windows.insert(state, feature.aggregate, event.at, value)
+
+    def compact(self, states: dict[str, State], now: int) -> None:
+        """Bound every state; `now` parts past from future."""
+        for key, state in states.items():
+            windows.compact(state, self._compiled[key].aggregate, self._compiled[key].window, now)
+
+    def complete(self, kept: Mapping[str, State], now: int, events: Events) -> dict[str, State]:
+        """A state for every feature that covers `now`: those of `kept` that do, the others counted from the events."""
+        states: dict[str, State] = {}
+        fresh: dict[str, State] = {}
+        start: int | None = now
+        for key, feature in self._compiled.items():
+            state = kept.get(key)
+            if state is None or not windows.covers(state, feature.window, now):
+                state = fresh[key] = State(None if feature.window is None else now - feature.window)
+                start = None if start is None or state.floor is None else min(start, state.floor)
+            states[key] = state
+        if fresh:
+            for count, event in enumerate(events(None if start is None else start + 1, None), 1):
+                self.insert(fresh, event)
+                if count % windows.MOST == 0:
+                    self.compact(fresh, now)
+        return states
+
+    def read(self, states: Mapping[str, State], now: int, events: Events) -> Readings:
+        """Every feature at `now`. `states` must be complete for it; what left the windows is forgotten from them."""
+        values: dict[str, Any] = {}
+        changed: dict[str, int] = {}
+        since: int | None = None
+        until: int | None = None
+        for key, feature in self._compiled.items():
+            reading = feature.read(states[key], now, events)
+            if reading.value is not None:
+                values[key] = reading.value
+            if reading.changed is not None:
+                changed[key] = reading.changed
+            if reading.since is not None and (since is None or reading.since > since):
+                since = reading.since
+            if reading.until is not None and (until is None or reading.until < until):
+                until = reading.until
+        return Readings(values, changed, since, until)
+
+
+def _token(value: Any) -> bytes:
+    """Equal for values that CEL holds equal (1 and 1.0), different for others (1 and true); long ones as a digest."""
+    encoded = _encoder.encode(_plain(value))
+    return encoded if len(encoded) <= 16 else blake2b(encoded, digest_size=17).digest()  # noqa: PLR2004 - 17: no clash
+
+
+def _plain(value: Any) -> Any:
+    if type(value) is float and value.is_integer() and abs(value) < 2.0**63:
+        return int(value)
+    if type(value) is list:
+        return [_plain(item) for item in value]
+    if type(value) is dict:
+        return {key: _plain(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,127 @@
+"""The records of the store and what callers hand in and get back, with their codecs.
+
+Law: data and its MessagePack form; no disk, no clock. A *hot* record is read by every decision, so it is small and
+flat; a *cold* record holds what only writers and stale reads need.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from arbiter.profiles.windows import State  # noqa: TC001 - msgspec reads the annotations
+from arbiter.types import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NEVER = -(1 << 63)
+_POSITION = struct.Struct(">16sQQ")
+LAST = (1 << 63) - 1
+LAST_POSITION = (1 << 64) - 1
+_BIAS = 1 << 63
+
+
+class Profile(msgspec.Struct, array_like=True, gc=False):
+    """What is known of a subject, as of one clock; also the hot record itself.
+
+    `version` counts the updates of attributes. `features` are values by `Feature.key`; that of ``since`` is the µs time
+    of the latest event; a missing value is an absent key. The features hold for `valid_from` <= now < `next_change_at`
+    (µs; None: for good). `feature_set` is the id of the set they were computed for, empty for a subject of whom nothing
+    is stored. `tail` packs the times for `changes`.
+    """
+
+    version: int
+    attributes: dict[str, Any]
+    features: dict[str, Any]
+    feature_set: str
+    valid_from: int
+    next_change_at: int | None
+    tail: bytes
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever stored of the subject."""
+        return bool(self.feature_set)
+
+    def changes(self) -> dict[str, int]:
+        """The µs time of the last change by ``profile.NAME`` and ``features.KEY``.
+
+        An attribute changes when it gets another value; a feature at the time of the newest event that counts for it.
+        """
+        times = struct.unpack(f"<{len(self.tail) // 8}q", self.tail)
+        names = [*(f"profile.{name}" for name in self.attributes), *(f"features.{key}" for key in self.features)]
+        return {name: at for name, at in zip(names, times, strict=True) if at != NEVER}
+
+    def attribute_times(self) -> dict[str, int]:
+        """The µs time of the last change of every attribute."""
+        return dict(zip(self.attributes, struct.unpack_from(f"<{len(self.attributes)}q", self.tail), strict=True))
+
+    def feature_tail(self) -> bytes:
+        """The part of `tail` that belongs to the features."""
+        return self.tail[8 * len(self.attributes) :]
+
+
+def pack_times(values: Mapping[str, Any], times: Mapping[str, int]) -> bytes:
+    """A tail for `values`, in their order."""
+    return struct.pack(f"<{len(values)}q", *(times.get(name, NEVER) for name in values))
+
+
+class Cold(msgspec.Struct, array_like=True):
+    """The states behind a subject's features, by `Feature.key`."""
+
+    states: dict[str, State]
+
+
+class Update(msgspec.Struct, frozen=True):
+    """A change of one subject's attributes, all of it or nothing. An attribute stands in one of the four at most.
+
+    `increment` adds numbers (absent is 0), `append` adds one item to the end of a list (absent is empty).
+    `expected_version` is the version that the profile must have. The same `idempotency_key` with the same content
+    changes nothing again.
+    """
+
+    subject_id: str
+    set: dict[str, Any] = {}
+    unset: tuple[str, ...] = ()
+    increment: dict[str, int | float] = {}
+    append: dict[str, Any] = {}
+    expected_version: int | None = None
+    idempotency_key: str = ""
+
+
+class Ingested(msgspec.Struct, frozen=True):
+    """What became of a batch of events. `position` is the last durable position of the log."""
+
+    accepted: int
+    duplicates: int
+    position: int
+
+
+class Answer(msgspec.Struct, array_like=True, frozen=True):
+    """What an idempotency key was answered with, for which request, and until when (µs) that is remembered."""
+
+    until: int
+    digest: bytes
+    version: int
+
+
+def place(key: bytes, at: int, position: int) -> bytes:
+    """The key in `by_subject` of the subject's event at `at` (µs) with log position `position`: sorts in that order."""
+    return _POSITION.pack(key, at + _BIAS, position)
+
+
+def displace(place_: bytes) -> tuple[bytes, int, int]:
+    """Subject key, time (µs) and log position of a key of `by_subject`."""
+    key, at, position = _POSITION.unpack(place_)
+    return key, at - _BIAS, position
+
+
+encode = msgspec.msgpack.Encoder().encode
+encode_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
+decode_profile = msgspec.msgpack.Decoder(Profile).decode
+decode_cold = msgspec.msgpack.Decoder(Cold).decode
+decode_event = msgspec.msgpack.Decoder(Event).decode
+decode_answer = msgspec.msgpack.Decoder(Answer).decode

@@ -1,0 +1,101 @@
+"""One subject inside one transaction: its records, its events in order, its features at a clock.
+
+Law: reads and writes records of single subjects within a transaction that others begin and end; decides nothing about
+requests.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from arbiter.profiles import records
+from arbiter.profiles.records import Cold, Profile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import lmdb
+
+    from arbiter.profiles.environment import Environment
+    from arbiter.profiles.features import FeatureSet
+    from arbiter.profiles.windows import State
+    from arbiter.types import Event
+
+
+def unknown(features: FeatureSet) -> Profile:
+    """The profile of a subject of whom nothing is stored."""
+    return Profile(0, {}, dict(features.empty), "", records.NEVER, None, records.pack_times(features.empty, {}))
+
+
+def is_right(profile: Profile, features: FeatureSet, now: int) -> bool:
+    """Whether the hot record's features are those of the set at `now`."""
+    until = profile.next_change_at
+    return profile.feature_set == features.id and profile.valid_from <= now and (until is None or now < until)
+
+
+class Subject:
+    """A subject as a transaction sees it. Times in µs, both ends of a range inclusive, None open."""
+
+    __slots__ = ("_environment", "_txn", "key")
+
+    def __init__(self, environment: Environment, txn: lmdb.Transaction[bytes], key: bytes) -> None:
+        self._environment = environment
+        self._txn = txn
+        self.key = key
+
+    def events(self, first: int | None = None, last: int | None = None) -> Iterator[Event]:
+        """Events by time, then position."""
+        environment, get = self._environment, self._txn.get
+        start = records.place(self.key, records.NEVER if first is None else first, 0)
+        with self._txn.cursor(environment.by_subject) as cursor:
+            if not cursor.set_range(start):
+                return
+            for place in cursor.iternext(keys=True, values=False):
+                if place[:16] != self.key or (last is not None and records.displace(place)[1] > last):
+                    return
+                yield records.decode_event(get(place[24:], b"", environment.log))
+
+    def newest_events(self, last: int | None = None) -> Iterator[Event]:
+        """Events by time, then position, backwards."""
+        environment, get = self._environment, self._txn.get
+        end = records.place(self.key, records.LAST if last is None else last, records.LAST_POSITION)
+        with self._txn.cursor(environment.by_subject) as cursor:
+            found = cursor.last() if not cursor.set_range(end) else cursor.key() == end or cursor.prev()
+            while found and cursor.key()[:16] == self.key:
+                yield records.decode_event(get(cursor.key()[24:], b"", environment.log))
+                found = cursor.prev()
+
+    def states(self, features: FeatureSet, now: int) -> dict[str, State]:
+        """A state for every feature, right from `now` on: from the cold record, or counted from the log."""
+        raw = self._txn.get(self.key, None, self._environment.window)
+        kept = {} if raw is None else records.decode_cold(raw).states
+        return features.complete(kept, now, self.events)
+
+    def as_of(
+        self, profile: Profile, features: FeatureSet, now: int, states: Mapping[str, State] | None = None
+    ) -> Profile:
+        """`profile` with its features at `now`. Given `states` forget what has left their windows."""
+        readings = features.read(self.states(features, now) if states is None else states, now, self.events)
+        attribute_tail = profile.tail[: 8 * len(profile.attributes)]
+        return Profile(
+            profile.version,
+            profile.attributes,
+            readings.values,
+            features.id,
+            records.NEVER if readings.since is None else readings.since,
+            readings.until,
+            attribute_tail + records.pack_times(readings.values, readings.changed),
+        )
+
+    def write_cold(self, states: dict[str, State]) -> None:
+        """Store the states behind the features."""
+        self._txn.put(self.key, records.encode(Cold(states)), db=self._environment.window)
+
+    def write_hot(self, profile: Profile) -> None:
+        """Store the hot record."""
+        self._txn.put(self.key, records.encode(profile), db=self._environment.profile)
+
+    def read_hot(self) -> Profile | None:
+        """The hot record as it stands."""
+        raw: Any = self._txn.get(self.key, None, self._environment.profile)
+        return None if raw is None else records.decode_profile(raw)

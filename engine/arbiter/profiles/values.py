@@ -1,0 +1,123 @@
+"""What may be stored: the limits, and the checks of ids, names, values and declared types.
+
+Law: pure; every refusal names the field at fault by its path and says how to mend it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from arbiter.errors import InvalidField, LimitExceeded
+from arbiter.profiles.totals import INT64
+
+_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+_ID_BYTES = 256
+_KINDS: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "double": (float, int),
+    "string": (str,),
+    "bytes": (bytes,),
+    "timestamp": (datetime,),
+    "list": (list,),
+    "map": (dict,),
+}
+_EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 9999, what a datetime holds
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Bounds on what one subject or one call may store. Sizes in bytes of MessagePack."""
+
+    record_bytes: int = 65_536
+    event_bytes: int = 16_384
+    batch_events: int = 10_000
+    list_items: int = 1_000
+    depth: int = 8
+    queue: int = 10_000
+
+
+def check_id(value: str, field: str) -> None:
+    """Raise InvalidField unless `value` is 1 to 256 bytes of UTF-8."""
+    size = len(_utf8(value, field))
+    if not 1 <= size <= _ID_BYTES:
+        raise InvalidField(f"{field} has {size} bytes: send 1 to {_ID_BYTES}", field=field)
+
+
+def check_name(value: str, field: str) -> None:
+    """Raise InvalidField unless `value` is a name that rules can speak of."""
+    if not _NAME.fullmatch(value) or len(value) > _ID_BYTES:
+        raise InvalidField(
+            f"`{value[:64]}` is no name: use a-z, 0-9 and _, not a digit first, at most {_ID_BYTES} characters",
+            field=field,
+        )
+
+
+def check_time(at: int, field: str) -> None:
+    """Raise InvalidField unless the µs `at` lie in the years 1 to 9999."""
+    if not _EARLIEST <= at <= _LATEST:
+        raise InvalidField(f"{field} lies outside the years 1 to 9999", field=field)
+
+
+def check_value(value: Any, field: str, limits: Limits, depth: int = 1) -> None:
+    """Raise InvalidField or LimitExceeded unless `value` is a value of the engine, within the limits."""
+    kind = type(value)
+    if kind is str:
+        _utf8(value, field)
+    elif kind is int:
+        if value not in INT64:
+            raise InvalidField(f"{field} does not fit 64 bits", field=field)
+    elif kind is float:
+        if not math.isfinite(value):
+            raise InvalidField(f"{field} is {value}: only finite numbers can be stored", field=field)
+    elif kind is datetime:
+        if value.tzinfo is None:
+            raise InvalidField(f"{field} is a time without a zone", field=field)
+    elif kind is list or kind is dict:
+        _check_items(value, field, limits, depth)
+    elif kind is not bool and kind is not bytes:
+        raise InvalidField(f"{field} is a {kind.__name__}, which cannot be stored", field=field)
+
+
+def _check_items(value: list[Any] | dict[str, Any], field: str, limits: Limits, depth: int) -> None:
+    if depth > limits.depth:
+        raise LimitExceeded(f"{field} is nested deeper than {limits.depth} levels", field=field, reason="value_depth")
+    if len(value) > limits.list_items:
+        raise LimitExceeded(
+            f"{field} holds {len(value)} items: at most {limits.list_items} are allowed",
+            field=field,
+            reason="list_items",
+        )
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            check_value(item, f"{field}[{index}]", limits, depth + 1)
+        return
+    for key, item in value.items():
+        if type(key) is not str:
+            raise InvalidField(f"{field} has a key that is no string", field=field)
+        _utf8(key, field)
+        check_value(item, f"{field}.{key}", limits, depth + 1)
+
+
+def check_type(value: Any, declared: str | None, field: str) -> None:
+    """Raise InvalidField unless `value` is of the declared type, if any. An int is fine for a double."""
+    if declared is None or declared == "dyn":
+        return
+    if type(value) not in _KINDS[declared]:
+        raise InvalidField(f"{field} is a {kind_of(value)}, but it is declared as {declared}", field=field)
+
+
+def kind_of(value: Any) -> str:
+    """The engine's word for the type of a value."""
+    return next((name for name, kinds in _KINDS.items() if kinds[0] is type(value)), type(value).__name__)
+
+
+def _utf8(value: str, field: str) -> bytes:
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise InvalidField(f"{field} is no valid Unicode text", field=field) from None

@@ -1,0 +1,146 @@
+"""The one thread of a store that writes: it drains a bounded queue into transactions, and answers after the commit.
+
+Law: threads, commits and futures; what an operation does is its own matter. An operation is acknowledged only when the
+commit that holds it is on disk, and when a commit fails, everything in it fails.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import lmdb
+import msgspec
+
+from arbiter.errors import ArbiterError, LimitExceeded, StoreError
+from arbiter.profiles.environment import failure
+from arbiter.profiles.features import FeatureSet
+from arbiter.profiles.operations import Group
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from arbiter.profiles.environment import Environment
+    from arbiter.profiles.operations import Operation
+    from arbiter.profiles.values import Limits
+
+_GROUP_WEIGHT = 10_000
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What writes keep to from now on: replaced whole."""
+
+    features: FeatureSet
+    profile_types: dict[str, str] = {}
+    event_types: dict[str, dict[str, str]] = {}
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    operation: Operation
+    future: Future[Any]
+
+
+class Writer:
+    """Group commit. `commits` counts the transactions that reached the disk."""
+
+    def __init__(self, environment: Environment, clock: Callable[[], int], limits: Limits, quota: int) -> None:
+        self.settings = Settings(FeatureSet(()))
+        self.commits = 0
+        self._environment = environment
+        self._clock = clock
+        self._limits = limits
+        self._quota = quota
+        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._closed = False
+        self._closing = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="arbiter-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, operation: Operation) -> Future[Any]:
+        """Queue an operation; its future is resolved after the commit that holds it."""
+        future: Future[Any] = Future()
+        if self._queue.qsize() >= self._limits.queue:
+            message = f"{self._limits.queue} writes are waiting already: retry a little later"
+            future.set_exception(LimitExceeded(message, reason="write_queue"))
+            return future
+        with self._closing:  # nothing may come after the end mark: nobody would answer it
+            if self._closed:
+                future.set_exception(StoreError(f"the store in {self._environment.path} is closed"))
+            else:
+                self._queue.put(_Entry(operation, future))
+        return future
+
+    def close(self) -> None:
+        """Write what is queued, then end."""
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (entry := self._queue.get()) is not None:
+            entries, weight, more = [entry], entry.operation.weight, True
+            while weight < _GROUP_WEIGHT and more:
+                try:
+                    following = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    self._queue.put(None)  # it is the last: the outer loop shall see it
+                    more = False
+                else:
+                    entries.append(following)
+                    weight += following.operation.weight
+            self._write([entry for entry in entries if entry.future.set_running_or_notify_cancel()])
+
+    def _write(self, entries: list[_Entry]) -> None:
+        """One transaction, and the answers to all that are in it."""
+        try:
+            outcomes = self._commit(entries)
+        except lmdb.Error as error:
+            refusal = failure(error, self._environment.path, "write to")
+            for entry in entries:
+                entry.future.set_exception(refusal)
+        except Exception as error:  # noqa: BLE001 - a fault of one operation must not end the thread or harm others
+            if len(entries) > 1:
+                for entry in entries:
+                    self._write([entry])
+                return
+            for entry in entries:
+                entry.future.set_exception(StoreError(f"the write failed and left nothing: {error!r}"))
+        else:
+            for entry, (result, refused) in zip(entries, outcomes, strict=True):
+                if refused is None:
+                    entry.future.set_result(result)
+                else:
+                    entry.future.set_exception(refused)
+
+    def _commit(self, entries: list[_Entry]) -> list[tuple[Any, ArbiterError | None]]:
+        settings = self.settings
+        outcomes: list[tuple[Any, ArbiterError | None]] = []
+        txn = self._environment.handle.begin(write=True)
+        try:
+            group = Group(
+                self._environment,
+                txn,
+                features=settings.features,
+                types=settings.profile_types,
+                limits=self._limits,
+                quota=self._quota,
+                now=self._clock(),
+            )
+            for entry in entries:
+                try:
+                    outcomes.append((entry.operation.apply(group), None))
+                except ArbiterError as error:
+                    outcomes.append((None, error))
+            group.flush()
+            if group.wrote:
+                txn.commit()
+                self.commits += 1
+        finally:
+            txn.abort()  # of a committed transaction it does nothing
+        return outcomes
