@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from arbiter.decision.hashing import share
-from arbiter.expr.ops import FAILURES
+from arbiter.expr.ops import FAILURES, eq
 from arbiter.ruleset.render import text
 from arbiter.types import Decision, Reason, Treatment
 
@@ -224,8 +224,8 @@ def rendered(rule: CompiledRule, view: View, value: float | None) -> Treatment |
 
 
 def repeated(treatment: Treatment, delivered: Iterable[Treatment]) -> bool:
-    """Whether the same action with the same parameters was delivered already."""
-    return any(treatment.action == t.action and treatment.params == t.params for t in delivered)
+    """Whether the same action with the same parameters was delivered already; ``1`` and ``true`` are not the same."""
+    return any(treatment.action == t.action and eq(treatment.params, t.params) for t in delivered)
 
 
 def last_change(rule: CompiledRule, changes: dict[str, int]) -> int | None:
