@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.server.calls import parsed
-from arbiter.server.values import step, write_timestamp
+from arbiter.server.reading import step
+from arbiter.server.values import write_timestamp
 from arbiter.v1 import admin_pb2
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.profiles.store import Update
 from arbiter.server.calls import parsed
 from arbiter.server.decisions import on_one_snapshot
+from arbiter.server.reading import ValueReader
 from arbiter.server.requests import RequestReader
 from arbiter.server.status import DeadlinePassed
-from arbiter.server.values import ValueReader, read_timestamp, write_timestamp, write_values
+from arbiter.server.values import read_timestamp, write_timestamp, write_values
 from arbiter.types import Event
 from arbiter.v1 import profile_pb2
 

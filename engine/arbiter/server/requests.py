@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arbiter.errors import InvalidField, LimitExceeded
-from arbiter.server.values import ValueReader, read_timestamp
+from arbiter.server.reading import ValueReader
+from arbiter.server.values import read_timestamp
 from arbiter.types import ExplainLevel, Request
 from arbiter.v1 import decision_pb2
 

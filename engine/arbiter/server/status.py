@@ -84,7 +84,7 @@ def status_of(error: BaseException, doing: str, within: str = "") -> Status:
             info.metadata["limit"] = error.reason
         if error.field:
             path = _cut(f"{within}.{error.field}" if within else error.field, _PATH_BYTES)
-            details.append(BadRequest(field_violations=[_Violation(field=path, description=text, reason=reason)]))
+            details.append(BadRequest(field_violations=[_Violation(field=path, description=text)]))
         if error.reason in _PASSING_LIMITS:
             details.append(RetryInfo(retry_delay=Duration(nanos=_RETRY_MS * 1_000_000)))
     return Status(code=code.value[0], message=text, details=[_packed(detail) for detail in details])

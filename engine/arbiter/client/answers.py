@@ -1,0 +1,251 @@
+"""What goes into calls and comes out of them, as plain values.
+
+Law: data and its translation from messages; no calls. Times are aware UTC datetimes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from arbiter.client.failures import CallFailed, failure
+from arbiter.errors import Diagnostic
+from arbiter.runtime.admin import Counts, ReloadReport, SnapshotFile, SnapshotInfo, Status
+from arbiter.server.explanations import OUTCOMES
+from arbiter.server.values import plain_values, read_timestamp, write_timestamp, write_values
+from arbiter.types import ExplainLevel, Reason, RuleOutcome, Treatment, from_micros, to_micros
+from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+_LEVELS = {
+    ExplainLevel.WINNERS: decision_pb2.EXPLAIN_LEVEL_WINNERS,
+    ExplainLevel.LOSERS: decision_pb2.EXPLAIN_LEVEL_LOSERS,
+    ExplainLevel.ALL: decision_pb2.EXPLAIN_LEVEL_ALL,
+}
+_REASONS = {decision_pb2.REASON_RULE: Reason.WON, decision_pb2.REASON_DEFAULT: Reason.DEFAULT}
+_OUTCOMES = {number: reason for reason, number in OUTCOMES.items()}
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """One request of a batch: `decision`, or `decisions` for a page. `slots` 0 takes as many as the point declares."""
+
+    subject_id: str
+    decision: str = ""
+    decisions: tuple[str, ...] = ()
+    context: Mapping[str, Any] = {}
+    context_json: bytes = b""
+    slots: int = 0
+    explain: ExplainLevel = ExplainLevel.NONE
+    explain_rules: tuple[str, ...] = ()
+    dry_run: bool = False
+    at: datetime | None = None
+    request_id: str = ""
+
+    def message(self) -> decision_pb2.DecideRequest:
+        """Return it as sent. Raises TypeError or ValueError for values that Arbiter has no type for."""
+        request = decision_pb2.DecideRequest(
+            subject_id=self.subject_id,
+            decision=self.decision,
+            decisions=self.decisions,
+            context=write_values(self.context),
+            context_json=self.context_json,
+            slots=self.slots,
+            dry_run=self.dry_run,
+            at=write_timestamp(to_micros(self.at)) if self.at else None,
+            request_id=self.request_id,
+        )
+        if self.explain is not ExplainLevel.NONE:
+            request.explain.level = _LEVELS[self.explain]
+            request.explain.rules.extend(self.explain_rules)
+        return request
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The decision at one point. `degraded` names what could not be computed, as ``models.churn``.
+
+    `explanation` is empty unless it was asked for; `explanation_text` is the same for people.
+    """
+
+    decision: str
+    decision_id: str
+    treatments: tuple[Treatment, ...]
+    snapshot: str
+    defaulted: bool
+    degraded: tuple[str, ...]
+    valid_until: datetime | None
+    explanation: tuple[RuleOutcome, ...]
+    explanation_text: str
+    request_id: str
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """The decisions of a page, in the order asked."""
+
+    decisions: tuple[Answer, ...]
+    snapshot: str
+    request_id: str
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """The results of a batch, in the order of its requests: an answer, a page, or what that one request failed with."""
+
+    results: tuple[Answer | Page | CallFailed, ...]
+    snapshot: str
+
+
+class Ingested(msgspec.Struct, frozen=True):
+    """What became of a batch of events."""
+
+    accepted: int
+    duplicates: int
+    position: int
+
+
+class ProfileAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a subject at `at`. A segment is None when it is unknown; a feature without a value is absent."""
+
+    subject_id: str
+    exists: bool
+    attributes: dict[str, Any]
+    features: dict[str, Any]
+    segments: dict[str, bool | None]
+    version: int
+    snapshot: str
+    at: datetime
+
+
+def read_page(response: decision_pb2.DecideResponse) -> Page:
+    """Return the decisions of a page."""
+    snapshot, request_id = response.snapshot, response.request_id
+    decisions = tuple(read_answer(each, snapshot, request_id) for each in response.decisions)
+    return Page(decisions=decisions, snapshot=snapshot, request_id=request_id)
+
+
+def read_answer(answer: decision_pb2.DecideResponse | decision_pb2.Decision, snapshot: str, request_id: str) -> Answer:
+    """Return the decision at one point."""
+    return Answer(
+        decision=answer.decision,
+        decision_id=answer.decision_id,
+        treatments=tuple(_treatment(each) for each in answer.treatments),
+        snapshot=snapshot,
+        defaulted=answer.defaulted,
+        degraded=tuple(each.name for each in answer.degraded),
+        valid_until=_moment(answer.valid_until) if answer.HasField("valid_until") else None,
+        explanation=tuple(_outcome(each) for each in answer.explanation.rules),
+        explanation_text=answer.explanation.text,
+        request_id=request_id,
+    )
+
+
+def read_batch(response: decision_pb2.DecideBatchResponse) -> Batch:
+    """Return the results of a batch."""
+    return Batch(tuple(_result(each) for each in response.results), response.snapshot)
+
+
+def read_profile(response: profile_pb2.GetProfileResponse) -> ProfileAnswer:
+    """Return what is known of a subject."""
+    known: dict[str, bool | None] = dict(response.segments)
+    return ProfileAnswer(
+        subject_id=response.subject_id,
+        exists=response.exists,
+        attributes=plain_values(response.attributes),
+        features=plain_values(response.features),
+        segments=known | dict.fromkeys(response.unknown_segments),
+        version=response.version,
+        snapshot=response.snapshot,
+        at=_moment(response.at),
+    )
+
+
+def read_status(response: admin_pb2.GetSnapshotResponse | admin_pb2.ReloadResponse) -> Status:
+    """Return how things stand with snapshots. `changed` of the last attempt is known from a Reload only."""
+    snapshot = None
+    if response.HasField("snapshot"):
+        message = response.snapshot
+        snapshot = SnapshotInfo(
+            digest=message.digest,
+            loaded_at=read_timestamp(message.loaded_at),
+            counts=Counts(
+                rules=message.rules,
+                decisions=message.decisions,
+                segments=message.segments,
+                features=message.features,
+                models=message.models,
+            ),
+            files=tuple(SnapshotFile(path=each.path, sha256=each.sha256, size=each.size) for each in message.files),
+        )
+    report = None
+    if response.HasField("last_reload"):
+        report = ReloadReport(
+            ok=response.last_reload.ok,
+            at=read_timestamp(response.last_reload.at),
+            changed=isinstance(response, admin_pb2.ReloadResponse) and response.changed,
+            digest=snapshot.digest if snapshot else "",
+            diagnostics=tuple(read_diagnostics(response.last_reload.diagnostics)),
+        )
+    return Status(
+        snapshot=snapshot, last_reload=report, workers={each.worker: each.digest for each in response.workers}
+    )
+
+
+def read_diagnostics(found: Iterable[admin_pb2.Diagnostic]) -> list[Diagnostic]:
+    """Return the diagnostics, in the server's order."""
+    return [
+        Diagnostic(
+            file=each.file,
+            line=each.line,
+            column=each.column,
+            end_column=each.end_column,
+            message=each.message,
+            hint=each.hint,
+            path=each.path,
+            source=each.source_line,
+            severity="warning" if each.severity == admin_pb2.SEVERITY_WARNING else "error",
+        )
+        for each in found
+    ]
+
+
+def _result(message: decision_pb2.DecideBatchResult) -> Answer | Page | CallFailed:
+    if message.HasField("error"):
+        return failure(message.error)
+    response = message.response
+    if response.decision:
+        return read_answer(response, response.snapshot, response.request_id)
+    return read_page(response)
+
+
+def _treatment(message: decision_pb2.Treatment) -> Treatment:
+    return Treatment(
+        message.rule_id,
+        message.action,
+        plain_values(message.params),
+        message.priority,
+        message.value if message.HasField("value") else None,
+        _REASONS[message.reason],
+    )
+
+
+def _outcome(message: decision_pb2.RuleExplanation) -> RuleOutcome:
+    missing: Sequence[str] = message.missing
+    return RuleOutcome(
+        message.rule_id,
+        _OUTCOMES[message.outcome],
+        message.position,
+        message.expression,
+        plain_values(message.values),
+        tuple(missing),
+        message.lost_to,
+        message.lost_on,
+        message.detail,
+    )
+
+
+def _moment(stamp: Timestamp) -> datetime:
+    return from_micros(read_timestamp(stamp))
