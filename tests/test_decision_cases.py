@@ -1,7 +1,7 @@
 """Every case of cases/decisions, through three layers: expression, core, gRPC.
 
-A case is a file named for a behaviour: rule files, a clock, and questions. A question is a subject (attributes, events),
-a context, and the decision points asked; beside it stands the whole answer. The layers:
+A case is a file named for a behaviour: rule files, a clock, and questions. A question is a subject (attributes,
+events), a context, and the decision points asked; beside it stands the whole answer. The layers:
 
 - expression: cel-cpp evaluates each condition on its own; it must agree with the slow evaluator, and with what the case
   says became of the rule;
@@ -14,11 +14,13 @@ To add a case, write one and run this test: where they differ, it shows what was
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from datetime import datetime
+import shutil
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import grpc
 import msgspec
 import pytest
 import yaml
@@ -29,14 +31,26 @@ from arbiter.expr import cel
 from arbiter.expr.evaluate import judge, read
 from arbiter.expr.ops import Unknown
 from arbiter.expr.view import View
-from arbiter.models import Model
 from arbiter.profiles.features import FeatureSet, Readings
 from arbiter.ruleset.load import load_ruleset
-from arbiter.ruleset.rules import Rule
+from arbiter.runtime.local import open_local
+from arbiter.runtime.settings import Backing
+from arbiter.server.app import Server
+from arbiter.server.explanations import OUTCOMES
+from arbiter.server.values import plain_values, write_timestamp, write_values
 from arbiter.snapshot import Snapshot
-from arbiter.types import Decision, Event, ExplainLevel, Reason, from_micros, to_micros
+from arbiter.telemetry.counters import Counters
+from arbiter.types import Decision, Event, ExplainLevel, Reason, RuleOutcome, Treatment, from_micros, to_micros
+from arbiter.v1 import admin_pb2, admin_pb2_grpc, decision_pb2, decision_pb2_grpc, profile_pb2, profile_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from arbiter.models import Model
+    from arbiter.ruleset.rules import Rule
 
 FOLDER = Path(__file__).parent / "cases" / "decisions"
+SHIPPED = Path(__file__).parent.parent / "models"
 ENVIRONMENT = cel.Environment(
     dict.fromkeys(("profile", "context", "features", "segments", "models"), "dyn") | {"now": "timestamp"}
 )
@@ -69,7 +83,7 @@ class Expected(msgspec.Struct, forbid_unknown_fields=True):
 
     treatments: list[Given | str] = []
     defaulted: bool = False
-    valid_until: datetime | None | msgspec.UnsetType = msgspec.UNSET
+    valid_until: datetime | msgspec.UnsetType | None = msgspec.UNSET
     rules: dict[str, Became | str] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -103,8 +117,7 @@ def read_case(path: Path) -> Case:
 
 
 CASES = {path.stem: read_case(path) for path in sorted(FOLDER.glob("*.yaml"))}
-QUESTIONS = [pytest.param(case, number, id=f"{name}-{number}") for name, case in CASES.items()
-             for number in range(len(case.asks))]  # fmt: skip
+QUESTIONS = [(name, number) for name, case in CASES.items() for number in range(len(case.asks))]
 
 
 class Asked(msgspec.Struct):
@@ -122,8 +135,10 @@ class Asked(msgspec.Struct):
     expected: list[Expected]
 
 
-def asked(case: Case, number: int, name: str) -> Asked:
+def asked(name: str, number: int) -> Asked:
+    case = CASES[name]
     question = case.asks[number]
+    # The server's store outlives a case: every question has a subject of its own.
     subject_id = question.subject or f"{name} {number}"
     updates = question.attributes if isinstance(question.attributes, list) else [question.attributes]
     events = []
@@ -180,7 +195,9 @@ def decide_in_core(snapshot: Snapshot, question: Asked) -> list[Decision]:
     # Attributes change in the order of their updates.
     changed = {f"profile.{key}": n for n, update in enumerate(question.updates) for key in update}
     changes = changed | {f"features.{key}": at for key, at in readings.changed.items()}
-    slots, page, delivered = question.question.slots, [], []
+    slots = question.question.slots
+    page: list[Decision] = []
+    delivered: list[Treatment] = []
     for name in question.points:
         point = snapshot.point(name)
         walk = Walk(point, view, question.subject_id, slots, tuple(delivered), readings.until, lambda: changes)
@@ -313,10 +330,10 @@ def expected_reason(question: Asked, rule: Rule) -> str:
     return became if isinstance(became, str) else became.reason
 
 
-@pytest.mark.parametrize(("case", "number"), QUESTIONS)
-def test_conditions_agree_with_cel_cpp(case: Case, number: int, shipped_models: dict[str, Model]) -> None:
-    snapshot = build(case, shipped_models)
-    question = asked(case, number, "expression")
+@pytest.mark.parametrize(("name", "number"), QUESTIONS)
+def test_conditions_agree_with_cel_cpp(name: str, number: int, shipped_models: dict[str, Model]) -> None:
+    question = asked(name, number)
+    snapshot = build(question.case, shipped_models)
     view = View(question.attributes, question.question.context, readings_of(snapshot, question).values, question.now)
     score(snapshot, view, tuple(snapshot.models))
     for dotted, value in question.question.reads.items():
@@ -339,11 +356,151 @@ def test_conditions_agree_with_cel_cpp(case: Case, number: int, shipped_models: 
         assert came_to == (reason if reason in {Reason.FAILED.name, Reason.UNKNOWN.name} else ""), rule.id
 
 
-@pytest.mark.parametrize(("case", "number"), QUESTIONS)
-def test_the_core_decides(case: Case, number: int, shipped_models: dict[str, Model]) -> None:
-    snapshot = build(case, shipped_models)
-    question = asked(case, number, "core")
+@pytest.mark.parametrize(("name", "number"), QUESTIONS)
+def test_the_core_decides(name: str, number: int, shipped_models: dict[str, Model]) -> None:
+    question = asked(name, number)
+    snapshot = build(question.case, shipped_models)
     compare(decide_in_core(snapshot, question), question, snapshot)
+
+
+class Served:
+    """A real server over a real store, which is given the rule files of one case after another."""
+
+    def __init__(self, rules: Path, channel: grpc.Channel) -> None:
+        self.decisions = decision_pb2_grpc.DecisionServiceStub(channel)
+        self.profiles = profile_pb2_grpc.ProfileServiceStub(channel)
+        self.admin = admin_pb2_grpc.AdminServiceStub(channel)
+        self._rules = rules
+        self._loaded: Case | None = None
+
+    def load(self, case: Case) -> None:
+        if case is self._loaded:
+            return
+        for old in self._rules.iterdir():
+            old.unlink()
+        files = {"case.yaml": case.rules} if isinstance(case.rules, str) else case.rules
+        for path, text in files.items():
+            (self._rules / path).write_text(text)
+        answer = self.admin.Reload(admin_pb2.ReloadRequest())
+        assert answer.last_reload.ok, answer
+        self._loaded = case
+
+    def tell(self, question: Asked) -> None:
+        """Make the subject what the question says, by the calls that anybody would use."""
+        for update in question.updates:
+            if update:
+                self.profiles.UpdateProfile(
+                    profile_pb2.UpdateProfileRequest(subject_id=question.subject_id, set=write_values(update))
+                )
+        if question.events:
+            events = [
+                profile_pb2.Event(
+                    id=e.id,
+                    subject_id=e.subject_id,
+                    type=e.type,
+                    at=write_timestamp(e.at),
+                    properties=write_values(e.properties),
+                )
+                for e in question.events
+            ]
+            answer = self.profiles.IngestEvents(profile_pb2.IngestEventsRequest(events=events))
+            assert answer.accepted == len(events)
+
+    def decide(self, question: Asked) -> list[Decision]:
+        several = not isinstance(question.question.decide, str)
+        answer = self.decisions.Decide(
+            decision_pb2.DecideRequest(
+                subject_id=question.subject_id,
+                decision="" if several else question.points[0],
+                decisions=question.points if several else (),
+                context=write_values(question.question.context),
+                slots=question.question.slots,
+                explain=decision_pb2.ExplainOptions(
+                    level=decision_pb2.ExplainLevel.Value(f"EXPLAIN_LEVEL_{question.level.name}"),
+                    rules=question.question.only,
+                ),
+                dry_run=True,
+                at=write_timestamp(question.now),
+            )
+        )
+        assert not answer.decision_id
+        return [received(part) for part in (answer.decisions if several else [answer])]
+
+
+def received(answer: decision_pb2.DecideResponse | decision_pb2.Decision) -> Decision:
+    """What came over the wire as the core's own value."""
+    reasons = {wire: reason for reason, wire in OUTCOMES.items()}
+    kinds_of = {decision_pb2.REASON_RULE: Reason.WON, decision_pb2.REASON_DEFAULT: Reason.DEFAULT}
+    treatments = [
+        Treatment(
+            t.rule_id,
+            t.action,
+            plain_values(t.params),
+            t.priority,
+            t.value if t.HasField("value") else None,
+            kinds_of[t.reason],
+        )
+        for t in answer.treatments
+    ]
+    outcomes = [
+        RuleOutcome(
+            r.rule_id,
+            reasons[r.outcome],
+            r.position,
+            r.expression,
+            plain_values(r.values),
+            tuple(r.missing),
+            r.lost_to,
+            r.lost_on,
+            r.detail,
+        )
+        for r in answer.explanation.rules
+    ]
+    until = to_micros(answer.valid_until.ToDatetime(UTC)) if answer.HasField("valid_until") else None
+    return Decision(
+        answer.decision,
+        tuple(treatments),
+        answer.defaulted,
+        until,
+        tuple(d.name for d in answer.degraded),
+        tuple(outcomes),
+    )
+
+
+def timeless(decision: Decision) -> Decision:
+    """The decision without the winners' keys for people: they tell when attributes changed, by the server's clock."""
+    outcomes = [msgspec.structs.replace(o, detail="") if o.reason is Reason.WON else o for o in decision.explanation]
+    return msgspec.structs.replace(decision, explanation=tuple(outcomes))
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    rules, models = folder / "rules", folder / "models"
+    rules.mkdir()
+    for manifest in SHIPPED.glob("*/manifest.yaml"):
+        shutil.copytree(manifest.parent, models / manifest.parent.name)
+    (rules / "case.yaml").write_text("decisions: {d: {}}\n")
+    counters = Counters()
+    engine, admin = open_local(rules, models, folder / "data", counters=counters)
+    with closing(engine.store):
+        server = Server(Backing(engine, admin, counters), "127.0.0.1:0")
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+                yield Served(rules, channel)
+        finally:
+            server.stop(5)
+
+
+@pytest.mark.parametrize(("name", "number"), QUESTIONS)
+def test_the_server_decides(name: str, number: int, served: Served, shipped_models: dict[str, Model]) -> None:
+    question = asked(name, number)
+    served.load(question.case)
+    served.tell(question)
+    decisions = served.decide(question)
+    snapshot = build(question.case, shipped_models)
+    compare(decisions, question, snapshot)
+    assert list(map(timeless, decisions)) == list(map(timeless, decide_in_core(snapshot, question)))
 
 
 def test_there_are_cases() -> None:

@@ -16,8 +16,8 @@ from arbiter.expr.ops import Unknown
 from arbiter.expr.syntax import walk as nodes_of
 from arbiter.expr.tree import Name
 from arbiter.ruleset.compiled import specificity
-from arbiter.ruleset.render import expressions_of
-from arbiter.types import ExplainLevel, Reason, RuleOutcome, Treatment
+from arbiter.ruleset.render import expressions_of, text
+from arbiter.types import ExplainLevel, Reason, RuleOutcome, Treatment, from_micros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -194,9 +194,16 @@ def _key_value(name: str, judged: _Judged) -> Any:
 
 
 def _decisive_key(point: Point, winner: _Judged, loser: _Judged) -> str:
-    """The first order key on which the two differ; ``id`` when they tie on all."""
-    return next((k for k in point.declared.order if _key_value(k, winner) != _key_value(k, loser)), "id")
+    """The first order key on which the two differ; ``rule_id`` when they tie on all."""
+    return next((k for k in point.declared.order if _key_value(k, winner) != _key_value(k, loser)), "rule_id")
 
 
 def _keys_text(point: Point, judged: _Judged) -> str:
-    return ", ".join(f"{key} {_shown(_key_value(key, judged))}" for key in point.declared.order)
+    return ", ".join(f"{key} {_key_text(key, judged)}" for key in point.declared.order)
+
+
+def _key_text(name: str, judged: _Judged) -> str:
+    value = _key_value(name, judged)
+    if value is None:
+        return "unknown"
+    return text(from_micros(value)) if name == "recency" else _shown(value)
