@@ -114,6 +114,8 @@ class _Worker:
     def _load(self, digest: str) -> bool:
         engine, counters = self._backing.engine, self._backing.counters
         current = engine.snapshot
+        # A build makes a million objects and no garbage: the collector would walk them again and again, calls waiting.
+        gc.disable()
         try:
             loaded = {} if current is None else {model.digest: model for model in current.models.values()}
             snapshot = self._archive.read(digest, loaded)
@@ -122,6 +124,8 @@ class _Worker:
             _log.exception("cannot serve snapshot %s", digest[:12])
             self._link.send(messages.Refused(digest, str(error)))
             return False
+        finally:
+            gc.enable()
         counters.snapshot_digest = digest
         counters.snapshot_at = engine.clock()
         del current, snapshot
