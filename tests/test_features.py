@@ -17,6 +17,7 @@ from arbiter.expr.check import Scope, read_expression
 from arbiter.expr.tree import Expression
 from arbiter.profiles import windows
 from arbiter.profiles.features import FeatureSet
+from arbiter.profiles.records import decode_profile
 from arbiter.profiles.store import Store
 from arbiter.profiles.totals import fold, total
 from arbiter.ruleset.rules import Aggregate, Feature
@@ -325,6 +326,20 @@ def test_changed_definitions_read_right_at_once_and_are_rewritten(store: Store, 
     assert store.commits == commits
     for now in (50, 200, 230, 600):
         assert_equal_to_recount(store, log, now, new)
+
+
+def test_a_record_written_for_another_feature_set_is_found_by_the_next_rebuild(store: Store) -> None:
+    old, new = DEFINITIONS[:20], DEFINITIONS[10:]
+    store.use_features(FeatureSet(new))
+    assert store.rebuild_step(100) == 0
+    # A worker that has not yet changed over writes after the rebuild was done.
+    store.use_features(FeatureSet(old))
+    store.ingest([buy(1, 0, amount=1)]).result()
+    store.use_features(FeatureSet(new))
+    assert store.rebuild_step(100) == 0
+    with store._environment.handle.begin() as txn:
+        raw = txn.get(store._key("ann"), b"", store._environment.profile)
+    assert decode_profile(raw).feature_set == FeatureSet(new).id
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -88,7 +88,7 @@ def test_every_kind_of_value_comes_back_as_it_went(store: Store, values: dict[st
     assert profile.version == version == before.version + 1
     assert profile.attributes == values
     assert exact(profile.attributes) == exact(values)
-    event = buy(version, **values)
+    event = Event(f"e{version}", "ann", "buy", NOW, values)
     store.ingest([event]).result()
     logged = store.events("ann", newest_first=True, limit=1)
     assert logged == [event]
@@ -463,6 +463,11 @@ def test_a_closed_store_writes_what_was_queued_and_refuses_more(tmp_path: Path) 
     assert isinstance(refusal(store.update(Update("ann", {"a": 1}))), StoreError)
     with pytest.raises(StoreError, match="closed"):
         store.read("ann", NOW)
+
+
+def test_every_commit_is_synced_to_the_disk(store: Store) -> None:
+    flags = store._environment.handle.flags()
+    assert (flags["sync"], flags["metasync"], flags["map_async"], flags["writemap"]) == (True, True, False, False)
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
