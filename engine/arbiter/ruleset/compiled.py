@@ -109,6 +109,7 @@ class Point:
         self.branches = tuple(CompiledBranch(b, rule, symbols) for b, rule in branches)
         reads = reads_of(self._nodes(), symbols)
         self.models = tuple(sorted({path[1] for path in reads if path[0] == "models"}))
+        reads |= {path for model in self.models for path in symbols.model_inputs.get(model, ())}
         self.timeless = not any(path == ("now",) or _ages(path, symbols) for path in reads)
         actives = [r.active for r in self.rules if r.active]
         self.edges = sorted({t for a in actives for t in (a.start, a.until) if t is not None})

@@ -1,0 +1,75 @@
+"""`python -m benchmarks`: measure, print a table, write `results.json` and plots, and fail below the thresholds.
+
+`python -m benchmarks NAME...` runs only these. `thresholds.json` bounds ratios, by benchmark; a bare time is printed and
+never asserted, except that a reader may compare it with the machine named beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import machine
+from benchmarks.plots import draw
+
+HERE = Path(__file__).parent
+NAMES = ("matching", "decision", "model_latency", "store")
+
+
+def main() -> int:
+    """Run the benchmarks named on the command line; 1 when a ratio is beyond its threshold."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help=f"of {', '.join(NAMES)}; all when none is given")
+    parser.add_argument("--out", type=Path, default=HERE / "out", help="where results and plots go")
+    arguments = parser.parse_args()
+    console = Console(width=100)
+    results: dict[str, Any] = {"machine": machine()}
+    for name in arguments.names or NAMES:
+        with console.status(f"measuring {name}"):
+            results[name] = importlib.import_module(f"benchmarks.{name}").run()
+    console.print_json(data=results["machine"])
+    thresholds = json.loads((HERE / "thresholds.json").read_text("utf-8"))
+    failed = _print(console, results, thresholds)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "results.json").write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    for plot in draw(results, arguments.out):
+        console.print(f"plot: {plot.name}")
+    return 1 if failed else 0
+
+
+def _print(console: Console, results: dict[str, Any], thresholds: dict[str, dict[str, float]]) -> list[str]:
+    figures = Table(title="figures of this run")
+    figures.add_column("what")
+    figures.add_column("value", justify="right")
+    ratios = Table(title="ratios, which are asserted")
+    for heading in ("ratio", "measured", "at most", ""):
+        ratios.add_column(heading, justify="left" if heading == "ratio" else "right")
+    failed = []
+    for name, result in results.items():
+        if name == "machine":
+            continue
+        for group, value in result.items():
+            if group != "ratios":
+                cells = value.items() if isinstance(value, dict) else [("", value)]
+                for key, cell in cells:
+                    figures.add_row(f"{name}: {group} {key}".rstrip(), f"{cell:,.2f}" if isinstance(cell, float) else str(cell))
+        for ratio, measured in result.get("ratios", {}).items():
+            limit = thresholds.get(name, {}).get(ratio)
+            good = limit is None or measured <= limit
+            ratios.add_row(f"{name}: {ratio}", f"{measured:.2f}", "" if limit is None else f"{limit:g}", "ok" if good else "TOO MUCH")
+            if not good:
+                failed.append(f"{name}: {ratio}")
+    console.print(figures)
+    console.print(ratios)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
