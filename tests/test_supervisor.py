@@ -315,3 +315,35 @@ def test_a_second_supervisor_on_the_same_data_is_refused(serve: Callable[[], Ser
     assert "is in use by another `arbiter serve`" in second.log.read_text()
     with contextlib.closing(served.channel()) as channel:
         assert decide(channel)[0] == "first"
+
+
+def test_workers_that_cannot_start_are_given_up(serve: Callable[[], Served], folder: Path) -> None:
+    (folder / "data").mkdir()
+    (folder / "data" / "store").write_text("not a folder")
+    served = serve()
+    assert served.ready == ""
+    assert served.stop() == 1
+    written = served.log.read_text()
+    assert "died 3 times before it served" in written
+    assert "StoreError" in written
+
+
+def test_a_port_that_is_taken_is_refused_and_not_shared(serve: Callable[[], Served], folder: Path) -> None:
+    served = serve()
+    command = [
+        sys.executable,
+        "-m",
+        "arbiter.cli",
+        "serve",
+        "--listen",
+        served.address,
+        "--data",
+        str(folder / "data2"),
+    ]
+    command += ["--rules", str(folder / "rules"), "--models", str(folder / "models")]
+    second = subprocess.run(  # noqa: S603 - our own program
+        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ENGINE)}
+    )
+    assert second.returncode == 1
+    assert second.stdout == ""
+    assert f"cannot listen on {served.address}" in second.stderr

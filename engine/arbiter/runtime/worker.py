@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from arbiter.errors import ArbiterError
 from arbiter.profiles.store import Store
 from arbiter.runtime import messages
 from arbiter.runtime.archive import Archive
@@ -45,16 +46,25 @@ def run_worker(pipe: Connection, number: int, settings: bytes, address: str, ope
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     chosen = msgspec.msgpack.decode(settings, type=Settings)
     start_logging(chosen.log_level, f"worker {number}")
-    grace = chosen.grace
+    try:
+        _run(pipe, number, chosen, address, open_face)
+    except ArbiterError as error:
+        # The sentence says it all; a traceback is for faults of ours.
+        _log.error("%s: %s", type(error).__name__, error)
+        sys.exit(1)
+
+
+def _run(pipe: Connection, number: int, settings: Settings, address: str, open_face: OpenFace) -> None:
+    grace = settings.grace
     with contextlib.ExitStack() as stack:
         counters = Counters()
         provider = publish.start(counters, f"worker-{number}")
         stack.callback(provider.shutdown)
-        store = stack.enter_context(contextlib.closing(Store.open(chosen.store_directory)))
+        store = stack.enter_context(Store.open(settings.store_directory))
         link = Link(pipe)
-        worker = _Worker(Backing(Engine(store), link, counters), Archive(chosen.snapshots_directory), link)
+        worker = _Worker(Backing(Engine(store), link, counters), Archive(settings.snapshots_directory), link)
         try:
-            grace = worker.serve(pipe, address, chosen.face, open_face) or grace
+            grace = worker.serve(pipe, address, settings.face, open_face) or grace
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             # First, so that no call waits for an answer that cannot come.
