@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_math, ext_strings
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
 
 from arbiter.expr.v1.syntax_pb2 import ParsedExpr
 
@@ -58,7 +59,11 @@ class Environment:
     def parse(self, source: str) -> ParsedExpr:
         """The syntax tree; raises CelFailure for syntax errors."""
         message = AnyMessage.FromString(self._compile(source, disable_check=True).serialize())
-        return ParsedExpr.FromString(message.value)
+        try:
+            return ParsedExpr.FromString(message.value)
+        except DecodeError:
+            # Macros multiply the depth that cel-cpp itself bounds; protobuf bounds it again.
+            raise CelFailure("recursion limit of the encoded tree exceeded") from None
 
     def check(self, source: str) -> None:
         """Raise CelFailure with every type error that the checker finds."""

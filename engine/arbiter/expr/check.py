@@ -14,6 +14,7 @@ import msgspec
 
 from arbiter.errors import did_you_mean
 from arbiter.expr import cel
+from arbiter.expr.hints import FUNCTIONS, end_hint, operand_hint, word_hint
 from arbiter.expr.syntax import PATH_LENGTH, Unreadable, convert, walk
 from arbiter.expr.tree import AnyNode, Call, Const, Fold, ListOf, Local, MapOf, Name, Select
 
@@ -64,7 +65,7 @@ class Scope(msgspec.Struct, frozen=True):
         if path[1] in names:
             return names[path[1]]
         noun = _SINGULAR.get(root) or f"{root} {_SECTION[root]}"
-        return f"unknown {noun} `{path[1]}`", did_you_mean(path[1], names)
+        return f"unknown {noun} `{path[1]}`", did_you_mean(path[1], names) or self._elsewhere(path[1])
 
     def _resolve_model(self, path: tuple[str, ...]) -> str | tuple[str, str]:
         if len(path) == 1:
@@ -79,13 +80,14 @@ class Scope(msgspec.Struct, frozen=True):
             return f"model `{path[1]}` has no output `{path[2]}`", hint
         return outputs[path[2]]
 
-    def _root_hint(self, path: tuple[str, ...]) -> str:
-        for root, names in self.roots.items():
-            if names and path[-1] in names:
-                return f"did you mean `{root}.{path[-1]}`?"
-        return (
-            did_you_mean(path[0], [*self.roots, "now", "models"]) or f"names start with {', '.join(sorted(self.roots))}"
+    def _elsewhere(self, name: str) -> str:
+        return next(
+            (f"did you mean `{root}.{name}`?" for root, names in self.roots.items() if name in (names or ())), ""
         )
+
+    def _root_hint(self, path: tuple[str, ...]) -> str:
+        near = did_you_mean(path[0], [*self.roots, "now", "models"])
+        return self._elsewhere(path[-1]) or near or f"names start with {', '.join(sorted(self.roots))}"
 
 
 class Mistake(msgspec.Struct, frozen=True, order=True):
@@ -125,6 +127,7 @@ def read_expression(source: str, scope: Scope, *, expect: str = "") -> Checked:
     # cel-cpp types has() on a declared dotted name wrongly, so such expressions are checked with names as dyn.
     tests = any(isinstance(n, Call) and n.function == "has" for n in nodes)
     environment = environments.untyped if tests else environments.typed
+    mistakes += _null_mistakes(nodes)
     mistakes += _type_mistakes(environment, source, nodes, known={m.start for m in mistakes})
     mistakes += _number_mistakes(nodes)
     mistakes += _pattern_mistakes(nodes)
@@ -216,7 +219,8 @@ def _environments(key: _Key) -> _Environments:
 
 
 def _refused(*mistakes: Mistake) -> Checked:
-    return Checked(None, "dyn", (), sorted(mistakes))
+    # cel-cpp and our own checks may find the same.
+    return Checked(None, "dyn", (), sorted(set(mistakes)))
 
 
 def _resolve_names(node: AnyNode, scope: Scope, mistakes: list[Mistake]) -> AnyNode:
@@ -252,6 +256,8 @@ def _offset(source: str, line: int, column: int) -> int:
 
 
 def _syntax_mistakes(failure: cel.CelFailure, source: str) -> list[Mistake]:
+    if "recursion" in str(failure):
+        return [Mistake(0, len(source), "this expression is nested too deeply", "name its parts as segments")]
     errors = failure.errors or [(1, 1, str(failure).removeprefix("INVALID_ARGUMENT: "))]
     # One slip makes the parser complain several times; the first complaint is where the author looks.
     line, column, message = errors[0]
@@ -265,31 +271,21 @@ def _syntax_mistakes(failure: cel.CelFailure, source: str) -> list[Mistake]:
                 max(0, len(source.rstrip()) - 1),
                 len(source.rstrip()),
                 "the expression ends too early",
-                _end_hint(source),
+                end_hint(source),
             )
         ]
     if word:
         span = (at, at + len(word))
         if word[0] in "\"'" and "recognition" in message:
             return [Mistake(*span, "this string is not closed", f"end it with {word[0]}")]
-        hints = {
-            "=": "compare with `==`",
-            "and": "write `&&`",
-            "or": "write `||`",
-            "not": "write `!`",
-            "&": "write `&&`",
-            "|": "write `||`",
-            "<>": "write `!=`",
-        }
-        return [Mistake(*span, f"`{word}` cannot stand here", hints.get(word, ""))]
-    return [Mistake(at, at + 1, message)]
-
-
-def _end_hint(source: str) -> str:
-    for opening, closing in ("()", "[]", "{}"):
-        if source.count(opening) > source.count(closing):
-            return f"a `{opening}` is not closed"
-    return "something is missing behind this"
+        # The parser stumbles over what follows `not` and the first half of `<>`, which are meant.
+        meant = re.search(r"(\bnot\s*|<)\Z", source[:at])
+        if meant and (meant.group() != "<" or word == ">"):
+            word = "<>" if word == ">" else "not"
+            span = (meant.start(), meant.start() + len(word))
+        return [Mistake(*span, f"`{word}` cannot stand here", word_hint(word))]
+    word = re.match(r"[\w.]*", source[at:])
+    return [Mistake(at, at + max(1, word.end() if word else 0), message, word_hint(message))]
 
 
 def _type_mistakes(environment: cel.Environment, source: str, nodes: list[AnyNode], known: set[int]) -> list[Mistake]:
@@ -316,7 +312,7 @@ def _type_mistake(at: int, message: str, nodes: list[AnyNode]) -> Mistake | None
         shown = " and ".join(k.replace("google.protobuf.", "").lower() for k in kinds)
         if function == "_?_:_":
             return Mistake(*span, f"`? :` cannot take {shown}")
-        return Mistake(*span, f"`{operator}` cannot take {shown}", _overload_hint(operator, kinds))
+        return Mistake(*span, f"`{operator}` cannot take {shown}", operand_hint(operator, kinds))
     undeclared = _UNDECLARED.match(message)
     if undeclared:
         word = undeclared.group(1)
@@ -324,20 +320,10 @@ def _type_mistake(at: int, message: str, nodes: list[AnyNode]) -> Mistake | None
             isinstance(n, Call) and n.function.split(".")[-1] == word for n in nodes
         ):
             return None  # a name: resolved and reported by us
-        return Mistake(*span, f"there is no function `{word}`", did_you_mean(word, _FUNCTIONS))
+        if word in FUNCTIONS:
+            return Mistake(*span, f"`{word}` does not take these arguments")
+        return Mistake(*span, f"there is no function `{word}`", did_you_mean(word, FUNCTIONS))
     return Mistake(*span, message)
-
-
-def _overload_hint(operator: str, kinds: list[str]) -> str:
-    if operator in {"&&", "||", "!"}:
-        return "each side must be true or false: compare it with something"
-    if operator == "in":
-        return 'the right side must be a list: `in ["a", "b"]`'
-    if {"google.protobuf.Timestamp", "timestamp"} & set(kinds) and {"int", "double"} & set(kinds):
-        return 'compare with a time: `timestamp("2026-11-01T00:00:00Z")` or `now - duration("24h")`'
-    if "string" in kinds and {"int", "double"} & set(kinds):
-        return "compare text with text, numbers with numbers"
-    return ""
 
 
 def _article(word: str) -> str:
@@ -348,18 +334,36 @@ def _bool_hint(root: AnyNode) -> str:
     return "compare it with something, `== ...` say" if isinstance(root, (Name, Const)) else ""
 
 
-def _number_mistakes(nodes: list[AnyNode]) -> list[Mistake]:
-    """Comparisons of a declared number with something that is none: cel-cpp sees numbers as dyn and lets them pass."""
+def _null_mistakes(nodes: list[AnyNode]) -> list[Mistake]:
+    """Comparisons with null, which no value ever is: what is meant is absence."""
     mistakes = []
     for node in nodes:
+        if isinstance(node, Call) and node.function in {"_==_", "_!=_"}:
+            null, name = sorted(node.args, key=lambda a: not (isinstance(a, Const) and a.kind == "null"))
+            if isinstance(null, Const) and null.kind == "null":
+                mark = "!" if node.function == "_==_" else ""
+                hint = f"write `{mark}has({'.'.join(name.path)})`" if isinstance(name, Name) else ""
+                mistakes.append(Mistake(*node.span, "nothing is ever null: what is missing is unknown", hint))
+    return mistakes
+
+
+def _number_mistakes(nodes: list[AnyNode]) -> list[Mistake]:
+    """Declared numbers where none can stand: cel-cpp sees numbers as dyn and lets them pass."""
+    mistakes = []
+    for node in nodes:
+        if isinstance(node, Call) and node.function in _LOGIC:
+            operator = node.function.strip("_")
+            mistakes += [
+                Mistake(*a.span, f"`{operator}` cannot take {infer(a)}", operand_hint(operator, []))
+                for a in node.args
+                if infer(a) in _NUMBERS
+            ]
         if isinstance(node, Call) and node.function in _COMPARED:
             kinds = [infer(a) for a in node.args]
             if len({k in _NUMBERS for k in kinds}) == 2 and not {"dyn", "null"} & set(kinds):  # noqa: PLR2004 - two sides
                 operator = node.function.strip("_")
                 shown = " and ".join(kinds)
-                mistakes.append(
-                    Mistake(*node.span, f"`{operator}` cannot take {shown}", _overload_hint(operator, kinds))
-                )
+                mistakes.append(Mistake(*node.span, f"`{operator}` cannot take {shown}", operand_hint(operator, kinds)))
     return mistakes
 
 
@@ -374,13 +378,3 @@ def _pattern_mistakes(nodes: list[AnyNode]) -> list[Mistake]:
                 reason = str(failure).partition("invalid regular expression: ")[2] or str(failure)
                 mistakes.append(Mistake(*pattern.span, f"not a regular expression that RE2 takes: {reason}"))
     return mistakes
-
-
-_FUNCTIONS = (
-    "size", "startsWith", "endsWith", "contains", "matches", "has", "all", "exists", "exists_one", "map", "filter",
-    "int", "double", "string", "bool", "bytes", "timestamp", "duration", "type", "dyn",
-    "getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getHours", "getMinutes",
-    "getSeconds", "getMilliseconds", "lowerAscii", "upperAscii", "trim", "split", "join", "replace", "substring",
-    "indexOf", "lastIndexOf", "charAt", "reverse", "format",
-    "math.greatest", "math.least", "math.ceil", "math.floor", "math.round", "math.abs",
-)  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from arbiter.expr import cel
@@ -97,8 +98,10 @@ class _Converter:
                 return Const("bool", constant.bool_value, self._token(at, _WORD))
             case "int64_value":
                 return Const("int", constant.int64_value, self._token(at, _NUMBER))
-            case "double_value":
+            case "double_value" if isfinite(constant.double_value):
                 return Const("double", constant.double_value, self._token(at, _NUMBER))
+            case "double_value":
+                raise Unreadable(self._token(at, _NUMBER), "this number is too large for a double")
             case "string_value":
                 return Const("string", constant.string_value, self._token(at, _STRING))
             case "bytes_value":

@@ -45,14 +45,14 @@ class Symbols(msgspec.Struct, frozen=True):
 
 # Up to here every int is a double, so that Python's exact comparison of the two is also cel-cpp's.
 EXACT = 2**52
-_NONE: frozenset[str] = frozenset()
+_NONE: Mapping[str, bool] = {}
 
 
 class View:
     """One subject at one instant. `features` is keyed by feature key, `models` by model name, then output; `clock` is
     in µs.
 
-    `failed` names the models that could not answer.
+    `failed` names the models that could not answer, and whether that was for lack of time.
     """
 
     __slots__ = ("clock", "context", "failed", "features", "models", "profile")
@@ -65,7 +65,7 @@ class View:
         self.features = features
         self.clock = clock
         self.models: dict[str, Mapping[str, Any]] = {}
-        self.failed: frozenset[str] | set[str] = _NONE
+        self.failed: Mapping[str, bool] = _NONE
 
 
 def now(view: View) -> datetime:
