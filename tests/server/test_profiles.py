@@ -1,0 +1,166 @@
+"""UpdateProfile, IngestEvents and GetProfile on a real port."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from arbiter.client import Conflict, InvalidRequest, PreconditionFailed, ResourceExhausted
+from arbiter.server.limits import Limits
+from arbiter.server.profiles import ProfileService
+from arbiter.server.status import DeadlinePassed
+from arbiter.types import Event, to_micros
+from arbiter.v1 import profile_pb2, profile_pb2_grpc
+
+if TYPE_CHECKING:
+    from tests.server.conftest import OpenShop, Shop
+
+
+def test_values_come_back_as_they_went(shop: Shop) -> None:
+    values = {
+        "yes": True,
+        "big": 2**63 - 1,
+        "small": -(2**63),
+        "half": 0.5,
+        "whole": 2.0,
+        "text": "Zoë ✓",
+        "raw": b"\x00\xff",
+        "at": datetime(2026, 2, 28, 12, 30, 15, 123456, tzinfo=UTC),
+        "early": datetime(1, 1, 1, tzinfo=UTC),
+        "list": [1, "two", [3.0], {"four": False}],
+        "map": {"Any key!": [], "nested": {"deep": b""}},
+    }
+    assert shop.client.update_profile("values", set=values) == 1
+    found = shop.client.get_profile("values").attributes
+    assert found == values
+    assert {name: type(value) for name, value in found.items()} == {name: type(v) for name, v in values.items()}
+
+
+def test_an_update_sets_unsets_increments_and_appends(shop: Shop) -> None:
+    client = shop.client
+    client.update_profile("ops", set={"a": 1, "b": 2, "tags": ["x"]})
+    version = client.update_profile("ops", set={"c": "new"}, unset=["a"], increment={"b": 0.5}, append={"tags": "y"})
+    profile = client.get_profile("ops")
+    assert (version, profile.version) == (2, 2)
+    assert profile.attributes == {"b": 2.5, "c": "new", "tags": ["x", "y"]}
+
+
+def test_another_version_than_expected_is_a_conflict(shop: Shop) -> None:
+    assert shop.client.update_profile("version", set={"a": 1}, expected_version=0) == 1
+    with pytest.raises(Conflict) as caught:
+        shop.client.update_profile("version", set={"a": 2}, expected_version=0)
+    assert (caught.value.code, caught.value.reason) == ("ABORTED", "VERSION_CONFLICT")
+    assert shop.client.get_profile("version").attributes == {"a": 1}
+
+
+def test_an_idempotency_key_counts_once_and_for_one_body(shop: Shop) -> None:
+    once = [shop.client.update_profile("key", increment={"n": 1}, idempotency_key="k") for _ in range(2)]
+    assert once == [1, 1]
+    assert shop.client.get_profile("key").attributes == {"n": 1}
+    with pytest.raises(PreconditionFailed) as caught:
+        shop.client.update_profile("key", increment={"n": 2}, idempotency_key="k")
+    assert caught.value.reason == "KEY_REUSED"
+
+
+def test_what_is_stored_may_not_fit_the_request(shop: Shop) -> None:
+    shop.client.update_profile("unfit", set={"name": "text"})
+    with pytest.raises(PreconditionFailed) as caught:
+        shop.client.update_profile("unfit", increment={"name": 1})
+    assert (caught.value.reason, caught.value.field) == ("STORED_VALUE", "increment.name")
+
+
+def test_a_bad_update_names_its_field(shop: Shop) -> None:
+    client = shop.client
+    with pytest.raises(InvalidRequest) as caught:
+        client.update_profile("", set={"a": 1})
+    assert caught.value.field == "subject_id"
+    with pytest.raises(InvalidRequest) as caught:
+        client.update_profile("x", set={"Not A Name": 1})
+    assert caught.value.field == "set.Not A Name"
+    with pytest.raises(InvalidRequest) as caught:
+        client.update_profile("x", set={"a": 1}, unset=["a"])
+    assert caught.value.field == "unset.a"
+    with pytest.raises(InvalidRequest) as caught:
+        client.update_profile("x", set={"a": {"b": [1.0, float("nan")]}})
+    assert caught.value.field == "set.a.b[1]"
+    assert client.get_profile("x").exists is False
+
+
+def test_events_become_features_and_segments(shop: Shop) -> None:
+    now = shop.engine.clock()
+    events = [Event(f"e{n}", "buyer", "purchase", now - n * 1_000_000, {"amount": 10.0 + n}) for n in range(3)]
+    done = shop.client.ingest_events([*events, events[0]])
+    assert (done.accepted, done.duplicates) == (3, 1)
+    again = shop.client.ingest_events(events)
+    assert (again.accepted, again.duplicates) == (0, 3)
+    assert again.position >= done.position > 0
+    profile = shop.client.get_profile("buyer")
+    assert profile.features == {"orders_90d": 3, "last_amount": 10.0}
+    assert profile.segments == {"loyal": True, "grown": None}
+    assert (profile.exists, profile.version, profile.attributes) == (True, 0, {})
+    assert profile.snapshot == shop.client.snapshot().workers[0]
+
+
+def test_an_event_without_a_time_happens_when_it_arrives(shop: Shop) -> None:
+    stub = profile_pb2_grpc.ProfileServiceStub(shop.channel)
+    before = shop.engine.clock()
+    event = profile_pb2.Event(id="1", subject_id="untimed", type="purchase")
+    stub.IngestEvents(profile_pb2.IngestEventsRequest(events=[event]))
+    (stored,) = shop.store.events("untimed")
+    assert before <= stored.at <= shop.engine.clock()
+
+
+def test_a_bad_event_refuses_the_batch_and_is_named(shop: Shop) -> None:
+    stub = profile_pb2_grpc.ProfileServiceStub(shop.channel)
+    good = Event("1", "refused", "purchase", to_micros(datetime(2026, 1, 1, tzinfo=UTC)), {})
+    for bad, field in (
+        (Event("", "refused", "purchase", 0, {}), "events[1].id"),
+        (Event("2", "", "purchase", 0, {}), "events[1].subject_id"),
+        (Event("2", "refused", "Purchase", 0, {}), "events[1].type"),
+        (Event("2", "refused", "purchase", 0, {"a": [float("inf")]}), "events[1].properties.a[0]"),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            shop.client.ingest_events([good, bad])
+        assert caught.value.field == field
+    event = profile_pb2.Event(id="2", subject_id="refused", type="purchase")
+    event.at.nanos = -1
+    with pytest.raises(Exception, match=r"events\[0\]\.at is no moment"):
+        stub.IngestEvents(profile_pb2.IngestEventsRequest(events=[event]))
+    assert shop.client.get_profile("refused").exists is False
+
+
+def test_an_unknown_subject_is_an_empty_profile(shop: Shop) -> None:
+    profile = shop.client.get_profile("never-seen")
+    assert (profile.exists, profile.version, profile.attributes) == (False, 0, {})
+    assert profile.features == {"orders_90d": 0}
+    assert profile.segments == {"loyal": False, "grown": None}
+
+
+def test_too_many_events_name_the_limit(open_shop: OpenShop) -> None:
+    shop = open_shop(limits={"batch_events": 2})
+    with pytest.raises(ResourceExhausted) as caught:
+        shop.client.ingest_events([Event(str(n), "s", "purchase", 0, {}) for n in range(3)])
+    assert (caught.value.limit, caught.value.field) == ("batch_events", "events")
+
+
+def test_a_write_that_cannot_be_answered_in_time_says_so(open_shop: OpenShop) -> None:
+    shop = open_shop()
+    work = ProfileService(shop.engine, Limits(), shop.counters).works()["UpdateProfile"]
+    request = profile_pb2.UpdateProfileRequest(subject_id="slow", idempotency_key="k").SerializeToString()
+    # LMDB has one writer: while this transaction is open, nothing else reaches the disk.
+    held = shop.store._environment.handle.begin(write=True)
+    with held, pytest.raises(DeadlinePassed, match="send the same request again"):
+        work(request, time.monotonic() + 0.05)
+    assert profile_pb2.UpdateProfileResponse.FromString(work(request, None)).version == 1
+    assert shop.counters.store_writes == 1
+
+
+def test_writes_from_many_threads_all_arrive(shop: Shop) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        versions = list(pool.map(lambda _: shop.client.update_profile("many", increment={"n": 1}), range(64)))
+    assert sorted(versions) == list(range(1, 65))
+    assert shop.client.get_profile("many").attributes == {"n": 64}

@@ -1,0 +1,263 @@
+"""What the server refuses, with which code and which details."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from grpc_status import rpc_status
+
+from arbiter.client import (
+    Ask,
+    Client,
+    DeadlineExceeded,
+    InvalidRequest,
+    ResourceExhausted,
+    ServerFault,
+    Unavailable,
+    UnknownName,
+)
+from arbiter.errors import (
+    CallerError,
+    InvalidField,
+    KeyReused,
+    LimitExceeded,
+    NotFound,
+    NotReady,
+    StoreError,
+    VersionConflict,
+)
+from arbiter.runtime.address import ListenError
+from arbiter.runtime.local import open_local
+from arbiter.server.app import FaceSettings, Server, TransportError, open_face
+from arbiter.server.decisions import DecisionService
+from arbiter.server.limits import Limits
+from arbiter.server.status import DeadlinePassed, status_of
+from arbiter.telemetry.counters import Counters
+from arbiter.v1 import decision_pb2, decision_pb2_grpc
+
+if TYPE_CHECKING:
+    from tests.server.conftest import OpenShop, Shop
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def request(**fields: Any) -> decision_pb2.DecideRequest:
+    return decision_pb2.DecideRequest(**({"subject_id": "x", "decision": "shop.banner"} | fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "says"),
+    [
+        ({"subject_id": ""}, "subject_id", "is empty"),
+        ({"subject_id": "é" * 129}, "subject_id", "258 bytes"),
+        ({"decision": ""}, "decision", "is empty"),
+        ({"decisions": ["shop.footer"]}, "decisions", "both given"),
+        ({"decision": "", "decisions": ["a", "b", "a"]}, "decisions[2]", "repeats"),
+        ({"decision": "", "decisions": ["a", ""]}, "decisions[1]", "is empty"),
+        ({"slots": 101}, "slots", "`slots` allows 100"),
+        ({"at": {"seconds": 1}}, "at", "without dry_run"),
+        ({"at": {"seconds": 1 << 60}, "dry_run": True}, "at", "years are 1 to 9999"),
+        ({"request_id": "r" * 257}, "request_id", "257 bytes"),
+        ({"explain": {"level": 99}}, "explain.level", "EXPLAIN_LEVEL_ALL"),
+        ({"explain": {"rules": ["by-name", "nope"]}}, "explain.rules[1]", "no rule `nope`"),
+        ({"context": {"a": {}}}, "context.a", "has no kind"),
+        ({"context": {"a": {"double_value": float("nan")}}}, "context.a", "is nan"),
+        ({"context_json": b"[1]"}, "context_json", "not one JSON object"),
+        ({"context_json": b"{"}, "context_json", "not one JSON object"),
+        ({"context_json": b"{}", "context": {"a": {"bool_value": True}}}, "context_json", "both given"),
+    ],
+)
+def test_a_bad_field_is_named_with_what_and_how(shop: Shop, fields: dict[str, Any], field: str, says: str) -> None:
+    stub = decision_pb2_grpc.DecisionServiceStub(shop.channel)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Decide(request(**fields))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
+    info, bad = ErrorInfo(), BadRequest()
+    assert status is not None
+    assert status.details[0].Unpack(info)
+    assert status.details[1].Unpack(bad)
+    assert (info.reason, info.domain) == ("INVALID_FIELD", "arbiter")
+    (violation,) = bad.field_violations
+    assert violation.field == field
+    assert says in violation.description
+    assert field.partition("[")[0].partition(".")[0] in status.message
+
+
+def test_an_unknown_decision_point_is_not_found_and_the_nearest_is_named(shop: Shop) -> None:
+    with pytest.raises(UnknownName) as caught:
+        shop.client.decide("x", "shop.baner")
+    assert (caught.value.code, caught.value.field) == ("NOT_FOUND", "decision")
+    assert "did you mean `shop.banner`?" in caught.value.message
+
+
+def test_bytes_that_are_no_request_are_invalid(shop: Shop) -> None:
+    for rpc in ("DecisionService/Decide", "DecisionService/DecideBatch", "ProfileService/GetProfile"):
+        call: Any = shop.channel.unary_unary(f"/arbiter.v1.{rpc}", bytes, bytes)
+        with pytest.raises(grpc.RpcError, match="the bytes are no arbiter") as caught:
+            call(b"\xff\xff\xff")
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("limits", "asked", "limit"),
+    [
+        ({"decisions": 1}, {"decision": "", "decisions": ["shop.banner", "shop.footer"]}, "decisions"),
+        ({"explain_rules": 1}, {"explain": {"rules": ["by-name", "phone"]}}, "explain_rules"),
+        ({"context_bytes": 5}, {"context_json": b'{"a": 1}'}, "context_bytes"),
+    ],
+)
+def test_too_much_is_exhausted_and_the_limit_is_named(
+    open_shop: OpenShop, limits: dict[str, int], asked: dict[str, Any], limit: str
+) -> None:
+    shop = open_shop(limits=limits)
+    with pytest.raises(ResourceExhausted) as caught:
+        shop.client._call(shop.client._decisions.Decide, request(**asked), None)
+    assert (caught.value.code, caught.value.reason, caught.value.limit) == (
+        "RESOURCE_EXHAUSTED",
+        "LIMIT_EXCEEDED",
+        limit,
+    )
+    assert f"`{limit}` allows" in caught.value.message
+
+
+def test_a_batch_over_the_limit_is_refused_whole(open_shop: OpenShop) -> None:
+    shop = open_shop(limits={"batch_requests": 2})
+    with pytest.raises(ResourceExhausted) as caught:
+        shop.client.decide_batch([Ask(subject_id="x", decision="shop.banner")] * 3)
+    assert (caught.value.limit, caught.value.field) == ("batch_requests", "requests")
+
+
+def test_a_message_over_the_limit_is_refused_before_it_is_read(open_shop: OpenShop) -> None:
+    shop = open_shop(limits={"message_bytes": 1000})
+    with pytest.raises(ResourceExhausted):
+        shop.client.decide("x", "shop.banner", context={"a": "a" * 2000})
+    assert shop.client.decide("x", "shop.banner").defaulted
+
+
+def test_a_fault_of_ours_tells_the_caller_a_reference_only(
+    open_shop: OpenShop, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = open_shop()
+    shop.store.close()
+    with caplog.at_level(logging.ERROR, "arbiter.server"), pytest.raises(ServerFault) as caught:
+        shop.client.decide("x", "shop.banner")
+    failure = caught.value
+    assert (failure.code, failure.reason, failure.violations) == ("INTERNAL", "INTERNAL", ())
+    assert failure.message == f"internal error; the server's log has its cause under reference {failure.reference}"
+    (record,) = caplog.records
+    assert failure.reference in record.getMessage()
+    assert record.exc_info is not None
+    assert record.exc_info[0] is StoreError
+    assert shop.counters.errors == {"INTERNAL": 1}
+
+
+def test_a_call_whose_deadline_passed_while_it_waited_does_no_work(open_shop: OpenShop) -> None:
+    shop = open_shop(threads=1)
+    release = threading.Event()
+    shop.server._pool.submit(release.wait)
+    with pytest.raises(DeadlineExceeded):
+        shop.client.decide("x", "shop.banner", timeout=0.2)
+    release.set()
+    assert shop.client.decide("x", "shop.footer").defaulted
+    assert dict(shop.counters.decisions) == {"shop.footer": 1}
+
+
+def test_models_that_are_too_late_degrade_the_decision(tmp_path: Path) -> None:
+    engine, _admin = open_local(ROOT / "rules" / "store", ROOT / "models", tmp_path)
+    service = DecisionService(engine, Limits(), Counters())
+    asked = request(subject_id="x", decision="store.home_banner", explain={}).SerializeToString()
+    try:
+        late = decision_pb2.DecideResponse.FromString(service.decide(asked, time.monotonic() - 1))
+        in_time = decision_pb2.DecideResponse.FromString(service.decide(asked, None))
+    finally:
+        engine.store.close()
+    assert [each.name for each in late.degraded] == ["models.repurchase", "models.rfm"]
+    assert {each.cause for each in late.degraded} == {decision_pb2.DEGRADATION_CAUSE_DEADLINE}
+    assert late.treatments
+    assert not in_time.degraded
+
+
+def test_a_server_that_is_not_there_is_unavailable(open_shop: OpenShop) -> None:
+    shop = open_shop()
+    shop.server.stop(0)
+    with pytest.raises(Unavailable) as caught:
+        shop.client.decide("x", "shop.banner", timeout=2)
+    assert (caught.value.reason, caught.value.violations) == ("", ())
+    with Client(shop.client.target) as client, pytest.raises(TimeoutError, match=shop.client.target):
+        client.wait_ready(0.1)
+
+
+def test_a_client_refuses_what_arbiter_has_no_type_for(shop: Shop) -> None:
+    with pytest.raises(TypeError, match="complex is no type that Arbiter knows"):
+        shop.client.update_profile("x", set={"a": 1j})
+    with pytest.raises(ValueError, match="out of range"):
+        shop.client.update_profile("x", set={"a": 1 << 63})
+
+
+def test_the_inline_transport_is_refused_clearly(shop: Shop) -> None:
+    with pytest.raises(TransportError, match="not built yet: use `--transport auto` or `--transport stock`"):
+        Server(shop.backing, "127.0.0.1:0", FaceSettings(transport="inline"))
+
+
+def test_a_port_that_is_taken_is_refused(shop: Shop) -> None:
+    with pytest.raises(ListenError, match="cannot listen on"):
+        Server(shop.backing, f"127.0.0.1:{shop.server.port}")
+
+
+def test_workers_share_a_port(open_shop: OpenShop) -> None:
+    shop = open_shop()
+    first = open_face(shop.backing, "127.0.0.1:0", b"")
+    second = open_face(shop.backing, f"127.0.0.1:{first.port}", FaceSettings(threads=2).encode())
+    assert second.port == first.port
+    first.stop(1)
+    with Client(f"127.0.0.1:{second.port}") as client:
+        assert client.decide("x", "shop.banner").defaulted
+    second.stop(1)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (InvalidField("m", field="f"), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"),
+        (NotFound("m"), grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
+        (VersionConflict("m"), grpc.StatusCode.ABORTED, "VERSION_CONFLICT"),
+        (KeyReused("m"), grpc.StatusCode.FAILED_PRECONDITION, "KEY_REUSED"),
+        (LimitExceeded("m", reason="queue"), grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"),
+        (CallerError("m"), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
+        (NotReady("m"), grpc.StatusCode.UNAVAILABLE, "NOT_READY"),
+        (DeadlinePassed("m"), grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PASSED"),
+        (StoreError("m"), grpc.StatusCode.INTERNAL, "INTERNAL"),
+        (ZeroDivisionError("m"), grpc.StatusCode.INTERNAL, "INTERNAL"),
+    ],
+)
+def test_every_error_has_its_code(error: Exception, code: grpc.StatusCode, reason: str) -> None:
+    status = status_of(error, "Test")
+    info = ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert (status.code, info.reason) == (code.value[0], reason)
+    assert (status.message == "m") is (code is not grpc.StatusCode.INTERNAL)
+
+
+def test_every_caller_error_stands_in_the_table() -> None:
+    for kind in CallerError.__subclasses__():
+        info = ErrorInfo()
+        assert status_of(kind("m"), "Test").details[0].Unpack(info)
+        assert info.reason != "INVALID_REQUEST", f"{kind.__name__} has no code of its own"
+
+
+def test_a_long_message_still_fits_into_a_status(shop: Shop) -> None:
+    deep: Any = float("nan")
+    for _ in range(6):
+        deep = {"ключ" * 30: deep}
+    with pytest.raises(InvalidRequest) as caught:
+        shop.client.decide("x", "shop.banner", context={"a": deep})
+    assert caught.value.field.startswith("context.a[")
+    assert caught.value.field.endswith("…")
