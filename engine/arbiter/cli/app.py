@@ -1,0 +1,67 @@
+"""The program `arbiter`: its commands, and what becomes of an error.
+
+Law: the one place that knows every command. A mistake of whoever types becomes a sentence and an exit code, never a
+traceback: 0 well, 1 findings or a refusal, 2 wrong usage. A traceback is a fault of ours.
+"""
+
+import sys
+
+import typer
+
+from arbiter import __version__
+from arbiter.cli.check import check
+from arbiter.cli.decide import decide
+from arbiter.cli.demo import demo
+from arbiter.cli.events import events
+from arbiter.cli.explain import explain
+from arbiter.cli.profile import profile
+from arbiter.cli.serve import serve
+from arbiter.cli.snapshot import snapshot
+from arbiter.cli.terminal import diagnostic_text, err, fail
+from arbiter.errors import ArbiterError, AuthorError
+
+_INTERRUPTED = 130
+
+# Typer draws boxes around its help: on a terminal only.
+app = typer.Typer(
+    name="arbiter",
+    help="A real-time decision engine: rules, models and profiles behind one gRPC call.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown" if sys.stdout.isatty() else None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (serve, check, decide, explain):
+    app.command()(command)
+app.add_typer(profile)
+app.add_typer(events)
+app.add_typer(snapshot)
+app.command()(demo)
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        print(f"arbiter {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *, version: bool = typer.Option(False, "--version", help="Print the version.", callback=_version, is_eager=True)
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command that `sys.argv` names, and end the process with its exit code."""
+    try:
+        app()
+    except AuthorError as error:
+        for found in error.diagnostics:
+            err().print(diagnostic_text(found))
+        fail("the files hold mistakes, nothing was loaded")
+    except ArbiterError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)

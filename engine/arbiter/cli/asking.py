@@ -1,0 +1,75 @@
+"""Asking for decisions, of a server or of an engine in this process: what `decide` and `explain` share.
+
+Law: options and their rules, and the choice of who answers. Prints nothing.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from arbiter.cli import remote
+from arbiter.cli.answers import Answer, Question
+from arbiter.cli.check import models_beside
+from arbiter.cli.remote import DEFAULT_TARGET
+from arbiter.cli.values import read_context, read_moment
+
+Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="Whom the decision is for.")]
+Target = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", envvar="ARBITER_TARGET", help=f"The server to ask. [default: {DEFAULT_TARGET}]"),
+]
+Rules = Annotated[
+    Path | None,
+    typer.Option(help="Decide in this process, by these rules, without a server.", exists=True, file_okay=False),
+]
+Models = Annotated[
+    Path | None,
+    typer.Option(help="With --rules: the models. [default: `models` beside the rules]", exists=True, file_okay=False),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --rules: a server's data directory, to read profiles from. [default: nobody is known]",
+        exists=True,
+        file_okay=False,
+    ),
+]
+Context = Annotated[
+    str,
+    typer.Option(metavar="JSON", help='Attributes of the request, as in \'{"device": "ios"}\'; @FILE reads a file.'),
+]
+Slots = Annotated[int, typer.Option(min=0, help="The most treatments wanted; 0: as many as the decision point has.")]
+At = Annotated[
+    str, typer.Option(metavar="MOMENT", help="Decide as if it were then, as in 2026-12-24T18:00:00Z; a dry run.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Who answers: `rules` name an engine in this process, else it is the server at `target`."""
+
+    target: str | None
+    rules: Path | None
+    models: Path | None
+    data: Path | None
+
+    def check(self) -> None:
+        """Raise a usage error for options that do not go together."""
+        if self.rules is None and (self.models or self.data):
+            raise typer.BadParameter("--models and --data go with --rules, which decides in this process")
+
+
+def ask(question: Question, source: Source) -> list[Answer]:
+    """The answers, in the order of the decisions. Raises ArbiterError for what cannot be answered."""
+    context = read_context(question.context)
+    at = read_moment(question.at, "--at") if question.at else None
+    source.check()
+    if source.rules is None:
+        return remote.decide(source.target, question, context, at)
+    from arbiter.cli import offline  # noqa: PLC0415 - loads onnxruntime and LMDB
+
+    models = source.models or models_beside(source.rules)
+    with offline.engine(source.rules, models, source.data) as engine:
+        return offline.decide(engine, question, context, at)

@@ -1,0 +1,40 @@
+"""`arbiter decide`: what a subject would be given.
+
+Law: asks and prints.
+"""
+
+from typing import Annotated
+
+import typer
+
+from arbiter.cli.answers import Question, print_notes, print_treatments
+from arbiter.cli.asking import AsJson, At, Context, Data, Models, Rules, Slots, Source, Subject, Target, ask
+from arbiter.cli.terminal import print_json
+
+Decisions = Annotated[list[str], typer.Argument(metavar="DECISION", help="Decision points, as one page.")]
+
+
+def decide(
+    subject: Subject,
+    decisions: Decisions,
+    *,
+    target: Target = None,
+    rules: Rules = None,
+    models: Models = None,
+    data: Data = None,
+    context: Context = "{}",
+    slots: Slots = 0,
+    at: At = "",
+    as_json: AsJson = False,
+) -> None:
+    """Decide for SUBJECT, by a running server or, with --rules, in this process.
+
+    Several decision points are one page: one profile read, and no treatment given twice.
+    """
+    question = Question(subject_id=subject, decisions=tuple(decisions), context=context, slots=slots, at=at)
+    answers = ask(question, Source(target=target, rules=rules, models=models, data=data))
+    if as_json:
+        print_json(answers)
+        return
+    print_treatments(answers)
+    print_notes(answers)

@@ -1,0 +1,94 @@
+"""An engine in this process: what `check`, and `decide` and `explain` without a server, stand on.
+
+Law: puts runtime parts together and decides nothing itself. Imported late, since it brings onnxruntime and LMDB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from arbiter.cli.answers import Answer, Given, Judged
+from arbiter.errors import AuthorError, Diagnostic, NotFound, did_you_mean
+from arbiter.profiles.store import Store
+from arbiter.runtime.engine import Engine
+from arbiter.runtime.loader import Loader
+from arbiter.types import Request, from_micros, to_micros
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from arbiter.cli.answers import Question
+    from arbiter.snapshot import Snapshot
+    from arbiter.types import Decision
+
+
+def load(rules: Path, models: Path | None) -> tuple[Snapshot | None, list[Diagnostic]]:
+    """Load as a server would. The snapshot is None when the files hold an error; places are named from here on."""
+    attempt = Loader(rules, models, None).look(again=True)
+    assert attempt is not None  # noqa: S101 - only a look that is no second one may find nothing new
+    found = [_placed(each, rules, models) for each in attempt.diagnostics]
+    return None if attempt.built is None else attempt.built.snapshot, found
+
+
+def _placed(found: Diagnostic, rules: Path, models: Path | None) -> Diagnostic:
+    """The same with a path that a terminal can open: the directory as it was given, then the file's place in it."""
+    for directory in (rules, models):
+        if directory is not None and (directory / found.file).is_file():
+            return msgspec.structs.replace(found, file=(directory / found.file).as_posix())
+    return found
+
+
+@contextlib.contextmanager
+def engine(rules: Path, models: Path | None, data: Path | None) -> Iterator[Engine]:
+    """An engine over `data`, a server's data directory, or over empty profiles. Raises AuthorError, StoreError.
+
+    Nothing is written but what LMDB needs to be read; a server may run on the same directory.
+    """
+    snapshot, found = load(rules, models)
+    if snapshot is None:
+        raise AuthorError(found)
+    with contextlib.ExitStack() as stack:
+        place = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="arbiter-")))
+        store = stack.enter_context(Store.open(place / "store", background=False))
+        ready = Engine(store)
+        ready.activate(snapshot)
+        yield ready
+
+
+def decide(ready: Engine, question: Question, context: dict[str, Any], at: datetime | None) -> list[Answer]:
+    """Ask the engine. Raises CallerError."""
+    request = Request(
+        subject_id=question.subject_id,
+        decisions=question.decisions,
+        now=ready.clock() if at is None else to_micros(at),
+        context={name: value for name, value in context.items() if value is not None},
+        slots=question.slots,
+        explain=question.explain,
+        explain_rules=question.explain_rules,
+    )
+    snapshot = ready.snapshot
+    assert snapshot is not None  # noqa: S101 - `engine` activated one
+    return [_answer(decision, request, snapshot) for decision in ready.decide(request)]
+
+
+def _answer(decision: Decision, request: Request, snapshot: Snapshot) -> Answer:
+    known = [rule.id for rule in snapshot.point(decision.point).all_rules]
+    for rule in request.explain_rules:
+        if rule not in known:
+            raise NotFound(f"`{decision.point}` has no rule `{rule}`; {did_you_mean(rule, known) or 'check the id'}")
+    return Answer(
+        subject_id=request.subject_id,
+        decision=decision.point,
+        treatments=[Given.of(each) for each in decision.treatments],
+        defaulted=decision.defaulted,
+        degraded=[f"models.{each.model}" for each in decision.degraded],
+        valid_until=None if decision.valid_until is None else from_micros(decision.valid_until),
+        snapshot=snapshot.digest,
+        explanation=[Judged.of(each) for each in decision.explanation],
+    )

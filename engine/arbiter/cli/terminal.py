@@ -1,0 +1,127 @@
+"""What every command prints with: tables and colours on a terminal, plain lines in a pipe, JSON on request.
+
+Law: the only module that knows whether a terminal is there. Answers go to standard output, everything else (progress,
+errors) to standard error, so that a pipe receives answers and nothing more.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import sys
+from datetime import datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from arbiter.errors import Diagnostic
+
+FINDINGS = 1
+USAGE = 2
+
+
+@cache
+def out() -> Console:
+    """The console of standard output. In a pipe a line is as long as it is, and nothing is coloured."""
+    return _console(stderr=False)
+
+
+@cache
+def err() -> Console:
+    """The console of standard error."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, soft_wrap=not stream.isatty())
+
+
+def fail(message: str, *, code: int = FINDINGS) -> NoReturn:
+    """Say what is wrong on standard error, and end with `code`."""
+    err().print(Text.assemble(("error: ", "bold red"), message))
+    raise SystemExit(code)
+
+
+def print_json(answer: Any) -> None:
+    """Print one JSON document: indented on a terminal, one line in a pipe. Moments become ISO 8601, bytes base64."""
+    encoded = msgspec.json.encode(answer)
+    text = msgspec.json.format(encoded).decode() if out().is_terminal else encoded.decode()
+    sys.stdout.write(text + "\n")
+
+
+def shown(value: Any) -> str:
+    """A value as people read it in a table: numbers short, texts in quotes, moments to the second."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return f"{value:.6g}"
+        case str():
+            return msgspec.json.encode(value).decode()
+        case bytes():
+            return f"base64 {base64.b64encode(value).decode()}"
+        case datetime():
+            return f"{value:%Y-%m-%dT%H:%M:%S}Z"
+        case timedelta():
+            return f"{value.total_seconds():g}s"
+        case list():
+            return f"[{', '.join(map(shown, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{name}: {shown(each)}' for name, each in value.items())}}}"
+    return str(value)
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title: str = "") -> None:
+    """Print rows under heads: a ruled table on a terminal, columns parted by tabs in a pipe, where no title is said."""
+    if not out().is_terminal:
+        for row in (heads, *rows):
+            sys.stdout.write("\t".join(_one_line(cell) for cell in row) + "\n")
+        return
+    from rich import box  # noqa: PLC0415 - a pipe needs none of it
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out().print(table)
+
+
+def _one_line(cell: str | Text) -> str:
+    return " ".join((cell.plain if isinstance(cell, Text) else cell).split())
+
+
+@contextlib.contextmanager
+def bar(total: int, noun: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error while the block runs; call what it gives with how many more are done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(noun), TimeRemainingColumn())
+    with Progress(*columns, console=err(), transient=True, disable=not err().is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda more: progress.advance(task, more)
+
+
+def diagnostic_text(found: Diagnostic) -> Text:
+    """A diagnostic with its place, its underline and its hint coloured."""
+    tone = "red" if found.severity == "error" else "yellow"
+    first, *rest = found.render().split("\n")
+    place, colon, sentence = first.partition(": ")
+    text = Text.assemble((place, "bold"), colon, (sentence, tone))
+    for line in rest:
+        style = "cyan" if line.startswith("  hint:") else tone if set(line) <= set(" |^\t") else ""
+        text.append("\n").append(line, style)
+    return text
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 rule``, ``2 rules``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

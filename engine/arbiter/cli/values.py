@@ -1,0 +1,71 @@
+"""What people write on a command line, as values.
+
+Law: text in, values out; a mistake becomes a usage error that names what was written. Knows nothing of servers.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import typer
+
+_INT = range(-(1 << 63), 1 << 63)
+_json = msgspec.json.Decoder(Any)
+
+
+def read_assignment(written: str) -> tuple[str, Any]:
+    """``name=value``: JSON where the value is JSON, a moment where it is one with its zone, else the text itself."""
+    name, equals, text = written.partition("=")
+    if not equals or not name:
+        raise typer.BadParameter(f"`{written}` is no assignment: write name=value, as in country=CA or age=41")
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return name, _moment(text) or text
+    if value is None:
+        raise typer.BadParameter(f"`{name}=null`: an absent value is said by --unset {name}")
+    if isinstance(value, int) and not isinstance(value, bool) and value not in _INT:
+        raise typer.BadParameter(f"`{written}`: an integer must fit 64 bits; with a fraction it is a double: {text}.0")
+    return name, value
+
+
+def read_context(text: str) -> dict[str, Any]:
+    """One JSON object; ``@FILE`` names a file that holds one, ``@-`` is standard input."""
+    try:
+        content = _content(text[1:]) if text.startswith("@") else text
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"cannot read {text[1:]}: {error}", param_hint="--context") from error
+    try:
+        return msgspec.json.decode(content, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise typer.BadParameter(
+            f'{error}. Write one JSON object, as in \'{{"device": "ios"}}\', or @FILE for a file that holds one',
+            param_hint="--context",
+        ) from error
+
+
+def _content(name: str) -> str:
+    return typer.get_text_stream("stdin").read() if name == "-" else Path(name).read_text("utf-8")
+
+
+def read_moment(text: str, option: str) -> datetime:
+    """An ISO 8601 moment; UTC where it names no zone."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"`{text}` is no moment: write it as 2026-11-20T18:30:00Z", param_hint=option
+        ) from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _moment(text: str) -> datetime | None:
+    """A moment only when it names its zone, so that a plain date stays a text."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if moment.tzinfo is None else moment.astimezone(UTC)
