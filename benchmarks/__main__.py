@@ -1,7 +1,7 @@
 """`python -m benchmarks`: measure, print a table, write `results.json` and plots, and fail below the thresholds.
 
-`python -m benchmarks NAME...` runs only these. `thresholds.json` bounds ratios, by benchmark; a bare time is printed and
-never asserted, except that a reader may compare it with the machine named beside it.
+`python -m benchmarks NAME...` runs only these. `thresholds.json` bounds ratios, by benchmark; a bare time is printed
+beside the machine it was taken on, and never asserted.
 """
 
 from __future__ import annotations
@@ -59,11 +59,13 @@ def _print(console: Console, results: dict[str, Any], thresholds: dict[str, dict
             if group != "ratios":
                 cells = value.items() if isinstance(value, dict) else [("", value)]
                 for key, cell in cells:
-                    figures.add_row(f"{name}: {group} {key}".rstrip(), f"{cell:,.2f}" if isinstance(cell, float) else str(cell))
+                    shown = f"{cell:,.2f}" if isinstance(cell, float) else str(cell)
+                    figures.add_row(f"{name}: {group} {key}".rstrip(), shown)
         for ratio, measured in result.get("ratios", {}).items():
             limit = thresholds.get(name, {}).get(ratio)
             good = limit is None or measured <= limit
-            ratios.add_row(f"{name}: {ratio}", f"{measured:.2f}", "" if limit is None else f"{limit:g}", "ok" if good else "TOO MUCH")
+            bound = "" if limit is None else f"{limit:g}"
+            ratios.add_row(f"{name}: {ratio}", f"{measured:.2f}", bound, "ok" if good else "TOO MUCH")
             if not good:
                 failed.append(f"{name}: {ratio}")
     console.print(figures)

@@ -1,7 +1,7 @@
 """How every benchmark measures.
 
-Law: times are taken in alternating rounds, so that a slow minute of the machine hits everything alike; the median of nine
-rounds counts, and what is asserted is a ratio of two medians of the same run.
+Law: times are taken in alternating rounds, so that a slow minute of the machine hits everything alike; the median of
+nine rounds counts, and what is asserted is a ratio of two medians of the same run.
 """
 
 from __future__ import annotations

@@ -6,10 +6,12 @@ Law: everything is drawn from a seed, and rules are real rule files that go thro
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arbiter.ruleset.load import load_ruleset
-from arbiter.ruleset.rules import Ruleset
+
+if TYPE_CHECKING:
+    from arbiter.ruleset.rules import Ruleset
 
 COUNTRIES = ("US", "CA", "DE", "FR", "GB", "JP", "BR", "IN")
 POINT = "bench.point"
@@ -43,7 +45,7 @@ def rule_set(count: int, *, seed: int = 1, model: str = "", models: dict[str, di
 
 def profile(draw: random.Random) -> dict[str, Any]:
     """Thirty attributes: the eight that rules read, and twenty-two that they do not."""
-    read = {f"s{place}": draw.choice(COUNTRIES) for place in (0, 1, 2, 6)}
+    read: dict[str, Any] = {f"s{place}": draw.choice(COUNTRIES) for place in (0, 1, 2, 6)}
     read |= {f"n{place}": draw.randint(0, 1000) for place in (3, 4)}
     read |= {"n5": draw.random() * 100, "b7": draw.random() < 0.5}
     return read | {f"other_{place}": f"value {draw.randint(0, 9999)}" for place in range(22)}

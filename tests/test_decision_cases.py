@@ -40,7 +40,17 @@ from arbiter.server.explanations import OUTCOMES
 from arbiter.server.values import plain_values, write_timestamp, write_values
 from arbiter.snapshot import Snapshot
 from arbiter.telemetry.counters import Counters
-from arbiter.types import Decision, Event, ExplainLevel, Reason, RuleOutcome, Treatment, from_micros, to_micros
+from arbiter.types import (
+    Decision,
+    Degradation,
+    Event,
+    ExplainLevel,
+    Reason,
+    RuleOutcome,
+    Treatment,
+    from_micros,
+    to_micros,
+)
 from arbiter.v1 import admin_pb2, admin_pb2_grpc, decision_pb2, decision_pb2_grpc, profile_pb2, profile_pb2_grpc
 
 if TYPE_CHECKING:
@@ -462,7 +472,7 @@ def received(answer: decision_pb2.DecideResponse | decision_pb2.Decision) -> Dec
         tuple(treatments),
         answer.defaulted,
         until,
-        tuple(d.name for d in answer.degraded),
+        tuple(Degradation(d.name, d.cause == decision_pb2.DEGRADATION_CAUSE_DEADLINE) for d in answer.degraded),
         tuple(outcomes),
     )
 

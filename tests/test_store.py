@@ -319,7 +319,7 @@ def test_read_many_reads_one_state_in_order(store: Store) -> None:
     store.use_features(FeatureSet([COUNT]))
     store.update(Update("ann", {"a": 1})).result()
     store.ingest([buy(1, "bob", at=NOW + 5)]).result()
-    ann, nobody, bob = store.read_many(["ann", "nobody", "bob"], NOW + 9)
+    ann, nobody, bob = store.read_many([("ann", NOW + 9), ("nobody", NOW + 9), ("bob", NOW + 9)])
     assert (ann.attributes, nobody.exists, bob.features) == ({"a": 1}, False, {"buys": 1})
     assert store.read("bob", NOW).features == {"buys": 0}
 

@@ -108,5 +108,9 @@ class LimitExceeded(CallerError):
     """A configured limit was passed; `reason` holds the limit's name."""
 
 
+class NotReady(ArbiterError):
+    """No snapshot is loaded yet: nothing can be decided."""
+
+
 class StoreError(ArbiterError):
     """The store could not be opened, read or written; nothing acknowledged is lost."""

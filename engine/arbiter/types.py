@@ -110,6 +110,13 @@ class RuleOutcome(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
+class Degradation(msgspec.Struct, frozen=True, order=True):
+    """A model that could not answer: it failed, or the deadline came first (`late`). Its rules were unknown."""
+
+    model: str
+    late: bool
+
+
 class Decision(msgspec.Struct, frozen=True):
     """The complete answer at one decision point. `valid_until` is µs since the epoch, or None when nothing can be
     promised. `degraded` names models that could not answer.
@@ -119,5 +126,5 @@ class Decision(msgspec.Struct, frozen=True):
     treatments: tuple[Treatment, ...]
     defaulted: bool
     valid_until: int | None = None
-    degraded: tuple[str, ...] = ()
+    degraded: tuple[Degradation, ...] = ()
     explanation: tuple[RuleOutcome, ...] = ()

@@ -119,12 +119,12 @@ class Store:
         """Rewrite at most `limit` records for the current features; about how many remain. Raises StoreError."""
         return self._upkeep.step(limit)
 
-    def read(self, subject_id: str, now: int) -> Profile:
+    def read(self, subject_id: str, now: int, features: FeatureSet | None = None) -> Profile:
         """The profile as of `now` (µs). A subject of whom nothing is stored has an empty one. Raises StoreError.
 
-        The profile is the caller's own.
+        The profile is the caller's own. `features` are those wanted; without it, those that writes maintain.
         """
-        features = self._features
+        features = features or self._features
         hashed = self._hash.copy()
         hashed.update(subject_id.encode())
         key = hashed.digest()
@@ -147,12 +147,15 @@ class Store:
         except (lmdb.Error, msgspec.MsgspecError) as error:
             raise self._unreadable(error) from error
 
-    def read_many(self, subject_ids: Sequence[str], now: int) -> list[Profile]:
-        """The profiles as of `now` (µs), in order, all from one state of the store. Raises StoreError."""
-        features = self._features
+    def read_many(self, asked: Sequence[tuple[str, int]], features: FeatureSet | None = None) -> list[Profile]:
+        """The profile of each subject id as of its own now (µs), in order, all from one state of the store.
+
+        `features` as for `read`. Raises StoreError.
+        """
+        features = features or self._features
         try:
             with self._begin(self._profiles) as txn:
-                return [self._read_in(txn, self._key(subject_id), features, now) for subject_id in subject_ids]
+                return [self._read_in(txn, self._key(subject_id), features, now) for subject_id, now in asked]
         except (lmdb.Error, msgspec.MsgspecError) as error:
             raise self._unreadable(error) from error
 

@@ -6,6 +6,7 @@ models that walks ask for and puts their outputs into views. No gRPC here, no fi
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,12 @@ import msgspec
 
 from arbiter.decision.explain import explain
 from arbiter.decision.walk import Need, Walk
-from arbiter.errors import CallerError
+from arbiter.errors import CallerError, NotReady
 from arbiter.expr.evaluate import evaluate
 from arbiter.expr.ops import Unknown
 from arbiter.expr.view import View
 from arbiter.profiles.features import FeatureSet
-from arbiter.types import Decision, ExplainLevel, Request, Treatment
+from arbiter.types import Decision, Degradation, ExplainLevel, Request, Treatment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,6 +42,7 @@ def wall_clock() -> int:
 class Described(msgspec.Struct, frozen=True):
     """What is known of a subject at one instant. A feature or segment without a value is None."""
 
+    exists: bool
     version: int
     attributes: dict[str, Any]
     features: dict[str, Any]
@@ -74,34 +76,46 @@ class Engine:
         self.store.use_features(features)
         self._active = Active(snapshot, features)
 
-    def decide(self, request: Request, deadline: float | None = None) -> tuple[Decision, ...]:
+    def current(self) -> Active:
+        """What the next call would read. Pass it to a call to know what the answer was made of. Raises NotReady."""
+        active = self._active
+        if active is None:
+            raise NotReady("no snapshot is loaded yet: try again when the health service says SERVING")
+        return active
+
+    def decide(
+        self, request: Request, deadline: float | None = None, active: Active | None = None
+    ) -> tuple[Decision, ...]:
         """One Decision per decision point asked, in order, from one profile read and one snapshot.
 
         `deadline` is in seconds of `time.monotonic`; a model that would start behind it counts as unable to answer.
-        Raises NotFound for an unknown decision point.
+        Raises NotFound for an unknown decision point, NotReady before the first snapshot.
         """
-        active = self._active or _nothing_active()
+        active = active or self.current()
         snapshot = active.snapshot
         asked = request.decisions
         points = [snapshot.points.get(name) or snapshot.point(name) for name in asked]
-        profile = self.store.read(request.subject_id, request.now)
+        profile = self.store.read(request.subject_id, request.now, active.features)
         view = View(profile.attributes, request.context, profile.features, request.now)
         if len(points) == 1:
             return (self._decide(snapshot, points[0], request, profile, view, (), deadline),)
         return self._page(snapshot, points, request, profile, view, deadline)
 
     def decide_batch(
-        self, requests: Sequence[Request], deadline: float | None = None
+        self, requests: Sequence[Request], deadline: float | None = None, active: Active | None = None
     ) -> list[tuple[Decision, ...] | CallerError]:
-        """The answer to each request, in order, on one snapshot; models run once for all walks that wait for them."""
-        active = self._active or _nothing_active()
+        """The answer to each request, in order, on one snapshot and one state of the store.
+
+        A model runs once for all walks that wait for it. Raises NotReady before the first snapshot.
+        """
+        active = active or self.current()
         snapshot = active.snapshot
         answers: dict[int, tuple[Decision, ...] | CallerError] = {}
         alone: list[tuple[int, Walk, View]] = []
-        for number, request in enumerate(requests):
+        profiles = self.store.read_many([(r.subject_id, r.now) for r in requests], active.features)
+        for number, (request, profile) in enumerate(zip(requests, profiles, strict=True)):
             try:
                 points = [snapshot.point(name) for name in request.decisions]
-                profile = self.store.read(request.subject_id, request.now)
             except CallerError as error:
                 answers[number] = error
                 continue
@@ -113,16 +127,16 @@ class Engine:
         self._advance_together(snapshot, alone, answers, deadline)
         return [answers[number] for number in range(len(requests))]
 
-    def describe(self, subject_id: str, now: int) -> Described:
-        """Attributes, features and segments of a subject as decisions would see them at `now` (µs)."""
-        active = self._active or _nothing_active()
+    def describe(self, subject_id: str, now: int, active: Active | None = None) -> Described:
+        """Attributes, features and segments of a subject as decisions would see them at `now` (µs). Raises NotReady."""
+        active = active or self.current()
         snapshot = active.snapshot
-        profile = self.store.read(subject_id, now)
+        profile = self.store.read(subject_id, now, active.features)
         view = View(profile.attributes, {}, profile.features, now)
         features = {name: _feature(view, snapshot, name) for name in snapshot.symbols.features}
         self._score(snapshot, snapshot.models, view, None)
         segments = {name: _segment(view, snapshot, name) for name in snapshot.symbols.segments}
-        return Described(profile.version, profile.attributes, features, segments)
+        return Described(profile.exists, profile.version, profile.attributes, features, segments)
 
     def _page(
         self,
@@ -160,7 +174,7 @@ class Engine:
         if request.explain:
             decision = self._explained(snapshot, point, decision, request, view, profile, delivered, deadline)
         if view.failed:
-            decision = msgspec.structs.replace(decision, degraded=tuple(sorted(view.failed)))
+            decision = _degraded(decision, view)
         return decision
 
     def _explained(
@@ -208,7 +222,7 @@ class Engine:
                     for model in outcome.models:
                         waiting.setdefault(model, []).append(view)
                 elif view.failed:
-                    answers[number] = (msgspec.structs.replace(outcome, degraded=tuple(sorted(view.failed))),)
+                    answers[number] = (_degraded(outcome, view),)
                 else:
                     answers[number] = (outcome,)
             for model, views in waiting.items():
@@ -218,9 +232,10 @@ class Engine:
     def _score(self, snapshot: Snapshot, models: Iterable[str], view: View, deadline: float | None) -> None:
         """Put the outputs of `models` into the view; a model that cannot answer leaves no outputs."""
         for name in models:
-            if deadline is not None and time.monotonic() >= deadline:
+            late = deadline is not None and time.monotonic() >= deadline
+            if late:
                 view.models[name] = _NO_SCORES
-                view.failed = {*view.failed, name}
+                view.failed = {**view.failed, name: late}
                 continue
             row = snapshot.rows[name](view)
             if row is None:
@@ -233,7 +248,7 @@ class Engine:
                 # A model that fails must not fail the decision: its rules become unknown, and the answer says so.
                 _log.exception("model %s failed", name)
                 view.models[name] = _NO_SCORES
-                view.failed = {*view.failed, name}
+                view.failed = {**view.failed, name: late}
 
     def _score_many(self, snapshot: Snapshot, name: str, views: list[View], deadline: float | None) -> None:
         rows = [(view, snapshot.rows[name](view)) for view in views]
@@ -255,15 +270,16 @@ class Engine:
                 view.models[name] = outputs[place]
             else:
                 view.models[name] = _NO_SCORES
-                view.failed = {*view.failed, name}
-
-
-def _nothing_active() -> Active:
-    raise RuntimeError("no snapshot is active yet")
+                view.failed = {**view.failed, name: late}
 
 
 def _walk(point: Point, view: View, request: Request, delivered: tuple[Treatment, ...], profile: Profile) -> Walk:
     return Walk(point, view, request.subject_id, request.slots, delivered, profile.next_change_at, profile.changes)
+
+
+def _degraded(decision: Decision, view: View) -> Decision:
+    degraded = tuple(sorted(itertools.starmap(Degradation, view.failed.items())))
+    return msgspec.structs.replace(decision, degraded=degraded)
 
 
 def _scores(model: Model, answer: Sequence[Any]) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
@@ -18,14 +17,12 @@ from arbiter.errors import CallerError, LimitExceeded
 from arbiter.server.calls import malformed, parse
 from arbiter.server.explanations import check_rules, write_explanation
 from arbiter.server.requests import RequestReader
-from arbiter.server.status import NotReady, status_of
+from arbiter.server.status import status_of
 from arbiter.server.values import write_values
 from arbiter.types import Reason
 from arbiter.v1 import decision_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from arbiter.runtime.engine import Engine
     from arbiter.server.calls import Work
     from arbiter.server.limits import Limits
@@ -39,24 +36,10 @@ _DecideRequest = decision_pb2.DecideRequest
 _DecideResponse = decision_pb2.DecideResponse
 _parse_request = _DecideRequest.FromString
 _REASONS = {Reason.WON: decision_pb2.REASON_RULE, Reason.DEFAULT: decision_pb2.REASON_DEFAULT}
-_LATE = "the call's deadline came before the model could run"
-_FAILED = "the model failed; the server's log says why"
-_Answer = TypeVar("_Answer")
-
-
-def on_one_snapshot(engine: Engine, work: Callable[[], _Answer]) -> tuple[Snapshot, _Answer]:
-    """Return what `work` answers and the snapshot that it worked on. Raises NotReady before the first.
-
-    The engine reads its reference once per call: when it is the same before and after, the call saw no other. A swap
-    meanwhile is rare, and deciding again is cheaper than a lock; nothing that decides has an effect.
-    """
-    while True:
-        snapshot = engine.snapshot
-        if snapshot is None:
-            raise NotReady("no snapshot is loaded yet: try again when the health service says SERVING")
-        answer = work()
-        if engine.snapshot is snapshot:
-            return snapshot, answer
+_CAUSES = {
+    True: (decision_pb2.DEGRADATION_CAUSE_DEADLINE, "the call's deadline came before the model could run"),
+    False: (decision_pb2.DEGRADATION_CAUSE_MODEL_FAILED, "the model failed; the server's log says why"),
+}
 
 
 class _Parts:
@@ -105,11 +88,9 @@ class DecisionService:
             raise malformed(_DecideRequest) from None
         engine = self._engine
         request = self._reader.read(asked, engine.clock())
-        snapshot = engine.snapshot
-        decisions = engine.decide(request, deadline) if snapshot is not None else ()
-        if snapshot is None or engine.snapshot is not snapshot:
-            snapshot, decisions = on_one_snapshot(engine, lambda: engine.decide(request, deadline))
-        return self._write(asked, request, decisions, snapshot, deadline)
+        active = engine.current()
+        decisions = engine.decide(request, deadline, active)
+        return self._write(asked, request, decisions, active.snapshot)
 
     def decide_batch(self, content: bytes, deadline: float | None = None) -> bytes:
         """Answer a serialised DecideBatchRequest. A bad request of the batch fails alone."""
@@ -128,8 +109,9 @@ class DecisionService:
             except CallerError as error:
                 read.append(error)
         good = [request for request in read if not isinstance(request, CallerError)]
-        snapshot, decided = on_one_snapshot(self._engine, lambda: self._engine.decide_batch(good, deadline))
-        answers = iter(decided)
+        active = self._engine.current()
+        snapshot = active.snapshot
+        answers = iter(self._engine.decide_batch(good, deadline, active))
         response = decision_pb2.DecideBatchResponse(snapshot=snapshot.digest)
         for place, (asked, request) in enumerate(zip(batch, read, strict=True)):
             result = response.results.add()
@@ -139,7 +121,7 @@ class DecisionService:
                 answer = next(answers)
                 if isinstance(answer, CallerError):
                     raise answer
-                result.response.MergeFromString(self._write(asked, request, answer, snapshot, deadline))
+                result.response.MergeFromString(self._write(asked, request, answer, snapshot))
             except CallerError as error:
                 result.error.CopyFrom(status_of(error, "DecideBatch", f"requests[{place}]"))
         return response.SerializeToString()
@@ -150,7 +132,6 @@ class DecisionService:
         request: Request,
         decisions: tuple[Decision, ...],
         snapshot: Snapshot,
-        deadline: float | None,
     ) -> bytes:
         parts = self._parts
         if parts is None or parts.snapshot is not snapshot:
@@ -160,9 +141,9 @@ class DecisionService:
         stamp = "" if asked.dry_run else f"{request.now:x}-{self._process}-"
         if asked.decision:
             # Last in the parts stands what differs per call, the request's own id included.
-            own = self._own(decisions[0], parts, stamp, request, deadline, asked.request_id)
+            own = self._own(decisions[0], parts, stamp, request, asked.request_id)
             return b"".join((*own, parts.digest))
-        page = [b"".join(self._own(decision, parts, stamp, request, deadline, "")) for decision in decisions]
+        page = [b"".join(self._own(decision, parts, stamp, request, "")) for decision in decisions]
         response = _DecideResponse(
             decisions=[decision_pb2.Decision.FromString(own) for own in page], request_id=asked.request_id
         )
@@ -174,7 +155,6 @@ class DecisionService:
         parts: _Parts,
         stamp: str,
         request: Request,
-        deadline: float | None,
         request_id: str,
     ) -> list[bytes]:
         """Return the serialised parts of one decision, without the snapshot.
@@ -195,11 +175,9 @@ class DecisionService:
             stamped = own.valid_until
             stamped.seconds = seconds
             stamped.nanos = rest * 1000
-        if decision.degraded:
-            late = deadline is not None and time.monotonic() >= deadline
-            cause = decision_pb2.DEGRADATION_CAUSE_DEADLINE if late else decision_pb2.DEGRADATION_CAUSE_MODEL_FAILED
-            for name in decision.degraded:
-                own.degraded.add(name=f"models.{name}", cause=cause, detail=_LATE if late else _FAILED)
+        for degradation in decision.degraded:
+            cause, detail = _CAUSES[degradation.late]
+            own.degraded.add(name=f"models.{degradation.model}", cause=cause, detail=detail)
         if request.explain:
             own.explanation.CopyFrom(write_explanation(decision, parts.snapshot))
         written.append(own.SerializeToString())

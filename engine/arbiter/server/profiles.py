@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar
 from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.profiles.store import Update
 from arbiter.server.calls import parsed
-from arbiter.server.decisions import on_one_snapshot
 from arbiter.server.reading import ValueReader
 from arbiter.server.requests import RequestReader
 from arbiter.server.status import DeadlinePassed
@@ -97,16 +96,17 @@ class ProfileService:
         subject_id = request.subject_id
         self._requests.check_id(subject_id, "subject_id")
         now = self._engine.clock()
-        snapshot, found = on_one_snapshot(self._engine, lambda: self._engine.describe(subject_id, now))
+        active = self._engine.current()
+        found = self._engine.describe(subject_id, now, active)
         return profile_pb2.GetProfileResponse(
             subject_id=subject_id,
-            exists=self._engine.store.read(subject_id, now).exists,
+            exists=found.exists,
             attributes=write_values(found.attributes),
             features=write_values({name: value for name, value in found.features.items() if value is not None}),
             segments={name: value for name, value in found.segments.items() if value is not None},
             unknown_segments=sorted(name for name, value in found.segments.items() if value is None),
             version=found.version,
-            snapshot=snapshot.digest,
+            snapshot=active.snapshot.digest,
             at=write_timestamp(now),
         )
 

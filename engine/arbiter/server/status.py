@@ -23,6 +23,7 @@ from arbiter.errors import (
     KeyReused,
     LimitExceeded,
     NotFound,
+    NotReady,
     VersionConflict,
 )
 from arbiter.profiles.attributes import STORED
@@ -39,10 +40,6 @@ _PATH_BYTES = 400
 # Limits on work under way, not on what one call holds: the same call may succeed a moment later.
 _PASSING_LIMITS = frozenset({"write_queue"})
 _RETRY_MS = 100
-
-
-class NotReady(ArbiterError):
-    """No snapshot is loaded yet."""
 
 
 class DeadlinePassed(ArbiterError):
