@@ -83,7 +83,7 @@ def evaluate(  # noqa: C901, PLR0912 - one row a node kind
         case ListOf(items=items):
             return [value(item) for item in items]
         case MapOf(entries=entries):
-            return {value(k): value(v) for k, v in entries}
+            return ops.map_of(*((value(k), value(v)) for k, v in entries))
         case Fold():
             return _fold(node, view, symbols, bound)
         case Call(function="_&&_", args=(left, right)):

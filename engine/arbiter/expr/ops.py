@@ -213,6 +213,17 @@ def field(container: Any, name: str) -> Any:
     raise Unknown(f"there is no field `{name}`")
 
 
+def map_of(*entries: tuple[Any, Any]) -> dict[Any, Any]:
+    """``{key: value}``: keys are text, ints and bools, none twice."""
+    built: dict[Any, Any] = {}
+    for key, value in entries:
+        # Python holds True == 1: a map with both cannot be built either.
+        if key.__class__ not in {str, int, bool} or key in built:
+            raise Unknown(f"{key!r} cannot be a key here")
+        built[key] = value
+    return built
+
+
 def has_field(container: Any, name: str) -> bool:
     """``has(container.name)``."""
     if container.__class__ is dict:
