@@ -15,7 +15,7 @@ from arbiter.server.decisions import DecisionService
 from arbiter.server.limits import Limits
 from arbiter.server.reading import ValueReader
 from arbiter.server.requests import RequestReader
-from arbiter.server.values import write_values
+from arbiter.server.values import write_entries, write_values
 from arbiter.snapshot import Snapshot
 from arbiter.telemetry.counters import Counters
 from arbiter.v1 import decision_pb2
@@ -104,6 +104,6 @@ def _parts(engine: Engine) -> dict[str, Any]:
         "read fields, no context": lambda: requests.read(bare, now),
         "read context_json": lambda: values.json_object(parsed.context_json, "context_json"),
         "read context map": lambda: values.entries(mapped.context, "context"),
-        "write params": lambda: write_values({"banner": "bestsellers", "size": 3}),
+        "write params": lambda: write_entries(decision_pb2.Treatment().params, {"banner": "bestsellers", "size": 3}),
         "write what differs per call": lambda: decision_pb2.DecideResponse(decision_id="x" * 30).SerializeToString(),
     }

@@ -18,7 +18,7 @@ from arbiter.server.calls import malformed, parse
 from arbiter.server.explanations import check_rules, write_explanation
 from arbiter.server.requests import RequestReader
 from arbiter.server.status import status_of
-from arbiter.server.values import write_values
+from arbiter.server.values import write_entries
 from arbiter.types import Reason
 from arbiter.v1 import decision_pb2
 
@@ -58,7 +58,7 @@ class _Parts:
         known = self._treatments.get(key)
         if known is not None and known[0] is treatment:
             return known[1]
-        content = _DecideResponse(treatments=[_write_treatment(treatment)]).SerializeToString()
+        content = _serialise(treatment)
         self._treatments[key] = treatment, content
         return content
 
@@ -143,10 +143,10 @@ class DecisionService:
             # Last in the parts stands what differs per call, the request's own id included.
             own = self._own(decisions[0], parts, stamp, request, asked.request_id)
             return b"".join((*own, parts.digest))
-        page = [b"".join(self._own(decision, parts, stamp, request, "")) for decision in decisions]
-        response = _DecideResponse(
-            decisions=[decision_pb2.Decision.FromString(own) for own in page], request_id=asked.request_id
-        )
+        response = _DecideResponse(request_id=asked.request_id)
+        page = response.decisions
+        for decision in decisions:
+            page.add().MergeFromString(b"".join(self._own(decision, parts, stamp, request, "")))
         return response.SerializeToString() + parts.digest
 
     def _own(
@@ -188,12 +188,15 @@ class DecisionService:
         return written
 
 
-def _write_treatment(treatment: Treatment) -> decision_pb2.Treatment:
-    return decision_pb2.Treatment(
+def _serialise(treatment: Treatment) -> bytes:
+    """Return a DecideResponse that holds the treatment alone."""
+    response = _DecideResponse()
+    message = response.treatments.add(
         rule_id=treatment.rule_id,
         action=treatment.action,
-        params=write_values(treatment.params),
         priority=treatment.priority,
         value=treatment.value,
         reason=_REASONS[treatment.reason],
     )
+    write_entries(message.params, treatment.params)
+    return response.SerializeToString()
