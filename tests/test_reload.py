@@ -17,7 +17,6 @@ from arbiter.runtime.archive import KEPT, Archive
 from arbiter.runtime.desk import Desk
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.local import LocalAdmin, open_engine, open_local
-from arbiter.runtime.worker import settle_memory
 from arbiter.telemetry.counters import Counters
 from arbiter.types import Request
 
@@ -301,14 +300,17 @@ def test_an_untouched_directory_is_not_loaded_again(rules: Path, tmp_path: Path)
     assert loader.look(again=True) is not None
 
 
-def test_snapshots_that_went_are_freed(local: tuple[Engine, LocalAdmin], rules: Path) -> None:
+def test_snapshots_that_went_are_freed_without_the_collector(local: tuple[Engine, LocalAdmin], rules: Path) -> None:
     engine, admin = local
     went = []
-    for text in ("second", "third"):
-        assert engine.snapshot is not None
-        went.append(weakref.ref(engine.snapshot))
-        (rules / "rule.yaml").write_text(rule(text))
-        admin.reload()
-        settle_memory()
-    gc.unfreeze()
-    assert [each() for each in went] == [None, None]
+    gc.disable()
+    try:
+        for text in ("second", "third"):
+            assert engine.snapshot is not None
+            engine.decide(Request("someone", ("home",), engine.clock()))
+            went.append(weakref.ref(engine.snapshot))
+            (rules / "rule.yaml").write_text(rule(text))
+            admin.reload()
+        assert [each() for each in went] == [None, None]
+    finally:
+        gc.enable()

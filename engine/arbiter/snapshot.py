@@ -6,13 +6,13 @@ equal digests, whatever the order of files.
 
 from __future__ import annotations
 
-import linecache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from arbiter.errors import NotFound, did_you_mean
+from arbiter.expr.generated import function_of
 from arbiter.expr.view import FeatureRead, Symbols, View
 from arbiter.ruleset.compiled import Point
 from arbiter.ruleset.rules import Rule, Ruleset
@@ -99,9 +99,4 @@ def _row_builder(model: Model, symbols: Symbols) -> Callable[[View], list[float]
         if unit:
             lines += ["    else:", f"        x{i} = (v.clock - x{i}) / {unit}"]
     lines.append(f"    return [{', '.join(f'x{i}' for i in range(len(model.inputs)))}]")
-    source_text = "\n".join([*lines, ""])
-    filename = f"<arbiter inputs of model {model.name}>"
-    linecache.cache[filename] = (len(source_text), None, source_text.splitlines(keepends=True), filename)
-    exec(compile(source_text, filename, "exec"), names)  # noqa: S102 - source is written here, from a checked manifest
-    function: Callable[[View], list[float] | None] = names["row"]
-    return function
+    return function_of(["\n".join([*lines, ""])], names, f"inputs of model {model.name}")

@@ -2,16 +2,16 @@
 
 Law: two forms. The *truth* form answers "is it true" (or "is it false") and never raises: unknown answers no to both,
 which is what the negation normal form makes possible without a third value. The *value* form gives the value or
-raises one of `ops.FAILURES`. Generated source is registered with `linecache`, so that tracebacks and debuggers show it.
+raises one of `ops.FAILURES`.
 """
 
 from __future__ import annotations
 
 import itertools
-import linecache
 from typing import TYPE_CHECKING, Any
 
 from arbiter.expr import ops
+from arbiter.expr.generated import function_of
 from arbiter.expr.syntax import constant_value
 from arbiter.expr.tree import AnyNode, Call, Const, Expression, Fold, ListOf, Local, MapOf, Name, Select
 from arbiter.expr.view import EXACT, Symbols, View, now
@@ -23,7 +23,6 @@ _OPERATORS = {"_<_": "<", "_<=_": "<=", "_>_": ">", "_>=_": ">="}
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _NEGATED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _MISSING = object()
-_serial = itertools.count()
 
 
 def truth_function(nodes: Sequence[tuple[AnyNode, bool]], symbols: Symbols, label: str) -> Callable[[View], bool]:
@@ -63,12 +62,7 @@ class _Writer:
 
     def build(self, body: str, label: str) -> Callable[[Any], Any]:
         """Compile what was written into a function of one view that returns `body`."""
-        source = "\n".join([*self._definitions, f"def f(v):\n    return {body}\n"])
-        filename = f"<arbiter {label} #{next(_serial)}>"
-        linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-        exec(compile(source, filename, "exec"), self._names)  # noqa: S102 - source is written here, from checked trees
-        function: Callable[[Any], Any] = self._names["f"]
-        return function
+        return function_of([*self._definitions, f"def f(v):\n    return {body}\n"], self._names, label)
 
     def truth(self, node: AnyNode, wanted: bool) -> str:  # noqa: FBT001 - the wanted truth
         """A Python expression that is true exactly when the node is `wanted`."""
@@ -155,7 +149,8 @@ class _Writer:
             case ListOf(items=items):
                 return f"[{', '.join(map(self.value, items))}]"
             case MapOf(entries=entries):
-                return "{" + ", ".join(f"{self.value(k)}: {self.value(v)}" for k, v in entries) + "}"
+                pairs = ", ".join(f"({self.value(k)}, {self.value(v)})" for k, v in entries)
+                return f"{self._operator('map_of')}({pairs})"
             case Fold():
                 return self._fold(node)
             case Call():

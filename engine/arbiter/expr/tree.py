@@ -14,8 +14,8 @@ import msgspec
 Span = tuple[int, int]
 
 
-class Node(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="node", omit_defaults=True):
-    """The base of every node."""
+class Node(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="node", omit_defaults=True, gc=False):
+    """The base of every node. Trees hold no circles, so the collector need not look at them."""
 
 
 class Const(Node, frozen=True, tag="c"):
@@ -99,7 +99,7 @@ class Fold(Node, frozen=True, tag="q"):
 AnyNode = Const | Name | Local | Select | Call | ListOf | MapOf | Fold
 
 
-class Expression(msgspec.Struct, frozen=True, array_like=True):
+class Expression(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An authored expression: its source text, its tree, its result type (``bool``, ``double``, ``dyn`` ...) and
     where it stands.
 

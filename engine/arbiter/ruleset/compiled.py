@@ -6,6 +6,7 @@ compiles it on its first call. Nothing here decides: `decision` walks these stru
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from arbiter.expr.compile import truth_function, value_function
@@ -64,7 +65,7 @@ class CompiledBranch:
     check.
     """
 
-    __slots__ = ("after", "before", "models", "rule")
+    __slots__ = ("__weakref__", "after", "before", "models", "rule")
 
     def __init__(self, branch: Branch, rule: CompiledRule, symbols: Symbols) -> None:
         self.rule = rule
@@ -76,9 +77,12 @@ class CompiledBranch:
         if not checks:
             return None
 
+        # Weak, since a branch that held itself through this function would wait for the collector when it goes.
+        branch, rule_id = weakref.ref(self), self.rule.id
+
         def first_call(view: View) -> bool:
-            function = truth_function([(c.node, c.wanted) for c in checks], symbols, f"{name} of {self.rule.id}")
-            setattr(self, name, function)
+            function = truth_function([(c.node, c.wanted) for c in checks], symbols, f"{name} of {rule_id}")
+            setattr(branch(), name, function)
             return function(view)
 
         return first_call

@@ -12,13 +12,14 @@ so that one kind of edge serves `<`, `<=`, `>` and `>=`.
 
 from __future__ import annotations
 
-import linecache
 import math
 from bisect import bisect_right
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from arbiter.expr.generated import function_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -192,9 +193,4 @@ def _matcher(index: Index, symbols: Symbols, label: str) -> Callable[[View], int
             "        return 0",
         ]
         names[f"tables{i}"] = {kind: (t.exact, t.edges, t.spans) for kind, t in attribute.tables.items()}
-    source_text = "\n".join([*lines, "    return mask", ""])
-    filename = f"<arbiter index of {label}>"
-    linecache.cache[filename] = (len(source_text), None, source_text.splitlines(keepends=True), filename)
-    exec(compile(source_text, filename, "exec"), names)  # noqa: S102 - source is written here, from checked names
-    function: Callable[[View], int] = names["match"]
-    return function
+    return function_of(["\n".join([*lines, "    return mask", ""])], names, f"index of {label}")

@@ -2,7 +2,7 @@
 
 Law: frozen data, serialisable by msgspec; this is what a snapshot stores and what workers load. No YAML, no parsing, no
 evaluation. Expressions are trees whose names have been checked. Everything is in a canonical order (sorted by id or
-name), so that equal sets encode to equal bytes.
+name), so that equal sets encode to equal bytes. Nothing holds itself, so the collector need not look at it.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ OrderKey = Literal["priority", "value", "recency", "specificity"]
 DYNAMIC_KEYS: frozenset[OrderKey] = frozenset({"value", "recency"})
 
 
-class Template(msgspec.Struct, frozen=True, array_like=True, tag="t"):
+class Template(msgspec.Struct, frozen=True, array_like=True, tag="t", gc=False):
     """A string with `${}` in it: literal text and expressions in turn. One lone expression keeps its type."""
 
     parts: tuple[str | Expression, ...]
 
 
-class Items(msgspec.Struct, frozen=True, array_like=True, tag="i"):
+class Items(msgspec.Struct, frozen=True, array_like=True, tag="i", gc=False):
     """A YAML list that holds a template somewhere below."""
 
     items: tuple[Param, ...]
 
 
-class Fields(msgspec.Struct, frozen=True, array_like=True, tag="d"):
+class Fields(msgspec.Struct, frozen=True, array_like=True, tag="d", gc=False):
     """A YAML mapping that holds a template somewhere below."""
 
     fields: dict[str, Param]
 
 
-class Plain(msgspec.Struct, frozen=True, array_like=True, tag="p"):
+class Plain(msgspec.Struct, frozen=True, array_like=True, tag="p", gc=False):
     """A constant: any YAML value without templates."""
 
     value: Any
@@ -46,14 +46,14 @@ class Plain(msgspec.Struct, frozen=True, array_like=True, tag="p"):
 Param = Template | Items | Fields | Plain
 
 
-class Effect(msgspec.Struct, frozen=True):
+class Effect(msgspec.Struct, frozen=True, gc=False):
     """What a rule does when it wins: an action with its parameters."""
 
     action: str
     params: dict[str, Param]
 
 
-class Rollout(msgspec.Struct, frozen=True):
+class Rollout(msgspec.Struct, frozen=True, gc=False):
     """The share of subjects, in percent, for whom a rule is on: stable by `salt`. `by` is ``subject`` or a name such
     as ``profile.team``.
     """
@@ -63,14 +63,14 @@ class Rollout(msgspec.Struct, frozen=True):
     salt: str
 
 
-class Active(msgspec.Struct, frozen=True):
+class Active(msgspec.Struct, frozen=True, gc=False):
     """The half-open range of µs since the epoch in which a rule is on; None is open."""
 
     start: int | None = None
     until: int | None = None
 
 
-class Rule(msgspec.Struct, frozen=True):
+class Rule(msgspec.Struct, frozen=True, gc=False):
     """Condition, priority, action. `when` is a conjunction (empty: always). `position` is ``file:line:column`` of its
     id.
     """
@@ -89,7 +89,7 @@ class Rule(msgspec.Struct, frozen=True):
     position: str = ""
 
 
-class DecisionPoint(msgspec.Struct, frozen=True):
+class DecisionPoint(msgspec.Struct, frozen=True, gc=False):
     """Where a decision is asked. `order` ends, always, on the rule id."""
 
     name: str
@@ -99,7 +99,7 @@ class DecisionPoint(msgspec.Struct, frozen=True):
     position: str = ""
 
 
-class Segment(msgspec.Struct, frozen=True):
+class Segment(msgspec.Struct, frozen=True, gc=False):
     """A named condition."""
 
     name: str
@@ -107,7 +107,7 @@ class Segment(msgspec.Struct, frozen=True):
     position: str = ""
 
 
-class Feature(msgspec.Struct, frozen=True):
+class Feature(msgspec.Struct, frozen=True, gc=False):
     """A typed value computed from a subject's events.
 
     `window` is in µs, None for all time; `unit` is the µs that one unit of ``since`` lasts. `key` is the first 8
@@ -128,7 +128,7 @@ class Feature(msgspec.Struct, frozen=True):
     position: str = ""
 
 
-class Ruleset(msgspec.Struct, frozen=True):
+class Ruleset(msgspec.Struct, frozen=True, gc=False):
     """Everything that the rule files say. Tuples are sorted by name or id.
 
     `profile_types` are the declared attribute types; empty when nothing is declared.

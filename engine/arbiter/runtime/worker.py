@@ -125,6 +125,7 @@ class _Worker:
         engine, counters = self._backing.engine, self._backing.counters
         current = engine.snapshot
         # A build makes a million objects and no garbage: the collector would walk them again and again, calls waiting.
+        # What is built is then taken out of its sight; it is free of circles, so it goes when its last call ends.
         gc.disable()
         try:
             loaded = {} if current is None else {model.digest: model for model in current.models.values()}
@@ -135,19 +136,8 @@ class _Worker:
             self._link.send(messages.Refused(digest, str(error)))
             return False
         finally:
+            gc.freeze()
             gc.enable()
         counters.snapshot_digest = digest
         counters.snapshot_at = engine.clock()
-        del current, snapshot
-        settle_memory()
         return True
-
-
-def settle_memory() -> None:
-    """Take what is alive now out of the collector's sight, so that no call pays for walking a whole snapshot.
-
-    The snapshot that went is in cycles and was out of sight too: it must come back into it to be freed.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
