@@ -73,7 +73,7 @@ class Walk:
         self._point = point
         self._view = view
         self._subject = subject_id
-        self._slots = min(slots or point.slots, point.slots)
+        self._slots = min(slots, point.slots) if slots else point.slots
         self._delivered = delivered
         self._horizon = horizon
         self._changes = changes
@@ -156,7 +156,9 @@ class Walk:
 
     def _lacking(self, models: tuple[str, ...]) -> Need | None:
         known = self._view.models
-        lacking = tuple(m for m in models if m not in known)
+        if not known:
+            return Need(models)
+        lacking = tuple([m for m in models if m not in known])
         return Need(lacking) if lacking else None
 
     def _dynamic_keys(self, rule: CompiledRule) -> tuple[float | None, int | None]:

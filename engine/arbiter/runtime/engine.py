@@ -94,12 +94,14 @@ class Engine:
         active = active or self.current()
         snapshot = active.snapshot
         asked = request.decisions
-        points = [snapshot.points.get(name) or snapshot.point(name) for name in asked]
+        # Before the profile is read: a wrong name costs nothing.
+        first = snapshot.points.get(asked[0]) or snapshot.point(asked[0])
+        points = [first, *map(snapshot.point, asked[1:])] if len(asked) > 1 else ()
         profile = self.store.read(request.subject_id, request.now, active.features)
         view = View(profile.attributes, request.context, profile.features, request.now)
-        if len(points) == 1:
-            return (self._decide(snapshot, points[0], request, profile, view, (), deadline),)
-        return self._page(snapshot, points, request, profile, view, deadline)
+        if points:
+            return self._page(snapshot, points, request, profile, view, deadline)
+        return (self._decide(snapshot, first, request, profile, view, (), deadline),)
 
     def decide_batch(
         self, requests: Sequence[Request], deadline: float | None = None, active: Active | None = None
@@ -284,7 +286,7 @@ def _degraded(decision: Decision, view: View) -> Decision:
 
 def _scores(model: Model, answer: Sequence[Any]) -> dict[str, Any]:
     """The outputs by name; one without a value is missing."""
-    scores = dict(zip(model.outputs, answer, strict=True))
+    scores = dict(zip(model.outputs, answer))  # noqa: B905 - equal by construction, and this is the hot path
     return {name: value for name, value in scores.items() if value is not None} if None in answer else scores
 
 
