@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _TONES = {"won": "bold green", "failed": "", "unknown": "yellow", "lost": "cyan", "group": "cyan", "slots_full": "cyan",
           "render_failed": "red"}  # fmt: skip
+_WIDE = 110  # columns of a terminal that has room for where a rule is written
 # The API's words for what became of a rule.
 _OUTCOMES = {
     Reason.WON: "won",
@@ -140,7 +141,7 @@ def print_treatments(answers: Iterable[Answer]) -> None:
             rows.append((answer.decision, rule, given.action, params, str(given.priority), value))
         if not answer.treatments:
             rows.append((answer.decision, "(nothing)", "", "", "", ""))
-    print_table(("decision", "rule", "action", "params", "priority", "value"), rows)
+    print_table(("decision", "rule", "action", "params", "priority", "value"), rows, prose=("params",))
 
 
 def print_notes(answers: Sequence[Answer]) -> None:
@@ -157,9 +158,11 @@ def print_notes(answers: Sequence[Answer]) -> None:
 
 def print_explanation(answer: Answer) -> None:
     """A row per rule: what became of it, and why."""
+    narrow = out().is_terminal and out().width < _WIDE
+    heads = ("rule", "outcome", "why") if narrow else ("rule", "outcome", "why", "written in")
     rows = [
-        (rule.rule_id, Text(rule.outcome, _TONES.get(rule.outcome, "dim")), rule.why(), rule.position)
+        (rule.rule_id, Text(rule.outcome, _TONES.get(rule.outcome, "dim")), rule.why(), rule.position)[: len(heads)]
         for rule in answer.explanation
     ]
     title = f"{answer.decision} for {answer.subject_id}"
-    print_table(("rule", "outcome", "why", "written in"), rows, title=title)
+    print_table(heads, rows, title=title, prose=("why",))

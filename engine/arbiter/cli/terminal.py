@@ -78,8 +78,13 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title: str = "") -> None:
-    """Print rows under heads: a ruled table on a terminal, columns parted by tabs in a pipe, where no title is said."""
+def print_table(
+    heads: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title: str = "", prose: Sequence[str] = ()
+) -> None:
+    """Print rows under heads: a ruled table on a terminal, columns parted by tabs in a pipe, where no title is said.
+
+    The columns named in `prose` give way on a narrow terminal; names and numbers stay on one line as long as they can.
+    """
     if not out().is_terminal:
         for row in (heads, *rows):
             sys.stdout.write("\t".join(_one_line(cell) for cell in row) + "\n")
@@ -87,9 +92,10 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str | Text]], *, t
     from rich import box  # noqa: PLC0415 - a pipe needs none of it
     from rich.table import Table  # noqa: PLC0415
 
-    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False,
+                  padding=(0, 1, 0, 0))  # fmt: skip
     for head in heads:
-        table.add_column(head, overflow="fold")
+        table.add_column(head, overflow="fold", no_wrap=head not in prose)
     for row in rows:
         table.add_row(*row)
     out().print(table)

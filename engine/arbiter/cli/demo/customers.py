@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from arbiter.cli.answers import print_explanation
-from arbiter.cli.demo.scene import BANNER, SCORES, Scores, because, gets, only, scores
+from arbiter.cli.demo.plot import DEFAULT
+from arbiter.cli.demo.scene import BANNER, SCORES, Scores, gets, only, scores, told
 from arbiter.cli.demo.stage import StepFailed, require
 from arbiter.cli.remote import answer_of
 from arbiter.cli.terminal import print_table, shown
@@ -32,6 +33,7 @@ _ROWS = 12
 _SEED = 39  # of the choice of customers, so that each run tells of the same ones
 _BY_NAME = "win-back-by-name"
 _NAME = "Ada"
+_LOST = {Reason.LOST_SLOT, Reason.LOST_GROUP}
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -54,8 +56,8 @@ def ask_many(scene: Scene, customers: Sequence[str]) -> list[Asked]:
             context: dict[str, Any] = {"device": _DEVICES[number % len(_DEVICES)]}
             if number % _CART_EVERY == 0:
                 context["cart_value"] = 28.5
-            banner, told = scene.ask(customer, BANNER, SCORES, context=context)
-            asked.append(Asked(customer, context, scores(told), only(banner)))
+            banner, said = scene.ask(customer, BANNER, SCORES, context=context)
+            asked.append(Asked(customer, context, scores(said), only(banner)))
             bar.advance(task)
     segments = Counter(each.scores.segment for each in asked)
     rules = Counter(each.given.rule_id for each in asked)
@@ -82,13 +84,11 @@ def print_who_got_what(scene: Scene, asked: Sequence[Asked]) -> None:
                 f"{features['days_since_purchase']:>4.0f}",
                 each.scores.segment,
                 f"{each.scores.propensity:.2f}",
-                gets(each.given),
-                each.given.rule_id or "(default)",
-                because(banner),
+                told(banner),
             )
         )
-    heads = ("customer", "orders", "spend $", "days", "segment", "p(again)", "gets", "rule", "because")
-    print_table(heads, rows)
+    heads = ("customer", "orders", "spend $", "days", "segment", "p(again)", "gets, by which rule, and why")
+    print_table(heads, rows, prose=heads[-1:])
 
 
 def shares(asked: Sequence[Asked]) -> dict[str, dict[str, int]]:
@@ -96,7 +96,7 @@ def shares(asked: Sequence[Asked]) -> dict[str, dict[str, int]]:
     counted: dict[str, Counter[str]] = defaultdict(Counter)
     propensity: dict[str, list[float]] = defaultdict(list)
     for each in asked:
-        counted[each.scores.segment][each.given.rule_id or "(default)"] += 1
+        counted[each.scores.segment][each.given.rule_id or DEFAULT] += 1
         propensity[each.scores.segment].append(each.scores.propensity)
     mean = {segment: sum(values) / len(values) for segment, values in propensity.items()}
     return {segment: dict(counted[segment]) for segment in sorted(mean, key=lambda one: -mean[one])}
@@ -122,14 +122,15 @@ def explain_and_tell_a_name(scene: Scene, asked: Sequence[Asked]) -> None:
 
 
 def _most_telling(scene: Scene, asked: Sequence[Asked]) -> tuple[Asked, Answer]:
-    """The customer who lacks but the name, and whose rules came to the most different ends."""
-    found: list[tuple[int, Asked, Answer]] = []
+    """The customer who lacks but the name, and whose rules came to the most different ends, a lost one among them."""
+    found: list[tuple[bool, int, Asked, Answer]] = []
     for each in asked:
         (answer,) = scene.ask(each.customer, BANNER, context=each.context, explain=ExplainLevel.ALL, dry_run=True)
         became = {rule.rule_id: rule.reason for rule in answer.explanation}
         if became.get(_BY_NAME) is Reason.RENDER_FAILED:
-            found.append((len(set(became.values())), each, answer))
+            ends = set(became.values())
+            found.append((bool(ends & _LOST), len(ends), each, answer))
     if not found:
         raise StepFailed(f"no customer among {len(asked)} is worth `{_BY_NAME}`: the example rules have changed")
-    _, each, answer = max(found, key=lambda one: one[0])
+    _, _, each, answer = max(found, key=lambda one: one[:2])
     return each, answer

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from arbiter.cli.demo.scene import NEXT_STEP, SCORES, because, gets, only, scores
+from arbiter.cli.demo.scene import NEXT_STEP, SCORES, only, scores, told
 from arbiter.cli.demo.stage import require
 from arbiter.cli.terminal import print_table
 from arbiter.types import ExplainLevel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from rich.text import Text
 
     from arbiter.cli.demo.scene import Scene
     from arbiter.types import Event
@@ -30,7 +32,7 @@ _LATER = timedelta(days=40)
 
 def join(scene: Scene, newcomers: Mapping[str, Sequence[Event]]) -> None:
     """Let each newcomer buy three times, and ask for the next step after each."""
-    rows: list[tuple[str, ...]] = []
+    rows: list[tuple[str | Text, ...]] = []
     for customer, purchases in newcomers.items():
         require(
             not scene.client.get_profile(customer).exists, f"customer {customer} is known before the first purchase"
@@ -38,8 +40,8 @@ def join(scene: Scene, newcomers: Mapping[str, Sequence[Event]]) -> None:
         for number, purchase in enumerate(purchases, start=1):
             bought = msgspec.structs.replace(purchase, at=time.time_ns() // 1000)
             require(scene.client.ingest_events([bought]).accepted == 1, "a purchase was not accepted")
-            step, told = scene.ask(customer, NEXT_STEP, SCORES, explain=ExplainLevel.LOSERS)
-            propensity = scores(told).propensity
+            step, said = scene.ask(customer, NEXT_STEP, SCORES, explain=ExplainLevel.LOSERS)
+            propensity = scores(said).propensity
             _check(only(step).rule_id, _promised(number, purchases[0].properties["amount"], propensity))
             amount = f"{purchase.properties['amount']:>6.2f}"
             rows.append(
@@ -48,9 +50,7 @@ def join(scene: Scene, newcomers: Mapping[str, Sequence[Event]]) -> None:
                     str(number),
                     amount,
                     f"{propensity:.2f}",
-                    gets(only(step)),
-                    only(step).rule_id,
-                    because(step),
+                    told(step),
                 )
             )
             if number == 1 and len(rows) == 1:
@@ -58,9 +58,9 @@ def join(scene: Scene, newcomers: Mapping[str, Sequence[Event]]) -> None:
                 (step,) = scene.ask(customer, NEXT_STEP, dry_run=True, at=later, explain=ExplainLevel.LOSERS)
                 _check(only(step).rule_id, "onboarding-come-back")
                 days = f"1, {_LATER.days} d on"
-                rows.append((customer, days, "", "", gets(only(step)), only(step).rule_id, because(step)))
-    heads = ("customer", "purchase", "spent $", "p(again)", "is shown", "rule", "because")
-    print_table(heads, rows)
+                rows.append((customer, days, "", "", told(step)))
+    heads = ("customer", "purchase", "spent $", "p(again)", "is shown, by which rule, and why")
+    print_table(heads, rows, prose=heads[-1:])
     scene.stage.done(
         f"{len(newcomers)} customers, {sum(map(len, newcomers.values()))} purchases: each decision saw the purchase "
         f"acknowledged just before it"

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 _SERIES = ("#2a78d6", "#eb6834", "#1baf7a", "#eda100", "#e87ba4", "#008300", "#4a3aa7", "#e34948")
-_INK, _SOFT, _GRID, _PAPER = "#0b0b0b", "#52514e", "#e4e3df", "#fcfcfb"
+_INK, _SOFT, _GRID, _PAPER, _REST = "#0b0b0b", "#52514e", "#e4e3df", "#fcfcfb", "#b5b4ae"
+
+DEFAULT = "(default)"
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -97,13 +100,13 @@ def _who_got_what(axes: Axes, got: Mapping[str, Mapping[str, int]]) -> None:
             totals[rule] = totals.get(rule, 0) + count
     # Colours are few: the rules that won most have one each, the rest share grey.
     ranked = sorted(totals, key=lambda rule: (-totals[rule], rule))
-    colours = dict(zip(ranked, _SERIES, strict=False))
+    colours = dict(zip((rule for rule in ranked if rule != DEFAULT), _SERIES, strict=False)) | {DEFAULT: _REST}
     left = dict.fromkeys(segments, 0.0)
     for rule in ranked:
         shares = [100 * won.get(rule, 0) / sum(won.values()) for won in got.values()]
         starts = [left[segment] for segment in segments]
         label = rule if rule in colours else None
-        axes.barh(segments, shares, left=starts, height=0.66, color=colours.get(rule, "#b5b4ae"), label=label,
+        axes.barh(segments, shares, left=starts, height=0.66, color=colours.get(rule, _REST), label=label,
                   edgecolor=_PAPER, linewidth=1.5)  # fmt: skip
         for segment, share in zip(segments, shares, strict=True):
             left[segment] += share
@@ -126,7 +129,10 @@ def _latency(axes: Axes, latencies: Sequence[float]) -> None:
         xscale="log",
         yscale="log",
         ylim=(0.5 / len(ordered), 1.3),
+        xlim=(micros[0] / 1.2, micros[-1] * 2),  # room for the last label
     )
+    _plain_numbers(axes.xaxis, "{x:,.0f}")
+    axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
     for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)):
         at = percentile(ordered, share) * 1e6
         axes.plot([at], [1 - share], "o", color=_SERIES[0], markeredgecolor=_PAPER, markersize=7)
@@ -148,7 +154,7 @@ def _change(axes: Axes, watched: Sequence[Answered], moments: Sequence[Moment], 
             label=label,
         )
     axes.set(
-        title=f"A rule file is edited, broken and mended while decisions flow: new answer after {took_ms:.0f} ms",
+        title=f"A rule file is edited while decisions flow: the answer changes {took_ms:.0f} ms later",
         xlabel="seconds since the edit",
         ylabel="latency, µs",
         yscale="log",
@@ -157,7 +163,17 @@ def _change(axes: Axes, watched: Sequence[Answered], moments: Sequence[Moment], 
     for moment in moments:
         axes.axvline(moment.at - zero, color=_SOFT, linewidth=1, linestyle=(0, (4, 3)))
         axes.annotate(moment.label, (moment.at - zero, top), xytext=(5, -12), textcoords="offset points", color=_INK)
-    axes.legend(loc="upper right", markerscale=3, ncols=2)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), markerscale=3, ncols=2)
+    _plain_numbers(axes.yaxis, "{x:,.0f}")
+
+
+def _plain_numbers(axis: Axis, form: str) -> None:
+    """Let a logarithmic axis say 2,000 and not a power of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter  # noqa: PLC0415
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(form)
+    axis.set_minor_formatter(NullFormatter())
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from rich.text import Text
 
 from arbiter.cli.demo.stage import StepFailed, require
 
@@ -63,7 +64,7 @@ class Scene:
         self.latencies: list[float] = []
 
     def ask(self, subject: str, *points: str, **options: Any) -> list[Answer]:
-        """A page of decisions; timed, unless an explanation is asked for. `options` are those of `Client.decide_page`."""
+        """A page of decisions; timed unless it is to be explained. `options` are those of `Client.decide_page`."""
         began = time.perf_counter()
         page = self.client.decide_page(subject, points, **options)
         if "explain" not in options:
@@ -100,10 +101,15 @@ def gets(treatment: Treatment) -> str:
     return f"{kind} {treatment.params[kind]}" if kind else treatment.action
 
 
-def because(answer: Answer) -> str:
-    """Why the first treatment won, out of an explanation."""
+def told(answer: Answer) -> Text:
+    """What the one treatment shows and, below it, the rule and why that won, out of an explanation."""
+    given = only(answer)
+    return Text.assemble(gets(given), "\n", (f"{given.rule_id or 'default'}: {_because(answer)}", "dim"))
+
+
+def _because(answer: Answer) -> str:
     if answer.defaulted:
-        return "no rule held: the default"
+        return "no rule held"
     winner = answer.treatments[0].rule_id
     beaten = [each for each in answer.explanation if each.lost_to == winner]
     if not beaten:
