@@ -463,6 +463,7 @@ def received(answer: decision_pb2.DecideResponse | decision_pb2.Decision) -> Dec
             r.lost_to,
             r.lost_on,
             r.detail,
+            r.value if r.HasField("value") else None,
         )
         for r in answer.explanation.rules
     ]
@@ -478,8 +479,9 @@ def received(answer: decision_pb2.DecideResponse | decision_pb2.Decision) -> Dec
 
 
 def timeless(decision: Decision) -> Decision:
-    """The decision without the winners' keys for people: they tell when attributes changed, by the server's clock."""
-    outcomes = [msgspec.structs.replace(o, detail="") if o.reason is Reason.WON else o for o in decision.explanation]
+    """The decision without the order keys for people: they tell when attributes changed, by the server's clock."""
+    keyed = {Reason.WON, Reason.LOST_SLOT, Reason.LOST_GROUP}
+    outcomes = [msgspec.structs.replace(o, detail="") if o.reason in keyed else o for o in decision.explanation]
     return msgspec.structs.replace(decision, explanation=tuple(outcomes))
 
 

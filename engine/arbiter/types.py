@@ -108,6 +108,7 @@ class RuleOutcome(msgspec.Struct, frozen=True):
     lost_to: str = ""
     lost_on: str = ""
     detail: str = ""
+    value: float | None = None
 
 
 class Degradation(msgspec.Struct, frozen=True, order=True):

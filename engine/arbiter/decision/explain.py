@@ -144,16 +144,20 @@ def _arbitrate(
     def lost(reason: Reason, loser: _Judged, winner: _Judged | None, detail: str = "") -> None:
         to = winner.rule.id if winner else ""
         on = _decisive_key(point, winner, loser) if winner else ""
-        outcomes.append(RuleOutcome(loser.rule.id, reason, loser.rule.position, lost_to=to, lost_on=on, detail=detail))
+        outcomes.append(
+            RuleOutcome(
+                loser.rule.id, reason, loser.rule.position, lost_to=to, lost_on=on, detail=detail, value=loser.value
+            )
+        )
 
     for judged in ranked:
         rule = judged.compiled
         assert rule is not None  # noqa: S101 - for the type checker
         if len(placed) >= slots:
-            lost(Reason.LOST_SLOT, judged, placed[-1][0])
+            lost(Reason.LOST_SLOT, judged, placed[-1][0], _keys_text(point, judged))
             continue
         if rule.group and rule.group in groups:
-            lost(Reason.LOST_GROUP, judged, groups[rule.group], f"group `{rule.group}`")
+            lost(Reason.LOST_GROUP, judged, groups[rule.group], f"group `{rule.group}`: {_keys_text(point, judged)}")
             continue
         treatment = rule.treatment or rendered(rule, view, judged.value)
         if treatment is None:
@@ -166,7 +170,8 @@ def _arbitrate(
         if rule.group:
             groups[rule.group] = judged
         placed.append((judged, treatment))
-        outcomes.append(RuleOutcome(rule.id, Reason.WON, judged.rule.position, detail=_keys_text(point, judged)))
+        keys = _keys_text(point, judged)
+        outcomes.append(RuleOutcome(rule.id, Reason.WON, judged.rule.position, detail=keys, value=judged.value))
     return outcomes
 
 

@@ -58,7 +58,6 @@ def check_rules(request: Request, snapshot: Snapshot) -> None:
 def write_explanation(decision: Decision, snapshot: Snapshot) -> decision_pb2.Explanation:
     """Return what became of the rules of one decision point."""
     priorities = {rule.id: rule.priority for rule in snapshot.point(decision.point).all_rules}
-    values = {treatment.rule_id: treatment.value for treatment in decision.treatments}
     return decision_pb2.Explanation(
         rules=[
             decision_pb2.RuleExplanation(
@@ -72,7 +71,7 @@ def write_explanation(decision: Decision, snapshot: Snapshot) -> decision_pb2.Ex
                 detail=outcome.detail,
                 position=outcome.position,
                 priority=priorities.get(outcome.rule_id, 0),
-                value=values.get(outcome.rule_id),
+                value=outcome.value,
             )
             for outcome in decision.explanation
         ],

@@ -113,7 +113,7 @@ class _RuleOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RuleOutco
     RULE_OUTCOME_WON: _RuleOutcome.ValueType  # 1
     """It won a slot."""
     RULE_OUTCOME_LOST: _RuleOutcome.ValueType  # 2
-    """Eligible, but rules ordered before it took all the slots that the decision point has."""
+    """Eligible, but rules ordered before it took all the slots that there were."""
     RULE_OUTCOME_FAILED: _RuleOutcome.ValueType  # 3
     """Its condition is false."""
     RULE_OUTCOME_UNKNOWN: _RuleOutcome.ValueType  # 4
@@ -128,9 +128,7 @@ class _RuleOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RuleOutco
     """A rule of the same group won."""
     RULE_OUTCOME_DUPLICATE: _RuleOutcome.ValueType  # 9
     """The same treatment was already given by an earlier rule, or by an earlier decision of the page."""
-    RULE_OUTCOME_SLOTS_FULL: _RuleOutcome.ValueType  # 10
-    """Eligible and within the slots that the decision point has, but the request asked for fewer."""
-    RULE_OUTCOME_RENDER_FAILED: _RuleOutcome.ValueType  # 11
+    RULE_OUTCOME_RENDER_FAILED: _RuleOutcome.ValueType  # 10
     """A parameter could not be rendered."""
 
 class RuleOutcome(_RuleOutcome, metaclass=_RuleOutcomeEnumTypeWrapper):
@@ -141,7 +139,7 @@ RULE_OUTCOME_UNSPECIFIED: RuleOutcome.ValueType  # 0
 RULE_OUTCOME_WON: RuleOutcome.ValueType  # 1
 """It won a slot."""
 RULE_OUTCOME_LOST: RuleOutcome.ValueType  # 2
-"""Eligible, but rules ordered before it took all the slots that the decision point has."""
+"""Eligible, but rules ordered before it took all the slots that there were."""
 RULE_OUTCOME_FAILED: RuleOutcome.ValueType  # 3
 """Its condition is false."""
 RULE_OUTCOME_UNKNOWN: RuleOutcome.ValueType  # 4
@@ -156,9 +154,7 @@ RULE_OUTCOME_GROUP: RuleOutcome.ValueType  # 8
 """A rule of the same group won."""
 RULE_OUTCOME_DUPLICATE: RuleOutcome.ValueType  # 9
 """The same treatment was already given by an earlier rule, or by an earlier decision of the page."""
-RULE_OUTCOME_SLOTS_FULL: RuleOutcome.ValueType  # 10
-"""Eligible and within the slots that the decision point has, but the request asked for fewer."""
-RULE_OUTCOME_RENDER_FAILED: RuleOutcome.ValueType  # 11
+RULE_OUTCOME_RENDER_FAILED: RuleOutcome.ValueType  # 10
 """A parameter could not be rendered."""
 Global___RuleOutcome: _TypeAlias = RuleOutcome  # noqa: Y015
 
