@@ -260,19 +260,21 @@ class Engine:
                 view.models[name] = _NO_SCORES
         if not known:
             return
-        late = deadline is not None and time.monotonic() >= deadline
+        if deadline is not None and time.monotonic() >= deadline:
+            for view, _ in known:
+                self._score(snapshot, (name,), view, deadline)
+            return
         try:
             model = snapshot.models[name]
-            outputs = [] if late else [_scores(model, answer) for answer in model.run([row for _, row in known])]
+            outputs = [_scores(model, answer) for answer in model.run([row for _, row in known])]
         except Exception:  # noqa: BLE001 - the model is foreign code
-            _log.exception("model %s failed", name)
-            outputs = []
-        for place, (view, _) in enumerate(known):
-            if outputs:
-                view.models[name] = outputs[place]
-            else:
-                view.models[name] = _NO_SCORES
-                view.failed = {**view.failed, name: late}
+            # One row may be at fault: each runs alone, so that only that one goes without.
+            _log.exception("model %s failed on a batch of %d, which now runs one by one", name, len(known))
+            for view, _ in known:
+                self._score(snapshot, (name,), view, deadline)
+            return
+        for (view, _), scores in zip(known, outputs, strict=True):
+            view.models[name] = scores
 
 
 def _walk(point: Point, view: View, request: Request, delivered: tuple[Treatment, ...], profile: Profile) -> Walk:
