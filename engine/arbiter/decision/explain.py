@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from arbiter.decision.walk import in_rollout, in_time, last_change, order_key, rendered, repeated
-from arbiter.expr.evaluate import Verdict, evaluate, judge
-from arbiter.expr.ops import Unknown
+from arbiter.expr.evaluate import Verdict, judge
 from arbiter.expr.syntax import walk as nodes_of
 from arbiter.expr.tree import Name
 from arbiter.ruleset.compiled import specificity
-from arbiter.ruleset.render import expressions_of, text
+from arbiter.ruleset.render import failure_of, text
 from arbiter.types import ExplainLevel, Reason, RuleOutcome, Treatment, from_micros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from arbiter.expr.tree import Expression
+    from arbiter.expr.tree import AnyNode, Expression
     from arbiter.expr.view import View
     from arbiter.ruleset.compiled import CompiledRule, Point
     from arbiter.ruleset.rules import Rule
@@ -110,23 +109,25 @@ def _condition(rule: Rule, point: Point, view: View) -> RuleOutcome | None:
 def _outcome(
     rule: Rule, reason: Reason, expression: Expression, verdict: Verdict, point: Point, view: View
 ) -> RuleOutcome:
-    detail = verdict.why
-    for node in nodes_of(expression.root):
-        # A segment failed or is unknown as a whole: say what inside it decided.
-        if (
-            isinstance(node, Name)
-            and node.path[0] == "segments"
-            and node.span[0] >= verdict.span[0]
-            and node.span[1] <= verdict.span[1]
-        ):
-            inner = judge(point.symbols.segment(node.path[1]), view, point.symbols)
-            seen = ", ".join(f"{k} = {_shown(v)}" for k, v in inner.values.items())
-            lack = ", ".join(f"{m} is missing" for m in inner.missing)
-            detail = "; ".join(
-                p for p in (detail, f"segment {node.path[1]}: {', '.join(p for p in (seen, lack) if p)}") if p
-            )
+    inside = [n for n in nodes_of(expression.root) if n.span[0] >= verdict.span[0] and n.span[1] <= verdict.span[1]]
+    detail = "; ".join([*([verdict.why] if verdict.why else []), *_segments_text(inside, point, view)])
     source = expression.source[slice(*verdict.span)]
     return RuleOutcome(rule.id, reason, rule.position, source, verdict.values, verdict.missing, detail=detail)
+
+
+def _segments_text(nodes: Iterable[AnyNode], point: Point, view: View) -> list[str]:
+    """What decided inside each segment that is named here, and inside the segments that decided there."""
+    found: dict[str, str] = {}
+    pending = [n.path[1] for n in nodes if isinstance(n, Name) and n.path[0] == "segments"]
+    while pending:
+        name = pending.pop(0)
+        if name in found:
+            continue
+        inner = judge(point.symbols.segment(name), view, point.symbols)
+        said = [f"{k} = {_shown(v)}" for k, v in inner.values.items()] + [f"{m} is missing" for m in inner.missing]
+        found[name] = f"segment {name}: {', '.join(said)}"
+        pending += [k.partition(".")[2] for k in (*inner.values, *inner.missing) if k.startswith("segments.")]
+    return list(found.values())
 
 
 def _shown(value: Any) -> str:
@@ -161,7 +162,7 @@ def _arbitrate(
             continue
         treatment = rule.treatment or rendered(rule, view, judged.value)
         if treatment is None:
-            lost(Reason.RENDER_FAILED, judged, None, _render_failure(rule, point, view))
+            outcomes.append(_render_failure(judged, point, view))
             continue
         if repeated(treatment, (*(t for _, t in placed), *delivered)):
             same = next((j for j, t in placed if repeated(treatment, [t])), None)
@@ -175,14 +176,17 @@ def _arbitrate(
     return outcomes
 
 
-def _render_failure(rule: CompiledRule, point: Point, view: View) -> str:
-    for name, param in rule.rule.then.params.items():
-        for expression in expressions_of(param):
-            try:
-                evaluate(expression.root, view, point.symbols)
-            except Unknown as failure:
-                return f"param `{name}`: {failure}"
-    return "a param has a value that cannot be delivered"
+def _render_failure(judged: _Judged, point: Point, view: View) -> RuleOutcome:
+    rule = judged.rule
+    plain = RuleOutcome(rule.id, Reason.RENDER_FAILED, rule.position, value=judged.value)
+    for name, param in rule.then.params.items():
+        found = failure_of(param, view, point.symbols)
+        if found is not None:
+            expression, why = found
+            return msgspec.structs.replace(
+                plain, expression=expression.source, missing=why.names, detail=f"param `{name}`: {why}"
+            )
+    return plain
 
 
 def _key_value(name: str, judged: _Judged) -> Any:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from arbiter.expr.compile import value_function
+from arbiter.expr.evaluate import evaluate
 from arbiter.expr.ops import Unknown, type_name
 from arbiter.ruleset.rules import Effect, Fields, Items, Param, Plain, Template
 
@@ -43,6 +44,28 @@ def expressions_of(param: Param) -> list[Expression]:
             return [e for item in fields.values() for e in expressions_of(item)]
         case Plain():
             return []
+
+
+def failure_of(param: Param, view: View, symbols: Symbols) -> tuple[Expression, Unknown] | None:
+    """The first expression inside a parameter whose value cannot be delivered, and why; slow, for explanations."""
+    match param:
+        case Template(parts=parts):
+            for part in parts:
+                if isinstance(part, str):
+                    continue
+                try:
+                    value = evaluate(part.root, view, symbols)
+                    if len(parts) == 1:
+                        _deliverable(value)
+                    else:
+                        text(value)
+                except Unknown as failure:
+                    return part, failure
+        case Items(items=items):
+            return next(filter(None, (failure_of(item, view, symbols) for item in items)), None)
+        case Fields(fields=fields):
+            return next(filter(None, (failure_of(item, view, symbols) for item in fields.values())), None)
+    return None
 
 
 def _render(param: Param, symbols: Symbols, label: str) -> Callable[[View], Any]:
