@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _READY = re.compile(r"^arbiter ready on (\S+),")
 _START_S = 60.0
 _STOP_S = 20.0
-_LOG_LINES = 15
+_LOG_LINES = 40
 
 
 @contextlib.contextmanager

@@ -1,0 +1,286 @@
+"""The command line beside a server: `serve` in a process of its own, and the commands that ask it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "engine"), "ARBITER_TARGET": ""}
+COMMAND = [sys.executable, "-m", "arbiter.cli"]
+
+
+class Server:
+    """`arbiter serve` with one worker, over a copy of the example rules."""
+
+    def __init__(self, place: Path) -> None:
+        self.rules = Path(shutil.copytree(ROOT / "rules", place / "rules"))
+        self.data = place / "data"
+        config = place / "arbiter.toml"
+        config.write_text(f'rules = "rules"\nmodels = "{ROOT / "models"}"\ndata = "data"\nlog_level = "warning"\n')
+        self.process = subprocess.Popen(  # noqa: S603 - the command is ours
+            [*COMMAND, "serve", "--config", str(config), "--listen", "127.0.0.1:0", "--workers", "1"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+            cwd=ROOT,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.fullmatch(r"arbiter ready on (\S+), snapshot [0-9a-f]{12}, 1 worker\n", line)
+        assert found, line
+        self.target = found[1]
+
+    def ask(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run a command in a pipe; it finds the server by the environment."""
+        done = subprocess.run(  # noqa: S603 - the command is ours
+            [*COMMAND, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            env={**ENVIRONMENT, "ARBITER_TARGET": self.target},
+            check=False,
+            timeout=60,
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    def stop(self) -> int:
+        """End it as an operator would."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(30)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return code
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    started = Server(tmp_path_factory.mktemp("server"))
+    yield started
+    assert started.stop() == 0
+
+
+def days_ago(days: float) -> str:
+    return (datetime.now(UTC) - timedelta(days=days)).isoformat()
+
+
+def test_attributes_are_set_typed_and_read_back(server: Server) -> None:
+    done = server.ask(
+        "profile", "set", "ann", "first_name=Ann", "age=41", "score=2.5", "vip=true", "tags=[1, 2]",
+        "seen=2026-11-20T19:30:00+01:00", "born=1985-02-03",
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "ann: 7 attributes changed, version 1\n")
+    known = json.loads(server.ask("profile", "get", "ann", "--json").stdout)
+    assert known["attributes"] == {
+        "first_name": "Ann",
+        "age": 41,
+        "score": 2.5,
+        "vip": True,
+        "tags": [1, 2],
+        "seen": "2026-11-20T18:30:00Z",
+        "born": "1985-02-03",
+    }
+    assert known["segments"]["newcomer"] is True
+    assert known["segments"]["champions"] is None
+    listed = server.ask("profile", "get", "ann").stdout.splitlines()
+    assert 'attribute\tprofile.first_name\t"Ann"' in listed
+    assert "attribute\tprofile.seen\t2026-11-20T18:30:00Z" in listed
+    assert "segment\tsegments.champions\tunknown" in listed
+
+
+def test_an_attribute_of_another_type_than_declared_is_refused(server: Server) -> None:
+    done = server.ask("profile", "set", "gil", "country=7")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: INVALID_ARGUMENT: ")
+    assert "country" in done.stderr
+
+
+def test_an_attribute_is_removed_and_a_stale_version_refused(server: Server) -> None:
+    assert json.loads(server.ask("profile", "set", "ben", "country=CA", "--json").stdout)["version"] == 1
+    done = server.ask("profile", "set", "ben", "--unset", "country", "--expected-version", 7)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ABORTED: ")
+    done = server.ask("profile", "set", "ben", "--unset", "country", "--expected-version", 1)
+    assert done.stdout == "ben: 1 attribute changed, version 2\n"
+    assert json.loads(server.ask("profile", "get", "ben", "--json").stdout)["attributes"] == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (("country",), "`country` is no assignment: write name=value"),
+        (("country=null",), "an absent value is said by --unset country"),
+        (("visits=9223372036854775808",), "an integer must fit 64 bits"),
+        ((), "nothing to change: give name=value, or --unset NAME"),
+    ],
+)
+def test_what_is_no_assignment_is_wrong_usage(server: Server, written: tuple[str, ...], said: str) -> None:
+    done = server.ask("profile", "set", "ann", *written)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split())
+
+
+def test_events_are_imported_once(server: Server, tmp_path: Path) -> None:
+    purchase = {
+        "type": "purchase",
+        "subject_id": "cleo",
+        "at": days_ago(3),
+        "properties": {"quantity": 1, "amount": 9.5},
+    }
+    lines = [purchase, purchase, purchase | {"id": "order-7", "at": days_ago(1)}]
+    file = tmp_path / "events.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    assert server.ask("events", "import", file).stdout == "3 events stored\n"
+    again = server.ask("events", "import", file, "--batch", 2)
+    assert again.stdout == "0 events stored, 3 were there already and were dropped\n"
+    features = json.loads(server.ask("profile", "get", "cleo", "--json").stdout)["features"]
+    assert features["orders"] == 3
+
+
+def test_a_file_with_a_mistake_is_not_sent_at_all(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    good = {"type": "purchase", "subject_id": "dora", "at": days_ago(3)}
+    typo, no_zone = good | {"typ": 1}, good | {"at": "2026-01-01T00:00:00"}
+    file.write_text("\n".join([json.dumps(good), "{", json.dumps(typo), json.dumps(no_zone)]))
+    done = server.ask("events", "import", file)
+    assert done.returncode == 1
+    said = done.stderr.splitlines()
+    assert said[0] == "error: these lines are no events, and nothing was sent:"
+    assert [line.partition(": ")[0] for line in said[1:]] == [f"{file}:{number}" for number in (2, 3, 4)]
+    assert "unknown field `typ`" in said[2]
+    assert "`at` names no zone: write 2026-01-01T00:00:00Z for UTC" in said[3]
+    assert json.loads(server.ask("profile", "get", "dora", "--json").stdout)["exists"] is False
+
+
+def test_the_purchase_record_is_imported_from_its_own_format(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "record.txt"
+    file.write_text("_id date quantity amount\n09001 1997-09-20 2 30.00\n09001 1997-09-20 2 30.00\n")
+    done = server.ask("events", "import", file, "--format", "cdnow", "--shift-to", "now", "--json")
+    assert json.loads(done.stdout) == {"events": 2, "accepted": 2, "duplicates": 0}
+    features = json.loads(server.ask("profile", "get", "09001", "--json").stdout)["features"]
+    assert (features["orders_90d"], features["pieces"]) == (2, 4)
+
+
+def test_a_server_decides_and_explains(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    bought = {
+        "type": "purchase",
+        "subject_id": "emil",
+        "at": days_ago(3),
+        "properties": {"quantity": 1, "amount": 60.0},
+    }
+    file.write_text(json.dumps(bought))
+    assert server.ask("events", "import", file).returncode == 0
+    banner, step = json.loads(
+        server.ask("decide", "emil", "store.home_banner", "onboarding.next_step", "--json").stdout
+    )
+    assert step["treatments"][0]["rule_id"] == "onboarding-thank-a-big-start"
+    assert banner["snapshot"] == step["snapshot"]
+    assert banner["decision_id"]
+    asked = ("explain", "emil", "onboarding.next_step", "--json")
+    rows = {each["rule_id"]: each for each in json.loads(server.ask(*asked).stdout)["explanation"]}
+    assert rows["onboarding-rate-it"]["outcome"] == "lost"
+    assert rows["onboarding-rate-it"]["lost_to"] == "onboarding-thank-a-big-start"
+    assert rows["onboarding-rate-it"]["lost_on"] == "specificity"
+    later = (datetime.now(UTC) + timedelta(days=40)).isoformat()
+    then = json.loads(server.ask(*asked, "--at", later, "--level", "winners").stdout)
+    assert [each["rule_id"] for each in then["explanation"]] == ["onboarding-come-back"]
+    refused = server.ask("explain", "emil", "onboarding.next_step", "--rule", "nothing")
+    assert refused.returncode == 1
+    assert "has no rule `nothing`" in refused.stderr
+    refused = server.ask("decide", "emil", "store.home_baner")
+    assert refused.returncode == 1
+    assert "did you mean `store.home_banner`?" in refused.stderr
+
+
+def test_profiles_are_read_from_the_data_of_a_server_that_runs(server: Server) -> None:
+    assert server.ask("profile", "set", "finn", "favourite_genre=jazz").returncode == 0
+    asked = ("decide", "finn", "store.home_banner", "--json")
+    (online,) = json.loads(server.ask(*asked).stdout)
+    (offline,) = json.loads(
+        server.ask(*asked, "--rules", ROOT / "rules", "--models", ROOT / "models", "--data", server.data).stdout
+    )
+    assert offline["treatments"] == online["treatments"]
+    assert offline["snapshot"] == online["snapshot"]
+
+
+def test_snapshots_are_listed_and_shown(server: Server) -> None:
+    (kept,) = json.loads(server.ask("snapshot", "list", "--data", server.data, "--json").stdout)
+    state = json.loads(server.ask("snapshot", "show", "--json").stdout)
+    assert state["snapshot"]["digest"] == kept["digest"]
+    assert state["workers"] == {"0": kept["digest"]}
+    shown = server.ask("snapshot", "show").stdout
+    assert f"snapshot\t{kept['digest']}\n" in shown
+    assert "last reload\twent well" in shown
+    files = server.ask("snapshot", "show", kept["digest"][:6], "--data", server.data).stdout
+    assert "\nstore/banner.yaml\t" in files
+    none = server.ask("snapshot", "show", "zz", "--data", server.data)
+    assert none.returncode == 1
+    assert "keeps no snapshots whose digest begins with zz" in none.stderr
+
+
+def test_a_failed_reload_is_shown_and_is_a_finding(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    try:
+        banner = server.rules / "store" / "banner.yaml"
+        good = banner.read_text()
+        banner.write_text(good.replace("when: segments.champions\n", "when: segments.champoins\n"))
+        waits = [sys.executable, "-c", WAIT, server.target]
+        subprocess.run(waits, env=ENVIRONMENT, check=True, timeout=30)  # noqa: S603 - the command is ours
+        done = server.ask("snapshot", "show")
+        assert done.returncode == 1
+        assert "last reload\tfailed, nothing changed" in done.stdout
+        assert "store/banner.yaml:13:11: unknown segment `champoins`\n" in done.stdout
+        assert server.ask("decide", "nobody", "store.home_banner").returncode == 0
+    finally:
+        assert server.stop() == 0
+
+
+# Until the server has looked at the file.
+WAIT = """
+import sys, time
+from arbiter.client import Client
+with Client(sys.argv[1]) as client:
+    while client.snapshot().last_reload.ok:
+        time.sleep(0.01)
+"""
+
+
+def test_a_data_directory_serves_once(server: Server) -> None:
+    done = server.ask("serve", "--data", server.data, "--listen", "127.0.0.1:0", "--rules", server.rules)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"error: the data directory {server.data} is in use by another `arbiter serve`\n" in done.stderr
+
+
+def test_a_server_does_not_start_on_mistakes(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "a.yaml").write_text("decisons: {}\n")
+    done = server.ask("serve", "--data", tmp_path / "data", "--listen", "127.0.0.1:0", "--rules", tmp_path / "rules",
+                      "--models", "")  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "did you mean `decisions`?" in done.stderr
+    assert done.stderr.endswith("error: the files hold mistakes, nothing was loaded\n")
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("lisen = 1\n", "unknown field `lisen`"),
+        ("workers = -1\n", "`$.workers`"),
+        ("[limits]\nid_bits = 8\n", "unknown field `id_bits`"),
+        ("= 1\n", "arbiter.toml: "),
+    ],
+)
+def test_a_config_file_with_a_mistake_is_wrong_usage(server: Server, tmp_path: Path, config: str, said: str) -> None:
+    (tmp_path / "arbiter.toml").write_text(config)
+    done = server.ask("serve", "--config", tmp_path / "arbiter.toml", "--data", tmp_path / "data")
+    assert done.returncode == 2
+    assert said in done.stderr
