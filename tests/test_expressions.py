@@ -41,7 +41,7 @@ SOURCES = """
 math.greatest(profile.i, profile.j) == 7
 math.least(1, 2, 3) == 1
 math.abs(profile.i) == 7
-math.ceil(profile.x) == 3.0 || math.floor(profile.x) == -1.0
+math.ceil(double(profile.x)) == 3.0 || math.floor(double(profile.x)) == -1.0
 math.round(2.5) == 3.0
 profile.s.lowerAscii() == "ann lee"
 profile.s.upperAscii() == "ANN LEE"
@@ -291,6 +291,21 @@ def test_arithmetic_stays_inside_64_bits_and_times_inside_the_calendar() -> None
         with pytest.raises(ops.FAILURES):
             value_function(root, Symbols(), "case")(view)
     assert evaluate(tree_of("profile.t - timestamp('9999-12-30T00:00:00Z')"), view, Symbols()) == timedelta(days=1)
+
+
+def test_whole_numbers_may_stand_where_cel_cpp_takes_only_doubles() -> None:
+    view = View({"i": 3, "x": 2.5, "b": True}, {}, {}, CLOCK)
+    for source, twin in [
+        ("math.floor(profile.i) == 3", "math.floor(3.0) == 3"),
+        ("math.ceil(profile.i + profile.x) == 6", "math.ceil(5.5) == 6"),
+        ("math.round(3) == 3", "math.round(3.0) == 3"),
+        ("!math.isNaN(profile.i)", "!math.isNaN(3.0)"),
+        ("(profile.b ? 1 : 2.5) == 1", "(true ? 1.0 : 2.5) == 1"),
+        ("math.greatest(profile.i, 2.5) == 3", "math.greatest(3.0, 2.5) == 3"),
+    ]:
+        assert ORACLE.program(twin).evaluate({}) is True
+        assert judge(tree_of(source), view, Symbols()).value is True
+        assert truth_function([(tree_of(source), True)], Symbols(), "case")(view)
 
 
 def test_generated_code_shows_in_tracebacks() -> None:

@@ -306,7 +306,8 @@ def _type_mistake(at: int, message: str, nodes: list[AnyNode]) -> Mistake | None
     if overload:
         function, kinds = overload.group(1), [k.strip() for k in overload.group(2).split(",")]
         # Number mixing is allowed in rules: ints become doubles.
-        if function.startswith("_") and set(kinds) <= _NUMBERS | {"dyn"}:
+        mixed = kinds[1:] if function == "_?_:_" else kinds
+        if function.startswith(("_", "math.")) and set(mixed) <= _NUMBERS | {"dyn"}:
             return None
         operator = function.replace("_", " ").strip().replace("@", "")
         shown = " and ".join(k.replace("google.protobuf.", "").lower() for k in kinds)

@@ -328,8 +328,15 @@ def to_double(value: Any) -> float:
     return number
 
 
+_OF_DOUBLES = frozenset(
+    {"math.ceil", "math.floor", "math.round", "math.trunc", "math.isNaN", "math.isInf", "math.isFinite"}
+)
+
+
 def delegate(function: str, method: bool, *args: Any) -> Any:  # noqa: FBT001 - generated code calls this positionally
-    """Any other function of CEL, by cel-cpp, on these values."""
+    """Any other function of CEL, by cel-cpp, on these values; ints become doubles where it takes only those."""
+    if function in _OF_DOUBLES:
+        args = tuple(float(a) if a.__class__ is int else a for a in args)
     try:
         return cel.call(function, args, method=method)
     except cel.CelFailure as failure:
