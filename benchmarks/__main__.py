@@ -20,7 +20,7 @@ from benchmarks.measure import machine
 from benchmarks.plots import draw
 
 HERE = Path(__file__).parent
-NAMES = ("matching", "decision", "model_latency", "store")
+NAMES = ("matching", "decision", "model_latency", "store", "wire", "serving")
 
 
 def main() -> int:

@@ -43,7 +43,7 @@ def run() -> dict[str, Any]:
     """The median and percentiles of a decision, what its parts cost, and the ratio to the floor."""
     with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "store") as store:
         engine = _engine(store)
-        people = _people(store)
+        people = add_people(store)
         service = DecisionService(engine, Limits(), Counters())
         asked = itertools.cycle(
             [
@@ -85,7 +85,8 @@ def _engine(store: Store) -> Engine:
     return engine
 
 
-def _people(store: Store) -> list[str]:
+def add_people(store: Store) -> list[str]:
+    """Store `PEOPLE` profiles of thirty attributes and five purchases each; the ids."""
     draw, now = random.Random(3), wall_clock()
     people = [f"customer-{number}" for number in range(PEOPLE)]
     written = [store.update(Update(subject_id=person, set=profile(draw))) for person in people]

@@ -1,7 +1,4 @@
-"""What the store costs: a read against bare LMDB and msgspec, group commit against one commit a write, events a second.
-
-Run: ``PYTHONPATH=engine python benchmarks/store.py``. Ratios are medians of nine alternating pairs.
-"""
+"""What the store costs: reads against bare LMDB and msgspec, group commit against one commit a write, events."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lmdb
 import msgspec
@@ -19,14 +16,30 @@ from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.store import Store, Update
 from arbiter.ruleset.rules import Aggregate, Feature
 from arbiter.types import Event
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from benchmarks.measure import ROUNDS, alternate
 
 DAY = 86_400_000_000
 IN_FLIGHT = 64
 BATCHES = 4
 AGGREGATES: tuple[Aggregate, ...] = ("count", "sum", "since", "distinct", "first", "last", "min", "max", "mean")
+
+
+def run() -> dict[str, Any]:
+    """Reads in µs, writes and events a second; the ratios to bare LMDB and to one commit a write."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        took = _read(folder)
+        alone, together, per_commit, ratio = _writes(folder)
+        return {
+            "read_us": took,
+            "writes_per_second": {"one by one": alone, f"{IN_FLIGHT} in flight": together},
+            "writes_per_commit": per_commit,
+            "events_per_second": {f"{number} features": _events(folder, number) for number in (0, 10, 20)},
+            "ratios": {
+                "read_over_bare_lmdb": took["30 attributes, 20 features"] / took["bare get and decode"],
+                "one_by_one_over_grouped": 1 / ratio,
+            },
+        }
 
 
 def features(number: int) -> FeatureSet:
@@ -45,14 +58,6 @@ def attribute(index: int) -> Any:
     return [index, index * 1.5, f"value {index}", index % 2 == 0, datetime(2026, 1, 1, tzinfo=UTC)][index % 5]
 
 
-def micros(work: Callable[[], object], times: int) -> float:
-    """µs per call."""
-    start = time.perf_counter()
-    for _ in range(times):
-        work()
-    return (time.perf_counter() - start) / times * 1e6
-
-
 def purchases(number: int, subjects: int, now: int) -> list[Event]:
     """Purchases of the last year, in order."""
     return [
@@ -67,7 +72,7 @@ def purchases(number: int, subjects: int, now: int) -> list[Event]:
     ]
 
 
-def read(folder: Path) -> None:
+def _read(folder: Path) -> dict[str, float]:
     """One read of 30 attributes and 20 features, beside what bare LMDB and msgspec take for the same bytes."""
     with Store.open(folder / "read", background=False) as store:
         store.use_features(features(20))
@@ -81,7 +86,7 @@ def read(folder: Path) -> None:
             future.result()
         now = time.time_ns() // 1000
         profile = store.read("s77", now)
-        print(f"                {len(profile.attributes)} attributes, {len(profile.features)} features")
+        stale = profile.next_change_at or now + 400 * DAY
         decode = msgspec.msgpack.Decoder().decode
         with lmdb.open(str(folder / "bare"), max_spare_txns=1) as handle:
             with handle.begin(write=True) as txn:
@@ -92,21 +97,21 @@ def read(folder: Path) -> None:
                 with handle.begin() as txn:
                     return decode(txn.get(b"s77", b""))
 
-            pairs = [(micros(lambda: store.read("s77", now), 20_000), micros(bare, 20_000)) for _ in range(9)]
-        ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
-        ratio = statistics.median(a / b for a, b in pairs)
-        print(f"read            {ours:6.2f} µs   bare get + decode {theirs:6.2f} µs   ratio {ratio:.2f}")
-        stale = profile.next_change_at or now + 400 * DAY
-        late = statistics.median(micros(lambda: store.read("s77", stale), 500) for _ in range(9))
-        print(f"stale read      {late:6.1f} µs")
+            return alternate(
+                {
+                    "30 attributes, 20 features": lambda: store.read("s77", now),
+                    "bare get and decode": bare,
+                    "from the cold record": lambda: store.read("s77", stale),
+                }
+            )
 
 
-def writes(folder: Path) -> None:
-    """Updates with many in flight, against one at a time."""
+def _writes(folder: Path) -> tuple[float, float, float, float]:
+    """Updates a second one at a time and with many in flight, writes per commit, and the median ratio of the two."""
     with Store.open(folder / "writes", background=False) as store:
         store.use_features(features(20))
         alone, together, per_commit = [], [], []
-        for _ in range(9):
+        for _ in range(ROUNDS):
             start = time.perf_counter()
             for n in range(300):
                 store.update(Update(f"s{n}", {"a": n})).result()
@@ -123,30 +128,20 @@ def writes(folder: Path) -> None:
             per_commit.append(5_000 / (store.commits - before))
         ratio = statistics.median(b / a for a, b in zip(alone, together, strict=True))
         single, many, shared = (statistics.median(figures) for figures in (alone, together, per_commit))
-        print(f"writes          {many:6.0f}/s with {IN_FLIGHT} in flight ({shared:.0f} a commit)", end="   ")
-        print(f"{single:6.0f}/s one by one   ratio {ratio:.1f}")
+        return single, many, shared, ratio
 
 
-def events(folder: Path) -> None:
-    """70,000 events of 23,000 subjects in batches of 500, with 0, 10 and 20 features, four batches in flight."""
-    for number in (0, 10, 20):
-        with Store.open(folder / f"events{number}", background=False) as store:
-            store.use_features(features(number))
-            stream = purchases(70_000, 23_000, time.time_ns() // 1000)
-            start = time.perf_counter()
-            flight = []
-            for low in range(0, len(stream), 500):
-                flight.append(store.ingest(stream[low : low + 500]))
-                if len(flight) >= BATCHES:
-                    flight.pop(0).result()
-            for future in flight:
-                future.result()
-            took = time.perf_counter() - start
-            print(f"events          {len(stream) / took:6.0f}/s with {number} features ({took:.1f} s)")
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as scratch:
-        read(Path(scratch))
-        writes(Path(scratch))
-        events(Path(scratch))
+def _events(folder: Path, number: int) -> float:
+    """Events a second: 70,000 of 23,000 subjects in batches of 500, four batches in flight."""
+    with Store.open(folder / f"events{number}", background=False) as store:
+        store.use_features(features(number))
+        stream = purchases(70_000, 23_000, time.time_ns() // 1000)
+        start = time.perf_counter()
+        flight = []
+        for low in range(0, len(stream), 500):
+            flight.append(store.ingest(stream[low : low + 500]))
+            if len(flight) >= BATCHES:
+                flight.pop(0).result()
+        for future in flight:
+            future.result()
+        return len(stream) / (time.perf_counter() - start)
