@@ -217,6 +217,8 @@ def test_snapshots_are_listed_and_shown(server: Server) -> None:
     state = json.loads(server.ask("snapshot", "show", "--json").stdout)
     assert state["snapshot"]["digest"] == kept["digest"]
     assert state["workers"] == {"0": kept["digest"]}
+    assert state["last_reload"]["ok"] is True
+    assert datetime.fromisoformat(state["snapshot"]["loaded_at"]).tzinfo is not None
     shown = server.ask("snapshot", "show").stdout
     assert f"snapshot\t{kept['digest']}\n" in shown
     assert "last reload\twent well" in shown
@@ -239,6 +241,8 @@ def test_a_failed_reload_is_shown_and_is_a_finding(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert "last reload\tfailed, nothing changed" in done.stdout
         assert "store/banner.yaml:13:11: unknown segment `champoins`\n" in done.stdout
+        (found,) = json.loads(server.ask("snapshot", "show", "--json").stdout)["last_reload"]["diagnostics"]
+        assert (found["file"], found["line"], found["severity"]) == ("store/banner.yaml", 13, "error")
         assert server.ask("decide", "nobody", "store.home_banner").returncode == 0
     finally:
         assert server.stop() == 0

@@ -56,7 +56,7 @@ def _options(
 def main() -> None:
     """Run the command that `sys.argv` names, and end the process with its exit code."""
     try:
-        app()
+        app(prog_name="arbiter")
     except AuthorError as error:
         for found in error.diagnostics:
             err().print(diagnostic_text(found))

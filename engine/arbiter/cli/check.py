@@ -6,10 +6,9 @@ Law: runs the loader that the server runs, over directories that it changes noth
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
-from arbiter.cli.terminal import FINDINGS, diagnostic_text, out, plural, print_json
+from arbiter.cli.terminal import FINDINGS, diagnostic_fields, diagnostic_text, out, plural, print_json
 from arbiter.errors import Diagnostic
 
 Rules = Annotated[Path, typer.Argument(metavar="RULES", help="The rules directory.", exists=True, file_okay=False)]
@@ -32,7 +31,7 @@ def check(rules: Rules, *, models: Models = None, as_json: AsJson = False) -> No
     snapshot, found = load(rules, models)
     if as_json:
         counts = None if snapshot is None else snapshot.counts()
-        listed = [msgspec.to_builtins(each) | {"severity": each.severity} for each in found]
+        listed = [diagnostic_fields(each) for each in found]
         print_json({"ok": not found, "loads": snapshot is not None, "counts": counts, "diagnostics": listed})
     else:
         for each in found:

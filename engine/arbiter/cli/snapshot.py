@@ -4,14 +4,14 @@ Law: reads a data directory, or asks a server; changes nothing.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
 from arbiter.cli.asking import AsJson, Target
 from arbiter.cli.remote import connected
-from arbiter.cli.terminal import FINDINGS, diagnostic_text, fail, out, print_json, print_table, shown
+from arbiter.cli.terminal import FINDINGS, diagnostic_fields, diagnostic_text, fail, out, print_json, print_table, shown
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
@@ -59,11 +59,22 @@ def show(digest: Digest = "", *, target: Target = None, data: Data = Path("data"
     with connected(target) as client:
         status = client.snapshot()
     if as_json:
-        print_json(status)
+        print_json(_fields(status))
     else:
         _print_status(status)
     if status.last_reload is not None and not status.last_reload.ok:
         raise typer.Exit(FINDINGS)
+
+
+def _fields(status: "Status") -> dict[str, Any]:
+    """The status for JSON: moments as ISO 8601, as everywhere on the command line."""
+    fields: dict[str, Any] = msgspec.to_builtins(status, str_keys=True)
+    if (runs := status.snapshot) is not None:
+        fields["snapshot"]["loaded_at"] = from_micros(runs.loaded_at)
+    if (last := status.last_reload) is not None:
+        fields["last_reload"]["at"] = from_micros(last.at)
+        fields["last_reload"]["diagnostics"] = [diagnostic_fields(each) for each in last.diagnostics]
+    return fields
 
 
 def _print_status(status: "Status") -> None:

@@ -116,6 +116,12 @@ def bar(total: int, noun: str) -> Iterator[Callable[[int], None]]:
         yield lambda more: progress.advance(task, more)
 
 
+def diagnostic_fields(found: Diagnostic) -> dict[str, Any]:
+    """A diagnostic for JSON: its severity is always said."""
+    fields: dict[str, Any] = msgspec.to_builtins(found)
+    return fields | {"severity": found.severity}
+
+
 def diagnostic_text(found: Diagnostic) -> Text:
     """A diagnostic with its place, its underline and its hint coloured."""
     tone = "red" if found.severity == "error" else "yellow"
