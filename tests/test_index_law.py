@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -18,6 +18,9 @@ from arbiter.expr.check import Scope, read_expression
 from arbiter.expr.view import FeatureRead, Symbols, View
 from arbiter.ruleset.branches import Branch, Literal, branches_of
 from arbiter.ruleset.index import Index
+
+if TYPE_CHECKING:
+    from arbiter.expr.tree import AnyNode
 
 PATH = ("profile", "x")
 DAY = 86_400_000_000
@@ -150,3 +153,18 @@ def test_many_rules_share_one_look_at_an_attribute() -> None:
     for value in (-1, 0, 0.5, 1, 1000, 1999.5, 5000):
         expected = sum(1 << n for n in range(2000) if value > n)
         assert index.match(view_of(value)) == expected
+
+
+def test_segments_of_segments_are_written_out_once() -> None:
+    scope = Scope(roots={"profile": None, "context": None, "features": {}, "segments": None})
+
+    def tree(source: str) -> AnyNode:
+        root = read_expression(source, scope).root
+        assert root is not None
+        return root
+
+    doubling = {f"s{n}": tree(f"segments.s{n - 1} && segments.s{n - 1}") for n in range(1, 40)}
+    symbols = Symbols(segments={"s0": tree("profile.x == 1 && profile.y + 1 > 1"), **doubling})
+    (branch,) = branches_of([tree("segments.s39 && profile.x == true")], symbols)
+    assert [(lit.test, lit.values) for lit in branch.literals] == [("eq", (1,)), ("eq", (True,))]
+    assert len(branch.checks) == 1

@@ -62,19 +62,20 @@ def branches_of(conditions: Sequence[AnyNode], symbols: Symbols) -> list[Branch]
     """The branches of a conjunction of conditions, cheapest first; one branch without literals when there are none."""
     product: list[tuple[Literal | Check, ...]] = [()]
     pending: list[tuple[AnyNode, bool]] = [(node, True) for node in reversed(conditions)]
+    expander = _Expander(symbols)
     late: list[tuple[AnyNode, list[tuple[Literal | Check, ...]]]] = []
     while pending:
         node, wanted = pending.pop()
-        options = _expand(node, wanted, symbols)
+        options = expander.expand(node, wanted)
         if len(options) == 1:
-            product = [(*done, *options[0]) for done in product]
+            product = [_joined(done, options[0]) for done in product]
         elif options:
             late.append((node, options))
         else:
             return []
     for node, options in late:
         if len(product) * len(options) <= MAX_BRANCHES:
-            product = [(*done, *option) for done in product for option in options]
+            product = [_joined(done, option) for done in product for option in options]
         else:
             whole = Check(node, True, models_of([node], symbols))
             product = [(*done, whole) for done in product]
@@ -106,27 +107,43 @@ def reads_of(nodes: Iterable[AnyNode], symbols: Symbols) -> frozenset[tuple[str,
     return frozenset(found)
 
 
-def _expand(node: AnyNode, wanted: bool, symbols: Symbols) -> list[tuple[Literal | Check, ...]]:  # noqa: FBT001
-    """The disjunction of conjunctions that makes `node` `wanted`; an empty list when nothing does."""
-    match node:
-        case Call(function="!_", args=(arg,)):
-            return _expand(arg, not wanted, symbols)
-        case Call(function="_&&_" | "_||_", args=(left, right)):
-            ways, other = _expand(left, wanted, symbols), _expand(right, wanted, symbols)
-            if (node.function == "_&&_") is wanted:
-                if len(ways) * len(other) <= MAX_BRANCHES:
-                    return [(*a, *b) for a in ways for b in other]
-            elif len(ways) + len(other) <= MAX_BRANCHES:
-                return _merged([*ways, *other])
-        case Name(path=("segments", name)):
-            return _expand(symbols.segment(name), wanted, symbols)
-        case Const(kind="bool", value=value):
-            return [()] if value is wanted else []
-        case _:
-            literal = _literal(node, wanted)
-            if literal:
-                return [(literal,)]
-    return [(Check(node, wanted, models_of([node], symbols)),)]
+class _Expander:
+    """Writes conditions out as disjunctions of conjunctions. A segment is written out once however often it is named:
+    segments of segments would double with each level.
+    """
+
+    def __init__(self, symbols: Symbols) -> None:
+        self._symbols = symbols
+        self._segments: dict[tuple[str, bool], list[tuple[Literal | Check, ...]]] = {}
+
+    def expand(self, node: AnyNode, wanted: bool) -> list[tuple[Literal | Check, ...]]:  # noqa: FBT001
+        """The disjunction of conjunctions that makes `node` `wanted`; an empty list when nothing does."""
+        match node:
+            case Call(function="!_", args=(arg,)):
+                return self.expand(arg, not wanted)
+            case Call(function="_&&_" | "_||_", args=(left, right)):
+                ways, other = self.expand(left, wanted), self.expand(right, wanted)
+                if (node.function == "_&&_") is wanted:
+                    if len(ways) * len(other) <= MAX_BRANCHES:
+                        return [_joined(a, b) for a in ways for b in other]
+                elif len(ways) + len(other) <= MAX_BRANCHES:
+                    return _merged([*ways, *other])
+            case Name(path=("segments", name)):
+                if (name, wanted) not in self._segments:
+                    self._segments[name, wanted] = self.expand(self._symbols.segment(name), wanted)
+                return self._segments[name, wanted]
+            case Const(kind="bool", value=value):
+                return [()] if value is wanted else []
+            case _:
+                literal = _literal(node, wanted)
+                if literal:
+                    return [(literal,)]
+        return [(Check(node, wanted, models_of([node], self._symbols)),)]
+
+
+def _joined(a: tuple[Literal | Check, ...], b: tuple[Literal | Check, ...]) -> tuple[Literal | Check, ...]:
+    """Both, each part once. By identity: as values, literals on 1 and on true are equal."""
+    return tuple({id(part): part for part in (*a, *b)}.values())
 
 
 def _merged(ways: list[tuple[Literal | Check, ...]]) -> list[tuple[Literal | Check, ...]]:
