@@ -6,7 +6,8 @@ gives a value or raises one of `FAILURES`. Text made from a value is what CEL's 
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from arbiter.expr.compile import value_function
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from arbiter.expr.tree import Expression
     from arbiter.expr.view import Symbols, View
+
+
+_DELIVERABLE = frozenset({bool, int, float, str, bytes, datetime})
 
 
 def plain_params(effect: Effect) -> dict[str, Any] | None:
@@ -91,8 +95,18 @@ def _template(parts: tuple[str | Expression, ...], symbols: Symbols, label: str)
 
 
 def _deliverable(value: Any) -> Any:
-    if value is None or isinstance(value, timedelta) or value != value:  # noqa: PLR0124 - not a number differs from itself
-        raise Unknown(f"{type_name(value)} cannot be delivered")
+    """The value, when everything in it is of a type that an answer can carry."""
+    kind = value.__class__
+    if kind is list:
+        for item in value:
+            _deliverable(item)
+    elif kind is dict:
+        for key, item in value.items():
+            if key.__class__ is not str:
+                raise Unknown(f"a map whose key is {key!r} cannot be delivered")
+            _deliverable(item)
+    elif kind not in _DELIVERABLE or (kind is float and not isfinite(value)):
+        raise Unknown(f"{value if kind is float else type_name(value)} cannot be delivered")
     return value
 
 
@@ -107,7 +121,7 @@ def text(value: Any) -> str:
             return "true" if value else "false"
         case int():
             return str(value)
-        case float() if value == value:  # noqa: PLR0124 - not a number differs from itself
+        case float() if isfinite(value):
             return repr(value).removesuffix(".0")
         case datetime():
             return value.isoformat().replace("+00:00", "Z")
