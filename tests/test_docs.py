@@ -26,6 +26,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -48,11 +49,9 @@ NOT_RUN = {
     "make demo": "minutes, and the data set from a package index",
     "make test": "this is it",
     "git clone <this repository> arbiter && cd arbiter": "makes a virtual environment",
-    "make setup": "makes a virtual environment",
     "python models/train.py": "needs scikit-learn and the data set",
-    "protoc -I proto -I googleapis --go_out=stubs --go_opt=paths=source_relative \\": "needs other languages' tools",
+    "package=example.com/shop/arbiterv1": "needs the tools of another language",
     "arbiter events import --format cdnow --shift-to now": "fetches the data set from a package index",
-    "rsync -a data/ backup/": "copies what a stopped server left",
     "make bench": "minutes",
 }
 ASKS_A_SERVER = ("arbiter decide", "arbiter explain", "arbiter snapshot", "arbiter profile get")
@@ -157,10 +156,11 @@ class Terminal:
     def _say(self, command: str) -> str:
         """What a command prints, on a terminal of its own."""
         ours, theirs = pty.openpty()
-        with open(ours, "rb", buffering=0) as output:  # noqa: PTH123 - a descriptor
+        # What goes to standard error comes after the rest, and without progress bars.
+        with open(ours, "rb", buffering=0) as output, tempfile.TemporaryFile() as errors:  # noqa: PTH123 - a descriptor
             process = subprocess.Popen(  # noqa: S603 - the pages are ours
                 ["bash", "-c", command], cwd=self.folder, env=self._environment, stdin=subprocess.DEVNULL,  # noqa: S607
-                stdout=theirs, stderr=theirs,
+                stdout=theirs, stderr=errors,
             )  # fmt: skip
             os.close(theirs)
             said = b""
@@ -168,7 +168,9 @@ class Terminal:
             with contextlib.suppress(OSError):
                 while part := output.read(65536):
                     said += part
-        process.wait()
+            process.wait()
+            errors.seek(0)
+            said += errors.read()
         return said.decode().replace("\r\n", "\n")
 
     def _serve(self, command: str, expected: str, block: Block) -> None:
