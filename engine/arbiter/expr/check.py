@@ -6,7 +6,6 @@ Types of operators are cel-cpp's to check; names, number mixing and the result's
 
 from __future__ import annotations
 
-import functools
 import re
 from typing import TYPE_CHECKING
 
@@ -15,14 +14,16 @@ import msgspec
 from arbiter.errors import did_you_mean
 from arbiter.expr import cel
 from arbiter.expr.hints import FUNCTIONS, end_hint, operand_hint, word_hint
+from arbiter.expr.scope import Environments, Scope, environments_of
 from arbiter.expr.syntax import PATH_LENGTH, Unreadable, convert, walk
 from arbiter.expr.tree import AnyNode, Call, Const, Fold, ListOf, Local, MapOf, Name, Select
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_SINGULAR = {"features": "feature", "segments": "segment", "models": "model", "experiments": "experiment"}
-_SECTION = {"profile": "attribute", "context": "attribute", "account": "attribute", "event": "property"}
+__all__ = ["Checked", "Mistake", "Scope", "infer", "names_of", "read_expression"]
+
+_REMEMBERED = 200_000
 _NUMBERS = frozenset({"int", "double", "uint"})
 _ARITHMETIC = {"_+_": "+", "_-_": "-", "_*_": "*", "_/_": "/", "_%_": "%", "-_": "-"}
 _COMPARISONS = frozenset(
@@ -33,61 +34,6 @@ _CONVERSIONS = frozenset({"int", "double", "string", "bool", "bytes", "timestamp
 _LOGIC = frozenset({"_&&_", "_||_", "!_"})
 _OVERLOAD = re.compile(r"found no matching overload for '(.+?)' applied to '\(?(.*?)\)?'\Z")
 _UNDECLARED = re.compile(r"undeclared reference to '(.+?)'")
-
-
-class Scope(msgspec.Struct, frozen=True):
-    """What names an expression may use. `roots` maps a root to its names and their types; None: any name, as dyn.
-
-    `models` maps model → output → type. `unbuilt` maps a root that exists in the language, but not yet here, to a
-    sentence.
-    """
-
-    roots: dict[str, dict[str, str] | None]
-    models: dict[str, dict[str, str]] = {}
-    unbuilt: dict[str, str] = {}
-
-    def resolve(self, path: tuple[str, ...]) -> str | tuple[str, str]:
-        """The type of a name, or (message, hint) when there is no such name."""
-        root = path[0]
-        if root == "now" and "context" in self.roots:
-            return "timestamp"
-        if root in self.unbuilt:
-            return self.unbuilt[root], ""
-        if root == "models" and "features" in self.roots:
-            return self._resolve_model(path)
-        if root not in self.roots:
-            return f"unknown name `{'.'.join(path)}`", self._root_hint(path)
-        if len(path) < PATH_LENGTH[root]:
-            return f"`{root}` needs a name behind it", f"write `{root}.name`"
-        names = self.roots[root]
-        if names is None:
-            return "dyn"
-        if path[1] in names:
-            return names[path[1]]
-        noun = _SINGULAR.get(root) or f"{root} {_SECTION[root]}"
-        return f"unknown {noun} `{path[1]}`", did_you_mean(path[1], names) or self._elsewhere(path[1])
-
-    def _resolve_model(self, path: tuple[str, ...]) -> str | tuple[str, str]:
-        if len(path) == 1:
-            return "`models` needs a model and an output behind it", "write `models.name.output`"
-        if path[1] not in self.models:
-            return f"unknown model `{path[1]}`", did_you_mean(path[1], self.models)
-        outputs = self.models[path[1]]
-        if len(path) < PATH_LENGTH["models"]:
-            return f"`models.{path[1]}` needs an output behind it", f"it has: {', '.join(sorted(outputs))}"
-        if path[2] not in outputs:
-            hint = did_you_mean(path[2], outputs) or f"it has: {', '.join(sorted(outputs))}"
-            return f"model `{path[1]}` has no output `{path[2]}`", hint
-        return outputs[path[2]]
-
-    def _elsewhere(self, name: str) -> str:
-        return next(
-            (f"did you mean `{root}.{name}`?" for root, names in self.roots.items() if name in (names or ())), ""
-        )
-
-    def _root_hint(self, path: tuple[str, ...]) -> str:
-        near = did_you_mean(path[0], [*self.roots, "now", "models"])
-        return self._elsewhere(path[-1]) or near or f"names start with {', '.join(sorted(self.roots))}"
 
 
 class Mistake(msgspec.Struct, frozen=True, order=True):
@@ -109,12 +55,24 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 def read_expression(source: str, scope: Scope, *, expect: str = "") -> Checked:
-    """Parse and check `source` within `scope`. `expect` names the type the result must have (``bool``, ``number``)."""
+    """Parse and check `source` within `scope`. `expect` names the type the result must have (``bool``, ``number``).
+
+    Rule sets are read again and again, mostly unchanged: what an expression came to under equal scopes is remembered.
+    """
+    environments = environments_of(scope)
+    found: Checked | None = environments.known.get((source, expect))
+    if found is None:
+        if len(environments.known) >= _REMEMBERED:
+            environments.known.clear()
+        found = environments.known[source, expect] = _read(source, scope, environments, expect)
+    return found
+
+
+def _read(source: str, scope: Scope, environments: Environments, expect: str) -> Checked:
     if not source.strip():
         return _refused(
             Mistake(0, max(1, len(source)), "the expression is empty", "write an expression, or take it away")
         )
-    environments = _environments(_Key(scope))
     try:
         root = convert(environments.untyped.parse(source), source)
     except cel.CelFailure as failure:
@@ -185,37 +143,6 @@ def _arithmetic(function: str, kinds: list[str]) -> str:
     if "timestamp" in kinds and "dyn" not in kinds:
         return "duration" if function == "_-_" and kinds == ["timestamp", "timestamp"] else "timestamp"
     return kinds[0] if len(set(kinds)) == 1 else "dyn"
-
-
-class _Environments(msgspec.Struct, frozen=True):
-    typed: cel.Environment
-    untyped: cel.Environment
-
-
-class _Key:
-    """A scope as a cache key: scopes are few, live long and are compared by identity."""
-
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
-
-    def __hash__(self) -> int:
-        return id(self.scope)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.scope is other.scope
-
-
-@functools.lru_cache(maxsize=16)
-def _environments(key: _Key) -> _Environments:
-    scope = key.scope
-    roots = dict.fromkeys([*PATH_LENGTH, *scope.roots], "dyn") | {"now": "timestamp"}
-    typed = dict(roots)
-    for root, names in scope.roots.items():
-        for name, kind in (names or {}).items():
-            typed[f"{root}.{name}"] = kind
-    for model, outputs in scope.models.items():
-        typed |= {f"models.{model}.{output}": kind for output, kind in outputs.items()}
-    return _Environments(cel.Environment(typed), cel.Environment(roots))
 
 
 def _refused(*mistakes: Mistake) -> Checked:

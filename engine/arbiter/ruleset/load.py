@@ -22,7 +22,7 @@ from arbiter.ruleset.points import read_point
 from arbiter.ruleset.report import Report
 from arbiter.ruleset.rules import DecisionPoint, Feature, Rule, Ruleset, Segment
 from arbiter.ruleset.scalars import shorten
-from arbiter.ruleset.segments import read_segment, report_circles
+from arbiter.ruleset.segments import read_segment, report_nesting
 from arbiter.ruleset.templates import Params
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def load_ruleset(
     }
     expressions = Expressions(report, scope, values)
     segments = [read_segment(name, entry, report, expressions) for name, entry in gathered.segments.items()]
-    report_circles((s for s in segments if s is not None), gathered.segments, report)
+    report_nesting((s for s in segments if s is not None), gathered.segments, report)
     points = [read_point(name, entry, report, declared.actions) for name, entry in gathered.decisions.items()]
     known = gathered.decisions.keys() if gathered.whole else None
     rule_reader = RuleReader(report, declared, expressions, Params(report, expressions), known)

@@ -1,6 +1,6 @@
 """Segments: named conditions, which may use each other but not in a circle.
 
-Law: reads ``segments`` into `Segment`s and finds the circles among them.
+Law: reads ``segments`` into `Segment`s and finds circles and too deep nesting among them.
 """
 
 from __future__ import annotations
@@ -37,10 +37,14 @@ def read_segment(name: str, entry: Entry, report: Report, expressions: Expressio
     return Segment(name, condition, entry.key.source.position(entry.key.start))
 
 
-def report_circles(segments: Iterable[Segment], entries: Mapping[str, Entry], report: Report) -> None:
-    """Report each circle of segments once, at the member that comes first by name."""
+# Deeper sets are slow to explain, and people lose their way in them long before.
+MAX_DEPTH = 16
+
+
+def report_nesting(segments: Iterable[Segment], entries: Mapping[str, Entry], report: Report) -> None:
+    """Report each circle of segments once, at the member that comes first by name, and segments nested too deeply."""
     uses = {s.name: sorted(path[1] for path in s.condition.names if path[0] == "segments") for s in segments}
-    done: set[str] = set()
+    depths: dict[str, int] = {}
     for start in sorted(uses):
         # Depth first with a stack of our own: chains of segments may be longer than Python's.
         trail: list[str] = []
@@ -49,13 +53,20 @@ def report_circles(segments: Iterable[Segment], entries: Mapping[str, Entry], re
             name, leaving = stack.pop()
             if leaving:
                 trail.pop()
-                done.add(name)
+                depths[name] = 1 + max((depths.get(used, 0) for used in uses[name]), default=0)
+                if depths[name] == MAX_DEPTH + 1:
+                    _report_depth(name, entries, report)
             elif name in trail:
                 _report_circle(trail[trail.index(name) :], entries, report)
-            elif name not in done and name in uses:
+            elif name not in depths and name in uses:
                 trail.append(name)
                 stack.append((name, True))
                 stack.extend((used, False) for used in reversed(uses[name]))
+
+
+def _report_depth(name: str, entries: Mapping[str, Entry], report: Report) -> None:
+    message = f"segment `{name}` rests on {MAX_DEPTH} levels of other segments, one more than is allowed"
+    report.at(entries[name].key, message, "write out some of the levels", f"segments.{name}")
 
 
 def _report_circle(circle: list[str], entries: Mapping[str, Entry], report: Report) -> None:

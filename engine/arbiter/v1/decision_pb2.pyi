@@ -522,7 +522,7 @@ class Explanation(_message.Message):
     """The same for people, several lines. Not to be parsed."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleExplanation]:
-        """The rules in the order of arbitration, then those without a place in it by rule id. Filtered as asked."""
+        """The rules in the order of arbitration, then those without a place in it, by their static order. Filtered as asked."""
 
     def __init__(
         self,
@@ -604,7 +604,7 @@ class RuleExplanation(_message.Message):
 
     @_builtins.property
     def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The names that `expression` reads and that were unknown, sorted."""
+        """The names that `expression` reads and that were unknown, in the order they were read."""
 
     def __init__(
         self,

@@ -1,0 +1,120 @@
+"""What names an expression may use, and the environments of cel-cpp that know them.
+
+Law: declarations only; nothing here reads an expression.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import msgspec
+
+from arbiter.errors import did_you_mean
+from arbiter.expr import cel
+from arbiter.expr.syntax import PATH_LENGTH
+
+_SINGULAR = {"features": "feature", "segments": "segment", "models": "model", "experiments": "experiment"}
+_SECTION = {"profile": "attribute", "context": "attribute", "account": "attribute", "event": "property"}
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """What names an expression may use. `roots` maps a root to its names and their types; None: any name, as dyn.
+
+    `models` maps model → output → type. `unbuilt` maps a root that exists in the language, but not yet here, to a
+    sentence.
+    """
+
+    roots: dict[str, dict[str, str] | None]
+    models: dict[str, dict[str, str]] = {}
+    unbuilt: dict[str, str] = {}
+
+    def resolve(self, path: tuple[str, ...]) -> str | tuple[str, str]:
+        """The type of a name, or (message, hint) when there is no such name."""
+        root = path[0]
+        if root == "now" and "context" in self.roots:
+            return "timestamp"
+        if root in self.unbuilt:
+            return self.unbuilt[root], ""
+        if root == "models" and "features" in self.roots:
+            return self._resolve_model(path)
+        if root not in self.roots:
+            return f"unknown name `{'.'.join(path)}`", self._root_hint(path)
+        if len(path) < PATH_LENGTH[root]:
+            return f"`{root}` needs a name behind it", f"write `{root}.name`"
+        names = self.roots[root]
+        if names is None:
+            return "dyn"
+        if path[1] in names:
+            return names[path[1]]
+        noun = _SINGULAR.get(root) or f"{root} {_SECTION[root]}"
+        return f"unknown {noun} `{path[1]}`", did_you_mean(path[1], names) or self._elsewhere(path[1])
+
+    def _resolve_model(self, path: tuple[str, ...]) -> str | tuple[str, str]:
+        if len(path) == 1:
+            return "`models` needs a model and an output behind it", "write `models.name.output`"
+        if path[1] not in self.models:
+            return f"unknown model `{path[1]}`", did_you_mean(path[1], self.models)
+        outputs = self.models[path[1]]
+        if len(path) < PATH_LENGTH["models"]:
+            return f"`models.{path[1]}` needs an output behind it", f"it has: {', '.join(sorted(outputs))}"
+        if path[2] not in outputs:
+            hint = did_you_mean(path[2], outputs) or f"it has: {', '.join(sorted(outputs))}"
+            return f"model `{path[1]}` has no output `{path[2]}`", hint
+        return outputs[path[2]]
+
+    def _elsewhere(self, name: str) -> str:
+        return next(
+            (f"did you mean `{root}.{name}`?" for root, names in self.roots.items() if name in (names or ())), ""
+        )
+
+    def _root_hint(self, path: tuple[str, ...]) -> str:
+        near = did_you_mean(path[0], [*self.roots, "now", "models"])
+        return self._elsewhere(path[-1]) or near or f"names start with {', '.join(sorted(self.roots))}"
+
+
+class Environments:
+    """cel-cpp's view of one scope: names with their declared types, and names as dyn.
+
+    `known` is for `check`, which remembers there what each expression came to under these names.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        roots = dict.fromkeys([*PATH_LENGTH, *scope.roots], "dyn") | {"now": "timestamp"}
+        typed = dict(roots)
+        for root, names in scope.roots.items():
+            typed |= {f"{root}.{name}": kind for name, kind in (names or {}).items()}
+        for model, outputs in scope.models.items():
+            typed |= {f"models.{model}.{output}": kind for output, kind in outputs.items()}
+        self.typed = cel.Environment(typed)
+        self.untyped = cel.Environment(roots)
+        self.known: dict[tuple[str, str], Any] = {}
+
+
+class _ByIdentity:
+    """A scope as a cache key that costs nothing to compare."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    def __hash__(self) -> int:
+        return id(self.scope)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByIdentity) and self.scope is other.scope
+
+
+def environments_of(scope: Scope) -> Environments:
+    """The environments of a scope: the same ones for equal scopes, as long as these are in use."""
+    return _environments(_ByIdentity(scope))
+
+
+@functools.lru_cache(maxsize=8)
+def _environments(key: _ByIdentity) -> Environments:
+    # Every load of a rule set makes a new scope, mostly equal to the last.
+    return _by_content(msgspec.msgpack.encode(key.scope, order="sorted"))
+
+
+@functools.lru_cache(maxsize=8)
+def _by_content(content: bytes) -> Environments:
+    return Environments(msgspec.msgpack.decode(content, type=Scope))
