@@ -1,0 +1,168 @@
+"""What the pages list is what the code has: options, limits, errors, keys, calls, metrics; and links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import msgspec
+import pytest
+import typer.main
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from arbiter.cli.app import app
+from arbiter.profiles.store import Limits as StoreLimits
+from arbiter.ruleset import authored, load
+from arbiter.ruleset.rules import Aggregate, OrderKey
+from arbiter.server import status
+from arbiter.server.limits import Limits
+from arbiter.telemetry import publish
+from arbiter.telemetry.counters import Counters
+from arbiter.types import type_names
+from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+NAMED = re.compile(r"`([^`]+)`")
+LONGEST = 120
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def rows(text: str, heading: str) -> list[list[str]]:
+    """The cells of the first table after a heading."""
+    after = text[text.index(heading) :]
+    found: list[list[str]] = []
+    for line in after.splitlines()[1:]:
+        if line.startswith("|"):
+            found.append([cell.strip() for cell in line.strip("|").split(" | ")])
+        elif found:
+            break
+    return found[2:]
+
+
+def column(text: str, heading: str, number: int = 0) -> list[str]:
+    """The names in backquotes of a column."""
+    return [name for row in rows(text, heading) for name in NAMED.findall(row[number])]
+
+
+def prose(text: str) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", prose(path.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links() -> Iterator[tuple[Path, str]]:
+    for path in PAGES:
+        for target in LINK.findall(prose(path.read_text("utf-8"))):
+            if not target.startswith("https://"):
+                yield path, target
+
+
+@pytest.mark.parametrize(("path", "target"), list(links()), ids=lambda value: getattr(value, "name", value))
+def test_a_link_leads_somewhere(path: Path, target: str) -> None:
+    file, _, anchor = target.partition("#")
+    found = (path.parent / file).resolve() if file else path
+    assert found.exists()
+    assert not anchor or anchor in anchors(found)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_lines_are_no_longer_than_a_window(path: Path) -> None:
+    lines = enumerate(path.read_text("utf-8").splitlines(), start=1)
+    assert not [number for number, line in lines if len(line) > LONGEST and not line.startswith("|")]
+
+
+def test_the_readme_shows_the_figures_that_are_committed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.readme", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_operations_lists_the_options_of_serve() -> None:
+    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    options = {name for parameter in serve.params for name in parameter.opts if name.startswith("--")}
+    assert set(column(page("docs/operations.md"), "## Options")) == options - {"--help"}
+
+
+def test_operations_lists_the_metrics() -> None:
+    reader = InMemoryMetricReader()
+    counters = Counters(last_reload_at=1, snapshot_at=1)
+    for counts in (counters.decisions, counters.defaulted, counters.errors):
+        counts["any"] += 1
+    provider = publish.start(counters, "test", [reader])
+    data = reader.get_metrics_data()
+    provider.shutdown()
+    assert data is not None
+    names = {m.name for resource in data.resource_metrics for scope in resource.scope_metrics for m in scope.metrics}
+    assert set(column(page("docs/operations.md"), "## Metrics")) == names
+
+
+def test_the_readme_and_the_program_have_the_same_commands() -> None:
+    listed = re.search(r"the commands (.+?)\.", prose(page("README.md")), re.DOTALL)
+    assert listed is not None
+    assert set(NAMED.findall(listed[1])) == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_the_api_page_lists_every_call() -> None:
+    calls = [
+        method.name
+        for file in (decision_pb2, profile_pb2, admin_pb2)
+        for service in file.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    ]
+    assert column(page("docs/api.md"), "# The API", 1) == calls
+
+
+def test_the_api_page_lists_every_limit_with_its_default() -> None:
+    listed = {row[0].strip("`"): int(row[1]) for row in rows(page("docs/api.md"), "## Limits")}
+    assert listed == msgspec.structs.asdict(Limits())
+
+
+def test_the_api_page_lists_the_limits_of_the_store() -> None:
+    listed = {row[0].strip("`"): int(row[1]) for row in rows(page("docs/api.md"), "The store has limits of its own")}
+    limits = msgspec.structs.asdict(StoreLimits())
+    names = {"depth": "value_depth", "queue": "write_queue"}
+    assert listed == {names.get(name, name): value for name, value in limits.items()} | {"store_quota": 1 << 36}
+
+
+def test_the_api_page_lists_every_error() -> None:
+    listed = [
+        tuple(name for cell in row[:2] for name in NAMED.findall(cell))
+        for row in rows(page("docs/api.md"), "## Errors")
+    ]
+    table = {(code.name, reason) for code, reason in (*status._CODES.values(), status._OURS)}
+    assert set(listed) == table | {("FAILED_PRECONDITION", "STORED_VALUE")}
+
+
+def test_the_rules_page_lists_every_key() -> None:
+    text = page("docs/rules.md")
+    assert column(text, "## Rules") == sorted(authored.KEYS, key=column(text, "## Rules").index)
+    assert set(column(text, "## Decisions")) == {"slots", "order", "default"}
+    assert set(column(text, "Keys of `order`")) == set(get_args(OrderKey))
+    assert set(column(text, "## Features")) == set(get_args(Aggregate))
+    unbuilt = {*authored.UNBUILT, *authored._TABLE, *load.UNBUILT, "managed", "purposes", "personal"}
+    assert set(column(text, "## Not built yet")) == unbuilt | {"account.X", "experiments.X"}
+    assert all(f"`{section}`" in text for section in load.SECTIONS)
+    assert all(f"`{kind}`" in text for kind in type_names)
+
+
+def test_the_development_page_lists_every_target() -> None:
+    targets = re.findall(r"^([a-z]+):.*## ", page("Makefile"), re.MULTILINE)
+    assert set(column(page("docs/development.md"), "# Development")) >= {
+        f"make {target}" for target in targets if target != "help"
+    }
