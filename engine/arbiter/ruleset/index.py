@@ -172,25 +172,41 @@ def _matcher(index: Index, symbols: Symbols, label: str) -> Callable[[View], int
     """One generated function that looks every attribute up and ANDs the masks: a loop would pay for each step twice."""
     names: dict[str, Any] = {"M": _MISSING, "bisect": bisect_right, "EVERYTHING": index.everything}
     lines = ["def match(v):", "    p = v.profile; c = v.context; f = v.features", "    mask = EVERYTHING"]
-    for i, attribute in enumerate(index.attributes):
+    for place, attribute in enumerate(index.attributes):
         root, name = attribute.path
         key, unit, source = name, 0, "p" if root == "profile" else "c"
         if root == "features":
             feature = symbols.features[name]
             key, unit, source = feature.key, feature.unit, "f"
-        names |= {f"missing{i}": attribute.missing, f"other{i}": attribute.other, f"tables{i}": attribute.tables}
-        lines += [f"    x = {source}.get({key!r}, M)", "    if x is M:", f"        mask &= missing{i}", "    else:"]
+        names[f"missing{place}"] = attribute.missing
+        lines += [f"    x = {source}.get({key!r}, M)", "    if x is M:", f"        mask &= missing{place}", "    else:"]
         if unit:
             lines.append(f"        x = (v.clock - x) / {unit}")
-        lines += [
-            f"        t = tables{i}.get(x.__class__)",
-            "        if t is None:",
-            f"            mask &= other{i}",
-            "        else:",
-            "            m = t[0].get(x)",
-            "            mask &= t[2][bisect(t[1], x)] if m is None else m",
-            "    if not mask:",
-            "        return 0",
-        ]
-        names[f"tables{i}"] = {kind: (t.exact, t.edges, t.spans) for kind, t in attribute.tables.items()}
+        lines += [f"        {line}" for line in _look_up(attribute, place, names)]
+        lines += ["    if not mask:", "        return 0"]
     return function_of(["\n".join([*lines, "    return mask", ""])], names, f"index of {label}")
+
+
+def _look_up(attribute: Attribute, place: int, names: dict[str, Any]) -> list[str]:
+    """The lines that AND the mask of a present value `x`: a branch per kind that the attribute tells values of apart."""
+    lines, word = ["k = x.__class__"], "if"
+    alike: dict[type, int] = {}  # kinds whose values all have one mask
+    for number, kind in enumerate(_KINDS):
+        table = attribute.tables[kind[0]]
+        if not table.exact and not table.edges:
+            alike |= dict.fromkeys(kind, table.spans[0])
+            continue
+        exact, edges, spans = (f"{part}{place}_{number}" for part in ("exact", "edges", "spans"))
+        names |= {exact: table.exact, edges: table.edges, spans: table.spans}
+        lines.append(f"{word} {' or '.join(f'k is {each.__name__}' for each in kind)}:")
+        if not table.edges:
+            names[spans] = table.spans[0]
+            lines.append(f"    mask &= {exact}.get(x, {spans})")
+        elif not table.exact:
+            lines.append(f"    mask &= {spans}[bisect({edges}, x)]")
+        else:
+            lines += [f"    m = {exact}.get(x)", f"    mask &= {spans}[bisect({edges}, x)] if m is None else m"]
+        word = "elif"
+    names |= {f"alike{place}": alike, f"other{place}": attribute.other, "datetime": datetime}
+    rest = f"mask &= alike{place}.get(k, other{place})"
+    return [*lines, "else:", f"    {rest}"] if word == "elif" else [lines[0], rest]
