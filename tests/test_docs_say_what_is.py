@@ -166,3 +166,18 @@ def test_the_development_page_lists_every_target() -> None:
     assert set(column(page("docs/development.md"), "# Development")) >= {
         f"make {target}" for target in targets if target != "help"
     }
+
+
+def test_the_architecture_page_names_every_package() -> None:
+    text = page("docs/architecture.md")
+    packages = {path.parent.name for path in (ROOT / "engine" / "arbiter").glob("*/__init__.py")} - {"v1"}
+    assert not {name for name in packages if not re.search(rf"`{name}/?`", text)}
+
+
+def test_every_file_that_a_page_names_is_there() -> None:
+    named: set[tuple[str, str]] = set()
+    for path in PAGES:
+        text = path.read_text("utf-8")
+        found = set(re.findall(r"`((?:tests|rules|benchmarks|docs|models)/[\w./-]+)`", prose(text)))
+        named |= {(path.name, file) for file in found - set(re.findall(r"file=(\S+)", text))}
+    assert not [each for each in named if not (ROOT / each[1]).exists()]
