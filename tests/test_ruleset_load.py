@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from arbiter.ruleset.documents import MAX_BYTES, MAX_DEPTH
-from arbiter.ruleset.load import load_ruleset
+from arbiter.authoring.documents import MAX_DEPTH
+from arbiter.ruleset.load import RULE_FILE, load_ruleset
 from arbiter.ruleset.rules import Active, Fields, Items, Plain, Rollout, Ruleset, Template
 from arbiter.types import to_micros
 
@@ -184,7 +184,7 @@ def test_windows_line_ends_and_a_byte_order_mark_move_nothing() -> None:
         (b"a: " + b"[" * 100_000, f"rules.yaml:1:{MAX_DEPTH + 3}: more than {MAX_DEPTH} levels"),
         (b"{a: " * 100_000, f"rules.yaml:1:{MAX_DEPTH * 4 + 1}: more than {MAX_DEPTH} levels"),
         (b"- " * 100_000, f"rules.yaml:1:{MAX_DEPTH * 2 + 1}: more than {MAX_DEPTH} levels"),
-        (b" " * (MAX_BYTES + 1), "rules.yaml: the file has 16,777,217 bytes"),
+        (b" " * (RULE_FILE.max_bytes + 1), "rules.yaml: the file has 16,777,217 bytes"),
         (b"rules: " + b"9" * 100_000, "does not fit in a 64-bit integer"),
         (b"%YAML 3.0\n---\na: b", "rules.yaml:1:1: this is not YAML"),
         (b'a: "\\ud800"', "rules.yaml:1:"),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from arbiter.errors import Diagnostic
     from arbiter.models.manifest import Manifest, Output
-    from arbiter.models.reader import Places
+    from arbiter.models.places import Places
 
 MAX_MODEL_BYTES = 64 << 20
 ALLOWED_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})

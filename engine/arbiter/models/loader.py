@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from arbiter.errors import AuthorError, Diagnostic
 from arbiter.models.graph import MAX_MODEL_BYTES, inspect
 from arbiter.models.model import Model, ModelFailure, open_session
-from arbiter.models.reader import MAX_MANIFEST_BYTES, Places, read_manifest
+from arbiter.models.places import Places
+from arbiter.models.reader import FORM, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,7 +84,7 @@ def load_models(
 
 def _load(folder: Path, loaded: Model | None) -> Model:
     path = folder / MANIFEST
-    manifest = _read(path, MAX_MANIFEST_BYTES)
+    manifest = _read(path, FORM.max_bytes)
     onnx = _read(folder / ONNX, MAX_MODEL_BYTES)
     if loaded is not None and loaded.digest == digest_of(manifest, onnx):
         return loaded

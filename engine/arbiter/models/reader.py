@@ -6,110 +6,62 @@ knows nothing of ONNX or of the disk.
 
 from __future__ import annotations
 
-import math
 import re
-from typing import TYPE_CHECKING, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Final, cast, get_args
 
-import yaml
-
-from arbiter.errors import Diagnostic, did_you_mean
+from arbiter.authoring.blocks import Block, under
+from arbiter.authoring.documents import Form, read_documents
+from arbiter.authoring.nodes import Mapping, Node, Sequence
+from arbiter.authoring.nodes import Scalar as ScalarNode
+from arbiter.authoring.report import Report
+from arbiter.authoring.scalars import NAME
+from arbiter.errors import did_you_mean
 from arbiter.models.manifest import Input, Kind, Manifest, Output, OutputType, Root, Scalar
+from arbiter.models.places import Places
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from arbiter.errors import Diagnostic
 
-T = TypeVar("T")
+    Names = tuple[str, ...]
 
-MAX_MANIFEST_BYTES = 1 << 20
-_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+FORM: Final = Form("a manifest", 1 << 20, "a manifest names inputs and outputs; weights belong in `model.onnx`")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_ONE = "remove the line `---` before it, or the document"
 _NAMES_MATCH = "names match [a-z_][a-z0-9_]*"
 _REQUIRED = ("name", "version", "kind", "sha256", "inputs", "outputs")
 
 
-class Places:
-    """Where the parts of one manifest stand in its text, by path (``outputs.cluster.tensor``)."""
-
-    def __init__(self, file: str, text: str = "") -> None:
-        """Know the file's name and text, and no places yet."""
-        self._file = file
-        self._lines = text.splitlines()
-        self._nodes: dict[str, yaml.Node] = {}
-
-    def add(self, path: str, node: yaml.Node) -> None:
-        """Remember that what `path` names stands at `node`."""
-        self._nodes[path] = node
-
-    def mistake(self, path: str, message: str, hint: str = "", *, at: yaml.Node | None = None) -> Diagnostic:
-        """Make a diagnostic at the node `at`, else where `path` or what holds it stands, else about the whole file."""
-        place = path
-        while place and place not in self._nodes:
-            place = place.rpartition(".")[0]
-        node = at or self._nodes.get(place)
-        if node is None:
-            return Diagnostic(file=self._file, path=path, message=message, hint=hint)
-        start, end = node.start_mark, node.end_mark
-        source = self._lines[start.line] if start.line < len(self._lines) else ""
-        return Diagnostic(
-            file=self._file,
-            line=start.line + 1,
-            column=start.column + 1,
-            # A block that runs on over several lines is underlined to the end of its first.
-            end_column=end.column + 1 if end.line == start.line else len(source) + 1,
-            path=path,
-            message=message,
-            hint=hint,
-            source=source,
-        )
-
-
 def read_manifest(content: bytes, file: str) -> tuple[Manifest | None, Places, list[Diagnostic]]:
     """Read `content`; `file` is how diagnostics name it. The manifest is None when there is any diagnostic."""
-    if len(content) > MAX_MANIFEST_BYTES:
-        message = f"the manifest has {len(content)} bytes, more than the {MAX_MANIFEST_BYTES} that are read"
-        return None, Places(file), [Diagnostic(file=file, message=message)]
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        message = f"the manifest is not UTF-8: byte {error.start} cannot be read"
-        return None, Places(file), [Diagnostic(file=file, message=message, hint="save it as UTF-8")]
-    places = Places(file, text)
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        at = None if mark is None else yaml.ScalarNode("", "", mark, mark)
-        return None, places, [places.mistake("", f"not valid YAML: {error.problem or error.context}", at=at)]
-    except (yaml.YAMLError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
-        return None, places, [Diagnostic(file=file, message=f"not valid YAML: {reason}")]
-    reader = _Reader(places)
-    manifest = reader.manifest(root)
-    return (None if reader.found else manifest), places, reader.found
+    report, places = Report(), Places(file)
+    roots = read_documents(file, content, FORM, report)
+    if roots is None:
+        return None, places, report.found
+    if not roots:
+        report.whole(file, "the manifest must be a mapping (`key: value` lines)")
+        return None, places, report.found
+    for root in roots[1:]:
+        report.at(root, "a manifest is one document, and here begins another", _ONE)
+    manifest = _Reader(report, places).manifest(roots[0])
+    return (None if report else manifest), places, report.found
 
 
 class _Reader:
     """Walks the nodes. A mistake is noted and a stand-in returned, so that the walk always reaches the end.
 
-    A node of None is a key that is missing: whoever asked for it has said so already, or it may be missing.
+    A node of None is missing or was refused, and whoever knows has said so. `places` learns where things stand.
     """
 
-    def __init__(self, places: Places) -> None:
-        """Note mistakes through `places`, which learns where things stand."""
-        self.found: list[Diagnostic] = []
+    def __init__(self, report: Report, places: Places) -> None:
+        self._report = report
         self._places = places
 
-    def _note(self, path: str, message: str, hint: str = "", *, at: yaml.Node | None = None) -> None:
-        self.found.append(self._places.mistake(path, message, hint, at=at))
-
-    def manifest(self, node: yaml.Node | None) -> Manifest:
+    def manifest(self, node: Node) -> Manifest:
         """Read the whole document."""
-        if not isinstance(node, yaml.MappingNode):
-            self._note("", "the manifest must be a mapping (`key: value` lines)", at=node)
+        if not isinstance(node, Mapping):
+            self._report.at(node, "the manifest must be a mapping (`key: value` lines)")
             return Manifest("", 0, "score", "", (), ())
-        fields = self._fields(node, "", known=Manifest.__struct_fields__, required=_REQUIRED)
+        fields = self._fields(node, "", "a manifest", known=Manifest.__struct_fields__, required=_REQUIRED)
         return Manifest(
             name=self._name(fields.get("name"), "name"),
             version=self._integer(fields.get("version"), "version", least=1),
@@ -120,155 +72,120 @@ class _Reader:
             description=self._string(fields.get("description"), "description"),
         )
 
-    def _inputs(self, node: yaml.Node | None, path: str) -> tuple[Input, ...]:
-        inputs = self._sequence(node, path, self._input)
-        if node is not None and isinstance(node, yaml.SequenceNode) and not inputs:
-            self._note(path, "a model needs at least one input")
+    def _inputs(self, node: Node | None, path: str) -> tuple[Input, ...]:
+        if isinstance(node, Sequence) and not node.items:
+            self._report.at(node, "a model needs at least one input", path=path)
         seen: set[str] = set()
-        for position, each in enumerate(inputs):
-            if each.name in seen:
-                self._note(f"{path}[{position}].name", f"input `{each.name}` is declared twice")
-            seen |= {each.name} - {""}
-        return inputs
+        return tuple(self._input(item, where, seen) for where, item in self._items(node, path))
 
-    def _input(self, node: yaml.Node, path: str) -> Input:
-        fields = self._fields(node, path, known=("name", "from", "default"), required=("name", "from"))
+    def _input(self, node: Node, path: str, seen: set[str]) -> Input:
+        fields = self._fields(node, path, "an input", known=("name", "from", "default"), required=("name", "from"))
+        name = self._name(fields.get("name"), f"{path}.name")
+        if name in seen:
+            self._report.at(fields["name"], f"input `{name}` is declared twice", path=f"{path}.name")
+        seen |= {name} - {""}
         source = self._string(fields.get("from"), f"{path}.from")
         root, _, attribute = source.partition(".")
-        if source and (root not in get_args(Root) or not _NAME.fullmatch(attribute)):
-            wanted = "`features.NAME`, `profile.NAME` or `context.NAME`"
+        if source and (root not in get_args(Root) or not NAME.fullmatch(attribute)):
+            message = f"an input comes from `features.NAME`, `profile.NAME` or `context.NAME`, not from `{source}`"
             hint = _NAMES_MATCH if root in get_args(Root) else did_you_mean(root, get_args(Root))
-            self._note(f"{path}.from", f"an input comes from {wanted}, not from `{source}`", hint)
-        return Input(
-            name=self._name(fields.get("name"), f"{path}.name"),
-            root=cast("Root", root),
-            attribute=attribute,
-            default=self._default(fields.get("default"), f"{path}.default"),
-        )
+            self._report.at(fields["from"], message, hint, f"{path}.from")
+        default = self._default(fields.get("default"), f"{path}.default")
+        return Input(name=name, root=cast("Root", root), attribute=attribute, default=default)
 
-    def _outputs(self, node: yaml.Node | None, path: str) -> tuple[Output, ...]:
-        if node is None:
-            return ()
-        fields = self._fields(node, path)
-        if isinstance(node, yaml.MappingNode) and not node.value:
-            self._note(path, "a model needs at least one output")
-        return tuple(self._output(name, value, f"{path}.{name}") for name, value in fields.items())
+    def _outputs(self, node: Node | None, path: str) -> tuple[Output, ...]:
+        if isinstance(node, Mapping) and not node.entries:
+            self._report.at(node, "a model needs at least one output", path=path)
+        return tuple(self._output(name, each, f"{path}.{name}") for name, each in self._fields(node, path).items())
 
-    def _output(self, name: str, node: yaml.Node, path: str) -> Output:
-        if not _NAME.fullmatch(name):
-            self._note(path, f"`{name}` is not a name", _NAMES_MATCH)
+    def _output(self, name: str, node: Node, path: str) -> Output:
+        if not NAME.fullmatch(name):
+            self._report.at(node, f"`{name}` is not a name", _NAMES_MATCH, path)
         known = ("tensor", "type", "index", "labels")
-        fields = self._fields(node, path, known=known, required=("tensor", "type"))
+        fields = self._fields(node, path, "an output", known=known, required=("tensor", "type"))
         kind = cast("OutputType", self._choice(fields.get("type"), f"{path}.type", get_args(OutputType)))
         if "labels" in fields and kind not in {"string", ""}:
-            self._note(f"{path}.labels", f"labels are strings, but output `{name}` is of type {kind}", "`type: string`")
+            message = f"labels are strings, but output `{name}` is of type {kind}"
+            self._report.at(fields["labels"], message, "`type: string`", f"{path}.labels")
+        labels = self._items(fields.get("labels"), f"{path}.labels")
         return Output(
             name=name,
             tensor=self._string(fields.get("tensor"), f"{path}.tensor"),
             type=kind,
             index=self._integer(fields.get("index"), f"{path}.index", least=0),
-            labels=self._sequence(fields.get("labels"), f"{path}.labels", self._string),
+            labels=tuple(self._string(item, where) for where, item in labels),
         )
 
     def _fields(
-        self, node: yaml.Node, path: str, *, known: Sequence[str] = (), required: Sequence[str] = ()
-    ) -> dict[str, yaml.Node]:
+        self, node: Node | None, path: str, what: str = "", *, known: Names = (), required: Names = ()
+    ) -> dict[str, Node]:
         """Return the values of a mapping by key; `known` empty allows any key."""
-        if not isinstance(node, yaml.MappingNode):
-            self._note(path, f"`{path}` must be a mapping (`key: value` lines)", at=node)
+        if not isinstance(node, Mapping):
+            if node is not None:
+                self._report.at(node, f"`{path}` must be a mapping (`key: value` lines)", path=path)
             return {}
-        fields: dict[str, yaml.Node] = {}
-        for key, value in node.value:
-            name = str(key.value) if isinstance(key, yaml.ScalarNode) else ""
-            below = f"{path}.{name}" if path else name
-            if not name:
-                self._note(path, "a key must be a plain string", at=key)
-            elif name in fields:
-                self._note(below, f"key `{name}` is given twice", at=key)
-            elif known and name not in known:
-                hint = did_you_mean(name, known) or f"known keys: {', '.join(known)}"
-                self._note(below, f"unknown key `{name}`", hint, at=key)
-            else:
-                fields[name] = value
-                self._places.add(below, value)
+        block = Block(node, self._report, what=what, path=path, keys=known or node.entries)
         for name in required:
-            if name not in fields:
-                self._note(path, f"`{path}` lacks `{name}`" if path else f"the manifest lacks `{name}`", at=node)
+            if not block.has(name) and not node.partial:
+                self._report.at(node, f"`{path}` lacks `{name}`" if path else f"the manifest lacks `{name}`", path=path)
+        fields = {name: each.node for name, each in node.entries.items() if each.node is not None}
+        for name, each in fields.items():
+            self._places.add(under(path, name), each)
         return fields
 
-    def _sequence(self, node: yaml.Node | None, path: str, each: Callable[[yaml.Node, str], T]) -> tuple[T, ...]:
-        if node is None:
-            return ()
-        if not isinstance(node, yaml.SequenceNode):
-            self._note(path, f"`{path}` must be a list", at=node)
-            return ()
-        for position, item in enumerate(node.value):
-            self._places.add(f"{path}[{position}]", item)
-        return tuple(each(item, f"{path}[{position}]") for position, item in enumerate(node.value))
+    def _items(self, node: Node | None, path: str) -> list[tuple[str, Node]]:
+        """Return the items of a list, each with its path."""
+        if not isinstance(node, Sequence):
+            if node is not None:
+                self._report.at(node, f"`{path}` must be a list", path=path)
+            return []
+        items = [(f"{path}[{position}]", item) for position, item in enumerate(node.items) if item is not None]
+        for where, item in items:
+            self._places.add(where, item)
+        return items
 
-    def _string(self, node: yaml.Node | None, path: str) -> str:
+    def _string(self, node: Node | None, path: str) -> str:
+        """Return a scalar as it is written: ``labels: [1, 2]`` are texts too."""
         if node is None:
             return ""
-        if not isinstance(node, yaml.ScalarNode):
-            self._note(path, f"`{path}` must be a string", at=node)
+        if not isinstance(node, ScalarNode):
+            self._report.at(node, f"`{path}` must be a string", path=path)
             return ""
-        if not node.value:
-            self._note(path, f"`{path}` is empty", at=node)
-        return str(node.value)
+        if not node.text:
+            self._report.at(node, f"`{path}` is empty", path=path)
+        return node.text
 
-    def _name(self, node: yaml.Node | None, path: str) -> str:
+    def _name(self, node: Node | None, path: str) -> str:
         name = self._string(node, path)
-        if name and not _NAME.fullmatch(name):
-            self._note(path, f"`{name}` is not a name", _NAMES_MATCH)
+        if node is not None and name and not NAME.fullmatch(name):
+            self._report.at(node, f"`{name}` is not a name", _NAMES_MATCH, path)
         return name
 
-    def _digest(self, node: yaml.Node | None, path: str) -> str:
+    def _digest(self, node: Node | None, path: str) -> str:
         digest = self._string(node, path)
-        if digest and not _DIGEST.fullmatch(digest):
-            self._note(path, "`sha256` must be 64 hexadecimal digits in small letters")
+        if node is not None and digest and not _DIGEST.fullmatch(digest):
+            self._report.at(node, "`sha256` must be 64 hexadecimal digits in small letters", path=path)
         return digest
 
-    def _choice(self, node: yaml.Node | None, path: str, allowed: Sequence[str]) -> str:
+    def _choice(self, node: Node | None, path: str, allowed: Names) -> str:
         word = self._string(node, path)
-        if word and word not in allowed:
+        if node is not None and word and word not in allowed:
             hint = did_you_mean(word, allowed) or f"one of {', '.join(allowed)}"
-            self._note(path, f"`{path}` cannot be `{word}`", hint)
+            self._report.at(node, f"`{path}` cannot be `{word}`", hint, path)
             return ""
         return word
 
-    def _integer(self, node: yaml.Node | None, path: str, *, least: int) -> int:
-        if node is None:
-            return least
-        value = _scalar(node)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            self._note(path, f"`{path}` must be a whole number of at least {least}")
-            return least
-        return value
+    def _integer(self, node: Node | None, path: str, *, least: int) -> int:
+        value = node.value if isinstance(node, ScalarNode) else None
+        if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+            return value
+        if node is not None:
+            self._report.at(node, f"`{path}` must be a whole number of at least {least}", path=path)
+        return least
 
-    def _default(self, node: yaml.Node | None, path: str) -> Scalar | None:
-        if node is None:
-            return None
-        value = _scalar(node)
-        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    def _default(self, node: Node | None, path: str) -> Scalar | None:
+        value = node.value if isinstance(node, ScalarNode) else None
+        if node is not None and value is None:
             hint = "leave `default` out to make the outputs unknown when the input is missing"
-            self._note(path, f"`{path}` must be a finite number, a boolean or a string", hint)
-            return None
+            self._report.at(node, f"`{path}` must be a finite number, a boolean or a string", hint, path)
         return value
-
-
-def _scalar(node: yaml.Node) -> Scalar | None:
-    """Read a scalar node by YAML 1.2's core schema; None for null and for anything that is no scalar."""
-    if not isinstance(node, yaml.ScalarNode):
-        return None
-    text = str(node.value)
-    if node.style is not None:
-        return text
-    if text.lower() in {"", "~", "null"}:
-        return None
-    if text in {"true", "false"}:
-        return text == "true"
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    if _FLOAT.fullmatch(text):
-        return float(text.lower().replace(".nan", "nan").replace(".inf", "inf"))
-    return text

@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from arbiter.authoring.blocks import NOT_BUILT, Block, check_identifier, one_of
+from arbiter.authoring.nodes import Mapping, Node, Scalar, Sequence, as_text, kind_of
+from arbiter.authoring.scalars import INT64, shorten
 from arbiter.errors import did_you_mean
-from arbiter.ruleset.blocks import NOT_BUILT, Block, as_text, check_identifier, kind_of, one_of
-from arbiter.ruleset.documents import Mapping, Node, Scalar, Sequence
 from arbiter.ruleset.effects import read_effect
 from arbiter.ruleset.rules import Active, Rollout, Rule
-from arbiter.ruleset.scalars import INT64, rfc3339, shorten
+from arbiter.ruleset.times import rfc3339
 from arbiter.types import to_micros
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from arbiter.authoring.report import Report
     from arbiter.expr.tree import Expression
     from arbiter.ruleset.declarations import Declared
     from arbiter.ruleset.expressions import Expressions
-    from arbiter.ruleset.report import Report
     from arbiter.ruleset.templates import Params
 
 KEYS: Final = (

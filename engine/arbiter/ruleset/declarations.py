@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from arbiter.authoring.blocks import Block, check_identifier, check_name, one_of, under
+from arbiter.authoring.nodes import Mapping, Node, Scalar, Sequence, as_text, is_nothing, kind_of
 from arbiter.errors import did_you_mean
-from arbiter.ruleset.blocks import Block, as_text, check_identifier, check_name, kind_of, one_of, under
-from arbiter.ruleset.documents import Mapping, Node, Scalar, Sequence, is_nothing
-from arbiter.ruleset.scalars import rfc3339
+from arbiter.ruleset.times import rfc3339
 from arbiter.types import type_names
 
 if TYPE_CHECKING:
-    from arbiter.ruleset.report import Report
+    from arbiter.authoring.report import Report
 
 _OTHER_WORDS: Final = {
     "str": "string",

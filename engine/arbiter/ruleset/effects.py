@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from arbiter.authoring.blocks import Block, check_identifier, one_of, under
+from arbiter.authoring.nodes import Mapping, Node, Scalar, kind_of
+from arbiter.authoring.scalars import shorten
 from arbiter.errors import did_you_mean
-from arbiter.ruleset.blocks import Block, check_identifier, kind_of, one_of, under
 from arbiter.ruleset.declarations import article, constant_of
-from arbiter.ruleset.documents import Mapping, Node, Scalar
 from arbiter.ruleset.expressions import not_allowed
 from arbiter.ruleset.rules import Effect, Param, Plain, Template
-from arbiter.ruleset.scalars import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as Mapped
 
+    from arbiter.authoring.nodes import Entry
+    from arbiter.authoring.report import Report
     from arbiter.ruleset.declarations import Typed
-    from arbiter.ruleset.documents import Entry
-    from arbiter.ruleset.report import Report
     from arbiter.ruleset.templates import Params
 
 _HINT = "write `{action: name, params: {name: value}}`"

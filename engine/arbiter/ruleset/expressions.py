@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from arbiter.authoring.blocks import one_of
+from arbiter.authoring.nodes import Node, Scalar, kind_of
+from arbiter.authoring.offsets import raw_start
 from arbiter.errors import did_you_mean
 from arbiter.expr.check import Checked, Mistake, Scope, read_expression
 from arbiter.expr.syntax import walk
 from arbiter.expr.tree import Call, Const, Expression, ListOf, Name
-from arbiter.ruleset.blocks import kind_of, one_of
-from arbiter.ruleset.documents import Node, Scalar
-from arbiter.ruleset.offsets import raw_start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from arbiter.authoring.report import Report
     from arbiter.expr.tree import AnyNode
     from arbiter.ruleset.declarations import Typed
-    from arbiter.ruleset.report import Report
 
 LONGEST: Final = 8_000
 _UNBUILT: Final = {

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Final, get_args
 
 import msgspec
 
+from arbiter.authoring.blocks import Block, one_of
+from arbiter.authoring.nodes import Mapping, Scalar, kind_of
+from arbiter.authoring.scalars import NAME, shorten
 from arbiter.errors import did_you_mean
 from arbiter.expr.check import Scope
-from arbiter.ruleset.blocks import Block, kind_of, one_of
-from arbiter.ruleset.documents import Mapping, Scalar
 from arbiter.ruleset.expressions import Expressions, types_of, values_of
 from arbiter.ruleset.rules import Aggregate, Feature
-from arbiter.ruleset.scalars import NAME, UNITS, duration_micros, shorten, unit_letter
+from arbiter.ruleset.times import UNITS, duration_micros, unit_letter
 
 if TYPE_CHECKING:
+    from arbiter.authoring.nodes import Entry
+    from arbiter.authoring.report import Report
     from arbiter.expr.tree import Expression
     from arbiter.ruleset.declarations import Declared, Typed
-    from arbiter.ruleset.documents import Entry
-    from arbiter.ruleset.report import Report
 
 AGGREGATES: Final[tuple[Aggregate, ...]] = get_args(Aggregate)
 _OF_EVENTS: Final = frozenset({"count", "since"})

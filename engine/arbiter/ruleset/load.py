@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
+from arbiter.authoring.blocks import NOT_BUILT, check_identifier, check_name, one_of
+from arbiter.authoring.documents import Form, read_documents
+from arbiter.authoring.nodes import Entry, Mapping, Node, Sequence, is_nothing, kind_of
+from arbiter.authoring.report import Report
+from arbiter.authoring.scalars import shorten
 from arbiter.errors import did_you_mean
 from arbiter.ruleset.authored import RuleReader
-from arbiter.ruleset.blocks import NOT_BUILT, check_identifier, check_name, kind_of, one_of
 from arbiter.ruleset.declarations import Declared
-from arbiter.ruleset.documents import Entry, Mapping, Node, Sequence, is_nothing, read_documents
 from arbiter.ruleset.expressions import Expressions, rule_scope, types_of, values_of
 from arbiter.ruleset.features import FeatureReader
 from arbiter.ruleset.points import read_point
-from arbiter.ruleset.report import Report
 from arbiter.ruleset.rules import DecisionPoint, Feature, Rule, Ruleset, Segment
-from arbiter.ruleset.scalars import shorten
 from arbiter.ruleset.segments import read_segment, report_nesting
 from arbiter.ruleset.templates import Params
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 SECTIONS: Final = ("schema", "actions", "decisions", "rules", "segments", "features")
 UNBUILT: Final = ("subject", "triggers", "experiments", "consent")
 SUFFIXES: Final = (".yaml", ".yml")
+RULE_FILE: Final = Form("a rule file", 16 << 20, "split it into several files")
 
 _Named = TypeVar("_Named", DecisionPoint, Feature, Segment)
 
@@ -124,7 +126,7 @@ def _sorted(items: Iterable[_Named | None]) -> tuple[_Named, ...]:
 def _gather(files: Mapped[str, bytes], report: Report) -> _Gathered:
     gathered = _Gathered(Declared(report))
     for file, content in files.items():
-        roots = read_documents(file, content, report)
+        roots = read_documents(file, content, RULE_FILE, report)
         if roots is None:
             gathered.whole = False
         number = 0  # rules are counted through the file, whatever its documents

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, get_args
 
+from arbiter.authoring.blocks import Block, one_of
+from arbiter.authoring.nodes import Mapping, as_text, is_nothing, kind_of
 from arbiter.errors import did_you_mean
-from arbiter.ruleset.blocks import Block, as_text, kind_of, one_of
-from arbiter.ruleset.documents import Mapping, is_nothing
 from arbiter.ruleset.effects import read_effect
 from arbiter.ruleset.rules import DecisionPoint, OrderKey
 from arbiter.ruleset.templates import Params
@@ -17,9 +17,9 @@ from arbiter.ruleset.templates import Params
 if TYPE_CHECKING:
     from collections.abc import Mapping as Mapped
 
+    from arbiter.authoring.nodes import Entry
+    from arbiter.authoring.report import Report
     from arbiter.ruleset.declarations import Typed
-    from arbiter.ruleset.documents import Entry
-    from arbiter.ruleset.report import Report
 
 ORDER_KEYS: Final[tuple[OrderKey, ...]] = get_args(OrderKey)
 MAX_SLOTS: Final = 1000

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arbiter.ruleset.blocks import NOT_BUILT, kind_of
-from arbiter.ruleset.documents import Scalar
+from arbiter.authoring.blocks import NOT_BUILT
+from arbiter.authoring.nodes import Scalar, kind_of
 from arbiter.ruleset.rules import Segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from arbiter.ruleset.documents import Entry
+    from arbiter.authoring.nodes import Entry
+    from arbiter.authoring.report import Report
     from arbiter.ruleset.expressions import Expressions
-    from arbiter.ruleset.report import Report
 
 
 def read_segment(name: str, entry: Entry, report: Report, expressions: Expressions) -> Segment | None:

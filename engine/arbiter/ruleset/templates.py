@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from arbiter.ruleset.blocks import under
-from arbiter.ruleset.documents import Mapping, Node, Scalar, Sequence
+from arbiter.authoring.blocks import under
+from arbiter.authoring.nodes import Mapping, Node, Scalar, Sequence
 from arbiter.ruleset.rules import Fields, Items, Param, Plain, Template
 
 if TYPE_CHECKING:
+    from arbiter.authoring.report import Report
     from arbiter.expr.tree import Expression
     from arbiter.ruleset.expressions import Expressions
-    from arbiter.ruleset.report import Report
 
 _OPENING = re.compile(r"\$?\$\{")
 # What may hold a brace that closes nothing: CEL's strings, raw ones first, and its comments.

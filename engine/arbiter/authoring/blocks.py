@@ -1,39 +1,24 @@
-"""Reading one mapping of a rule file key by key.
+"""Reading one mapping key by key.
 
 Law: checks shapes (known keys, kinds of values) and reports what is wrong; a getter gives the value, or None when the
-key is absent or was refused. What the keys mean is for the modules that read rules, features and the rest.
+key is absent or was refused. What the keys mean is for who reads them.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from arbiter.authoring.nodes import Mapping, Node, Scalar, Sequence, kind_of
+from arbiter.authoring.scalars import IDENTIFIER, NAME, shorten
 from arbiter.errors import did_you_mean
-from arbiter.ruleset.documents import Mapping, Node, Scalar, Sequence
-from arbiter.ruleset.scalars import IDENTIFIER, NAME, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from arbiter.ruleset.report import Report
+    from arbiter.authoring.report import Report
 
 NOT_BUILT: Final = "is not built yet in this version; remove it"
-
-
-def kind_of(node: Node) -> str:
-    """What a node is, as a message says it."""
-    if isinstance(node, Mapping):
-        return "a mapping"
-    if isinstance(node, Sequence):
-        return "a list"
-    if isinstance(node.value, str):
-        return "text"
-    if node.value is None:
-        return "nothing"
-    if isinstance(node.value, bool):
-        return "a boolean"
-    return "an integer" if isinstance(node.value, int) else "a fraction"
 
 
 def under(path: str, key: str) -> str:
@@ -177,12 +162,6 @@ class Block:
         for number, item in enumerate(node.items):
             if item is not None:
                 yield f"{under(self.path, key)}[{number}]", item
-
-
-def as_text(node: Node) -> str | None:
-    """The string that a node is, or None."""
-    value: Any = node.value if isinstance(node, Scalar) else None
-    return value if isinstance(value, str) else None
 
 
 def check_identifier(node: Scalar, what: str, report: Report, path: str) -> bool:

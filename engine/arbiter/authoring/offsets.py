@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from arbiter.ruleset.documents import Scalar
+    from arbiter.authoring.nodes import Scalar
 
 _PROPERTIES = re.compile(r"(?:[!&]\S*\s+)*")
 _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|\r\n|.)", re.DOTALL)

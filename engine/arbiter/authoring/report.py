@@ -7,13 +7,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from arbiter.authoring.offsets import raw_span
+from arbiter.authoring.source import LONGEST_LINE
 from arbiter.errors import Diagnostic
-from arbiter.ruleset.offsets import raw_span
-from arbiter.ruleset.source import LONGEST_LINE
 
 if TYPE_CHECKING:
-    from arbiter.ruleset.documents import Node, Scalar
-    from arbiter.ruleset.source import Source
+    from arbiter.authoring.nodes import Node, Scalar
+    from arbiter.authoring.source import Source
+
+
+def diagnostic(source: Source, start: int, end: int, message: str, hint: str = "", path: str = "") -> Diagnostic:
+    """A mistake at the half-open range of characters; it is underlined up to the end of its first line."""
+    line, column = source.place(start)
+    return Diagnostic(
+        file=source.file,
+        line=line,
+        column=column,
+        end_column=column + max(1, min(end - start, source.width_from(start))),
+        message=message,
+        hint=hint,
+        path=path,
+        source=source.line(line) if column < LONGEST_LINE else "",
+    )
 
 
 class Report:
@@ -23,22 +38,10 @@ class Report:
         self._found: dict[tuple[str, int, int, str], Diagnostic] = {}
 
     def add(self, source: Source, start: int, end: int, message: str, hint: str = "", path: str = "") -> None:
-        """A mistake at the half-open range of characters; it is underlined up to the end of its first line."""
-        line, column = source.place(start)
-        end_column = column + max(1, min(end - start, source.width_from(start)))
-        text = source.line(line) if column < LONGEST_LINE else ""
+        """A mistake at the half-open range of characters."""
         key = (source.file, start, end, message)
         if key not in self._found:
-            self._found[key] = Diagnostic(
-                file=source.file,
-                line=line,
-                column=column,
-                end_column=end_column,
-                message=message,
-                hint=hint,
-                path=path,
-                source=text,
-            )
+            self._found[key] = diagnostic(source, start, end, message, hint, path)
 
     def whole(self, file: str, message: str, hint: str = "") -> None:
         """A mistake of a file as a whole."""

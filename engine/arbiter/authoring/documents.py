@@ -1,7 +1,7 @@
-"""From the bytes of a rule file to nodes that know where they stand.
+"""From the bytes of an authored file to nodes that know where they stand.
 
 Law: the YAML parser gives events, and this module alone reads them: bounded in size, depth and aliases, YAML 1.2 core
-schema, every refusal a diagnostic with a position. It knows nothing of rules. `None` stands where a value was refused.
+schema, every refusal a diagnostic with a position. `None` stands where a value was refused.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import yaml
 
-from arbiter.ruleset.scalars import NotANumber, core_value, shorten
-from arbiter.ruleset.source import Source
+from arbiter.authoring.nodes import Entry, Mapping, Node, Scalar, Sequence, is_nothing
+from arbiter.authoring.scalars import NotANumber, core_value, shorten
+from arbiter.authoring.source import Source
+from arbiter.authoring.syntax import report_syntax
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from arbiter.ruleset.report import Report
+    from arbiter.authoring.report import Report
 
-MAX_BYTES: Final = 16 << 20
 MAX_DEPTH: Final = 48
 MAX_ALIASED: Final = 20_000  # nodes that aliases repeat, in one file
 
@@ -36,52 +37,12 @@ _CORE_TAGS: Final[dict[str, tuple[type, ...]]] = {
 _STRING_TAGS: Final = ("!", "tag:yaml.org,2002:str")
 
 
-class Scalar(msgspec.Struct, frozen=True, gc=False):
-    """A scalar: its value, its text as YAML understood it, and its place, with quotes and tag, in the source.
+class Form(msgspec.Struct, frozen=True):
+    """A kind of file: what messages call it (``a rule file``), how long it may be, and what to do when it is longer."""
 
-    `style` is empty for a plain scalar, else one of ``' " | >``.
-    """
-
-    source: Source
-    start: int
-    end: int
-    value: bool | int | float | str | None
-    text: str
-    style: str
-
-
-class Sequence(msgspec.Struct, frozen=True):
-    """A list of nodes."""
-
-    source: Source
-    start: int
-    end: int
-    items: tuple[Node | None, ...]
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """One key of a mapping with its value; None when the value was refused, and reported."""
-
-    key: Scalar
-    node: Node | None
-
-
-class Mapping(msgspec.Struct, frozen=True):
-    """A mapping with string keys, in authored order. `partial`: a key was refused, and reported."""
-
-    source: Source
-    start: int
-    end: int
-    entries: dict[str, Entry]
-    partial: bool = False
-
-
-Node = Scalar | Sequence | Mapping
-
-
-def is_nothing(node: Node) -> bool:
-    """Whether a node is YAML's null: a key with nothing behind it."""
-    return isinstance(node, Scalar) and node.value is None
+    name: str
+    max_bytes: int
+    too_long: str
 
 
 class _Open(msgspec.Struct):
@@ -109,24 +70,24 @@ class _Refused(Exception):
     """The rest of the file cannot be read; the reason is in the report."""
 
 
-def read_documents(file: str, content: bytes, report: Report) -> list[Node] | None:
+def read_documents(file: str, content: bytes, form: Form, report: Report) -> list[Node] | None:
     """The root nodes of the file's documents, empty ones left out; None when the file cannot be read to its end."""
-    source = _decode(file, content, report)
+    source = _decode(file, content, form, report)
     if source is None:
         return None
     try:
         return list(_Reader(source, report).documents())
     except yaml.YAMLError as error:
-        _report_syntax(error, source, report)
+        report_syntax(error, source, report)
     except _Refused:
         pass
     return None
 
 
-def _decode(file: str, content: bytes, report: Report) -> Source | None:
-    if len(content) > MAX_BYTES:
-        message = f"the file has {len(content):,} bytes; at most {MAX_BYTES:,} are read"
-        report.whole(file, message, "split it into several files")
+def _decode(file: str, content: bytes, form: Form, report: Report) -> Source | None:
+    if len(content) > form.max_bytes:
+        message = f"the file has {len(content):,} bytes; at most {form.max_bytes:,} are read"
+        report.whole(file, message, form.too_long)
         return None
     try:
         text = content.decode("utf-8-sig")
@@ -139,7 +100,7 @@ def _decode(file: str, content: bytes, report: Report) -> Source | None:
     bad = _FORBIDDEN.search(text)
     if bad is None:
         return source
-    message = f"the character U+{ord(bad[0]):04X} cannot stand in a rule file"
+    message = f"the character U+{ord(bad[0]):04X} cannot stand in {form.name}"
     escape = f"\\u{ord(bad[0]):04x}" if ord(bad[0]) else "\\0"
     report.add(source, bad.start(), bad.end(), message, f"remove it, or write `{escape}` inside double quotes")
     return None
@@ -281,44 +242,3 @@ class _Reader:
         known = event.tag in _CORE_TAGS
         message = f"this is not what its tag `{name}` says" if known else f"unknown tag `{name}`"
         self.report.add(self.source, first, last, message, "remove the tag; quotes make a string")
-
-
-# A part of what libyaml says; what we say; a hint; whether the place meant is where something opened.
-_SAID: Final = (
-    ("mapping values are not allowed", "`: ` cannot stand here", "a text with `: ` in it must stand in quotes", False),
-    ("unexpected end of stream", "the quote that opens here is never closed", "", True),
-    ("expected ',' or ']'", "the `[` that opens here is never closed", "add a `]`, or the comma that is missing", True),
-    ("expected ',' or '}'", "the `{` that opens here is never closed", "add a `}`, or the comma that is missing", True),
-    ("expected '-' indicator", "a list ends here unfinished", "is this line indented like its neighbours?", False),
-    (
-        "expected key",
-        "a mapping ends here unfinished",
-        "is this line indented like its neighbours, and is every quote and bracket closed once?",
-        False,
-    ),
-    ("could not find expected ':'", "a key has no `: ` behind it", "", False),
-    (
-        "unknown escape character",
-        "there is no such escape",
-        "write `\\\\` for a backslash, or use single quotes",
-        False,
-    ),
-)
-
-
-def _report_syntax(error: yaml.YAMLError, source: Source, report: Report) -> None:
-    problem = str(getattr(error, "problem", None) or error)
-    mark = getattr(error, "problem_mark", None)
-    hint = ""
-    for part, said, how, at_opening in _SAID:
-        if part in problem:
-            problem, hint = said, how
-            mark = (at_opening and getattr(error, "context_mark", None)) or mark
-            break
-    start = min(mark.index, len(source.text)) if mark is not None else 0
-    if "cannot start any token" in problem:
-        character = source.text[start : start + 1]
-        problem, hint = f"a plain text cannot begin with `{character}`", "put the text in quotes"
-        if character == "\t":
-            problem, hint = "a tab cannot indent", "indent with spaces"
-    report.add(source, start, start + 1, f"this is not YAML: {problem}", hint)
