@@ -105,7 +105,11 @@ class KeyReused(CallerError):
 
 
 class LimitExceeded(CallerError):
-    """A configured limit was passed; `reason` holds the limit's name."""
+    """A configured limit was passed; `reason` holds the limit's name, and so does the message."""
+
+    def __init__(self, message: str, *, field: str = "", reason: str = "") -> None:
+        named = not reason or f"`{reason}`" in message
+        super().__init__(message if named else f"{message} (limit `{reason}`)", field=field, reason=reason)
 
 
 class NotReady(ArbiterError):

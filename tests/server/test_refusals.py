@@ -230,7 +230,7 @@ def test_workers_share_a_port(open_shop: OpenShop) -> None:
         (NotFound("m"), grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
         (VersionConflict("m"), grpc.StatusCode.ABORTED, "VERSION_CONFLICT"),
         (KeyReused("m"), grpc.StatusCode.FAILED_PRECONDITION, "KEY_REUSED"),
-        (LimitExceeded("m", reason="queue"), grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"),
+        (LimitExceeded("m"), grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"),
         (CallerError("m"), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
         (NotReady("m"), grpc.StatusCode.UNAVAILABLE, "NOT_READY"),
         (DeadlinePassed("m"), grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PASSED"),

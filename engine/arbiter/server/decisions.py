@@ -182,10 +182,11 @@ class DecisionService:
         if request.explain:
             own.explanation.CopyFrom(write_explanation(decision, parts.snapshot))
         written.append(own.SerializeToString())
-        counters = self._counters
-        counters.decisions[point] += 1
-        if decision.defaulted:
-            counters.defaulted[point] += 1
+        if stamp:  # a dry run counts nothing
+            counters = self._counters
+            counters.decisions[point] += 1
+            if decision.defaulted:
+                counters.defaulted[point] += 1
         return written
 
 

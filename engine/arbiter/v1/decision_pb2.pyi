@@ -86,8 +86,6 @@ class _DegradationCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Degr
     """A model could not answer inside the call's deadline."""
     DEGRADATION_CAUSE_MODEL_FAILED: _DegradationCause.ValueType  # 2
     """A model failed."""
-    DEGRADATION_CAUSE_REBUILDING: _DegradationCause.ValueType  # 3
-    """A feature's definition changed and it is being rebuilt from the event log."""
 
 class DegradationCause(_DegradationCause, metaclass=_DegradationCauseEnumTypeWrapper):
     """What kept a name from being computed."""
@@ -98,8 +96,6 @@ DEGRADATION_CAUSE_DEADLINE: DegradationCause.ValueType  # 1
 """A model could not answer inside the call's deadline."""
 DEGRADATION_CAUSE_MODEL_FAILED: DegradationCause.ValueType  # 2
 """A model failed."""
-DEGRADATION_CAUSE_REBUILDING: DegradationCause.ValueType  # 3
-"""A feature's definition changed and it is being rebuilt from the event log."""
 Global___DegradationCause: _TypeAlias = DegradationCause  # noqa: Y015
 
 class _RuleOutcome:

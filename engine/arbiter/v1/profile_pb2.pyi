@@ -104,7 +104,7 @@ class UpdateProfileRequest(_message.Message):
     """The version that the profile must have, 0 for a subject never updated. Absent: any."""
     idempotency_key: _builtins.str
     """Makes a repetition harmless: a second request with this key and the same content changes nothing and is answered
-    as the first was. Optional, at most 256 bytes of UTF-8; remembered per subject for a configured time.
+    as the first was. Optional, at most 256 bytes of UTF-8; remembered per subject for 24 hours.
     """
     @_builtins.property
     def set(self) -> _containers.MessageMap[_builtins.str, _value_pb2.Value]:
