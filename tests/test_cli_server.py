@@ -223,7 +223,7 @@ def test_snapshots_are_listed_and_shown(server: Server) -> None:
     assert f"snapshot\t{kept['digest']}\n" in shown
     assert "last reload\twent well" in shown
     files = server.ask("snapshot", "show", kept["digest"][:6], "--data", server.data).stdout
-    assert "\nstore/banner.yaml\t" in files
+    assert "\nrules/store/banner.yaml\t" in files
     none = server.ask("snapshot", "show", "zz", "--data", server.data)
     assert none.returncode == 1
     assert "keeps no snapshots whose digest begins with zz" in none.stderr
@@ -240,9 +240,9 @@ def test_a_failed_reload_is_shown_and_is_a_finding(tmp_path: Path) -> None:
         done = server.ask("snapshot", "show")
         assert done.returncode == 1
         assert "last reload\tfailed, nothing changed" in done.stdout
-        assert "store/banner.yaml:13:11: unknown segment `champoins`\n" in done.stdout
+        assert "\nrules/store/banner.yaml:13:11: unknown segment `champoins`\n" in done.stdout
         (found,) = json.loads(server.ask("snapshot", "show", "--json").stdout)["last_reload"]["diagnostics"]
-        assert (found["file"], found["line"], found["severity"]) == ("store/banner.yaml", 13, "error")
+        assert (found["file"], found["line"], found["severity"]) == ("rules/store/banner.yaml", 13, "error")
         assert server.ask("decide", "nobody", "store.home_banner").returncode == 0
     finally:
         assert server.stop() == 0

@@ -324,11 +324,12 @@ def test_a_directory_of_models_tells_every_mistake_and_ignores_what_is_no_model(
     (tmp_path / "half" / "model.onnx").write_bytes(onnx)
     models, found = load_models(tmp_path)
     assert list(models) == ["m"]
-    assert [(Path(each.file).relative_to(tmp_path).as_posix(), each.line, each.message) for each in found] == [
+    assert [(each.file, each.line, each.message) for each in found] == [
         ("half/manifest.yaml", 0, "cannot be read: No such file or directory"),
         ("other/manifest.yaml", 1, "model `m` lies in a folder called `other`"),
     ]
-    assert load_models(tmp_path / "nowhere")[1][0].message == "no such directory of models"
+    assert [each.file for each in load_models(tmp_path, folder="mine")[1]] == [f"mine/{each.file}" for each in found]
+    assert [each.render() for each in load_models(tmp_path / "nowhere")[1]] == ["nowhere: no such directory of models"]
 
 
 def test_a_model_that_has_not_changed_is_taken_over(tmp_path: Path) -> None:

@@ -91,7 +91,11 @@ def test_a_good_change_is_served(local: tuple[Engine, LocalAdmin], rules: Path, 
     assert after.snapshot.digest != before.snapshot.digest
     assert after.workers == {0: after.snapshot.digest}
     assert after.snapshot.counts.rules == 1
-    assert [file.path for file in after.snapshot.files][:2] == ["base.yaml", "models/repurchase/manifest.yaml"]
+    assert [file.path for file in after.snapshot.files] == [
+        *(f"models/{name}/{file}" for name in ("repurchase", "rfm") for file in ("manifest.yaml", "model.onnx")),
+        "rules/base.yaml",
+        "rules/rule.yaml",
+    ]
     assert (counters.reloads_ok, counters.reloads_failed) == (2, 0)
     assert counters.snapshot_digest == after.snapshot.digest
 
@@ -113,12 +117,12 @@ def test_a_bad_change_changes_nothing_and_is_reported_until_it_is_mended(
     assert report is not None
     assert not report.ok
     assert not report.changed
-    assert {each.file for each in report.diagnostics} == {"more.yaml", "rule.yaml"}
+    assert {each.file for each in report.diagnostics} == {"rules/more.yaml", "rules/rule.yaml"}
     assert list(report.diagnostics) == sorted(report.diagnostics)
     assert heard[-1] == status
     assert (counters.reloads_ok, counters.reloads_failed, counters.last_reload_ok) == (1, 1, False)
     (record,) = caplog.records
-    assert "rule.yaml:1:36: unknown key `priorty`" in record.getMessage()
+    assert "\nrules/rule.yaml:1:36: unknown key `priorty`" in record.getMessage()
     assert record.__dict__["diagnostics"] == report.diagnostics
 
     (rules / "more.yaml").unlink()
@@ -179,7 +183,7 @@ def test_a_broken_model_is_refused(local: tuple[Engine, LocalAdmin], models: Pat
     report = admin.reload().last_reload
     assert report is not None
     assert not report.ok
-    assert "rfm" in report.first_error
+    assert report.first_error.startswith("models/rfm/manifest.yaml:")
     assert engine.snapshot is running
 
 
@@ -198,7 +202,7 @@ def test_broken_files_at_the_start_are_the_author_s_error(rules: Path, tmp_path:
     (rules / "rule.yaml").write_text("rules: [")
     with pytest.raises(AuthorError) as raised:
         open_engine(rules, None, tmp_path / "data")
-    assert raised.value.diagnostics[0].file == "rule.yaml"
+    assert raised.value.diagnostics[0].file == "rules/rule.yaml"
 
 
 def test_an_emptied_directory_is_refused(local: tuple[Engine, LocalAdmin], rules: Path) -> None:

@@ -165,6 +165,15 @@ def test_a_label_that_a_model_never_gives_is_a_mistake() -> None:
     assert load_ruleset(files, MODELS)[1] == []
 
 
+def test_a_folder_stands_before_every_place_that_people_read_and_nowhere_in_the_rule_set() -> None:
+    files = {"a.yaml": b"segments: {x: 'true'}", "deep/b.yaml": b"segments: {y: 'true'}"}
+    assert load_ruleset(files, {}, folder="shop/rules") == load_ruleset(files, {})
+    files["deep/b.yaml"] = b"segments: {x: 'true'}"
+    _, (found,) = load_ruleset(files, {}, folder="shop/rules")
+    assert found.file == "shop/rules/deep/b.yaml"
+    assert found.message == "the segment `x` is declared twice; the other place is shop/rules/a.yaml:1:12"
+
+
 def test_windows_line_ends_and_a_byte_order_mark_move_nothing() -> None:
     text = "schema: {profile: {name: string}}\nsegments:\n  a: >\n    profile.name == 'x'\n    || profile.nmae == 'y'\n"
     _, plain = load_ruleset({"r.yaml": text.encode()}, {})

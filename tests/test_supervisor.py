@@ -174,13 +174,13 @@ def test_an_edit_is_live_on_every_worker_and_a_broken_one_changes_nothing(serve:
     wait_until(lambda: not served.snapshot().last_reload.ok)
     told = served.snapshot()
     assert told.snapshot == second.snapshot
-    assert told.last_reload.diagnostics[0].file == "rules.yaml"
+    assert told.last_reload.diagnostics[0].file == "rules/rules.yaml"
     assert {decide(channel)[0] for channel in channels} == {"second"}
     for channel in channels:
         status, error = reload_health(channel)
         assert status == health_pb2.HealthCheckResponse.NOT_SERVING
-        assert error.startswith("rules.yaml:")
-    rejected = f"rejected, nothing changes, snapshot {told.snapshot.digest[:12]} stays\nrules.yaml:"
+        assert error.startswith("rules/rules.yaml:")
+    rejected = f"rejected, nothing changes, snapshot {told.snapshot.digest[:12]} stays\nrules/rules.yaml:"
     assert rejected in served.log.read_text()
 
     served.edit("mended")
@@ -294,8 +294,8 @@ def test_a_first_start_on_broken_files_reports_them_all_and_fails(serve: Callabl
     assert served.ready == ""
     assert served.stop() == 1
     written = served.log.read_text()
-    assert "rules.yaml:1:9" in written
-    assert "base.yaml:1:1" in written
+    assert "rules/rules.yaml:1:9" in written
+    assert "rules/base.yaml:1:1" in written
 
 
 def test_workers_end_with_their_supervisor(serve: Callable[[], Served]) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from arbiter.runtime.sources import read_sources
+from arbiter.runtime.sources import names_of, read_sources
 from arbiter.runtime.watcher import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from arbiter.runtime.sources import Sources
 
@@ -147,7 +147,11 @@ def test_model_files_are_read_beside_rules(rules: Path, tmp_path: Path) -> None:
     (tmp_path / "models" / "manifest.yaml").write_text("lies too high")
     read = read_sources(rules, tmp_path / "models")
     assert read.models == {"churn/manifest.yaml": b"manifest.yaml", "churn/model.onnx": b"model.onnx"}
-    assert [file.path for file in read.files()] == ["a.yaml", "models/churn/manifest.yaml", "models/churn/model.onnx"]
+    assert [file.path for file in read.files()] == [
+        "models/churn/manifest.yaml",
+        "models/churn/model.onnx",
+        "rules/a.yaml",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -171,4 +175,23 @@ def test_directories_that_are_not_there_are_refused(
 def test_a_file_that_cannot_be_read_is_refused(rules: Path) -> None:
     (rules / "b.yaml").symlink_to("nowhere.yaml")
     read = read_sources(rules, None)
-    assert [each.render() for each in read.refused] == ["b.yaml: cannot be read: No such file or directory"]
+    assert [each.render() for each in read.refused] == ["rules/b.yaml: cannot be read: No such file or directory"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "models", "names"),
+    [
+        ("shop/rules", "shop/models", ("rules", "models")),
+        ("shop/offers/", None, ("offers", "models")),
+        ("rules/live", "models/live", ("rules", "models")),
+        ("models", "rules", ("models", "rules")),
+        ("models", None, ("rules", "models")),
+        ("/", "/srv/models", ("rules", "models")),
+        ("shop/..", "shop/scores", ("rules", "models")),
+    ],
+)
+def test_files_are_named_below_their_directory_unless_that_could_mean_either(
+    rules: str, models: str | None, names: tuple[str, str]
+) -> None:
+    found = names_of(Path(rules), Path(models) if models else None)
+    assert (found.rules, found.models) == names

@@ -5,6 +5,7 @@ Law: turns places in nodes into diagnostics and keeps them, each once. It decide
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from arbiter.authoring.offsets import raw_span
@@ -16,11 +17,16 @@ if TYPE_CHECKING:
     from arbiter.authoring.source import Source
 
 
-def diagnostic(source: Source, start: int, end: int, message: str, hint: str = "", path: str = "") -> Diagnostic:
-    """A mistake at the half-open range of characters; it is underlined up to the end of its first line."""
+def diagnostic(
+    file: str, source: Source, start: int, end: int, message: str, hint: str = "", path: str = ""
+) -> Diagnostic:
+    """A mistake at the half-open range of characters of what people know as `file`.
+
+    It is underlined up to the end of its first line.
+    """
     line, column = source.place(start)
     return Diagnostic(
-        file=source.file,
+        file=file,
         line=line,
         column=column,
         end_column=column + max(1, min(end - start, source.width_from(start))),
@@ -32,20 +38,25 @@ def diagnostic(source: Source, start: int, end: int, message: str, hint: str = "
 
 
 class Report:
-    """The mistakes found so far. An alias shows the same text twice; its mistakes are kept once."""
+    """The mistakes found so far. An alias shows the same text twice; its mistakes are kept once.
 
-    def __init__(self) -> None:
+    `folder` stands before the names of files wherever people read them: a source knows its place in a set of files, and
+    the same set may lie anywhere.
+    """
+
+    def __init__(self, folder: str = "") -> None:
+        self._folder = folder
         self._found: dict[tuple[str, int, int, str], Diagnostic] = {}
 
     def add(self, source: Source, start: int, end: int, message: str, hint: str = "", path: str = "") -> None:
         """A mistake at the half-open range of characters."""
         key = (source.file, start, end, message)
         if key not in self._found:
-            self._found[key] = diagnostic(source, start, end, message, hint, path)
+            self._found[key] = diagnostic(self._named(source.file), source, start, end, message, hint, path)
 
     def whole(self, file: str, message: str, hint: str = "") -> None:
         """A mistake of a file as a whole."""
-        self._found[file, 0, 0, message] = Diagnostic(file=file, message=message, hint=hint)
+        self._found[file, 0, 0, message] = Diagnostic(file=self._named(file), message=message, hint=hint)
 
     def at(self, node: Node, message: str, hint: str = "", path: str = "") -> None:
         """A mistake of a whole value."""
@@ -55,6 +66,13 @@ class Report:
         """A mistake in the half-open range of characters of a scalar's text."""
         first, last = raw_span(scalar, start, end)
         self.add(scalar.source, first, last, message, hint, path)
+
+    def place_of(self, node: Node) -> str:
+        """``file:line:column`` of a node, for a message that points to it."""
+        return self._named(node.source.position(node.start))
+
+    def _named(self, file: str) -> str:
+        return (PurePosixPath(self._folder) / file).as_posix() if self._folder else file
 
     @property
     def found(self) -> list[Diagnostic]:

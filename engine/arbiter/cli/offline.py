@@ -10,13 +10,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from arbiter.cli.answers import Answer, Given, Judged
-from arbiter.errors import AuthorError, Diagnostic, NotFound, did_you_mean
+from arbiter.errors import AuthorError, NotFound, did_you_mean
 from arbiter.profiles.store import Store
 from arbiter.runtime.engine import Engine
 from arbiter.runtime.loader import Loader
+from arbiter.runtime.sources import Names
 from arbiter.types import Request, from_micros, to_micros
 
 if TYPE_CHECKING:
@@ -24,24 +23,20 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from arbiter.cli.answers import Question
+    from arbiter.errors import Diagnostic
     from arbiter.snapshot import Snapshot
     from arbiter.types import Decision
 
 
 def load(rules: Path, models: Path | None) -> tuple[Snapshot | None, list[Diagnostic]]:
-    """Load as a server would. The snapshot is None when the files hold an error; places are named from here on."""
-    attempt = Loader(rules, models, None).look(again=True)
+    """Load as a server would. The snapshot is None when the files hold an error.
+
+    Files are named by paths that a terminal can open: the directory as it was given, then the place in it.
+    """
+    names = Names(rules.as_posix(), "" if models is None else models.as_posix())
+    attempt = Loader(rules, models, None, names).look(again=True)
     assert attempt is not None  # noqa: S101 - only a look that is no second one may find nothing new
-    found = [_placed(each, rules, models) for each in attempt.diagnostics]
-    return None if attempt.built is None else attempt.built.snapshot, found
-
-
-def _placed(found: Diagnostic, rules: Path, models: Path | None) -> Diagnostic:
-    """The same with a path that a terminal can open: the directory as it was given, then the file's place in it."""
-    for directory in (rules, models):
-        if directory is not None and (directory / found.file).is_file():
-            return msgspec.structs.replace(found, file=(directory / found.file).as_posix())
-    return found
+    return None if attempt.built is None else attempt.built.snapshot, list(attempt.diagnostics)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ them; no file, however broken, makes it raise anything else.
 from __future__ import annotations
 
 import hashlib
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from arbiter.errors import AuthorError, Diagnostic
@@ -59,22 +60,23 @@ def from_bytes(manifest: bytes, onnx: bytes, *, file: str = MANIFEST) -> Model:
 
 
 def load_models(
-    directory: Path, loaded: Mapping[str, Model] | None = None
+    directory: Path, loaded: Mapping[str, Model] | None = None, *, folder: str = ""
 ) -> tuple[dict[str, Model], list[Diagnostic]]:
     """Load every folder in `directory` that holds a manifest or an ONNX file and has no dot before its name.
 
-    A model of `loaded` whose files have not changed is taken over as it is. Diagnostics are sorted; models with none
-    are returned even when others have some, and it is for the caller to refuse the whole.
+    A model of `loaded` whose files have not changed is taken over as it is. Diagnostics are sorted, and name
+    files by their path below `directory` with `folder` before it (``models/rfm/manifest.yaml``); models with none are
+    returned even when others have some, and it is for the caller to refuse the whole.
     """
     if not directory.is_dir():
-        return {}, [Diagnostic(file=directory.as_posix(), message="no such directory of models")]
+        return {}, [Diagnostic(file=folder or directory.name, message="no such directory of models")]
     models: dict[str, Model] = {}
     found: list[Diagnostic] = []
-    for folder in sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        if not any((folder / name).exists() for name in (MANIFEST, ONNX)):
+    for place in sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        if not any((place / name).exists() for name in (MANIFEST, ONNX)):
             continue
         try:
-            model = _load(folder, (loaded or {}).get(folder.name))
+            model = _load(place, PurePosixPath(folder, place.name), (loaded or {}).get(place.name))
         except AuthorError as error:
             found += error.diagnostics
         else:
@@ -82,28 +84,29 @@ def load_models(
     return models, sorted(found)
 
 
-def _load(folder: Path, loaded: Model | None) -> Model:
-    path = folder / MANIFEST
-    manifest = _read(path, FORM.max_bytes)
-    onnx = _read(folder / ONNX, MAX_MODEL_BYTES)
+def _load(place: Path, shown: PurePosixPath, loaded: Model | None) -> Model:
+    """Load the folder at `place`, which diagnostics call `shown`."""
+    file = (shown / MANIFEST).as_posix()
+    manifest = _read(place / MANIFEST, FORM.max_bytes, file)
+    onnx = _read(place / ONNX, MAX_MODEL_BYTES, (shown / ONNX).as_posix())
     if loaded is not None and loaded.digest == digest_of(manifest, onnx):
         return loaded
-    model = from_bytes(manifest, onnx, file=path.as_posix())
-    if model.name != folder.name:
-        _, places, _ = read_manifest(manifest, path.as_posix())
-        message = f"model `{model.name}` lies in a folder called `{folder.name}`"
+    model = from_bytes(manifest, onnx, file=file)
+    if model.name != place.name:
+        _, places, _ = read_manifest(manifest, file)
+        message = f"model `{model.name}` lies in a folder called `{place.name}`"
         raise AuthorError([places.mistake("name", message, "folder and model must have one name")])
     return model
 
 
-def _read(path: Path, limit: int) -> bytes:
+def _read(path: Path, limit: int, shown: str) -> bytes:
     """Read at most one byte more than `limit`: whoever checks the size sees that it is too much."""
     try:
         with path.open("rb") as file:
             return file.read(limit + 1)
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
-        raise AuthorError([Diagnostic(file=path.as_posix(), message=message)]) from error
+        raise AuthorError([Diagnostic(file=shown, message=message)]) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -33,4 +33,4 @@ class Places:
         node = self._nodes.get(place)
         if node is None:
             return Diagnostic(file=self._file, path=path, message=message, hint=hint)
-        return diagnostic(node.source, node.start, node.end, message, hint, path)
+        return diagnostic(self._file, node.source, node.start, node.end, message, hint, path)

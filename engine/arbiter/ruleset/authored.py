@@ -117,8 +117,7 @@ class RuleReader(msgspec.Struct):
             return None
         first = self._ids.setdefault(scalar.text, scalar)
         if first is not scalar:
-            place = first.source.position(first.start)
-            message = f"the rule id `{scalar.text}` is used twice; the other place is {place}"
+            message = f"the rule id `{scalar.text}` is used twice; the other place is {self.report.place_of(first)}"
             block.refuse(scalar, message, "ids are unique in the whole snapshot: rename one of the two", "id")
         return scalar
 

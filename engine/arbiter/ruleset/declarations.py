@@ -65,7 +65,7 @@ class Declared(msgspec.Struct):
         known = self._places.setdefault((what, *name), key)
         if known is key:
             return True
-        place = known.source.position(known.start)
+        place = self.report.place_of(known)
         shown = ".".join(name)
         self.report.at(
             key, f"the {what} `{shown}` is declared twice; the other place is {place}", "remove one of the two"

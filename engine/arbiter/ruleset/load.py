@@ -60,13 +60,16 @@ def load_ruleset(
     files: Mapped[str, bytes],
     models: Mapped[str, Mapped[str, str]],
     labels: Mapped[str, Mapped[str, Iterable[str]]] | None = None,
+    *,
+    folder: str = "",
 ) -> tuple[Ruleset | None, list[Diagnostic]]:
     """Read a rule set: relative path → content, and model → output → type; files that are not rule files are left out.
 
     `labels` gives model → output → the only strings that the output can be: comparing it with another is a mistake.
+    `folder` stands before the paths in diagnostics; positions in the rule set never depend on it.
     Returns the rule set and no diagnostics, or None and every mistake, sorted. Never raises for anything in `files`.
     """
-    report = Report()
+    report = Report(folder)
     read = {path: content for path, content in sorted(files.items()) if is_rule_file(path)}
     gathered = _gather(read, report)
     declared = gathered.declared

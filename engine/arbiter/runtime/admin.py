@@ -28,7 +28,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SnapshotFile(msgspec.Struct, frozen=True, order=True, kw_only=True):
-    """A file that a snapshot was built from: relative posix path, lower-case hex SHA-256 of its content, bytes."""
+    """A file that a snapshot was built from: its path as diagnostics show it, lower-case hex SHA-256, bytes."""
 
     path: str
     sha256: str

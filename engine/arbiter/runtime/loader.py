@@ -17,7 +17,7 @@ from arbiter.errors import Diagnostic, StoreError
 from arbiter.models.loader import load_models
 from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime.admin import SnapshotFile  # noqa: TC001 - a field's type at run time
-from arbiter.runtime.sources import Sources, read_sources
+from arbiter.runtime.sources import names_of, read_sources
 from arbiter.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from arbiter.models.model import Model
     from arbiter.runtime.archive import Archive
+    from arbiter.runtime.sources import Names, Sources
 
 _log = logging.getLogger("arbiter.loader")
 
@@ -46,24 +47,29 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class Loader:
-    """Loads `rules` and `models` (None: no models) and puts what is good into `archive` (None: nowhere)."""
+    """Loads `rules` and `models` (None: no models) and puts what is good into `archive` (None: nowhere).
 
-    def __init__(self, rules: Path, models: Path | None, archive: Archive | None) -> None:
+    Files are shown as `names` says, by default below the names of their directories: ``rules/store/banner.yaml``,
+    ``models/rfm/manifest.yaml``.
+    """
+
+    def __init__(self, rules: Path, models: Path | None, archive: Archive | None, names: Names | None = None) -> None:
         self._rules = rules
         self._models = models
         self._archive = archive
+        self._names = names or names_of(rules, models)
         self._good: Built | None = None
         self._seen = ""
 
     def look(self, *, again: bool = False) -> Attempt | None:
         """Read the files; None when they are as at the last attempt, unless `again` asks to load all the same."""
-        sources = read_sources(self._rules, self._models)
+        sources = read_sources(self._rules, self._models, self._names)
         if sources.fingerprint == self._seen and not again:
             return None
         while True:
             attempt = self._load(sources)
             self._seen = sources.fingerprint
-            sources = read_sources(self._rules, self._models)
+            sources = read_sources(self._rules, self._models, self._names)
             # Models are read by their own loader: when anything moved meanwhile, the attempt mixes two states.
             if sources.fingerprint == self._seen:
                 break
@@ -86,9 +92,13 @@ class Loader:
         return None
 
     def validate(self, files: Mapping[str, bytes]) -> list[Diagnostic]:
-        """What is wrong with these rule files, given the models of the last good snapshot; sorted, changes nothing."""
+        """What is wrong with these rule files, given the models of the last good snapshot; sorted, changes nothing.
+
+        Diagnostics name the files as `files` does.
+        """
         try:
-            _, found = load_ruleset(files, _outputs({} if self._good is None else self._good.snapshot.models))
+            models = {} if self._good is None else self._good.snapshot.models
+            _, found = load_ruleset(files, _outputs(models))
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller is to be told
             _log.exception("cannot check the files")
             found = [_our_fault(error)]
@@ -106,7 +116,7 @@ class Loader:
         if sources.refused:
             return None, list(sources.refused)
         models, found = self._load_models()
-        ruleset, more = load_ruleset(sources.rules, _outputs(models))
+        ruleset, more = load_ruleset(sources.rules, _outputs(models), folder=self._names.rules)
         found += more
         if ruleset is None or any(each.severity == "error" for each in found):
             return None, found
@@ -118,7 +128,8 @@ class Loader:
     def _load_models(self) -> tuple[dict[str, Model], list[Diagnostic]]:
         if self._models is None:
             return {}, []
-        return load_models(self._models, {} if self._good is None else self._good.snapshot.models)
+        loaded = {} if self._good is None else self._good.snapshot.models
+        return load_models(self._models, loaded, folder=self._names.models)
 
 
 def _outputs(models: Mapping[str, Model]) -> dict[str, Mapping[str, str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -31,6 +31,13 @@ _PAUSE_S = 0.02
 _Stamp = tuple[str, int, int, int]
 
 
+class Names(msgspec.Struct, frozen=True):
+    """What stands before the path of a rule file and of a model's file wherever people read it."""
+
+    rules: str
+    models: str
+
+
 class Sources(msgspec.Struct, frozen=True):
     """Authored files by their posix path below their directory.
 
@@ -38,14 +45,17 @@ class Sources(msgspec.Struct, frozen=True):
     whatever the clock says.
     """
 
+    names: Names
+
     rules: Mapping[str, bytes]
     models: Mapping[str, bytes]
     refused: tuple[Diagnostic, ...]
     fingerprint: str
 
     def files(self) -> tuple[SnapshotFile, ...]:
-        """What the files were, for people: rule files by their path, model files below ``models/``."""
-        named = {**self.rules, **{f"models/{path}": content for path, content in self.models.items()}}
+        """What the files were, named as diagnostics name them."""
+        named = {_shown(self.names.rules, path): content for path, content in self.rules.items()}
+        named |= {_shown(self.names.models, path): content for path, content in self.models.items()}
         return tuple(
             SnapshotFile(path=path, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
             for path, content in sorted(named.items())
@@ -57,24 +67,36 @@ def ignored(name: str) -> bool:
     return name.startswith((".", "#")) or name.endswith(_SCRAPS)
 
 
-def read_sources(rules: Path, models: Path | None) -> Sources:
-    """Read both directories as they stood at one moment.
+def names_of(rules: Path, models: Path | None) -> Names:
+    """The directories' own names, or ``rules`` and ``models`` where these would not tell the two apart."""
+    first, second = (path.absolute().name if path else "models" for path in (rules, models))
+    unfit = first == second or not {first, second}.isdisjoint({"", ".."})
+    return Names("rules", "models") if unfit else Names(first, second)
+
+
+def _shown(name: str, path: str) -> str:
+    return PurePosixPath(name, path).as_posix()
+
+
+def read_sources(rules: Path, models: Path | None, names: Names | None = None) -> Sources:
+    """Read both directories as they stood at one moment. Without `names` the directories' own are used.
 
     A directory that is not there, or without a rule file, and a file that cannot be read become diagnostics in
     `refused`. When files keep moving for half a second, what was read last is returned: whoever watches comes again.
     """
+    names = names or names_of(rules, models)
     attempt = 0
     while True:
         attempt += 1
         before = _stamps(rules, models)
         refused: list[Diagnostic] = []
-        contents = _read(rules, is_rule_file, refused), _read(models, _is_model, refused)
+        contents = _read(rules, names.rules, is_rule_file, refused), _read(models, names.models, _is_model, refused)
         # Gone between listing and reading, or empty: somebody is probably writing; but it may be meant so.
         doubtful = bool(refused) or not all(contents[0].values())
         settled = before == _stamps(rules, models) and not (doubtful and attempt < _DOUBTFUL_ATTEMPTS)
         if settled or attempt >= _ATTEMPTS:
-            refused += _missing(rules, models, contents[0])
-            return Sources(*contents, tuple(refused), _fingerprint(*contents, refused))
+            refused += _missing(rules, models, names, contents[0])
+            return Sources(names, *contents, tuple(refused), _fingerprint(*contents, refused))
         time.sleep(_PAUSE_S)
 
 
@@ -83,15 +105,15 @@ def _is_model(path: str) -> bool:
     return bool(folder) and name in MODEL_FILES
 
 
-def _missing(rules: Path, models: Path | None, read: Mapping[str, bytes]) -> Iterator[Diagnostic]:
+def _missing(rules: Path, models: Path | None, names: Names, read: Mapping[str, bytes]) -> Iterator[Diagnostic]:
     if not rules.is_dir():
-        yield Diagnostic(file=rules.name, message="the rules directory does not exist", hint="name it with --rules")
+        yield Diagnostic(file=names.rules, message="the rules directory does not exist", hint="name it with --rules")
     elif not read:
         yield Diagnostic(
-            file=rules.name, message="the rules directory holds no rule file", hint="rule files end in .yaml or .yml"
+            file=names.rules, message="the rules directory holds no rule file", hint="rule files end in .yaml or .yml"
         )
     if models is not None and not models.is_dir():
-        yield Diagnostic(file=models.name, message="the models directory does not exist", hint="name it with --models")
+        yield Diagnostic(file=names.models, message="the models directory does not exist", hint="name it with --models")
 
 
 def _walk(directory: Path | None) -> Iterator[tuple[str, Path]]:
@@ -112,14 +134,16 @@ def _walk(directory: Path | None) -> Iterator[tuple[str, Path]]:
                 yield path.relative_to(directory).as_posix(), path
 
 
-def _read(directory: Path | None, wanted: Callable[[str], bool], refused: list[Diagnostic]) -> dict[str, bytes]:
+def _read(
+    directory: Path | None, name: str, wanted: Callable[[str], bool], refused: list[Diagnostic]
+) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
-    for name, path in _walk(directory):
-        if wanted(name):
+    for below, path in _walk(directory):
+        if wanted(below):
             try:
-                contents[name] = path.read_bytes()
+                contents[below] = path.read_bytes()
             except OSError as error:
-                refused.append(Diagnostic(file=name, message=f"cannot be read: {error.strerror}"))
+                refused.append(Diagnostic(file=_shown(name, below), message=f"cannot be read: {error.strerror}"))
     return contents
 
 

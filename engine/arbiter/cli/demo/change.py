@@ -78,7 +78,7 @@ def edit_break_mend(scene: Scene, flow: Flow, watched: str) -> Change:
     line = broken[: broken.index(_BREAK[1])].count("\n") + 1
     error = report.diagnostics[0]
     require(
-        (error.file, error.line) == (_FILE, line) and "champoins" in error.message,
+        (error.file, error.line) == (f"{scene.rules.name}/{_FILE}", line) and "champoins" in error.message,
         f"the error is not the one that was made in {_FILE}:{line}",
     )
     count = _let_flow(flow, span)
