@@ -87,6 +87,22 @@ def test_check_shows_every_mistake_where_it_stands(rules: Path) -> None:
     assert done.stdout.endswith("2 errors in 2 files\n")
 
 
+def test_check_knows_the_labels_of_models(rules: Path) -> None:
+    segments = rules / "store" / "segments.yaml"
+    text = segments.read_text()
+    assert text.count('"champions"') == 1
+    segments.write_text(text.replace('"champions"', '"champion"'))
+    done = arbiter("check", rules)
+    assert done.returncode == 1
+    assert done.stdout == (
+        f"{segments}:3:36: `models.rfm.cluster` is never `champion`\n"
+        '    3 |   champions: models.rfm.cluster == "champion"\n'
+        "      |                                    ^^^^^^^^^^\n"
+        "  hint: did you mean `champions`?\n"
+        "1 error in 1 file\n"
+    )
+
+
 def test_check_prints_its_findings_as_json(rules: Path) -> None:
     assert json.loads(arbiter("check", rules, "--json").stdout)["ok"] is True
     banner = rules / "store" / "banner.yaml"

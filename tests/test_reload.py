@@ -192,6 +192,9 @@ def test_validate_checks_and_changes_nothing(local: tuple[Engine, LocalAdmin]) -
     before = admin.snapshot_info()
     uses_a_model = rule("x").replace("'true'", "models.rfm.cluster == 'loyal'").encode()
     assert admin.validate({"a.yaml": (ACTIONS + POINT).encode(), "b/c.yaml": uses_a_model}) == []
+    mistyped = uses_a_model.replace(b"loyal", b"royal")
+    (found,) = admin.validate({"a.yaml": (ACTIONS + POINT).encode(), "b/c.yaml": mistyped})
+    assert (found.file, found.hint) == ("b/c.yaml", "did you mean `loyal`?")
     (found,) = admin.validate({"a.yaml": b"rulez: []"})
     assert found.render().startswith("a.yaml:1:1: unknown key `rulez`")
     assert admin.snapshot_info() == before

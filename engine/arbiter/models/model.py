@@ -61,7 +61,8 @@ class Model:
     """One model of a snapshot.
 
     `name`, `version` and `kind` are the manifest's; `digest` is the SHA-256 of manifest and ONNX file together.
-    `inputs` says what a row holds, in order; `outputs` names what an answer holds, in order, with the types.
+    `inputs` says what a row holds, in order; `outputs` names what an answer holds, in order, with the types,
+    and `labels` the only strings that an output can be, for those that have labels.
     """
 
     def __init__(self, manifest: Manifest, digest: str, layout: Layout, session: onnxruntime.InferenceSession) -> None:
@@ -73,6 +74,7 @@ class Model:
         self.digest = digest
         self.inputs: tuple[Input, ...] = manifest.inputs
         self.outputs: dict[str, OutputType] = {each.name: each.type for each in manifest.outputs}
+        self.labels = {each.name: each.labels for each in manifest.outputs if each.labels}
         self._layout = layout
         self._session = session
         self._outputs = manifest.outputs
