@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from arbiter.runtime.sources import names_of, read_sources
-from arbiter.runtime.watcher import Watcher
+from arbiter.runtime.watcher import Watcher, links_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,11 +32,17 @@ def rules(tmp_path: Path) -> Path:
 def start(watcher: Watcher, directory: Path, looks: queue.SimpleQueue[None]) -> None:
     """Start, and return when events arrive: a watch that is not yet set up would leave the test to the slow poll."""
     watcher.start()
-    for _ in range(200):
-        (directory / "..probe").touch()
+    assert looked(looks, lambda _: (directory / "..probe").touch())
+
+
+def looked(looks: queue.SimpleQueue[None], act: Callable[[int], object], tries: int = 200) -> bool:
+    """Whether a look comes of acting, again and again since a watch may not be set up yet."""
+    for number in range(tries):
+        act(number)
         with contextlib.suppress(queue.Empty):
             looks.get(timeout=0.1)
-            return
+            return True
+    return False
 
 
 @pytest.fixture
@@ -115,6 +121,45 @@ def test_a_kubernetes_volume_is_read_through_its_links_and_its_swap_is_noticed(
     while contents(read_sources(rules, None)) != expected:
         looks.get(timeout=PATIENCE_S)
     watcher.stop()
+
+
+@pytest.mark.parametrize("given", ["volume/rules", "volume/..data/rules", "here/rules"])
+def test_a_link_on_the_way_to_a_directory_is_followed_anew_when_it_is_swapped(
+    tmp_path: Path, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arbiter.runtime.watcher._POLL_MS", 60_000)  # so that only an event can tell
+    volume, rules = tmp_path / "volume", tmp_path / given
+    for number in (1, 2):
+        (volume / f"..data_{number}" / "rules").mkdir(parents=True)
+        (volume / f"..data_{number}" / "rules" / "a.yaml").write_text(f"rules: [{number}]\n")
+    (volume / "..data").symlink_to("..data_1")
+    (volume / "rules").symlink_to("..data/rules")
+    (tmp_path / "here").symlink_to(volume)
+    looks: queue.SimpleQueue[None] = queue.SimpleQueue()
+    watcher = Watcher([rules], lambda: looks.put(None))
+    start(watcher, rules, looks)
+
+    def swap(number: int) -> None:
+        (volume / "..data_tmp").symlink_to(f"..data_{2 - number % 2}")
+        (volume / "..data_tmp").rename(volume / "..data")
+
+    assert looked(looks, swap)
+    while looked(looks, lambda _: None, tries=5):  # what the swaps have set off
+        pass
+    assert looked(looks, lambda number: (rules / "a.yaml").write_text(f"rules: [{number}]\n"))
+    watcher.stop()
+
+
+def test_the_links_on_the_way_to_a_directory_are_those_that_the_kernel_follows(tmp_path: Path) -> None:
+    root = tmp_path.resolve()
+    (root / "real" / "deep").mkdir(parents=True)
+    (root / "real" / "up").symlink_to("../real/deep")
+    (root / "link").symlink_to(root / "real", target_is_directory=True)
+    (root / "circle").symlink_to("circle")
+    assert links_to(root / "real" / "deep") == []
+    assert links_to(root / "link" / "deep") == [root / "link"]
+    assert links_to(root / "link" / "up" / ".." / "up") == [root / "link", root / "real" / "up", root / "real" / "up"]
+    assert set(links_to(root / "circle" / "deep")) == {root / "circle"}
 
 
 def test_scraps_of_editors_are_not_there(rules: Path) -> None:
