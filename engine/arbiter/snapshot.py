@@ -37,16 +37,15 @@ def unpack(data: bytes) -> Ruleset:
 
 
 def digest_of(ruleset: Ruleset, model_digests: Mapping[str, str]) -> str:
-    """The 32 hexadecimal characters that name a snapshot: what it means, not where its files lay."""
-    meaning = msgspec.structs.replace(ruleset, files={})
-    return blake2b(_encoder.encode([meaning, sorted(model_digests.items())]), digest_size=16).hexdigest()
+    """The 32 hexadecimal characters that name a snapshot."""
+    return blake2b(_encoder.encode([ruleset, sorted(model_digests.items())]), digest_size=16).hexdigest()
 
 
 class Snapshot:
     """Rules and models of one version, ready to decide.
 
     `rows` has, by model, the function that builds the model's input row from a view (None when an input without
-    default is missing). `files` maps authored files to their SHA-256.
+    default is missing).
     """
 
     def __init__(self, ruleset: Ruleset, models: Mapping[str, Model]) -> None:

@@ -6,7 +6,6 @@ something. First everything that is declared is gathered from all files, then ev
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -60,12 +59,14 @@ def load_ruleset(
     files: Mapped[str, bytes],
     models: Mapped[str, Mapped[str, str]],
     labels: Mapped[str, Mapped[str, Iterable[str]]] | None = None,
+    inputs: Mapped[str, Iterable[tuple[str, str]]] | None = None,
     *,
     folder: str = "",
 ) -> tuple[Ruleset | None, list[Diagnostic]]:
     """Read a rule set: relative path → content, and model → output → type; files that are not rule files are left out.
 
     `labels` gives model → output → the only strings that the output can be: comparing it with another is a mistake.
+    `inputs` gives model → the names (root, name) that it reads: using it without declaring them is a mistake.
     `folder` stands before the paths in diagnostics; positions in the rule set never depend on it.
     Returns the rule set and no diagnostics, or None and every mistake, sorted. Never raises for anything in `files`.
     """
@@ -85,6 +86,7 @@ def load_ruleset(
         features=types if gathered.whole else None,
         segments=dict.fromkeys(gathered.segments, "bool") if gathered.whole else None,
         models=models,
+        inputs=inputs or {},
     )
     values = values_of("profile", declared.profile) | values_of("context", declared.context)
     values |= {
@@ -114,7 +116,6 @@ def load_ruleset(
             event: dict(sorted((types_of(properties) or {}).items()))
             for event, properties in sorted((declared.events or {}).items())
         },
-        files={path: hashlib.sha256(content).hexdigest() for path, content in read.items()},
     ), []
 
 

@@ -141,4 +141,3 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     profile_types: dict[str, str] = {}
     context_types: dict[str, str] = {}
     event_types: dict[str, dict[str, str]] = {}
-    files: dict[str, str] = {}

@@ -70,7 +70,7 @@ class Archive:
         )
         # Files stand in the meta data alone: a comment changes them, and not the digest.
         contents = {
-            _RULESET: pack(msgspec.structs.replace(snapshot.ruleset, files={})),
+            _RULESET: pack(snapshot.ruleset),
             **{f"models/{path}": content for path, content in models.items()},
         }
         about = msgspec.json.format(msgspec.json.encode(meta))
