@@ -103,6 +103,23 @@ def test_check_knows_the_labels_of_models(rules: Path) -> None:
     )
 
 
+def test_check_says_what_a_model_lacks(rules: Path) -> None:
+    for file in (*rules.glob("*/*.yaml"), *rules.glob("*/README.md")):
+        file.unlink()
+    lonely = rules / "store" / "lonely.yaml"
+    lonely.write_text('segments:\n  loyal: models.rfm.cluster == "loyal"\n')
+    done = arbiter("check", rules)
+    assert done.returncode == 1
+    assert done.stdout == (
+        f"{lonely}:2:10: model `rfm` cannot be used here\n"
+        '    2 |   loyal: models.rfm.cluster == "loyal"\n'
+        "      |          ^^^^^^^^^^^^^^^^^^\n"
+        "  hint: it reads `features.days_since_purchase`, `features.orders_39w`, `features.spend_39w`, which no file "
+        "declares: see the model's card\n"
+        "1 error in 1 file\n"
+    )
+
+
 def test_check_prints_its_findings_as_json(rules: Path) -> None:
     assert json.loads(arbiter("check", rules, "--json").stdout)["ok"] is True
     banner = rules / "store" / "banner.yaml"

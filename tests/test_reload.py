@@ -190,7 +190,14 @@ def test_validate_checks_and_changes_nothing(local: tuple[Engine, LocalAdmin]) -
     engine, admin = local
     before = admin.snapshot_info()
     uses_a_model = rule("x").replace("'true'", "models.rfm.cluster == 'loyal'").encode()
-    assert admin.validate({"a.yaml": (ACTIONS + POINT).encode(), "b/c.yaml": uses_a_model}) == []
+    features = (
+        b"features:\n  days_since_purchase: {since: purchase, unit: d}\n"
+        b"  orders_39w: {count: purchase, window: 39w}\n  spend_39w: {sum: purchase.amount, window: 39w}\n"
+    )
+    files = {"a.yaml": (ACTIONS + POINT).encode(), "b/c.yaml": uses_a_model}
+    (lacks,) = admin.validate(files)
+    assert lacks.message == "model `rfm` cannot be used here"
+    assert admin.validate(files | {"features.yaml": features}) == []
     mistyped = uses_a_model.replace(b"loyal", b"royal")
     (found,) = admin.validate({"a.yaml": (ACTIONS + POINT).encode(), "b/c.yaml": mistyped})
     assert (found.file, found.hint) == ("b/c.yaml", "did you mean `loyal`?")

@@ -21,12 +21,13 @@ _SECTION = {"profile": "attribute", "context": "attribute", "account": "attribut
 class Scope(msgspec.Struct, frozen=True):
     """What names an expression may use. `roots` maps a root to its names and their types; None: any name, as dyn.
 
-    `models` maps model → output → type. `unbuilt` maps a root that exists in the language, but not yet here, to a
-    sentence.
+    `models` maps model → output → type. `unready` maps a model that cannot be used to what it lacks. `unbuilt` maps a
+    root that exists in the language, but not yet here, to a sentence.
     """
 
     roots: dict[str, dict[str, str] | None]
     models: dict[str, dict[str, str]] = {}
+    unready: dict[str, str] = {}
     unbuilt: dict[str, str] = {}
 
     def resolve(self, path: tuple[str, ...]) -> str | tuple[str, str]:
@@ -55,6 +56,8 @@ class Scope(msgspec.Struct, frozen=True):
             return "`models` needs a model and an output behind it", "write `models.name.output`"
         if path[1] not in self.models:
             return f"unknown model `{path[1]}`", did_you_mean(path[1], self.models)
+        if path[1] in self.unready:
+            return f"model `{path[1]}` cannot be used here", self.unready[path[1]]
         outputs = self.models[path[1]]
         if len(path) < PATH_LENGTH["models"]:
             return f"`models.{path[1]}` needs an output behind it", f"it has: {', '.join(sorted(outputs))}"

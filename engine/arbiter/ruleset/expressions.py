@@ -16,7 +16,7 @@ from arbiter.expr.syntax import walk
 from arbiter.expr.tree import Call, Const, Expression, ListOf, Name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from arbiter.authoring.report import Report
     from arbiter.expr.tree import AnyNode
@@ -106,11 +106,18 @@ def rule_scope(
     features: dict[str, str] | None,
     segments: dict[str, str] | None,
     models: Mapping[str, Mapping[str, str]],
+    inputs: Mapping[str, Iterable[tuple[str, str]]],
 ) -> Scope:
-    """What conditions, values and parameters may name."""
+    """What conditions, values and parameters may name. A model whose inputs are not all declared is not among it."""
     roots = {"profile": types_of(profile), "context": types_of(context), "features": features, "segments": segments}
     outputs = {model: dict(output) for model, output in models.items()}
-    return Scope(roots=roots, models=outputs, unbuilt=dict(_UNBUILT))
+    unready = {}
+    for model, paths in inputs.items():
+        # None: nothing is declared under this root, or it is not known what is.
+        lacking = [f"`{r}.{name}`" for r, name in paths if (known := roots[r]) is not None and name not in known]
+        if lacking:
+            unready[model] = f"it reads {', '.join(lacking)}, which no file declares: see the model's card"
+    return Scope(roots=roots, models=outputs, unready=unready, unbuilt=dict(_UNBUILT))
 
 
 def types_of(declared: Mapping[str, Typed] | None) -> dict[str, str] | None:

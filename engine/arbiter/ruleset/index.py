@@ -188,7 +188,7 @@ def _matcher(index: Index, symbols: Symbols, label: str) -> Callable[[View], int
 
 
 def _look_up(attribute: Attribute, place: int, names: dict[str, Any]) -> list[str]:
-    """The lines that AND the mask of a present value `x`: a branch per kind that the attribute tells values of apart."""
+    """The lines that AND the mask of a present value `x`: a branch per kind whose values the attribute tells apart."""
     lines, word = ["k = x.__class__"], "if"
     alike: dict[type, int] = {}  # kinds whose values all have one mask
     for number, kind in enumerate(_KINDS):

@@ -98,7 +98,7 @@ class Loader:
         """
         try:
             models = {} if self._good is None else self._good.snapshot.models
-            _, found = load_ruleset(files, _outputs(models), _labels(models))
+            _, found = load_ruleset(files, _outputs(models), _labels(models), _inputs(models))
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller is to be told
             _log.exception("cannot check the files")
             found = [_our_fault(error)]
@@ -116,7 +116,9 @@ class Loader:
         if sources.refused:
             return None, list(sources.refused)
         models, found = self._load_models()
-        ruleset, more = load_ruleset(sources.rules, _outputs(models), _labels(models), folder=self._names.rules)
+        ruleset, more = load_ruleset(
+            sources.rules, _outputs(models), _labels(models), _inputs(models), folder=self._names.rules
+        )
         found += more
         if ruleset is None or any(each.severity == "error" for each in found):
             return None, found
@@ -138,6 +140,10 @@ def _outputs(models: Mapping[str, Model]) -> dict[str, Mapping[str, str]]:
 
 def _labels(models: Mapping[str, Model]) -> dict[str, Mapping[str, tuple[str, ...]]]:
     return {name: model.labels for name, model in models.items()}
+
+
+def _inputs(models: Mapping[str, Model]) -> dict[str, list[tuple[str, str]]]:
+    return {name: [(each.root, each.attribute) for each in model.inputs] for name, model in models.items()}
 
 
 def _our_fault(error: Exception) -> Diagnostic:
