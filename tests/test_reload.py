@@ -199,7 +199,7 @@ def test_validate_checks_and_changes_nothing(local: tuple[Engine, LocalAdmin]) -
     assert lacks.message == "model `rfm` cannot be used here"
     assert admin.validate(files | {"features.yaml": features}) == []
     mistyped = uses_a_model.replace(b"loyal", b"royal")
-    (found,) = admin.validate({"a.yaml": (ACTIONS + POINT).encode(), "b/c.yaml": mistyped})
+    (found,) = admin.validate(files | {"features.yaml": features, "b/c.yaml": mistyped})
     assert (found.file, found.hint) == ("b/c.yaml", "did you mean `loyal`?")
     (found,) = admin.validate({"a.yaml": b"rulez: []"})
     assert found.render().startswith("a.yaml:1:1: unknown key `rulez`")
