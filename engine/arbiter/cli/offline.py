@@ -34,8 +34,7 @@ def load(rules: Path, models: Path | None) -> tuple[Snapshot | None, list[Diagno
     Files are named by paths that a terminal can open: the directory as it was given, then the place in it.
     """
     names = Names(rules.as_posix(), "" if models is None else models.as_posix())
-    attempt = Loader(rules, models, None, names).look(again=True)
-    assert attempt is not None  # noqa: S101 - only a look that is no second one may find nothing new
+    attempt = Loader(rules, models, None, names).load()
     return None if attempt.built is None else attempt.built.snapshot, list(attempt.diagnostics)
 
 

@@ -61,11 +61,17 @@ class Loader:
         self._good: Built | None = None
         self._seen = ""
 
-    def look(self, *, again: bool = False) -> Attempt | None:
-        """Read the files; None when they are as at the last attempt, unless `again` asks to load all the same."""
+    def look(self) -> Attempt | None:
+        """Load the files if they are not as at the last attempt; None when they are."""
         sources = read_sources(self._rules, self._models, self._names)
-        if sources.fingerprint == self._seen and not again:
-            return None
+        return None if sources.fingerprint == self._seen else self._settled(sources)
+
+    def load(self) -> Attempt:
+        """Load the files, changed or not."""
+        return self._settled(read_sources(self._rules, self._models, self._names))
+
+    def _settled(self, sources: Sources) -> Attempt:
+        """Load `sources`, and again whatever the files became meanwhile."""
         while True:
             attempt = self._load(sources)
             self._seen = sources.fingerprint

@@ -43,9 +43,7 @@ class LocalAdmin:
     def reload(self) -> Status:
         """Read the files again; `last_reload` says what came of it."""
         with self._lock:
-            attempt = self._loader.look(again=True)
-            if attempt is not None:
-                self.take(attempt)
+            self.take(self._loader.load())
             return self._desk.status
 
     def validate(self, files: Mapping[str, bytes]) -> list[Diagnostic]:
@@ -77,9 +75,9 @@ def open_local(
     """
     archive = Archive(data / "snapshots")
     loader = Loader(rules, models, archive)
-    attempt = loader.look(again=True)
-    if attempt is None or attempt.built is None:
-        raise AuthorError(() if attempt is None else attempt.diagnostics)
+    attempt = loader.load()
+    if attempt.built is None:
+        raise AuthorError(attempt.diagnostics)
     engine = Engine(Store.open(data / "store"))
     admin = LocalAdmin(engine, loader, Desk(archive, counters))
     admin.take(attempt)

@@ -140,9 +140,7 @@ class _Supervisor:
     # Loading
 
     def _first_load(self) -> None:
-        attempt = self._loader.look(again=True)
-        if attempt is None:  # pragma: no cover - `again` always gives one
-            return
+        attempt = self._loader.load()
         if attempt.built is None:
             built = self._loader.last_good()
             if built is None:
@@ -157,7 +155,7 @@ class _Supervisor:
             return
         self._busy, self._stale = True, False
         asking, self._asking = self._asking, []
-        future = self._loading.submit(self._loader.look, again=bool(asking))
+        future = self._loading.submit(self._loader.load if asking else self._loader.look)
         future.add_done_callback(lambda done: self._mail.put(lambda: self._looked(done.result(), asking)))
 
     def _looked(self, attempt: Attempt | None, asking: list[tuple[Member, int]]) -> None:
