@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 NUMBERS = frozenset({int, float})
 _ORDERED_KINDS = frozenset({int, float, str, bytes, bool, datetime, timedelta})
-_DURATION_LIMIT = timedelta(seconds=315_576_000_000)
+# What 64 bits of nanoseconds hold, as in cel-cpp.
+_DURATION_LIMIT = timedelta(microseconds=2**63 // 1000)
 
 
 class Unknown(Exception):

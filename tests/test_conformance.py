@@ -1,0 +1,171 @@
+"""CEL's public conformance tests, through cel-cpp and our two evaluators; the counts stand in docs/conformance.md.
+
+Every case is answered as expected, or refused when a rule set is read, or stands in the page's list of differences.
+The cases are data from outside: `ARBITER_CONFORMANCE` names their folder, else `shared/conformance/cel` beside the
+repository is looked into.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from arbiter.expr import cel
+from arbiter.expr.compile import value_function
+from arbiter.expr.evaluate import evaluate
+from arbiter.expr.ops import FAILURES, Unknown
+from arbiter.expr.syntax import Unreadable, children, convert, walk
+from arbiter.expr.tree import AnyNode, Call, Const, Fold, ListOf, MapOf, Name, Select
+from arbiter.expr.view import Symbols, View
+
+ROOT = Path(__file__).resolve().parent.parent
+CASES = Path(os.environ.get("ARBITER_CONFORMANCE") or ROOT.parent / "shared" / "conformance" / "cel")
+PAGE = ROOT / "docs" / "conformance.md"
+ROW = re.compile(r"^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", re.MULTILINE)
+DIFFERENCE = re.compile(r"^\| `(\w+)/([^`]+)` \|", re.MULTILINE)
+ERROR = object()
+EMPTY = View({}, {}, {}, 0)
+
+needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason="CEL's conformance tests are not beside this checkout")
+
+
+def plain(typed: dict[str, Any]) -> Any:
+    """The Python value of a typed one; what no rule can hold (a type, a duration of nanoseconds) is its text."""
+    ((kind, value),) = typed.items()
+    match kind:
+        case "int" | "uint":
+            return int(value)
+        case "double":
+            return float(value)
+        case "bytes":
+            return base64.b64decode(value)
+        case "list":
+            return [plain(item) for item in value]
+        case "map":
+            return {plain(k): plain(v) for k, v in value}
+    return value
+
+
+def literal(typed: dict[str, Any]) -> AnyNode:
+    """A bound value as the literal that an author could write in its place; raises Unreadable where there is none."""
+    ((kind, value),) = typed.items()
+    match kind:
+        case "list":
+            return ListOf(tuple(literal(item) for item in value))
+        case "map":
+            return MapOf(tuple((literal(k), literal(v)) for k, v in value))
+        case "null" | "bool" | "string" | "int" | "double" | "bytes":
+            return Const(kind, plain(typed))
+    raise Unreadable((0, 1), f"a {kind} cannot be written")
+
+
+def bound(node: AnyNode, values: dict[str, AnyNode]) -> AnyNode:
+    """The tree with its names replaced by what is bound to them; raises Unreadable for a name that is not bound."""
+
+    def inner(child: AnyNode) -> AnyNode:
+        return bound(child, values)
+
+    match node:
+        case Name(path=(name,)) if name in values:
+            return values[name]
+        case Name():
+            raise Unreadable(node.span, "an unknown name")
+        case Call(args=args):
+            return msgspec.structs.replace(node, args=tuple(map(inner, args)))
+        case Select(operand=operand):
+            return msgspec.structs.replace(node, operand=inner(operand))
+        case ListOf(items=items):
+            return msgspec.structs.replace(node, items=tuple(map(inner, items)))
+        case MapOf(entries=entries):
+            return msgspec.structs.replace(node, entries=tuple((inner(k), inner(v)) for k, v in entries))
+        case Fold(over=over, body=body, where=where):
+            where = inner(where) if where is not None else None
+            return msgspec.structs.replace(node, over=inner(over), body=inner(body), where=where)
+    return node
+
+
+def same(value: Any, expected: Any) -> bool:
+    if value is ERROR or expected is ERROR:
+        return value is expected
+    if isinstance(expected, float) and isinstance(value, float):
+        return value == expected or (math.isnan(value) and math.isnan(expected))
+    if isinstance(expected, list) and isinstance(value, list):
+        return len(value) == len(expected) and all(map(same, value, expected))
+    if isinstance(expected, dict) and isinstance(value, dict):
+        return len(value) == len(expected) and all(k in value and same(value[k], v) for k, v in expected.items())
+    return type(value) is type(expected) and bool(value == expected)
+
+
+def expected_of(case: dict[str, Any]) -> Any:
+    return ERROR if "error" in case["expect"] else plain(case["expect"]["value"])
+
+
+def by_cel(case: dict[str, Any]) -> Any:
+    variables = dict.fromkeys(case["bindings"], "dyn")
+    try:
+        program = cel.Environment(variables).program(case["expr"])
+        return program.evaluate({name: plain(value) for name, value in case["bindings"].items()})
+    except cel.CelFailure:
+        return ERROR
+
+
+def outcome(case: dict[str, Any]) -> str:
+    """``same``, ``refused`` or ``differs``, of the slow evaluator and the compiled form together."""
+    expected = expected_of(case)
+    try:
+        parsed = cel.Environment(dict.fromkeys(case["bindings"], "dyn")).parse(case["expr"])
+        root = bound(convert(parsed, case["expr"]), {n: literal(v) for n, v in case["bindings"].items()})
+    except cel.CelFailure:
+        return "same" if expected is ERROR else "differs"
+    except Unreadable:
+        return "refused"
+    try:
+        slow = evaluate(root, EMPTY, Symbols())
+    except Unknown:
+        slow = ERROR
+    try:
+        fast = value_function(root, Symbols(), "conformance")(EMPTY)
+    except FAILURES:
+        fast = ERROR
+    assert same(slow, fast), (case["expr"], slow, fast)
+    return "same" if same(slow, expected) else "differs"
+
+
+def cases() -> list[tuple[str, dict[str, Any]]]:
+    return [(file.stem, case) for file in sorted(CASES.glob("*.json")) for case in json.loads(file.read_text("utf-8"))]
+
+
+@needs_cases
+def test_the_page_counts_what_cel_s_own_tests_say() -> None:
+    counted: dict[str, Counter[str]] = {}
+    differs = set()
+    for file, case in cases():
+        result = outcome(case)
+        counts = counted.setdefault(file, Counter())
+        counts[result] += 1
+        counts["cel"] += same(by_cel(case), expected_of(case))
+        if result == "differs":
+            differs.add((file, case["expr"].replace("|", "\\|").replace("\n", " ")))
+    page = PAGE.read_text("utf-8")
+    told = {row[1]: tuple(map(int, row.groups()[1:])) for row in ROW.finditer(page)}
+    parts = ("same", "refused", "differs")
+    assert told == {
+        file: (sum(counts[p] for p in parts), counts["cel"], *(counts[p] for p in parts))
+        for file, counts in counted.items()
+    }
+    assert {(m[1], m[2]) for m in DIFFERENCE.finditer(page)} == differs
+
+
+def test_walking_meets_every_node_once() -> None:
+    source = "[x, x + 1].map(y, y > x, {'a': y}.a)"
+    root = convert(cel.Environment({"x": "dyn"}).parse(source), source)
+    assert len(walk(root)) == 1 + sum(len(walk(child)) for child in children(root))
