@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -404,3 +405,22 @@ def test_change_times_name_the_newest_event_that_counts(store: Store, clock: Clo
         f"features.{definitions[2].key}": 95,
     }
     assert store.read("ann", 120).changes() == {f"features.{definitions[2].key}": 95}
+
+
+@pytest.mark.parametrize("aggregate", ["sum", "min", "max", "first", "last"])
+def test_a_feature_of_doubles_is_a_double_whatever_the_events_hold(store: Store, aggregate: Aggregate) -> None:
+    definition = msgspec.structs.replace(feature(aggregate, window=10), type="double")
+    # What was logged before the property was declared may be an int.
+    store.ingest([buy(1, 0, amount=7)]).result()
+    store.use_features(FeatureSet([definition]))
+    counted = [store.read("ann", now).features.get(definition.key) for now in (5, 20)]
+    stranger = store.read("bob", 5).features.get(definition.key)
+    nothing = 0.0 if aggregate == "sum" else None
+    assert [*map(repr, counted), repr(stranger)] == ["7.0", repr(nothing), repr(nothing)]
+
+
+def test_a_feature_of_ints_stays_an_int(store: Store) -> None:
+    definitions = [msgspec.structs.replace(feature(a), type="int") for a in ("sum", "min", "max")]
+    store.use_features(FeatureSet(definitions))
+    store.ingest([buy(1, 0, amount=7)]).result()
+    assert [repr(value) for value in store.read("ann", 5).features.values()] == ["7", "7", "7"]

@@ -166,9 +166,21 @@ def test_a_bad_field_is_named_and_nothing_is_written(store: Store, update: Updat
     assert store.read("ann", NOW).version == 1
 
 
-def test_an_int_is_fine_for_a_declared_double(store: Store) -> None:
+def test_an_int_is_stored_as_a_double_where_one_is_declared(store: Store) -> None:
+    store.update(Update("ann", {"score": 2**62})).result()
+    store.use_types({"weight": "double", "score": "double", "points": "double"}, {"buy": {"amount": "double"}})
+    store.update(Update("ann", {"weight": 80, "other": 1}, increment={"score": 2**62, "points": 1})).result()
+    expected = {"score": 2.0**63, "weight": 80.0, "other": 1, "points": 1.0}
+    assert exact(store.read("ann", NOW).attributes) == exact(expected)
+    store.ingest([buy(1, amount=7, other=1)]).result()
+    assert exact(store.events("ann")[0].properties) == exact({"amount": 7.0, "other": 1})
+
+
+def test_an_idempotency_key_knows_its_body_after_a_declaration(store: Store) -> None:
+    update = Update("ann", {"weight": 80}, idempotency_key="k")
+    store.update(update).result()
     store.use_types({"weight": "double"}, {})
-    assert store.update(Update("ann", {"weight": 80})).result() == 1
+    assert store.update(update).result() == 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.profiles.totals import INT64
-from arbiter.profiles.values import check_id, check_name, check_type, check_value, kind_of
+from arbiter.profiles.values import as_declared, check_id, check_name, check_type, check_value, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ def changed_attributes(
 ) -> dict[str, Any]:
     """The attributes after a checked update. Raises InvalidField with reason `STORED`, or LimitExceeded."""
     result = dict(stored)
-    result.update(update.set)
+    result.update({name: as_declared(value, types.get(name)) for name, value in update.set.items()})
     for name in update.unset:
         result.pop(name, None)
     for name, amount in update.increment.items():
@@ -76,7 +76,7 @@ def changed_attributes(
 def _added(stored: Any, amount: float, declared: str | None, field: str) -> int | float:
     if type(stored) not in {int, float}:
         raise InvalidField(f"{field}: the stored value is a {kind_of(stored)}, no number", field=field, reason=STORED)
-    result: int | float = stored + amount
+    result: int | float = as_declared(stored, declared) + as_declared(amount, declared)
     if type(result) is int:
         if result not in INT64:
             raise InvalidField(f"{field}: {stored} + {amount} leaves 64 bits", field=field, reason=STORED)

@@ -42,7 +42,7 @@ class Readings(msgspec.Struct, frozen=True, gc=False):
 class _Compiled:
     """One feature. Events of another type never reach it."""
 
-    __slots__ = ("aggregate", "event", "key", "number", "property", "where", "window")
+    __slots__ = ("aggregate", "double", "event", "key", "number", "property", "where", "window")
 
     def __init__(self, feature: Feature) -> None:
         self.key = feature.key
@@ -51,6 +51,7 @@ class _Compiled:
         self.property = feature.property
         self.window = feature.window
         self.where = event_filter(feature.where)
+        self.double = _gives_double(feature)
         self.number = feature.aggregate in {"sum", "min", "max", "mean"}
 
     def take(self, event: Event) -> Any:
@@ -74,7 +75,10 @@ class _Compiled:
                 if event.type == self.event and (value := self.take(event)) is not _ABSENT:
                     yield event.at, value
 
-        return windows.read(state, self.aggregate, self.window, now, fetch)
+        reading = windows.read(state, self.aggregate, self.window, now, fetch)
+        if self.double and type(reading.value) is int:
+            reading.value = float(reading.value)
+        return reading
 
 
 class FeatureSet:
@@ -83,7 +87,11 @@ class FeatureSet:
     def __init__(self, features: Sequence[Feature]) -> None:
         self.by_key: dict[str, Feature] = {feature.key: feature for feature in sorted(features, key=lambda f: f.key)}
         self.id = blake2b("\n".join(self.by_key).encode(), digest_size=8).hexdigest()
-        self.empty: dict[str, Any] = {k: 0 for k, f in self.by_key.items() if f.aggregate in {"count", "sum"}}
+        self.empty: dict[str, Any] = {
+            key: 0.0 if _gives_double(feature) else 0
+            for key, feature in self.by_key.items()
+            if feature.aggregate in {"count", "sum"}
+        }
         self._compiled = {key: _Compiled(feature) for key, feature in self.by_key.items()}
         self._by_event: dict[str, list[_Compiled]] = defaultdict(list)
         for feature in self._compiled.values():
@@ -136,6 +144,11 @@ class FeatureSet:
             if reading.until is not None and (until is None or reading.until < until):
                 until = reading.until
         return Readings(values, changed, since, until)
+
+
+def _gives_double(feature: Feature) -> bool:
+    """Whether what is kept of it is a double; of ``since`` it is a time, whatever it reads as."""
+    return feature.type == "double" and feature.aggregate != "since"
 
 
 def _token(value: Any) -> bytes:

@@ -23,7 +23,7 @@ from arbiter.profiles.operations import IngestEvents, UpdateAttributes
 from arbiter.profiles.records import Ingested, Profile, Update, decode_profile
 from arbiter.profiles.subjects import Subject, is_right, unknown
 from arbiter.profiles.upkeep import Upkeep
-from arbiter.profiles.values import Limits, check_id, check_name, check_time, check_type, check_value
+from arbiter.profiles.values import Limits, as_declared, check_id, check_name, check_time, check_type, check_value
 from arbiter.profiles.writer import Writer
 
 if TYPE_CHECKING:
@@ -214,11 +214,14 @@ class Store:
         check_name(event.type, f"{field}.type")
         check_time(event.at, f"{field}.at")
         types = self._writer.settings.event_types.get(event.type, {})
+        properties = {}
         for name, value in event.properties.items():
             place = f"{field}.properties.{name}"
             check_name(name, place)
             check_value(value, place, self._limits)
             check_type(value, types.get(name), place)
+            properties[name] = as_declared(value, types.get(name))
+        event = msgspec.structs.replace(event, properties=properties)
         encoded, limit = records.encode(event), self._limits.event_bytes
         if len(encoded) > limit:
             raise LimitExceeded(

@@ -111,6 +111,11 @@ def check_type(value: Any, declared: str | None, field: str) -> None:
         raise InvalidField(f"{field} is a {kind_of(value)}, but it is declared as {declared}", field=field)
 
 
+def as_declared(value: Any, declared: str | None) -> Any:
+    """A checked value as it is stored: an int becomes a double where one is declared."""
+    return float(value) if declared == "double" and type(value) is int else value
+
+
 def kind_of(value: Any) -> str:
     """The engine's word for the type of a value."""
     return next((name for name, kinds in _KINDS.items() if kinds[0] is type(value)), type(value).__name__)
