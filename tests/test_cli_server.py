@@ -39,10 +39,11 @@ class Server:
         assert found, line
         self.target = found[1]
 
-    def ask(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+    def ask(self, *arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command in a pipe; it finds the server by the environment."""
         done = subprocess.run(  # noqa: S603 - the command is ours
             [*COMMAND, *map(str, arguments)],
+            input=stdin,
             capture_output=True,
             text=True,
             env={**ENVIRONMENT, "ARBITER_TARGET": self.target},
@@ -158,6 +159,28 @@ def test_a_file_with_a_mistake_is_not_sent_at_all(server: Server, tmp_path: Path
     assert "unknown field `typ`" in said[2]
     assert "`at` names no zone: write 2026-01-01T00:00:00Z for UTC" in said[3]
     assert json.loads(server.ask("profile", "get", "dora", "--json").stdout)["exists"] is False
+
+
+def test_an_event_that_the_server_refuses_is_named_by_its_line(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    good = {"type": "purchase", "subject_id": "elsa", "at": days_ago(3), "properties": {"quantity": 1, "amount": 9.5}}
+    bad = good | {"properties": {"quantity": "one", "amount": 9.5}}
+    file.write_text("\n".join(["", *[json.dumps(good)] * 3, json.dumps(bad), json.dumps(good)]))
+    done = server.ask("events", "import", file, "--batch", 2)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {file}:5: properties.quantity is ")
+    assert done.stderr.endswith("; the events of the lines before 4 are stored, no other: mend it and import again\n")
+    assert json.loads(server.ask("profile", "get", "elsa", "--json").stdout)["features"]["orders"] == 2
+    file.write_text(json.dumps(good | {"type": "No Name"}))
+    done = server.ask("events", "import", file)
+    assert done.stderr.startswith(f"error: {file}:1: `No Name` is no name")
+    assert "; nothing was stored: " in done.stderr
+
+
+def test_events_come_from_standard_input(server: Server) -> None:
+    line = json.dumps({"type": "purchase", "subject_id": "flo", "at": days_ago(3)})
+    assert server.ask("events", "import", "-", stdin=f"{line}\n{line}\n").stdout == "2 events stored\n"
+    assert "\n<stdin>:2: " in server.ask("events", "import", "-", stdin=f"{line}\n{{\n").stderr
 
 
 def test_the_purchase_record_is_imported_from_its_own_format(server: Server, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ read again, or one that only grew, gives its events the ids that they had.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from datetime import datetime  # noqa: TC003 - a field's type at run time
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,9 @@ from arbiter.types import Event, to_micros
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 _SHOWN = 20
+_FIELD = re.compile(r"events\[(\d+)\]\.?")
 
 
 class BadLines(ArbiterError):
@@ -40,25 +41,47 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
 _decoder = msgspec.json.Decoder(_Line)
 
 
-def read_json_lines(path: Path) -> list[Event]:
+class EventLines(msgspec.Struct, frozen=True):
+    """The events of what people know as `name`, each with the number of its line."""
+
+    name: str
+    events: list[Event]
+    lines: list[int]
+
+
+def read_json_lines(written: Iterable[bytes], name: str) -> EventLines:
     """Read one JSON object per line: `type`, `subject_id`, `at` (ISO 8601 with its zone), maybe `id` and `properties`.
 
     An event without an id gets one from what its line says and how often the same was said before. Raises BadLines.
     """
     events: list[Event] = []
+    lines: list[int] = []
     mistakes: list[str] = []
     said: Counter[str] = Counter()
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                events.append(_event(line, said))
-            except (msgspec.DecodeError, ValueError) as error:
-                mistakes.append(f"{path}:{number}: {error}")
+    for number, line in enumerate(written, start=1):
+        if not line.strip():
+            continue
+        try:
+            events.append(_event(line, said))
+            lines.append(number)
+        except (msgspec.DecodeError, ValueError) as error:
+            mistakes.append(f"{name}:{number}: {error}")
     if mistakes:
         raise BadLines(_listed(mistakes))
-    return events
+    return EventLines(name, events, lines)
+
+
+def refused(read: EventLines, first: int, field: str, message: str) -> BadLines | None:
+    """What a server said of an event, told of its line; None when `field` names no event.
+
+    The events before `first` are stored; `field` and `message` count from there, as in ``events[4].type``.
+    """
+    found = _FIELD.match(field)
+    if found is None or first + int(found[1]) >= len(read.lines):
+        return None
+    line, begun = read.lines[first + int(found[1])], read.lines[first]
+    stored = f"the events of the lines before {begun} are stored, no other" if first else "nothing was stored"
+    return BadLines(f"{read.name}:{line}: {message.replace(found[0], '', 1)}; {stored}: mend it and import again")
 
 
 def _event(line: bytes, said: Counter[str]) -> Event:

@@ -4,9 +4,10 @@ Law: reads a file whole, so that nothing of a file with mistakes is sent, then s
 """
 
 import enum
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,11 +15,14 @@ from arbiter.cli.asking import AsJson, Target
 from arbiter.cli.remote import connected
 from arbiter.cli.terminal import bar, out, plural, print_json
 from arbiter.cli.values import read_moment
-from arbiter.types import Event
+
+if TYPE_CHECKING:
+    from arbiter.cli.eventfile import EventLines
 
 events = typer.Typer(name="events", help="Facts about subjects.", no_args_is_help=True)
 
 _PATIENCE_S = 60.0
+_STDIN = Path("-")
 
 
 class Format(enum.StrEnum):
@@ -32,9 +36,7 @@ File = Annotated[
     Path | None,
     typer.Argument(
         metavar="FILE",
-        help="The events. For cdnow it may be left out: the record is fetched.",
-        exists=True,
-        dir_okay=False,
+        help="The events; `-` is standard input. For cdnow it may be left out: the record is fetched.",
     ),
 ]
 Written = Annotated[
@@ -64,33 +66,45 @@ def import_(
     """Send the events of FILE. Each keeps its id, so a second import changes nothing and says so."""
     read = _read(file, written, shift_to)
 
-    from arbiter.cli.eventfile import batches  # noqa: PLC0415 - nothing else needs it
+    from arbiter.cli.eventfile import batches, refused  # noqa: PLC0415 - nothing else needs it
+    from arbiter.client import CallFailed  # noqa: PLC0415 - brings grpc
 
     accepted = duplicates = 0
-    with connected(target) as client, bar(len(read), "events") as advance:
-        for part in batches(read, batch):
-            done = client.ingest_events(part, timeout=_PATIENCE_S)
+    with connected(target) as client, bar(len(read.events), "events") as advance:
+        for part in batches(read.events, batch):
+            try:
+                done = client.ingest_events(part, timeout=_PATIENCE_S)
+            except CallFailed as error:
+                raise refused(read, accepted + duplicates, error.field, error.message) or error from None
             accepted += done.accepted
             duplicates += done.duplicates
             advance(len(part))
     if as_json:
-        print_json({"events": len(read), "accepted": accepted, "duplicates": duplicates})
+        print_json({"events": len(read.events), "accepted": accepted, "duplicates": duplicates})
         return
     dropped = f", {duplicates:,} were there already and were dropped" if duplicates else ""
     out().print(f"{plural(accepted, 'event')} stored{dropped}", style="green")
 
 
-def _read(file: Path | None, written: Format, shift_to: str) -> list[Event]:
-    if written is Format.JSONL:
-        from arbiter.cli.eventfile import read_json_lines  # noqa: PLC0415 - nothing else needs it
+def _read(file: Path | None, written: Format, shift_to: str) -> "EventLines":
+    from arbiter.cli.eventfile import EventLines, read_json_lines  # noqa: PLC0415 - nothing else needs it
 
+    if file is not None and file != _STDIN and (file.is_dir() or not file.exists()):
+        raise typer.BadParameter(f"there is no file {file}", param_hint="FILE")
+    if written is Format.JSONL:
         if file is None:
-            raise typer.BadParameter("which file? Give its path", param_hint="FILE")
+            raise typer.BadParameter("which file? Give its path, or `-` for standard input", param_hint="FILE")
         if shift_to:
             raise typer.BadParameter("goes with --format cdnow", param_hint="--shift-to")
-        return read_json_lines(file)
+        if file == _STDIN:
+            return read_json_lines(sys.stdin.buffer, "<stdin>")
+        with file.open("rb") as lines:
+            return read_json_lines(lines, str(file))
+    if file == _STDIN:
+        raise typer.BadParameter("standard input goes with --format jsonl", param_hint="FILE")
     from arbiter.datasets import cdnow  # noqa: PLC0415 - nothing else needs it
 
     moment = datetime.now(UTC) if shift_to == "now" else read_moment(shift_to, "--shift-to") if shift_to else None
     purchases = cdnow.load() if file is None else cdnow.read(file)
-    return list(cdnow.events(purchases, shift_to=moment))
+    # The record's purchases keep no line: one that a server refuses is named as it names it.
+    return EventLines("", list(cdnow.events(purchases, shift_to=moment)), [])
