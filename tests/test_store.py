@@ -363,15 +363,19 @@ def test_a_full_map_fails_that_write_and_reads_go_on(tmp_path: Path) -> None:
 
 
 DISK_FULL = """
-import resource, sys
+import logging, resource, sys
 from pathlib import Path
-from arbiter.errors import StoreError
+from arbiter.errors import LimitExceeded
 from arbiter.profiles.store import Store, Update
+lines = []
+logging.getLogger("arbiter.profiles.writer").addFilter(lambda record: lines.append(record.getMessage()))
 with Store.open(Path(sys.argv[1]), background=False) as store:
     store.update(Update("ann", {"a": 1})).result()
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
     errors = [store.update(Update(f"s{n}", {"a": "x" * 30_000})).exception() for n in range(12)]
-    assert errors[0] is None and isinstance(errors[-1], StoreError), errors
+    assert errors[0] is None and errors[-2] is not None, errors
+    assert isinstance(errors[-1], LimitExceeded) and errors[-1].reason == "disk_full", errors
+    assert len(lines) == 1 and "the disk of the data directory is full" in lines[0], lines
     assert store.read("ann", 0).attributes == {"a": 1}
     stored = sum(error is None for error in errors)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

@@ -5,6 +5,7 @@ Law: the one place that opens LMDB and words its errors; it knows no record.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import lmdb
 import msgspec
 from lmdb.verify import VerifyError, verify
 
-from arbiter.errors import StoreError
+from arbiter.errors import LimitExceeded, StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +28,8 @@ _READERS = 1024
 _META = struct.Struct("=16xII16xI92xQQ")
 _MAGIC = 0xBEEFC0DE
 _LARGEST_PAGE = 65_536
+# What LMDB says of a write that found no room: of one that was cut short it says EIO. The last two are quotas.
+_NO_ROOM = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG))
 _WAY_BACK = "Restore it from a backup, or move it away and send the events and updates again"
 
 
@@ -103,6 +106,17 @@ def failure(error: lmdb.Error, path: Path, action: str) -> StoreError:
             f"the store in {path} failed while it was written: restart, what was acknowledged is there. ({error})"
         )
     return StoreError(f"cannot {action} the store in {path}: {error}. What was acknowledged before is there")
+
+
+def unwritten(error: lmdb.Error, path: Path) -> StoreError | LimitExceeded:
+    """What an LMDB error of a write means to whoever asked for it; LimitExceeded ``disk_full`` for lack of room."""
+    if str(error).endswith(_NO_ROOM):
+        return LimitExceeded(
+            "the disk of the data directory is full, or failing: nothing of this was written. Make room there and send "
+            f"it again; reads go on. ({error})",
+            reason="disk_full",
+        )
+    return failure(error, path, "write to")
 
 
 def _check_length(path: Path) -> None:

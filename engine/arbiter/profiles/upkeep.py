@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import lmdb
 
-from arbiter.errors import ArbiterError
+from arbiter.errors import ArbiterError, LimitExceeded
 from arbiter.profiles.operations import Rebuild, Refresh
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ class Upkeep:
             try:
                 self._work()
                 self._environment.handle.reader_check()
+            except LimitExceeded:
+                self._end.wait(1.0)  # a full disk, of which the writer has told, or a full queue: later
             except (ArbiterError, lmdb.Error) as error:
                 _log.warning("the store in %s could not be kept in order: %s", self._environment.path, error)
                 self._end.wait(1.0)

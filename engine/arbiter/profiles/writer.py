@@ -6,6 +6,7 @@ commit that holds it is on disk, and when a commit fails, everything in it fails
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from concurrent.futures import Future
@@ -15,7 +16,7 @@ import lmdb
 import msgspec
 
 from arbiter.errors import ArbiterError, LimitExceeded, StoreError
-from arbiter.profiles.environment import failure
+from arbiter.profiles.environment import unwritten
 from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.operations import Group
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from arbiter.profiles.operations import Operation
     from arbiter.profiles.values import Limits
 
+_log = logging.getLogger(__name__)
 _GROUP_WEIGHT = 2_000  # about 0.1 s of work: writers in other processes wait for the same lock
 
 
@@ -53,6 +55,7 @@ class Writer:
         self._limits = limits
         self._quota = quota
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._disk_full = False
         self._closed = False
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="arbiter-writer", daemon=True)
@@ -101,7 +104,7 @@ class Writer:
         try:
             outcomes = self._commit(entries)
         except lmdb.Error as error:
-            refusal = failure(error, self._environment.path, "write to")
+            refusal = self._unwritten(error)
             for entry in entries:
                 entry.future.set_exception(refusal)
         except Exception as error:  # noqa: BLE001 - a fault of one operation must not end the thread or harm others
@@ -117,6 +120,14 @@ class Writer:
                     entry.future.set_result(result)
                 else:
                     entry.future.set_exception(refused)
+
+    def _unwritten(self, error: lmdb.Error) -> ArbiterError:
+        """The refusal of all that was in a failed transaction. Of a full disk the log is told once, until it has room."""
+        refusal = unwritten(error, self._environment.path)
+        if isinstance(refusal, LimitExceeded) and not self._disk_full:
+            self._disk_full = True
+            _log.error("the store in %s refuses writes: %s", self._environment.path, refusal)
+        return refusal
 
     def _commit(self, entries: list[_Entry]) -> list[tuple[Any, ArbiterError | None]]:
         settings = self.settings
@@ -141,6 +152,7 @@ class Writer:
             if group.wrote:
                 txn.commit()
                 self.commits += 1
+                self._disk_full = False
         finally:
             txn.abort()  # of a committed transaction it does nothing
         return outcomes
