@@ -144,6 +144,12 @@ def test_check_of_no_directory_is_wrong_usage(tmp_path: Path) -> None:
     assert "does not exist" in done.stderr
 
 
+def test_check_does_not_wait_for_a_pipe(rules: Path) -> None:
+    os.mkfifo(rules / "pipe.yaml")
+    done = arbiter("check", rules)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (1, f"{rules}/pipe.yaml: is no regular file")
+
+
 def test_check_is_coloured_on_a_terminal_only(rules: Path) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "arbiter.cli", "check", str(rules)]

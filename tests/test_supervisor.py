@@ -20,7 +20,7 @@ from arbiter.v1 import admin_pb2, admin_pb2_grpc, decision_pb2, decision_pb2_grp
 from arbiter.v1.value_pb2 import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 ENGINE = Path(__file__).parent.parent / "engine"
 PATIENCE_S = 30.0  # how long a test waits for what must come; none is expected to
@@ -50,10 +50,12 @@ rules:
 class Served:
     """A running `arbiter serve`."""
 
-    def __init__(self, folder: Path, workers: int) -> None:
+    def __init__(
+        self, folder: Path, workers: int, program: Sequence[str] = ("-m", "arbiter.cli"), *, wait: bool = True
+    ) -> None:
         self.rules = folder / "rules"
         self.log = folder / "log"
-        command = [sys.executable, "-m", "arbiter.cli", "serve", "--listen", "127.0.0.1:0", "--workers", str(workers)]
+        command = [sys.executable, *program, "serve", "--listen", "127.0.0.1:0", "--workers", str(workers)]
         for name in ("rules", "models", "data"):
             command += [f"--{name}", str(folder / name)]
         environment = {**os.environ, "PYTHONPATH": str(ENGINE), "OTEL_METRICS_EXPORTER": "console"}
@@ -62,7 +64,7 @@ class Served:
                 command, stdout=subprocess.PIPE, stderr=log, env=environment, text=True
             )
         assert self.process.stdout is not None
-        self.ready = self.process.stdout.readline().strip()
+        self.ready = self.process.stdout.readline().strip() if wait else ""
         self.address = self.ready.removeprefix("arbiter ready on ").partition(",")[0]
         self._channels: list[grpc.Channel] = []
 
@@ -347,3 +349,43 @@ def test_a_port_that_is_taken_is_refused_and_not_shared(serve: Callable[[], Serv
     assert second.returncode == 1
     assert second.stdout == ""
     assert f"cannot listen on {served.address}" in second.stderr
+
+
+def test_a_pipe_among_the_rules_is_refused_and_files_go_on_being_followed(serve: Callable[[], Served]) -> None:
+    served = serve()
+    pipe = served.rules / "pipe.yaml"
+    os.mkfifo(pipe)
+    wait_until(lambda: not served.snapshot().last_reload.ok)
+    (found,) = served.snapshot().last_reload.diagnostics
+    assert (found.file, found.message) == ("rules/pipe.yaml", "is no regular file")
+    pipe.unlink()
+    served.edit("second")
+    wait_until(lambda: decide(served.channel())[0] == "second")
+    assert served.stop() == 0
+
+
+# Stands for a network file system that answers no more once a file `hang` is there.
+HANGING = """\
+import os, sys, time
+from pathlib import Path
+walk, hang = os.walk, Path(sys.argv.pop(1))
+def walk_or_hang(*given, **named):
+    while hang.exists():
+        hang.with_name("hangs").touch()
+        time.sleep(1)
+    return walk(*given, **named)
+os.walk = walk_or_hang
+from arbiter.cli.app import main
+main()
+"""
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_it_ends_though_reading_the_files_hangs(folder: Path, before: bool) -> None:  # noqa: FBT001
+    hang = folder / "hang"
+    if before:
+        hang.touch()
+    served = Served(folder, 1, ["-c", HANGING, str(hang)], wait=not before)
+    hang.touch()
+    wait_until((folder / "hangs").exists)
+    assert served.stop() == (-signal.SIGTERM if before else 0)

@@ -223,6 +223,15 @@ def test_a_file_that_cannot_be_read_is_refused(rules: Path) -> None:
     assert [each.render() for each in read.refused] == ["rules/b.yaml: cannot be read: No such file or directory"]
 
 
+def test_what_is_no_regular_file_is_refused_and_a_huge_one_not_read_whole(rules: Path) -> None:
+    (rules / "b.yaml").symlink_to("/dev/null")
+    with (rules / "c.yaml").open("wb") as file:
+        file.truncate(1 << 30)
+    read = read_sources(rules, None)
+    assert [each.render() for each in read.refused] == ["rules/b.yaml: is no regular file"]
+    assert len(read.rules["c.yaml"]) == (16 << 20) + 1
+
+
 @pytest.mark.parametrize(
     ("rules", "models", "names"),
     [

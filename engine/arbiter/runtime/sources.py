@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from arbiter.errors import Diagnostic
-from arbiter.ruleset.load import is_rule_file
+from arbiter.models.graph import MAX_MODEL_BYTES
+from arbiter.ruleset.load import RULE_FILE, is_rule_file
 from arbiter.runtime.admin import SnapshotFile
 
 if TYPE_CHECKING:
@@ -90,7 +92,10 @@ def read_sources(rules: Path, models: Path | None, names: Names | None = None) -
         attempt += 1
         before = _stamps(rules, models)
         refused: list[Diagnostic] = []
-        contents = _read(rules, names.rules, is_rule_file, refused), _read(models, names.models, _is_model, refused)
+        contents = (
+            _read(rules, names.rules, is_rule_file, RULE_FILE.max_bytes, refused),
+            _read(models, names.models, _is_model, MAX_MODEL_BYTES, refused),
+        )
         # Gone between listing and reading, or empty: somebody is probably writing; but it may be meant so.
         doubtful = bool(refused) or not all(contents[0].values())
         settled = before == _stamps(rules, models) and not (doubtful and attempt < _DOUBTFUL_ATTEMPTS)
@@ -113,7 +118,11 @@ def _missing(rules: Path, models: Path | None, names: Names, read: Mapping[str, 
             file=names.rules, message="the rules directory holds no rule file", hint="rule files end in .yaml or .yml"
         )
     if models is not None and not models.is_dir():
-        yield Diagnostic(file=names.models, message="the models directory does not exist", hint="name it with --models")
+        yield Diagnostic(
+            file=names.models,
+            message="the models directory does not exist",
+            hint='name it with --models, or have none: --models ""',
+        )
 
 
 def _walk(directory: Path | None) -> Iterator[tuple[str, Path]]:
@@ -135,16 +144,31 @@ def _walk(directory: Path | None) -> Iterator[tuple[str, Path]]:
 
 
 def _read(
-    directory: Path | None, name: str, wanted: Callable[[str], bool], refused: list[Diagnostic]
+    directory: Path | None, name: str, wanted: Callable[[str], bool], limit: int, refused: list[Diagnostic]
 ) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
     for below, path in _walk(directory):
         if wanted(below):
             try:
-                contents[below] = path.read_bytes()
+                content = _content(path, limit)
             except OSError as error:
                 refused.append(Diagnostic(file=_shown(name, below), message=f"cannot be read: {error.strerror}"))
+                continue
+            if content is None:
+                refused.append(Diagnostic(file=_shown(name, below), message="is no regular file"))
+            else:
+                contents[below] = content
     return contents
+
+
+def _content(path: Path, limit: int) -> bytes | None:
+    """At most one byte more than `limit`, so that whoever checks the size sees that it is too much.
+
+    None for what is no regular file: a pipe would be waited for, and a device may never end.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        return file.read(limit + 1) if stat.S_ISREG(os.fstat(handle).st_mode) else None
 
 
 def _stamps(rules: Path, models: Path | None) -> list[_Stamp]:

@@ -14,6 +14,7 @@ import logging
 import queue
 import signal
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -91,7 +92,6 @@ class _Supervisor:
         self._mail: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._loader = Loader(settings.rules_directory, settings.models_directory, archive)
         self._crew = Crew(settings, address, open_face, self._heard)
-        self._loading = ThreadPoolExecutor(1, "arbiter-loader")
         self._checking = ThreadPoolExecutor(1, "arbiter-validate")
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -104,10 +104,11 @@ class _Supervisor:
 
     def run(self) -> None:
         """Load, start the workers, and follow the mailbox until told to end."""
+        # Until then a signal ends the process as it is: nothing runs yet, and reading may hang.
+        self._first_load()
         for number in (signal.SIGTERM, signal.SIGINT):
             # SimpleQueue may be put to from a signal handler.
             signal.signal(number, lambda *_: self._mail.put(self._end))
-        self._first_load()
         watched = [self._settings.rules_directory, self._settings.models_directory]
         watcher = Watcher([path for path in watched if path], lambda: self._mail.put(self._look))
         try:
@@ -119,7 +120,6 @@ class _Supervisor:
         finally:
             watcher.stop()
             self._crew.stop(self._settings.grace, self._settings.grace + _MARGIN_S)
-            self._loading.shutdown(wait=False, cancel_futures=True)
             self._checking.shutdown(wait=False, cancel_futures=True)
 
     def _next_letter(self) -> Callable[[], None]:
@@ -155,8 +155,16 @@ class _Supervisor:
             return
         self._busy, self._stale = True, False
         asking, self._asking = self._asking, []
-        future = self._loading.submit(self._loader.load if asking else self._loader.look)
-        future.add_done_callback(lambda done: self._mail.put(lambda: self._looked(done.result(), asking)))
+        # A daemon, where an executor's thread would be waited for: a file system that hangs must not hold up the end.
+        threading.Thread(target=self._load, args=(asking,), name="arbiter-loader", daemon=True).start()
+
+    def _load(self, asking: list[tuple[Member, int]]) -> None:
+        """In a thread of its own, one at a time."""
+        attempt = None
+        try:
+            attempt = self._loader.load() if asking else self._loader.look()
+        finally:
+            self._mail.put(lambda: self._looked(attempt, asking))
 
     def _looked(self, attempt: Attempt | None, asking: list[tuple[Member, int]]) -> None:
         self._busy = False
