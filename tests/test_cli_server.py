@@ -114,6 +114,15 @@ def test_an_attribute_is_removed_and_a_stale_version_refused(server: Server) -> 
     assert json.loads(server.ask("profile", "get", "ben", "--json").stdout)["attributes"] == {}
 
 
+def test_a_number_too_large_for_the_call_is_a_sentence(server: Server) -> None:
+    done = server.ask("decide", "ann", "store.home_banner", "--slots", "99999999999999")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: INVALID_ARGUMENT: slots is 99999999999999: the range is 0 to ")
+    done = server.ask("profile", "set", "ann", "age=1", "--expected-version", "99999999999999999999")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: INVALID_ARGUMENT: expected_version is 99999999999999999999: ")
+
+
 @pytest.mark.parametrize(
     ("written", "said"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_status import rpc_status
 
 from arbiter.client import (
+    Answer,
     Ask,
     Client,
     DeadlineExceeded,
@@ -40,9 +42,12 @@ from arbiter.server.decisions import DecisionService
 from arbiter.server.limits import Limits
 from arbiter.server.status import DeadlinePassed, status_of
 from arbiter.telemetry.counters import Counters
+from arbiter.types import Event, ExplainLevel
 from arbiter.v1 import decision_pb2, decision_pb2_grpc
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.server.conftest import OpenShop, Shop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -195,11 +200,74 @@ def test_a_server_that_is_not_there_is_unavailable(open_shop: OpenShop) -> None:
         client.wait_ready(0.1)
 
 
-def test_a_client_refuses_what_arbiter_has_no_type_for(shop: Shop) -> None:
-    with pytest.raises(TypeError, match="complex is no type that Arbiter knows"):
-        shop.client.update_profile("x", set={"a": 1j})
-    with pytest.raises(ValueError, match="out of range"):
-        shop.client.update_profile("x", set={"a": 1 << 63})
+def nested(depth: int) -> dict[str, Any]:
+    inside: dict[str, Any] = {}
+    for _ in range(depth):
+        inside = {"a": inside}
+    return inside
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "says"),
+    [
+        ({"subject_id": 5}, "subject_id", "is an int: give a str"),
+        ({"subject_id": "\ud800"}, "subject_id", "half a character"),
+        ({"slots": -1}, "slots", "the range is 0 to 4294967295"),
+        ({"slots": 99999999999999}, "slots", "the range is 0 to 4294967295"),
+        ({"slots": True}, "slots", "is a bool"),
+        ({"context": [1]}, "context", "is a list: give a dict"),
+        ({"context": {"x": 2**63}}, "context.x", "more than 64 bits"),
+        ({"context": {"x": None}}, "context.x", "leave the key out"),
+        ({"context": {"x": [1, {"y z": 1j}]}}, 'context.x[1]["y z"]', "is a complex"),
+        ({"context": {"x": datetime(2026, 1, 1)}}, "context.x", "no time zone"),  # noqa: DTZ001 - the mistake
+        ({"context": {1: 2}}, "context", "has 1 for a key"),
+        ({"context": {"x": {1: 2}}}, "context.x", "has 1 for a key"),
+        ({"context": nested(33)}, "context", "more than 32 deep"),
+        ({"context": nested(2200)}, "context", "more than 32 deep"),
+        ({"context_json": "{}"}, "context_json", "is a str: give a bytes"),
+        ({"at": datetime(2026, 1, 1), "dry_run": True}, "at", "no time zone"),  # noqa: DTZ001 - the mistake
+        ({"at": 5, "dry_run": True}, "at", "is an int: give a datetime"),
+        ({"explain": "foo"}, "explain", "is a str: give an ExplainLevel"),
+        ({"explain": ExplainLevel.ALL, "explain_rules": "by-name"}, "explain.rules", "is a str: give a list"),
+    ],
+)
+def test_a_client_names_an_argument_that_no_request_can_hold(
+    shop: Shop, arguments: dict[str, Any], field: str, says: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        shop.client.decide(**({"subject_id": "x", "decision": "shop.banner"} | arguments))
+    assert (caught.value.code, caught.value.field) == ("INVALID_ARGUMENT", field)
+    assert says in caught.value.message
+
+
+def test_the_deepest_value_that_a_client_sends_reaches_the_server(shop: Shop) -> None:
+    with pytest.raises(InvalidRequest, match="value_depth"):
+        shop.client.decide("x", "shop.banner", context=nested(32))
+
+
+def test_a_client_names_the_argument_of_each_call(shop: Shop) -> None:
+    calls: list[tuple[Callable[[], object], str]] = [
+        (lambda: shop.client.decide_page("x", "shop.banner"), "decisions"),
+        (lambda: shop.client.update_profile("x", set={"a": 1j}), "set.a"),
+        (lambda: shop.client.update_profile("x", unset="age"), "unset"),
+        (lambda: shop.client.update_profile("x", expected_version=1 << 63), "expected_version"),
+        (lambda: shop.client.ingest_events([Event("1", "x", "purchase", 1, {"a": None})]), "events[0].properties.a"),
+        (lambda: shop.client.ingest_events([Event("1", "x", "purchase", 1 << 63)]), "events[0].at"),
+    ]
+    for call, field in calls:
+        with pytest.raises(InvalidRequest) as caught:
+            call()
+        assert caught.value.field == field
+
+
+def test_a_request_that_a_client_cannot_write_fails_alone_in_its_batch(shop: Shop) -> None:
+    good = Ask(subject_id="x", decision="shop.footer")
+    first, second, third = shop.client.decide_batch([Ask(subject_id="x", slots=-3), good, Ask(subject_id="")]).results
+    assert isinstance(first, InvalidRequest)
+    assert first.field == "requests[0].slots"
+    assert isinstance(second, Answer)
+    assert isinstance(third, InvalidRequest)
+    assert third.field == "requests[2].subject_id"
 
 
 def test_the_inline_transport_is_refused_clearly(shop: Shop) -> None:

@@ -9,7 +9,8 @@ with Client("127.0.0.1:50051") as client:
 ```
 """
 
-from arbiter.client.answers import Answer, Ask, Batch, Ingested, Page, ProfileAnswer
+from arbiter.client.answers import Answer, Batch, Ingested, Page, ProfileAnswer
+from arbiter.client.arguments import Ask
 from arbiter.client.client import Client
 from arbiter.client.failures import (
     CallFailed,

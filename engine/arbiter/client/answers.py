@@ -1,4 +1,4 @@
-"""What goes into calls and comes out of them, as plain values.
+"""What comes out of calls, as plain values.
 
 Law: data and its translation from messages; no calls. Times are aware UTC datetimes.
 """
@@ -13,57 +13,18 @@ from arbiter.client.failures import CallFailed, failure
 from arbiter.errors import Diagnostic
 from arbiter.runtime.admin import Counts, ReloadReport, SnapshotFile, SnapshotInfo, Status
 from arbiter.server.explanations import OUTCOMES
-from arbiter.server.values import plain_values, read_timestamp, write_timestamp, write_values
-from arbiter.types import ExplainLevel, Reason, RuleOutcome, Treatment, from_micros, to_micros
+from arbiter.server.values import plain_values, read_timestamp
+from arbiter.types import Reason, RuleOutcome, Treatment, from_micros
 from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from google.protobuf.timestamp_pb2 import Timestamp
 
-_LEVELS = {
-    ExplainLevel.WINNERS: decision_pb2.EXPLAIN_LEVEL_WINNERS,
-    ExplainLevel.LOSERS: decision_pb2.EXPLAIN_LEVEL_LOSERS,
-    ExplainLevel.ALL: decision_pb2.EXPLAIN_LEVEL_ALL,
-}
 _REASONS = {decision_pb2.REASON_RULE: Reason.WON, decision_pb2.REASON_DEFAULT: Reason.DEFAULT}
 _OUTCOMES = {number: reason for reason, number in OUTCOMES.items()}
-
-
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """One request of a batch: `decision`, or `decisions` for a page. `slots` 0 takes as many as the point declares."""
-
-    subject_id: str
-    decision: str = ""
-    decisions: tuple[str, ...] = ()
-    context: Mapping[str, Any] = {}
-    context_json: bytes = b""
-    slots: int = 0
-    explain: ExplainLevel = ExplainLevel.NONE
-    explain_rules: tuple[str, ...] = ()
-    dry_run: bool = False
-    at: datetime | None = None
-    request_id: str = ""
-
-    def message(self) -> decision_pb2.DecideRequest:
-        """Return it as sent. Raises TypeError or ValueError for values that Arbiter has no type for."""
-        request = decision_pb2.DecideRequest(
-            subject_id=self.subject_id,
-            decision=self.decision,
-            decisions=self.decisions,
-            context=write_values(self.context),
-            context_json=self.context_json,
-            slots=self.slots,
-            dry_run=self.dry_run,
-            at=write_timestamp(to_micros(self.at)) if self.at else None,
-            request_id=self.request_id,
-        )
-        if self.explain is not ExplainLevel.NONE:
-            request.explain.level = _LEVELS[self.explain]
-            request.explain.rules.extend(self.explain_rules)
-        return request
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

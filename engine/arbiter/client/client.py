@@ -1,6 +1,7 @@
 """The client: one method per RPC.
 
-Law: blocking calls over one channel; what goes in and out is defined in `answers`, what goes wrong in `failures`. Safe
+Law: blocking calls over one channel; what goes in is defined in `arguments`, what comes out in `answers`, what goes
+wrong in `failures`. Safe
 to share between threads. It retries nothing by itself.
 """
 
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from arbiter.client import answers
-from arbiter.client.answers import Answer, Ask, Batch, Ingested, Page, ProfileAnswer
-from arbiter.client.failures import failure_of
-from arbiter.server.values import write_timestamp, write_values
+from arbiter.client import answers, arguments
+from arbiter.client.answers import Answer, Batch, Ingested, Page, ProfileAnswer
+from arbiter.client.arguments import Ask
+from arbiter.client.failures import CallFailed, InvalidRequest, failure_of
 from arbiter.types import Event, ExplainLevel
 from arbiter.v1 import (
     admin_pb2,
@@ -40,8 +41,8 @@ _Response = TypeVar("_Response")
 class Client:
     """Calls of a server at `target` (``HOST:PORT``). `timeout`, in seconds, holds for calls that give none.
 
-    Every method raises CallFailed, or the child of it that says what to do; TypeError or ValueError for values that
-    Arbiter has no type for.
+    Every method raises CallFailed, or the child of it that says what to do: InvalidRequest, before anything is sent,
+    for arguments that no request can hold.
     """
 
     def __init__(
@@ -96,11 +97,11 @@ class Client:
         asked = Ask(
             subject_id=subject_id,
             decision=decision,
-            context=context or {},
+            context=context,
             context_json=context_json,
             slots=slots,
             explain=explain,
-            explain_rules=tuple(explain_rules),
+            explain_rules=explain_rules,
             dry_run=dry_run,
             at=at,
             request_id=request_id,
@@ -125,8 +126,8 @@ class Client:
         """Decide several decision points from one profile read, no treatment twice."""
         asked = Ask(
             subject_id=subject_id,
-            decisions=tuple(decisions),
-            context=context or {},
+            decisions=decisions,
+            context=context,
             context_json=context_json,
             slots=slots,
             explain=explain,
@@ -138,8 +139,17 @@ class Client:
 
     def decide_batch(self, requests: Iterable[Ask], *, timeout: float | None = None) -> Batch:
         """Decide many requests on one snapshot; a bad one fails alone, as a CallFailed among the results."""
-        message = decision_pb2.DecideBatchRequest(requests=[asked.message() for asked in requests])
-        return answers.read_batch(self._call(self._decisions.DecideBatch, message, timeout))
+        message = decision_pb2.DecideBatchRequest()
+        wrong: dict[int, CallFailed] = {}
+        for place, asked in enumerate(requests):
+            try:
+                message.requests.append(asked.message(f"requests[{place}]."))
+            except InvalidRequest as error:
+                # An empty one keeps the places of those after it.
+                message.requests.append(decision_pb2.DecideRequest())
+                wrong[place] = error
+        batch = answers.read_batch(self._call(self._decisions.DecideBatch, message, timeout))
+        return Batch(tuple(wrong.get(place, result) for place, result in enumerate(batch.results)), batch.snapshot)
 
     def update_profile(
         self,
@@ -154,37 +164,29 @@ class Client:
         timeout: float | None = None,
     ) -> int:
         """Change attributes; return the profile's new version once it is on disk."""
+        version = None if expected_version is None else arguments.number(expected_version, "expected_version")
         message = profile_pb2.UpdateProfileRequest(
-            subject_id=subject_id,
-            set=write_values(set or {}),
-            unset=unset,
-            increment=write_values(increment or {}),
-            append=write_values(append or {}),
-            expected_version=expected_version,
-            idempotency_key=idempotency_key,
+            subject_id=arguments.text(subject_id, "subject_id"),
+            set=arguments.values(set, "set"),
+            unset=arguments.texts(unset, "unset"),
+            increment=arguments.values(increment, "increment"),
+            append=arguments.values(append, "append"),
+            expected_version=version,
+            idempotency_key=arguments.text(idempotency_key, "idempotency_key"),
         )
         return self._call(self._profiles.UpdateProfile, message, timeout).version
 
     def ingest_events(self, events: Iterable[Event], *, timeout: float | None = None) -> Ingested:
         """Store events; return once they are on disk. An event's `at` is µs since the epoch."""
         message = profile_pb2.IngestEventsRequest(
-            events=[
-                profile_pb2.Event(
-                    id=event.id,
-                    subject_id=event.subject_id,
-                    type=event.type,
-                    at=write_timestamp(event.at),
-                    properties=write_values(event.properties),
-                )
-                for event in events
-            ]
+            events=[arguments.event(each, f"events[{place}]") for place, each in enumerate(events)]
         )
         done = self._call(self._profiles.IngestEvents, message, timeout)
         return Ingested(done.accepted, done.duplicates, done.position)
 
     def get_profile(self, subject_id: str, *, timeout: float | None = None) -> ProfileAnswer:
         """Return what is known of a subject, as a decision would see it now."""
-        message = profile_pb2.GetProfileRequest(subject_id=subject_id)
+        message = profile_pb2.GetProfileRequest(subject_id=arguments.text(subject_id, "subject_id"))
         return answers.read_profile(self._call(self._profiles.GetProfile, message, timeout))
 
     def snapshot(self, *, timeout: float | None = None) -> Status:
