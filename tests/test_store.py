@@ -509,6 +509,40 @@ def test_a_damaged_file_is_refused_with_a_way_back(tmp_path: Path, harm: str) ->
         assert store.read("s99", NOW).version == 1
 
 
+@pytest.mark.parametrize("harm", ["removed", "emptied"])
+def test_a_store_that_lost_its_data_is_no_new_store(tmp_path: Path, harm: str) -> None:
+    place = tmp_path / "store"
+    with Store.open(place, background=False) as store:
+        store.update(Update("ann", {"a": 1})).result()
+    data = place / "data.mdb"
+    content = data.read_bytes()
+    data.unlink() if harm == "removed" else data.write_bytes(b"")
+    with pytest.raises(StoreError, match=r"has lost its data.*Restore it from a backup, or move it away"):
+        Store.open(place)
+    place.rename(tmp_path / "away")
+    with Store.open(place, background=False) as store:
+        assert not store.read("ann", NOW).exists
+    data.write_bytes(content)
+    with Store.open(place, background=False) as store:
+        assert store.read("ann", NOW).attributes == {"a": 1}
+
+
+@pytest.mark.parametrize("harm", ["removed", "replaced"])
+def test_nothing_is_acknowledged_into_a_file_that_is_gone(tmp_path: Path, harm: str) -> None:
+    with Store.open(tmp_path, background=False) as store:
+        store.update(Update("ann", {"a": 1})).result()
+        data, away = tmp_path / "data.mdb", tmp_path / "away.mdb"
+        data.rename(away)
+        if harm == "replaced":
+            data.write_bytes(away.read_bytes())
+        error = refusal(store.update(Update("ann", {"a": 2})))
+        assert isinstance(error, StoreError)
+        assert "moved away or replaced" in str(error)
+        assert store.read("ann", NOW).attributes == {"a": 1}
+        away.rename(data)
+        assert store.update(Update("ann", {"a": 3})).result() == 2
+
+
 def test_a_place_that_cannot_hold_a_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("taken")
     with pytest.raises(StoreError, match="cannot open the store in"):

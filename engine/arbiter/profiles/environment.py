@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = 1
+_DATA = "data.mdb"
+_MARK = "made"  # an empty file beside the data: it says that there were some
 _SALT = b"salt"
 _SCHEMA = b"schema"
 _NAMES = ("profile", "window", "log", "by_subject", "seen", "idem", "meta")
@@ -34,10 +36,14 @@ _WAY_BACK = "Restore it from a backup, or move it away and send the events and u
 
 
 class Environment(msgspec.Struct, frozen=True):
-    """An open environment with its sub-databases. `salt` keys the hash of subject ids; it never leaves the store."""
+    """An open environment with its sub-databases. `file` is the device and inode of its data.
+
+    `salt` keys the hash of subject ids; it never leaves the store.
+    """
 
     path: Path
     handle: lmdb.Environment
+    file: tuple[int, int]
     page_bytes: int
     salt: bytes
     profile: lmdb._Database
@@ -47,6 +53,14 @@ class Environment(msgspec.Struct, frozen=True):
     seen: lmdb._Database
     idem: lmdb._Database
     meta: lmdb._Database
+
+    def check_in_place(self) -> None:
+        """Raise StoreError when the data were moved away or replaced: what is written now would be lost with them."""
+        if _file_at(self.path) != self.file:
+            raise StoreError(
+                f"the data of the store in {self.path} were moved away or replaced while it was open, and nothing "
+                f"more is written. Stop, put {_DATA} back: what was acknowledged is in the file that was open"
+            )
 
     def used_bytes(self, txn: lmdb.Transaction) -> int:
         """Bytes of the pages that hold data, freed pages not counted."""
@@ -72,13 +86,27 @@ def open_environment(path: Path, map_size: int) -> Environment:
         databases = {name: handle.open_db(name.encode()) for name in _NAMES}
         with handle.begin(databases["meta"], write=True) as txn:
             salt = _prepare(txn, path)
-        return Environment(path=path, handle=handle, page_bytes=handle.stat()["psize"], salt=salt, **databases)
+        (path / _MARK).touch()
+        page_bytes, file = handle.stat()["psize"], _file_at(path)
+        return Environment(path=path, handle=handle, file=file, page_bytes=page_bytes, salt=salt, **databases)
     except lmdb.Error as error:
         handle.close()
         raise failure(error, path, "open") from error
+    except OSError as error:
+        handle.close()
+        raise StoreError(f"cannot open the store in {path}: {error}") from error
     except BaseException:
         handle.close()
         raise
+
+
+def _file_at(path: Path) -> tuple[int, int]:
+    """Device and inode of the data in the folder `path`; zeros for none."""
+    try:
+        found = (path / _DATA).stat()
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def _prepare(txn: lmdb.Transaction[bytes], path: Path) -> bytes:
@@ -120,9 +148,14 @@ def unwritten(error: lmdb.Error, path: Path) -> StoreError | LimitExceeded:
 
 
 def _check_length(path: Path) -> None:
-    """Raise StoreError for a file that was cut short: LMDB would touch pages past its end, which kills the process."""
-    data = path / "data.mdb"
-    if not data.exists():
+    """Raise StoreError for a file that is gone, which LMDB would make anew, or was cut short.
+
+    LMDB would touch pages past the end of a short one, which kills the process.
+    """
+    data = path / _DATA
+    if not data.exists() or not data.stat().st_size:
+        if (path / _MARK).exists():
+            raise StoreError(f"the store in {path} has lost its data: {_DATA} is missing or empty. {_WAY_BACK}")
         return
     with data.open("rb") as file:
         head = file.read(2 * _LARGEST_PAGE)

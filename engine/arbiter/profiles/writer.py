@@ -104,16 +104,15 @@ class Writer:
         try:
             outcomes = self._commit(entries)
         except lmdb.Error as error:
-            refusal = self._unwritten(error)
-            for entry in entries:
-                entry.future.set_exception(refusal)
+            _refuse(entries, self._unwritten(error))
+        except StoreError as error:
+            _refuse(entries, error)
         except Exception as error:  # noqa: BLE001 - a fault of one operation must not end the thread or harm others
             if len(entries) > 1:
                 for entry in entries:
                     self._write([entry])
                 return
-            for entry in entries:
-                entry.future.set_exception(StoreError(f"the write failed and left nothing: {error!r}"))
+            _refuse(entries, StoreError(f"the write failed and left nothing: {error!r}"))
         else:
             for entry, (result, refused) in zip(entries, outcomes, strict=True):
                 if refused is None:
@@ -122,7 +121,7 @@ class Writer:
                     entry.future.set_exception(refused)
 
     def _unwritten(self, error: lmdb.Error) -> ArbiterError:
-        """The refusal of all that was in a failed transaction. Of a full disk the log is told once, until it has room."""
+        """The refusal of all that a failed transaction held. The log is told of a full disk once, until it has room."""
         refusal = unwritten(error, self._environment.path)
         if isinstance(refusal, LimitExceeded) and not self._disk_full:
             self._disk_full = True
@@ -130,6 +129,7 @@ class Writer:
         return refusal
 
     def _commit(self, entries: list[_Entry]) -> list[tuple[Any, ArbiterError | None]]:
+        self._environment.check_in_place()
         settings = self.settings
         outcomes: list[tuple[Any, ArbiterError | None]] = []
         txn = self._environment.handle.begin(write=True)
@@ -156,3 +156,8 @@ class Writer:
         finally:
             txn.abort()  # of a committed transaction it does nothing
         return outcomes
+
+
+def _refuse(entries: list[_Entry], refusal: ArbiterError) -> None:
+    for entry in entries:
+        entry.future.set_exception(refusal)
