@@ -208,6 +208,34 @@ def test_another_version_is_a_conflict_that_names_the_stored_one(store: Store) -
     assert store.update(Update("ann", {"a": 2}, expected_version=1)).result() == 2
 
 
+def test_a_version_that_no_profile_has_is_a_bad_field(store: Store) -> None:
+    error = refusal(store.update(Update("ann", {"a": 1}, expected_version=-1)))
+    assert isinstance(error, InvalidField)
+    assert error.field == "expected_version"
+
+
+def test_a_value_of_the_wrong_type_is_named_in_words(store: Store) -> None:
+    store.use_types({"name": "string"}, {})
+    store.update(Update("ann", {"age": 5})).result()
+    said = [
+        str(refusal(store.update(update)))
+        for update in (
+            Update("ann", {"name": 5}),
+            Update("ann", {"name": True}),
+            Update("ann", {"name": None}),
+            Update("ann", append={"age": 1}),
+            Update("ann", increment={"name": "x"}),  # type: ignore[dict-item] # what a caller may send
+        )
+    ]
+    assert said == [
+        "set.name is an int, but it is declared as string",
+        "set.name is a bool, but it is declared as string",
+        "set.name is a NoneType, which cannot be stored",
+        "`age` is an int, not a list to append to",
+        "increment.name is a string: only numbers can be added",
+    ]
+
+
 def test_an_idempotency_key_answers_again_without_writing(store: Store, clock: Clock) -> None:
     update = Update("ann", {"a": 1, "b": 2}, increment={"n": 1}, idempotency_key="k")
     assert store.update(update).result() == 1

@@ -27,6 +27,12 @@ def check_update(update: Update, types: Mapping[str, str], limits: Limits) -> No
     check_id(update.subject_id, "subject_id")
     if update.idempotency_key:
         check_id(update.idempotency_key, "idempotency_key")
+    if update.expected_version is not None and update.expected_version < 0:
+        raise InvalidField(
+            f"expected_version is {update.expected_version}: send the version that was read, 0 for a subject without "
+            "attributes",
+            field="expected_version",
+        )
     seen: dict[str, str] = {}
     for part in ("set", "unset", "increment", "append"):
         for name in getattr(update, part):
@@ -44,7 +50,7 @@ def check_update(update: Update, types: Mapping[str, str], limits: Limits) -> No
         field = f"increment.{name}"
         check_value(amount, field, limits)
         if type(amount) not in {int, float}:
-            raise InvalidField(f"{field} is a {kind_of(amount)}: only numbers can be added", field=field)
+            raise InvalidField(f"{field} is {kind_of(amount)}: only numbers can be added", field=field)
     for name, value in update.append.items():
         check_value(value, f"append.{name}", limits, depth=2)
 
@@ -63,7 +69,7 @@ def changed_attributes(
         field = f"append.{name}"
         items = stored.get(name, [])
         if type(items) is not list:
-            raise InvalidField(f"`{name}` is a {kind_of(items)}, not a list to append to", field=field, reason=STORED)
+            raise InvalidField(f"`{name}` is {kind_of(items)}, not a list to append to", field=field, reason=STORED)
         check_type(items, types.get(name), field)
         if len(items) >= limits.list_items:
             raise LimitExceeded(
@@ -75,7 +81,7 @@ def changed_attributes(
 
 def _added(stored: Any, amount: float, declared: str | None, field: str) -> int | float:
     if type(stored) not in {int, float}:
-        raise InvalidField(f"{field}: the stored value is a {kind_of(stored)}, no number", field=field, reason=STORED)
+        raise InvalidField(f"{field}: the stored value is {kind_of(stored)}, no number", field=field, reason=STORED)
     result: int | float = as_declared(stored, declared) + as_declared(amount, declared)
     if type(result) is int:
         if result not in INT64:

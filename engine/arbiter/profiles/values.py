@@ -80,7 +80,7 @@ def check_value(value: Any, field: str, limits: Limits, depth: int = 1) -> None:
     elif kind is list or kind is dict:
         _check_items(value, field, limits, depth)
     elif kind is not bool and kind is not bytes:
-        raise InvalidField(f"{field} is a {kind.__name__}, which cannot be stored", field=field)
+        raise InvalidField(f"{field} is {kind_of(value)}, which cannot be stored", field=field)
 
 
 def _check_items(value: list[Any] | dict[str, Any], field: str, limits: Limits, depth: int) -> None:
@@ -108,7 +108,7 @@ def check_type(value: Any, declared: str | None, field: str) -> None:
     if declared is None or declared == "dyn":
         return
     if type(value) not in _KINDS[declared]:
-        raise InvalidField(f"{field} is a {kind_of(value)}, but it is declared as {declared}", field=field)
+        raise InvalidField(f"{field} is {kind_of(value)}, but it is declared as {declared}", field=field)
 
 
 def as_declared(value: Any, declared: str | None) -> Any:
@@ -117,8 +117,9 @@ def as_declared(value: Any, declared: str | None) -> Any:
 
 
 def kind_of(value: Any) -> str:
-    """The engine's word for the type of a value."""
-    return next((name for name, kinds in _KINDS.items() if kinds[0] is type(value)), type(value).__name__)
+    """The engine's word for the type of a value, with its article."""
+    kind = next((name for name, kinds in _KINDS.items() if kinds[0] is type(value)), type(value).__name__)
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
 def _utf8(value: str, field: str) -> bytes:
