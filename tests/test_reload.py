@@ -313,6 +313,35 @@ def test_an_untouched_directory_is_not_loaded_again(rules: Path, tmp_path: Path)
     assert loader.load().built is not None
 
 
+def test_what_a_full_disk_kept_from_loading_is_loaded_once_there_is_room(
+    rules: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive = Archive(tmp_path / "snapshots")
+    loader, desk = Loader(rules, None, archive), Desk(archive)
+    first = loader.look()
+    assert first is not None
+    desk.record(first)
+    (rules / "rule.yaml").write_text(rule("first") + "# a comment\n")
+    full = tmp_path / "snapshots" / desk.digest / ".meta.json"
+    full.symlink_to("/dev/full")  # where the new meta.json is written first
+    caplog.clear()
+    failed = loader.look()
+    assert failed is not None
+    assert failed.built is None
+    (found,) = failed.diagnostics
+    expected = f"data/snapshots: cannot write snapshot {desk.digest[:12]}: the disk of the data directory is full"
+    assert found.render().partition("\n")[0] == expected
+    desk.record(failed)
+    assert loader.look() is None  # tried again, and not told again
+    assert len(caplog.records) == 1
+    assert caplog.records[0].exc_info is None
+    full.unlink()
+    mended = loader.look()
+    assert mended is not None
+    assert mended.built is not None
+    assert loader.look() is None
+
+
 def test_snapshots_that_went_are_freed_without_the_collector(local: tuple[Engine, LocalAdmin], rules: Path) -> None:
     engine, admin = local
     went = []

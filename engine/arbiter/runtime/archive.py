@@ -9,6 +9,7 @@ name is checked against what is read. `history.json` says in which order snapsho
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ _FORMAT = 1
 _META = "meta.json"
 _RULESET = "ruleset.msgpack"
 _HISTORY = "history.json"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Adopted(msgspec.Struct, frozen=True):
@@ -81,7 +83,7 @@ class Archive:
             elif not _holds(target, {_META: about}):
                 _replace(target / _META, about)
         except OSError as error:
-            raise StoreError(f"cannot write snapshot {snapshot.digest[:12]} to {self._directory}: {error}") from error
+            raise StoreError(f"cannot write snapshot {snapshot.digest[:12]}: {_reason(error)}") from error
 
     def _put(self, target: Path, contents: Mapping[str, bytes]) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -105,7 +107,7 @@ class Archive:
         try:
             _replace(self._directory / _HISTORY, msgspec.json.encode(kept))
         except OSError as error:
-            raise StoreError(f"cannot write {self._directory / _HISTORY}: {error}") from error
+            raise StoreError(f"cannot write {self._directory / _HISTORY}: {_reason(error)}") from error
         known = {entry.digest for entry in kept}
         for folder in self._directory.iterdir():
             if folder.is_dir() and folder.name not in known:
@@ -159,6 +161,10 @@ def counts_of(snapshot: Snapshot) -> Counts:
         features=len(ruleset.features),
         models=len(snapshot.models),
     )
+
+
+def _reason(error: OSError) -> str:
+    return "the disk of the data directory is full" if error.errno in _FULL else str(error)
 
 
 def _load_model(folder: Path) -> Model:

@@ -77,9 +77,9 @@ class Desk:
             if self._archive is not None:
                 try:
                     self._archive.adopt(built.snapshot.digest, at)
-                except StoreError:
+                except StoreError as error:
                     # It runs all the same; only a start on broken files would miss it.
-                    _log.exception("snapshot %s is missing in the history", built.snapshot.digest[:12])
+                    _log.error("snapshot %s is missing in the history: %s", built.snapshot.digest[:12], error)
             self.counters.snapshot_digest = built.snapshot.digest
             self.counters.snapshot_at = at
         loaded_at = at if changed or self._info is None else self._info.loaded_at

@@ -59,12 +59,20 @@ class Loader:
         self._archive = archive
         self._names = names or names_of(rules, models)
         self._good: Built | None = None
-        self._seen = ""
+        self._seen = ""  # the content that need not be loaded again
+        self._failed = ""  # the content and the fault of the last attempt, when that was not the files' fault
 
     def look(self) -> Attempt | None:
-        """Load the files if they are not as at the last attempt; None when they are."""
+        """Load the files if they are not as at the last attempt; None when they are.
+
+        What failed for no fault of theirs, on a full disk say, is tried again; None when it fails as before.
+        """
         sources = read_sources(self._rules, self._models, self._names)
-        return None if sources.fingerprint == self._seen else self._settled(sources)
+        if sources.fingerprint == self._seen:
+            return None
+        before = self._failed
+        attempt = self._settled(sources)
+        return None if self._failed and self._failed == before else attempt
 
     def load(self) -> Attempt:
         """Load the files, changed or not."""
@@ -74,11 +82,12 @@ class Loader:
         """Load `sources`, and again whatever the files became meanwhile."""
         while True:
             attempt = self._load(sources)
-            self._seen = sources.fingerprint
+            seen = sources.fingerprint
             sources = read_sources(self._rules, self._models, self._names)
             # Models are read by their own loader: when anything moved meanwhile, the attempt mixes two states.
-            if sources.fingerprint == self._seen:
+            if sources.fingerprint == seen:
                 break
+        self._seen = "" if self._failed else seen
         if attempt.built is not None:
             self._good = attempt.built
         return attempt
@@ -113,9 +122,13 @@ class Loader:
     def _load(self, sources: Sources) -> Attempt:
         try:
             built, found = self._build(sources)
+            failed = ""
         except Exception as error:  # noqa: BLE001 - a bug of ours, or a full disk: it must not end what runs
-            _log.exception("cannot load the files")
+            failed = f"{sources.fingerprint} {error!r}"
+            if not isinstance(error, StoreError) and failed != self._failed:
+                _log.exception("cannot load the files")
             built, found = None, [_our_fault(error)]
+        self._failed = failed
         return Attempt(built, tuple(sorted(found)), time.time_ns() // 1000)
 
     def _build(self, sources: Sources) -> tuple[Built | None, list[Diagnostic]]:
@@ -153,6 +166,10 @@ def _inputs(models: Mapping[str, Model]) -> dict[str, list[tuple[str, str]]]:
 
 
 def _our_fault(error: Exception) -> Diagnostic:
+    if isinstance(error, StoreError):
+        return Diagnostic(
+            file="data/snapshots", message=str(error), hint="mend it: the files are loaded again by themselves"
+        )
     return Diagnostic(
         file="",
         message=f"Arbiter itself failed: {type(error).__name__}: {error}",
