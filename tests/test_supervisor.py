@@ -16,6 +16,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from arbiter.runtime.address import ListenError, reserve
 from arbiter.v1 import admin_pb2, admin_pb2_grpc, decision_pb2, decision_pb2_grpc, profile_pb2, profile_pb2_grpc
 from arbiter.v1.value_pb2 import Value
 
@@ -389,3 +390,8 @@ def test_it_ends_though_reading_the_files_hangs(folder: Path, before: bool) -> N
     hang.touch()
     wait_until((folder / "hangs").exists)
     assert served.stop() == (-signal.SIGTERM if before else 0)
+
+
+def test_a_port_that_is_none_is_refused() -> None:
+    with pytest.raises(ListenError, match="a port is at most 65535"):
+        reserve("127.0.0.1:99999")

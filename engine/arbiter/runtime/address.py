@@ -11,6 +11,8 @@ import socket
 
 from arbiter.errors import ArbiterError
 
+_LAST_PORT = 65_535
+
 
 class ListenError(ArbiterError):
     """The address to listen on is malformed or taken."""
@@ -24,6 +26,8 @@ def reserve(listen: str) -> tuple[socket.socket, str]:
     host, colon, port = listen.rpartition(":")
     if not colon or not port.isdecimal():
         raise ListenError(f"cannot listen on `{listen}`: write HOST:PORT, as in 127.0.0.1:50051 or [::1]:50051")
+    if int(port) > _LAST_PORT:
+        raise ListenError(f"cannot listen on `{listen}`: a port is at most {_LAST_PORT}")
     host = host.removeprefix("[").removesuffix("]")
     with contextlib.ExitStack() as stack:
         try:
