@@ -342,6 +342,22 @@ def test_what_a_full_disk_kept_from_loading_is_loaded_once_there_is_room(
     assert loader.look() is None
 
 
+def test_of_thousands_of_findings_the_first_hundred_are_told(
+    local: tuple[Engine, LocalAdmin], rules: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, admin = local
+    many = "\n".join(f"unknown{number}: 1" for number in range(1234))
+    (rules / "rule.yaml").write_text(many)
+    report = admin.reload().last_reload
+    assert report is not None
+    assert len(report.diagnostics) == 101
+    assert report.diagnostics[99].file == "rules/rule.yaml"
+    assert report.diagnostics[100].render() == "…: and 1,134 more"
+    assert report.first_error.startswith("rules/rule.yaml:1:1: ")
+    assert caplog.records[-1].getMessage().endswith("…: and 1,134 more")
+    assert admin.validate({"a.yaml": many.encode()})[100].render() == "…: and 1,134 more"
+
+
 def test_snapshots_that_went_are_freed_without_the_collector(local: tuple[Engine, LocalAdmin], rules: Path) -> None:
     engine, admin = local
     went = []

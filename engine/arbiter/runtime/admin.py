@@ -48,7 +48,8 @@ class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one attempt to load. `at` is µs since the epoch.
 
     `changed`: another snapshot runs than before it. `digest` names what runs after it, ``""`` when nothing does.
-    `diagnostics` holds everything found, warnings too, sorted; with `ok` false it is never empty.
+    `diagnostics` holds what was found, warnings too, sorted; of more than a hundred the first, errors before warnings,
+    and one that counts the rest. With `ok` false it is never empty.
     """
 
     ok: bool

@@ -9,16 +9,30 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from arbiter.errors import AuthorError, StoreError
+from arbiter.errors import Diagnostic, StoreError
 from arbiter.runtime.admin import ReloadReport, SnapshotInfo, Status
 from arbiter.runtime.archive import counts_of
 from arbiter.telemetry.counters import Counters
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from arbiter.runtime.archive import Archive
     from arbiter.runtime.loader import Attempt, Built
 
 _log = logging.getLogger("arbiter.reload")
+
+_MOST_TOLD = 100
+
+
+def abridged(found: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
+    """The first hundred, errors before warnings, and how many more there are: nobody reads thousands of them."""
+    if len(found) <= _MOST_TOLD:
+        return tuple(found)
+    ranked = sorted(found, key=lambda each: each.severity)  # `error` stands before `warning`
+    more = len(found) - _MOST_TOLD
+    rest = Diagnostic(file="…", message=f"and {more:,} more", severity=ranked[_MOST_TOLD].severity)
+    return (*sorted(ranked[:_MOST_TOLD]), rest)
 
 
 class Desk:
@@ -45,13 +59,14 @@ class Desk:
         """Note an attempt, and adopt what came of it; tells whether another snapshot is to run now."""
         counters = self.counters
         built = attempt.built
+        found = abridged(attempt.diagnostics)
         changed = built is not None and self.adopt(built, attempt.at)
         self._report = ReloadReport(
             ok=built is not None,
             at=attempt.at,
             changed=changed,
             digest=self.digest,
-            diagnostics=attempt.diagnostics,
+            diagnostics=found,
         )
         counters.last_reload_ok = built is not None
         counters.last_reload_at = attempt.at
@@ -60,12 +75,12 @@ class Desk:
             _log.error(
                 "rejected, nothing changes, snapshot %s stays\n%s",
                 self.digest[:12] or "(none)",
-                AuthorError(attempt.diagnostics).render(),
-                extra={"snapshot": self.digest, "diagnostics": attempt.diagnostics},
+                "\n".join(each.render() for each in found),
+                extra={"snapshot": self.digest, "diagnostics": found},
             )
             return False
         counters.reloads_ok += 1
-        for each in attempt.diagnostics:
+        for each in found:
             _log.warning("%s", each.render())
         _log.info("loaded snapshot %s%s", self.digest[:12], "" if changed else ", as before")
         return changed

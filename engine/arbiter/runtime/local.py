@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from arbiter.errors import AuthorError
 from arbiter.profiles.store import Store
 from arbiter.runtime.archive import Archive
-from arbiter.runtime.desk import Desk
+from arbiter.runtime.desk import Desk, abridged
 from arbiter.runtime.engine import Engine
 from arbiter.runtime.loader import Loader
 
@@ -48,7 +48,7 @@ class LocalAdmin:
 
     def validate(self, files: Mapping[str, bytes]) -> list[Diagnostic]:
         """Check these rule files; changes nothing."""
-        return self._loader.validate(files)
+        return list(abridged(self._loader.validate(files)))
 
     def watch(self, listener: Callable[[Status], None]) -> None:
         """Call `listener` now and after every reload."""

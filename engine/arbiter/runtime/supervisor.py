@@ -26,7 +26,7 @@ from arbiter.runtime import messages
 from arbiter.runtime.address import reserve
 from arbiter.runtime.archive import Archive
 from arbiter.runtime.crew import Crew, Member
-from arbiter.runtime.desk import Desk
+from arbiter.runtime.desk import Desk, abridged
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.watcher import Watcher
 from arbiter.runtime.worker import SWITCH_INTERVAL_S
@@ -234,7 +234,7 @@ class _Supervisor:
 
     def _validate(self, member: Member, ask: int, files: dict[str, bytes]) -> None:
         """In the checking thread."""
-        member.send(messages.Answer(ask, diagnostics=tuple(self._loader.validate(files))))
+        member.send(messages.Answer(ask, diagnostics=abridged(self._loader.validate(files))))
 
     def _start(self, member: Member) -> None:
         member.start()
