@@ -228,6 +228,18 @@ def test_explain_accounts_for_every_rule() -> None:
     assert "for lack of models.rfm.cluster" in rows["champions-early-access"][1]
 
 
+def test_params_come_sorted_and_a_failure_to_render_says_once_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "decisions: {d: {default: {action: show, params: {b: 1, a: 2, c: 3}}}}\n"
+        "rules:\n"
+        '  - {id: hello, decision: d, then: {action: show, params: {text: "Hi ${profile.name}"}}}\n'
+    )
+    asked = ("nobody", "d", "--rules", tmp_path)
+    assert arbiter("decide", *asked).stdout.splitlines()[1].split("\t")[3] == "a: 2, b: 1, c: 3"
+    said = arbiter("explain", *asked).stdout.splitlines()[1].split("\t")
+    assert said[:3] == ["hello", "render_failed", "param `text`: `profile.name` has no value"]
+
+
 def test_explain_is_narrowed_by_level_and_by_rule() -> None:
     asked = ("explain", "nobody", "store.home_banner", "--rules", RULES, "--json")
     winners = json.loads(arbiter(*asked, "--level", "winners").stdout)["explanation"]

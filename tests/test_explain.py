@@ -65,7 +65,7 @@ def test_a_false_segment_says_what_decided_inside_it_however_deep() -> None:
     outcome = explained({"age": 30}, {"orders": 1})["nested"]
     assert (outcome.reason, outcome.expression) == (Reason.FAILED, "segments.adult_buyer")
     assert outcome.values == {"segments.adult_buyer": False}
-    assert outcome.detail == "segment adult_buyer: segments.buyer = False; segment buyer: features.orders = 1"
+    assert outcome.detail == "segment adult_buyer: segments.buyer = false; segment buyer: features.orders = 1"
 
 
 def test_an_unknown_segment_says_what_is_missing_inside_it() -> None:

@@ -193,3 +193,25 @@ def test_decisions_are_counted_by_point(open_shop: OpenShop) -> None:
     shop.client.decide_page("a", ["shop.banner", "shop.footer"])
     assert dict(shop.counters.decisions) == {"shop.banner": 2, "shop.footer": 1}
     assert dict(shop.counters.defaulted) == {"shop.banner": 2, "shop.footer": 1}
+
+
+def test_an_explanation_writes_values_as_people_do_and_says_once_what_is_missing(open_shop: OpenShop) -> None:
+    shop = open_shop()
+    shop.write(
+        """
+decisions: {d: {}}
+rules:
+  - {id: early, decision: d, when: 'profile.seen > now', then: {action: show}}
+  - {id: vip, decision: d, when: profile.vip == true, then: {action: show}}
+  - {id: hello, decision: d, then: {action: show, params: {text: "Hi ${profile.name}"}}}
+"""
+    )
+    shop.admin.reload()
+    shop.client.update_profile("ann", set={"vip": False, "seen": datetime(2026, 1, 1, tzinfo=UTC)})
+    at = datetime(2026, 2, 1, tzinfo=UTC)
+    answer = shop.client.decide("ann", "d", explain=ExplainLevel.ALL, dry_run=True, at=at)
+    assert sorted(answer.explanation_text.splitlines()) == [
+        "early is false: profile.seen > now where profile.seen = 2026-01-01T00:00:00Z, now = 2026-02-01T00:00:00Z",
+        "hello could not be rendered: param `text`: `profile.name` has no value",
+        "vip is false: profile.vip == true where profile.vip = false",
+    ]

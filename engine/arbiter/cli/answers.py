@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 from rich.text import Text
 
-from arbiter.cli.terminal import out, print_table, shown
+from arbiter.cli.terminal import out, print_table
+from arbiter.decision.wording import shown
 from arbiter.types import ExplainLevel, Reason
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
     def why(self) -> str:
         """One sentence, or nothing where the outcome says it all."""
+        if self.outcome == "render_failed" and self.missing:
+            return self.detail  # which says what is missing
         parts = []
         if self.lost_to:
             parts.append(f"to {self.lost_to}" + (f" on {self.lost_on}" if self.lost_on else ""))
@@ -135,7 +138,7 @@ def print_treatments(answers: Iterable[Answer]) -> None:
     rows: list[Sequence[str]] = []
     for answer in answers:
         for given in answer.treatments:
-            params = ", ".join(f"{name}: {shown(value)}" for name, value in given.params.items())
+            params = ", ".join(f"{name}: {shown(value)}" for name, value in sorted(given.params.items()))
             value = "" if given.value is None else shown(given.value)
             rule = given.rule_id or f"({given.reason})"
             rows.append((answer.decision, rule, given.action, params, str(given.priority), value))

@@ -9,8 +9,9 @@ import typer
 
 from arbiter.cli.asking import AsJson, Target
 from arbiter.cli.remote import connected
-from arbiter.cli.terminal import out, plural, print_json, print_table, shown
+from arbiter.cli.terminal import out, plural, print_json, print_table
 from arbiter.cli.values import read_assignment
+from arbiter.decision.wording import shown
 
 profile = typer.Typer(name="profile", help="What is known of a subject, and changing it.", no_args_is_help=True)
 

@@ -11,7 +11,8 @@ import typer
 
 from arbiter.cli.asking import AsJson, Target
 from arbiter.cli.remote import connected
-from arbiter.cli.terminal import FINDINGS, diagnostic_fields, diagnostic_text, fail, out, print_json, print_table, shown
+from arbiter.cli.terminal import FINDINGS, diagnostic_fields, diagnostic_text, fail, out, print_json, print_table
+from arbiter.decision.wording import shown
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _print_status(status: "Status") -> None:
     if (runs := status.snapshot) is not None:
         rows += [("snapshot", runs.digest), ("live since", shown(from_micros(runs.loaded_at)))]
         rows += [(noun, f"{count:,}") for noun, count in msgspec.structs.asdict(runs.counts).items()]
-    rows += [(f"worker {number}", digest[:DIGITS]) for number, digest in sorted(status.workers.items())]
+    rows += [(f"worker {number}", digest[:DIGITS] or "down") for number, digest in sorted(status.workers.items())]
     if (last := status.last_reload) is not None:
         became = "went well" if last.ok else "failed, nothing changed"
         rows.append(("last reload", f"{became}, {shown(from_micros(last.at))}"))

@@ -6,10 +6,8 @@ errors) to standard error, so that a pipe receives answers and nothing more.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import sys
-from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -54,28 +52,6 @@ def print_json(answer: Any) -> None:
     encoded = msgspec.json.encode(answer)
     text = msgspec.json.format(encoded).decode() if out().is_terminal else encoded.decode()
     sys.stdout.write(text + "\n")
-
-
-def shown(value: Any) -> str:
-    """A value as people read it in a table: numbers short, texts in quotes, moments to the second."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case float():
-            return f"{value:.6g}"
-        case str():
-            return msgspec.json.encode(value).decode()
-        case bytes():
-            return f"base64 {base64.b64encode(value).decode()}"
-        case datetime():
-            return f"{value:%Y-%m-%dT%H:%M:%S}Z"
-        case timedelta():
-            return f"{value.total_seconds():g}s"
-        case list():
-            return f"[{', '.join(map(shown, value))}]"
-        case dict():
-            return f"{{{', '.join(f'{name}: {shown(each)}' for name, each in value.items())}}}"
-    return str(value)
 
 
 def print_table(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from arbiter.decision.walk import in_rollout, in_time, last_change, order_key, rendered, repeated
+from arbiter.decision.wording import shown
 from arbiter.expr.evaluate import Verdict, judge
 from arbiter.expr.syntax import walk as nodes_of
 from arbiter.expr.tree import Name
@@ -124,14 +125,10 @@ def _segments_text(nodes: Iterable[AnyNode], point: Point, view: View) -> list[s
         if name in found:
             continue
         inner = judge(point.symbols.segment(name), view, point.symbols)
-        said = [f"{k} = {_shown(v)}" for k, v in inner.values.items()] + [f"{m} is missing" for m in inner.missing]
+        said = [f"{k} = {shown(v)}" for k, v in inner.values.items()] + [f"{m} is missing" for m in inner.missing]
         found[name] = f"segment {name}: {', '.join(said)}"
         pending += [k.partition(".")[2] for k in (*inner.values, *inner.missing) if k.startswith("segments.")]
     return list(found.values())
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else repr(value)
 
 
 def _arbitrate(
@@ -215,4 +212,4 @@ def _key_text(name: str, judged: _Judged) -> str:
     value = _key_value(name, judged)
     if value is None:
         return "unknown"
-    return text(from_micros(value)) if name == "recency" else _shown(value)
+    return text(from_micros(value)) if name == "recency" else shown(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from arbiter.decision.wording import shown
 from arbiter.errors import InvalidField
 from arbiter.server.values import write_value
 from arbiter.types import Reason
@@ -86,6 +87,8 @@ def as_text(outcomes: Iterable[RuleOutcome]) -> str:
 
 def _line(outcome: RuleOutcome) -> str:
     parts = [f"{outcome.rule_id} {_WORDS[outcome.reason]}"]
+    if outcome.reason is Reason.RENDER_FAILED and outcome.missing:
+        return f"{parts[0]}: {outcome.detail}"  # which says what is missing
     if outcome.lost_to:
         parts.append(f" to {outcome.lost_to}" + (f" on {outcome.lost_on}" if outcome.lost_on else ""))
     if outcome.expression:
@@ -98,9 +101,9 @@ def _line(outcome: RuleOutcome) -> str:
 
 
 def _seen(values: Mapping[str, Any]) -> str:
-    return f" where {', '.join(f'{name} = {value!r}' for name, value in values.items())}" if values else ""
+    return f" where {', '.join(f'{name} = {shown(value)}' for name, value in values.items())}" if values else ""
 
 
 def _plain(value: Any) -> Any:
     """Durations live in expressions only; on the wire they are the text that CEL's `string()` gives."""
-    return f"{value.total_seconds():g}s" if isinstance(value, timedelta) else value
+    return shown(value) if isinstance(value, timedelta) else value

@@ -13,7 +13,8 @@ import msgspec
 from arbiter.cli.demo.plot import Answered, Moment
 from arbiter.cli.demo.scene import gets
 from arbiter.cli.demo.stage import StepFailed, require
-from arbiter.cli.terminal import diagnostic_text, shown
+from arbiter.cli.terminal import diagnostic_text
+from arbiter.decision.wording import shown
 
 if TYPE_CHECKING:
     from pathlib import Path

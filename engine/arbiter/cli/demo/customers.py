@@ -16,7 +16,8 @@ from arbiter.cli.demo.plot import DEFAULT
 from arbiter.cli.demo.scene import BANNER, SCORES, Scores, gets, only, scores, told
 from arbiter.cli.demo.stage import StepFailed, require
 from arbiter.cli.remote import answer_of
-from arbiter.cli.terminal import print_table, shown
+from arbiter.cli.terminal import print_table
+from arbiter.decision.wording import shown
 from arbiter.types import ExplainLevel, Reason
 
 if TYPE_CHECKING:

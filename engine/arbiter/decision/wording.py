@@ -1,0 +1,34 @@
+"""Values in words for people.
+
+Law: the one way in which explanations and tables write a value; never how a language would. Knows nothing of decisions.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+
+def shown(value: Any) -> str:
+    """A value as people read it: doubles short, texts in quotes, moments as RFC 3339 to the second."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return f"{value:.6g}"
+        case str():
+            return msgspec.json.encode(value).decode()
+        case bytes():
+            return f"base64 {base64.b64encode(value).decode()}"
+        case datetime():
+            return f"{value:%Y-%m-%dT%H:%M:%S}Z"
+        case timedelta():
+            return f"{value.total_seconds():g}s"
+        case list():
+            return f"[{', '.join(map(shown, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{name}: {shown(each)}' for name, each in value.items())}}}"
+    return str(value)
