@@ -69,13 +69,19 @@ def request(**fields: Any) -> decision_pb2.DecideRequest:
         ({"slots": 101}, "slots", "`slots` allows 100"),
         ({"at": {"seconds": 1}}, "at", "without dry_run"),
         ({"at": {"seconds": 1 << 60}, "dry_run": True}, "at", "years are 1 to 9999"),
+        ({"decision": "d" * 257}, "decision", "257 bytes, and `id_bytes` allows 256"),
+        ({"decision": "", "decisions": ["a", "d" * 257]}, "decisions[1]", "257 bytes"),
+        ({"explain": {"rules": ["r" * 257]}}, "explain.rules[0]", "257 bytes"),
         ({"request_id": "r" * 257}, "request_id", "257 bytes"),
         ({"explain": {"level": 99}}, "explain.level", "EXPLAIN_LEVEL_ALL"),
         ({"explain": {"rules": ["by-name", "nope"]}}, "explain.rules[1]", "no rule `nope`"),
         ({"context": {"a": {}}}, "context.a", "has no kind"),
         ({"context": {"a": {"double_value": float("nan")}}}, "context.a", "is nan"),
         ({"context_json": b"[1]"}, "context_json", "not one JSON object"),
-        ({"context_json": b"{"}, "context_json", "not one JSON object"),
+        ({"context_json": b"{"}, "context_json", "not one JSON object in UTF-8: Input data was truncated"),
+        ({"context_json": b" \n"}, "context_json", "is blank"),
+        ({"context_json": rb'{"a": "\ud800"}'}, "context_json", r"the text escape \ud800 stands for half a character"),
+        ({"context": {"k" * 100_000: {}}}, f'context["{"k" * 64}…"]', "has a name of 100,000 bytes"),
         ({"context_json": b"{}", "context": {"a": {"bool_value": True}}}, "context_json", "both given"),
     ],
 )
@@ -94,6 +100,20 @@ def test_a_bad_field_is_named_with_what_and_how(shop: Shop, fields: dict[str, An
     assert violation.field == field
     assert says in violation.description
     assert field.partition("[")[0].partition(".")[0] in status.message
+
+
+def test_reads_and_writes_refuse_an_id_in_the_same_words(shop: Shop) -> None:
+    for subject in ("", "é" * 129):
+        said = set()
+        for call in (
+            shop.client.get_profile,
+            shop.client.update_profile,
+            lambda s: shop.client.decide(s, "shop.banner"),
+        ):
+            with pytest.raises(InvalidRequest) as caught:
+                call(subject)
+            said.add((caught.value.message, caught.value.field, caught.value.limit))
+        assert len(said) == 1, said
 
 
 def test_an_unknown_decision_point_is_not_found_and_the_nearest_is_named(shop: Shop) -> None:

@@ -73,7 +73,7 @@ def changed_attributes(
         check_type(items, types.get(name), field)
         if len(items) >= limits.list_items:
             raise LimitExceeded(
-                f"`{name}` is full: {limits.list_items} items are allowed", field=field, reason="list_items"
+                f"`{name}` is full: `list_items` allows {limits.list_items:,}", field=field, reason="list_items"
             )
         result[name] = [*items, item]
     return result

@@ -204,7 +204,8 @@ class UpdateAttributes:
         size = len(records.encode(attributes))
         if size > limit:
             raise LimitExceeded(
-                f"the profile would have {size} bytes: at most {limit} are allowed", reason="record_bytes"
+                f"the profile would have {size:,} bytes, and `record_bytes` allows {limit:,}: store less",
+                reason="record_bytes",
             )
         for name, value in attributes.items():
             if name not in stored or not same(stored[name], value):

@@ -198,9 +198,10 @@ class Store:
         The future raises InvalidField, LimitExceeded, StoreError.
         """
         try:
-            if len(events) > self._limits.batch_events:
+            count, allowed = len(events), self._limits.batch_events
+            if count > allowed:
                 raise LimitExceeded(
-                    f"{len(events)} events in one batch: at most {self._limits.batch_events} are allowed",
+                    f"events holds {count:,}, and `batch_events` allows {allowed:,}: split the batch",
                     reason="batch_events",
                 )
             entries = [self._entry(event, f"events[{index}]") for index, event in enumerate(events)]
@@ -225,7 +226,9 @@ class Store:
         encoded, limit = records.encode(event), self._limits.event_bytes
         if len(encoded) > limit:
             raise LimitExceeded(
-                f"{field} has {len(encoded)} bytes: at most {limit} are allowed", field=field, reason="event_bytes"
+                f"{field} has {len(encoded):,} bytes, and `event_bytes` allows {limit:,}: shorten it",
+                field=field,
+                reason="event_bytes",
             )
         key = self._key(event.subject_id)
         return key, key + blake2b(event.id.encode(), digest_size=16).digest(), event, encoded

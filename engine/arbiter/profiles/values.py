@@ -44,8 +44,12 @@ class Limits(msgspec.Struct, frozen=True):
 def check_id(value: str, field: str) -> None:
     """Raise InvalidField unless `value` is 1 to 256 bytes of UTF-8."""
     size = len(_utf8(value, field))
-    if not 1 <= size <= _ID_BYTES:
-        raise InvalidField(f"{field} has {size} bytes: send 1 to {_ID_BYTES}", field=field)
+    if not size:
+        raise InvalidField(f"{field} is empty: send 1 to {_ID_BYTES} bytes of UTF-8", field=field)
+    if size > _ID_BYTES:
+        raise InvalidField(
+            f"{field} has {size:,} bytes, and `id_bytes` allows {_ID_BYTES}: shorten it", field=field, reason="id_bytes"
+        )
 
 
 def check_name(value: str, field: str) -> None:
@@ -85,10 +89,14 @@ def check_value(value: Any, field: str, limits: Limits, depth: int = 1) -> None:
 
 def _check_items(value: list[Any] | dict[str, Any], field: str, limits: Limits, depth: int) -> None:
     if depth > limits.depth:
-        raise LimitExceeded(f"{field} is nested deeper than {limits.depth} levels", field=field, reason="value_depth")
+        raise LimitExceeded(
+            f"{field} is nested deeper than `value_depth` allows, {limits.depth} lists and maps: flatten it",
+            field=field,
+            reason="value_depth",
+        )
     if len(value) > limits.list_items:
         raise LimitExceeded(
-            f"{field} holds {len(value)} items: at most {limits.list_items} are allowed",
+            f"{field} has {len(value):,} elements, and `list_items` allows {limits.list_items:,}: send fewer",
             field=field,
             reason="list_items",
         )

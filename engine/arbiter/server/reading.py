@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from arbiter.server.limits import Limits
 
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
+_SHOWN = 64  # characters of a key in a path
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
+# The escape of the first half of a character, too close to the end for a second half.
+_HALF_AT_END = re.compile(rb"(\\u[dD][89abAB][0-9a-fA-F]{2}).{0,5}\Z", re.DOTALL)
 _JSON = msgspec.json.Decoder(dict[str, Any])
 _KINDS = (
     "one of bool_value, int_value, double_value, string_value, bytes_value, timestamp_value, list_value and map_value"
@@ -46,8 +49,9 @@ class _Refused(Exception):
 
 
 def step(key: str) -> str:
-    """Return the path's step into the entry `key` of a map: ``.key``, or ``["any text"]``."""
-    return f".{key}" if _NAME.fullmatch(key) else f"[{msgspec.json.encode(key).decode()}]"
+    """Return the path's step into the entry `key` of a map: ``.key``, or ``["any text"]``; a long key is cut."""
+    shown = key if len(key) <= _SHOWN else f"{key[:_SHOWN]}…"
+    return f".{shown}" if _NAME.fullmatch(shown) else f"[{msgspec.json.encode(shown).decode()}]"
 
 
 class ValueReader:
@@ -96,7 +100,7 @@ class ValueReader:
             refused = self._too_deep()
             raise refused.invalid(field) from None
         except ValueError as error:
-            message = f"{field} is not one JSON object in UTF-8: {error}"
+            message = f"{field} is not one JSON object in UTF-8: {_fault(content, error)}"
             raise InvalidField(message, field=field) from None
         try:
             return self._json_map(values, 0)
@@ -240,6 +244,16 @@ def _flat_decoder(limits: Limits) -> msgspec.json.Decoder[dict[str, Any]]:
     key = Annotated[str, Meta(max_length=limits.name_bytes // 4)]
     scalars: Any = bool | integer | float | text
     return msgspec.json.Decoder(Annotated[dict[key, scalars], Meta(max_length=limits.map_entries)])
+
+
+def _fault(content: bytes, error: ValueError) -> str:
+    """Return what is wrong with malformed JSON. Of two mistakes the decoder says that the data were truncated."""
+    if not content.strip():
+        return "it is blank; leave the field out, or send {}"
+    half = _HALF_AT_END.search(content)
+    if half is not None and "truncated" in str(error):
+        return f"the text escape {half[1].decode()} stands for half a character; write both halves, or UTF-8"
+    return str(error)
 
 
 def _moment(value: Value, _depth: int) -> datetime:

@@ -29,13 +29,15 @@ class RequestReader:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        # A character is at most four bytes: most ids and names are measured without being encoded.
+        self._short = limits.id_bytes // 4
         self._values = ValueReader(limits)
 
     def read(self, request: decision_pb2.DecideRequest, now: int) -> Request:
         """Return what is asked. `now` is the server's clock in µs, by which requests without `at` are decided."""
         subject_id = request.subject_id
-        # A character is at most four bytes: most ids are measured without being encoded.
-        if not subject_id or len(subject_id) * 4 > self._limits.id_bytes:
+        short = self._short
+        if not subject_id or len(subject_id) > short:
             self.check_id(subject_id, "subject_id")
         context = {}
         entries = request.context
@@ -47,6 +49,8 @@ class RequestReader:
                 raise InvalidField("context_json and context are both given: send one of them", field="context_json")
             context = self._values.json_object(content, "context_json")
         decision = request.decision
+        if len(decision) > short:
+            self.check_id(decision, "decision")
         decisions = (decision,) if decision and not request.decisions else self._page(request)
         slots = request.slots
         if slots > self._limits.slots:
@@ -98,6 +102,7 @@ class RequestReader:
             if not name or name in names[:place]:
                 what = "repeats an earlier one: name each point once" if name else "is empty: name a decision point"
                 raise InvalidField(f"decisions[{place}] {what}", field=f"decisions[{place}]")
+            self.check_id(name, f"decisions[{place}]")
         return names
 
     def _clock(self, request: decision_pb2.DecideRequest) -> int:
@@ -120,4 +125,6 @@ class RequestReader:
                 field="explain.rules",
                 reason="explain_rules",
             )
+        for place, rule in enumerate(rules):
+            self.check_id(rule, f"explain.rules[{place}]")
         return level, rules
