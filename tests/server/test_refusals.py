@@ -81,7 +81,7 @@ def request(**fields: Any) -> decision_pb2.DecideRequest:
         ({"context_json": b"{"}, "context_json", "not one JSON object in UTF-8: Input data was truncated"),
         ({"context_json": b" \n"}, "context_json", "is blank"),
         ({"context_json": rb'{"a": "\ud800"}'}, "context_json", r"the text escape \ud800 stands for half a character"),
-        ({"context": {"k" * 100_000: {}}}, f'context["{"k" * 64}…"]', "has a name of 100,000 bytes"),
+        ({"context": {"k" * 100_000: {}}}, f'context["{"k" * 128}…"]', "has a name of 100,000 bytes"),
         ({"context_json": b"{}", "context": {"a": {"bool_value": True}}}, "context_json", "both given"),
     ],
 )

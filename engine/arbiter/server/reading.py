@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from arbiter.server.limits import Limits
 
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
-_SHOWN = 64  # characters of a key in a path
+_SHOWN = 128  # characters of a key in a path
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 # The escape of the first half of a character, too close to the end for a second half.
 _HALF_AT_END = re.compile(rb"(\\u[dD][89abAB][0-9a-fA-F]{2}).{0,5}\Z", re.DOTALL)
