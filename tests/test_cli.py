@@ -188,7 +188,10 @@ def test_decide_reads_context_and_prints_json(tmp_path: Path) -> None:
 def test_a_clock_that_is_no_moment_is_wrong_usage() -> None:
     done = arbiter("decide", "nobody", "store.home_banner", "--rules", RULES, "--at", "yesterday")
     assert done.returncode == 2
-    assert "`yesterday` is no moment: write it as 2026-11-20T18:30:00Z" in done.stderr
+    assert "`yesterday` is no moment with its zone: write it as 2026-11-20T18:30:00Z" in done.stderr
+    done = arbiter("decide", "nobody", "store.home_banner", "--rules", RULES, "--at", "2026-12-24")
+    assert done.returncode == 2
+    assert "`2026-12-24` is no moment with its zone" in done.stderr
 
 
 def test_an_unknown_decision_is_refused_with_the_closest_name() -> None:
@@ -201,6 +204,13 @@ def test_context_that_is_no_json_is_wrong_usage() -> None:
     done = arbiter("decide", "nobody", "store.home_banner", "--rules", RULES, "--context", '{"device": ')
     assert done.returncode == 2
     assert "Invalid value for --context" in done.stderr
+
+
+@pytest.mark.parametrize("context", ['{"device": "ios", "device": "web"}', '{"a": {"device": 1, "device": 2}}'])
+def test_a_key_given_twice_in_the_context_is_wrong_usage(context: str) -> None:
+    done = arbiter("decide", "nobody", "store.home_banner", "--rules", RULES, "--context", context)
+    assert done.returncode == 2
+    assert "the key `device` is given twice" in done.stderr
 
 
 def test_options_of_the_process_need_the_rules() -> None:

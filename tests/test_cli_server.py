@@ -78,7 +78,7 @@ def test_attributes_are_set_typed_and_read_back(server: Server) -> None:
         "profile", "set", "ann", "first_name=Ann", "age=41", "score=2.5", "vip=true", "tags=[1, 2]",
         "seen=2026-11-20T19:30:00+01:00", "born=1985-02-03",
     )  # fmt: skip
-    assert (done.returncode, done.stdout) == (0, "ann: 7 attributes changed, version 1\n")
+    assert (done.returncode, done.stdout) == (0, "ann: 7 attributes set, version 1\n")
     known = json.loads(server.ask("profile", "get", "ann", "--json").stdout)
     assert known["attributes"] == {
         "first_name": "Ann",
@@ -110,7 +110,7 @@ def test_an_attribute_is_removed_and_a_stale_version_refused(server: Server) -> 
     assert done.returncode == 1
     assert done.stderr.startswith("error: ABORTED: ")
     done = server.ask("profile", "set", "ben", "--unset", "country", "--expected-version", 1)
-    assert done.stdout == "ben: 1 attribute changed, version 2\n"
+    assert done.stdout == "ben: 1 attribute unset, version 2\n"
     assert json.loads(server.ask("profile", "get", "ben", "--json").stdout)["attributes"] == {}
 
 
@@ -129,6 +129,7 @@ def test_a_number_too_large_for_the_call_is_a_sentence(server: Server) -> None:
         (("country",), "`country` is no assignment: write name=value"),
         (("country=null",), "an absent value is said by --unset country"),
         (("visits=9223372036854775808",), "an integer must fit 64 bits"),
+        (("country=CA", "country=US"), "`country=US`: country is given twice"),
         ((), "nothing to change: give name=value, or --unset NAME"),
     ],
 )

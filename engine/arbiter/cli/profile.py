@@ -10,7 +10,7 @@ import typer
 from arbiter.cli.asking import AsJson, Target
 from arbiter.cli.remote import connected
 from arbiter.cli.terminal import out, plural, print_json, print_table
-from arbiter.cli.values import read_assignment
+from arbiter.cli.values import read_assignments
 from arbiter.decision.wording import shown
 
 profile = typer.Typer(name="profile", help="What is known of a subject, and changing it.", no_args_is_help=True)
@@ -61,7 +61,7 @@ def set_(
     as_json: AsJson = False,
 ) -> None:
     """Change attributes in one step, as in `arbiter profile set 42 country=CA age=41`. Answered when it is on disk."""
-    values = dict(read_assignment(each) for each in assignments or ())
+    values = read_assignments(assignments or ())
     if not values and not unset:
         raise typer.BadParameter("nothing to change: give name=value, or --unset NAME")
     with connected(target) as client:
@@ -69,5 +69,7 @@ def set_(
     if as_json:
         print_json({"subject_id": subject, "version": version})
     else:
-        changed = plural(len(values) + len(unset or ()), "attribute")
-        out().print(f"{subject}: {changed} changed, version {version}", style="green")
+        # What holds now; whether it held before is not known here.
+        counts = ((len(values), "set"), (len(unset or ()), "unset"))
+        holds = [f"{plural(number, 'attribute')} {what}" for number, what in counts if number]
+        out().print(f"{subject}: {', '.join(holds)}, version {version}", style="green")

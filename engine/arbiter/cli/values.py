@@ -5,12 +5,16 @@ Law: text in, values out; a mistake becomes a usage error that names what was wr
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _INT = range(-(1 << 63), 1 << 63)
 _json = msgspec.json.Decoder(Any)
@@ -32,6 +36,17 @@ def read_assignment(written: str) -> tuple[str, Any]:
     return name, value
 
 
+def read_assignments(written: Iterable[str]) -> dict[str, Any]:
+    """Assignments to names, each given once."""
+    values: dict[str, Any] = {}
+    for each in written:
+        name, value = read_assignment(each)
+        if name in values:
+            raise typer.BadParameter(f"`{each}`: {name} is given twice: one of the two is meant")
+        values[name] = value
+    return values
+
+
 def read_context(text: str) -> dict[str, Any]:
     """One JSON object; ``@FILE`` names a file that holds one, ``@-`` is standard input."""
     try:
@@ -39,12 +54,23 @@ def read_context(text: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"cannot read {text[1:]}: {error}", param_hint="--context") from error
     try:
-        return msgspec.json.decode(content, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+        context = msgspec.json.decode(content, type=dict[str, Any])
+        # msgspec takes the last of two equal keys; Python's own parser shows both.
+        json.loads(content, object_pairs_hook=_once)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise typer.BadParameter(
             f'{error}. Write one JSON object, as in \'{{"device": "ios"}}\', or @FILE for a file that holds one',
             param_hint="--context",
         ) from error
+    return context
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise ValueError(f"the key `{name}` is given twice")
+        seen.add(name)
 
 
 def _content(name: str) -> str:
@@ -52,14 +78,13 @@ def _content(name: str) -> str:
 
 
 def read_moment(text: str, option: str) -> datetime:
-    """An ISO 8601 moment; UTC where it names no zone."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+    """An ISO 8601 moment with its zone."""
+    moment = _moment(text)
+    if moment is None:
         raise typer.BadParameter(
-            f"`{text}` is no moment: write it as 2026-11-20T18:30:00Z", param_hint=option
-        ) from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+            f"`{text}` is no moment with its zone: write it as 2026-11-20T18:30:00Z", param_hint=option
+        )
+    return moment
 
 
 def _moment(text: str) -> datetime | None:
