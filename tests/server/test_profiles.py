@@ -49,6 +49,12 @@ def test_an_update_sets_unsets_increments_and_appends(shop: Shop) -> None:
     assert profile.attributes == {"b": 2.5, "c": "new", "tags": ["x", "y"]}
 
 
+def test_append_adds_one_element_a_list_too(shop: Shop) -> None:
+    for item in ("y", ["a", "b"]):
+        shop.client.update_profile("append", increment={"n": 2}, append={"tags": item})
+    assert shop.client.get_profile("append").attributes == {"n": 4, "tags": ["y", ["a", "b"]]}
+
+
 def test_another_version_than_expected_is_a_conflict(shop: Shop) -> None:
     assert shop.client.update_profile("version", set={"a": 1}, expected_version=0) == 1
     with pytest.raises(Conflict) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from datetime import datetime
@@ -40,6 +41,7 @@ from arbiter.runtime.local import open_local
 from arbiter.server.app import FaceSettings, Server, TransportError, open_face
 from arbiter.server.decisions import DecisionService
 from arbiter.server.limits import Limits
+from arbiter.server.requests import RequestReader
 from arbiter.server.status import DeadlinePassed, status_of
 from arbiter.telemetry.counters import Counters
 from arbiter.types import Event, ExplainLevel
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from tests.server.conftest import OpenShop, Shop
 
 ROOT = Path(__file__).resolve().parents[2]
+API = ROOT / "docs" / "api.md"
 
 
 def request(**fields: Any) -> decision_pb2.DecideRequest:
@@ -151,6 +154,30 @@ def test_too_much_is_exhausted_and_the_limit_is_named(
         limit,
     )
     assert f"`{limit}` allows" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("limit", "allowed", "asked"),
+    [
+        ("id_bytes", 10, {}),
+        ("name_bytes", 1, {"context_json": b'{"ab": 1}'}),
+        ("value_depth", 0, {"context_json": b'{"a": [1]}'}),
+        ("value_bytes", 1, {"context_json": b'{"a": "xy"}'}),
+        ("list_items", 1, {"context_json": b'{"a": [1, 2]}'}),
+        ("map_entries", 1, {"context_json": b'{"a": 1, "b": 2}'}),
+        ("slots", 1, {"slots": 2}),
+        ("context_bytes", 1, {"context_json": b"{}"}),
+        ("decisions", 1, {"decision": "", "decisions": ["a", "b"]}),
+        ("explain_rules", 1, {"explain": {"rules": ["a", "b"]}}),
+    ],
+)
+def test_a_limit_is_refused_with_the_code_that_the_api_page_gives(
+    limit: str, allowed: int, asked: dict[str, Any]
+) -> None:
+    with pytest.raises(CallerError) as caught:
+        RequestReader(Limits(**{limit: allowed})).read(request(**asked), 0)
+    code = grpc.StatusCode[re.findall(rf"^\| `{limit}` .* `(\w+)` \|$", API.read_text("utf-8"), re.MULTILINE)[0]]
+    assert (caught.value.reason, status_of(caught.value, "Test").code) == (limit, code.value[0])
 
 
 def test_a_batch_over_the_limit_is_refused_whole(open_shop: OpenShop) -> None:

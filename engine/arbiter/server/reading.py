@@ -59,8 +59,9 @@ class ValueReader:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        # A character is at most four bytes: texts up to here are within the limit without being encoded.
+        # A character is at most four bytes: texts and keys up to here are within the limit without being encoded.
         self._short = limits.value_bytes // 4
+        self._short_key = limits.name_bytes // 4
         self._flat = _flat_decoder(limits)
         self._kinds: dict[str | None, Callable[[Any, int], Any]] = {
             "bool_value": lambda value, _depth: value.bool_value,
@@ -111,12 +112,12 @@ class ValueReader:
         if len(entries) > self._limits.map_entries:
             raise self._too_many(len(entries), "map_entries")
         read = self._kinds
-        short = self._short
+        short, short_key = self._short, self._short_key
         values = {}
         key = ""
         try:
             for key, value in entries.items():
-                if len(key) > 64:  # noqa: PLR2004 - cheap: 64 characters are at most 256 bytes
+                if len(key) > short_key:
                     self._key(key)
                 # Asking for the text costs a third of asking for the kind, and most values are texts.
                 if text := value.string_value:
@@ -192,11 +193,12 @@ class ValueReader:
     def _json_map(self, entries: Mapping[str, Any], depth: int) -> dict[str, Any]:
         if len(entries) > self._limits.map_entries:
             raise self._too_many(len(entries), "map_entries")
+        short_key = self._short_key
         values = {}
         key = ""
         try:
             for key, value in entries.items():
-                if len(key) > 64:  # noqa: PLR2004 - cheap: 64 characters are at most 256 bytes
+                if len(key) > short_key:
                     self._key(key)
                 if value is not None:
                     values[key] = self._json_value(value, depth)
