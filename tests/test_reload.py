@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import shutil
 import weakref
 from pathlib import Path
@@ -289,6 +290,40 @@ def test_the_last_good_start_skips_what_is_damaged(rules: Path, tmp_path: Path) 
     assert again.snapshot.digest == digests[0]
     shutil.rmtree(tmp_path / "snapshots")
     assert Loader(rules, None, archive).last_good() is None
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"[{"])
+def test_a_history_that_cannot_be_read_costs_no_snapshot(
+    rules: Path, tmp_path: Path, damage: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive = Archive(tmp_path / "snapshots")
+    loader, desk = Loader(rules, None, archive), Desk(archive)
+    digests = []
+    for text in ("one", "two", "three"):
+        (rules / "rule.yaml").write_text(rule(text))
+        attempt = loader.look()
+        assert attempt is not None
+        desk.record(attempt)
+        digests.append(desk.digest)
+    for second, digest in enumerate(digests):
+        os.utime(tmp_path / "snapshots" / digest / "meta.json", (second, second))
+    history = tmp_path / "snapshots" / "history.json"
+    if damage is None:
+        history.unlink()
+    else:
+        history.write_bytes(damage)
+    assert [(entry.digest, entry.at) for entry in archive.history()] == [
+        (digest, 1_000_000 * second) for second, digest in enumerate(digests)
+    ]
+    assert "the history of snapshots cannot be read" in caplog.text
+    again = Loader(rules, None, archive).last_good()
+    assert again is not None
+    assert again.snapshot.digest == digests[2]
+    archive.adopt(digests[0], 9_000_000)
+    caplog.clear()
+    assert [entry.digest for entry in archive.history()] == [digests[1], digests[2], digests[0]]
+    assert not caplog.records
+    assert archive.read(digests[1], {}).digest == digests[1]
 
 
 def test_the_last_ten_snapshots_are_kept_and_a_return_to_one_counts_as_new(rules: Path, tmp_path: Path) -> None:

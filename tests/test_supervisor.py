@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from arbiter.runtime.address import ListenError, reserve
+from arbiter.runtime.archive import Archive
 from arbiter.v1 import admin_pb2, admin_pb2_grpc, decision_pb2, decision_pb2_grpc, profile_pb2, profile_pb2_grpc
 from arbiter.v1.value_pb2 import Value
 
@@ -160,6 +163,12 @@ def reload_health(channel: grpc.Channel) -> tuple[int, str]:
     return int(answer.status), str(error)
 
 
+def arbiter(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ENGINE)}
+    command = [sys.executable, "-m", "arbiter.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603 - ours
+
+
 def test_an_edit_is_live_on_every_worker_and_a_broken_one_changes_nothing(serve: Callable[[], Served]) -> None:
     served = serve()
     digest = served.snapshot().snapshot.digest
@@ -269,7 +278,7 @@ def test_a_killed_worker_is_replaced_and_the_new_one_serves_what_is_current(serv
     os.kill(victim, signal.SIGKILL)
     served.drop_channels()
     wait_until(lambda: len(set(served.workers()) - {victim, survivor}) == 1)
-    wait_until(lambda: len(served.snapshot().workers) == 2)
+    wait_until(lambda: all(worker.digest for worker in served.snapshot().workers))
     served.drop_channels()
     assert {decide(served.channel())[0] for _ in range(12)} == {"second"}
     assert "ended with exit code -9" in served.log.read_text()
@@ -395,3 +404,28 @@ def test_it_ends_though_reading_the_files_hangs(folder: Path, before: bool) -> N
 def test_a_port_that_is_none_is_refused() -> None:
     with pytest.raises(ListenError, match="a port is at most 65535"):
         reserve("127.0.0.1:99999")
+
+
+def test_a_snapshot_that_went_from_disk_is_written_again_for_a_worker_that_starts(
+    serve: Callable[[], Served], folder: Path
+) -> None:
+    served = serve()
+    digest = served.snapshot().snapshot.digest
+    served.break_rules()
+    wait_until(lambda: not served.snapshot().last_reload.ok)
+    snapshots = folder / "data" / "snapshots"
+    shutil.rmtree(snapshots)
+    snapshots.touch()  # so that it cannot be written again yet
+    os.kill(served.workers()[0], signal.SIGKILL)
+    served.drop_channels()
+    wait_until(lambda: {worker.digest for worker in served.snapshot().workers} == {"", digest})
+    shown = arbiter("snapshot", "show", "--target", served.address)
+    assert re.search(r"^worker [01]\tdown$", shown.stdout, re.MULTILINE)
+    snapshots.unlink()
+    wait_until(lambda: [worker.digest for worker in served.snapshot().workers] == [digest, digest])
+    (kept,) = Archive(snapshots).history()
+    assert (kept.digest, kept.at) == (digest, served.snapshot().snapshot.loaded_at.ToMicroseconds())
+    (snapshots / "history.json").write_text("[")
+    listed = arbiter("snapshot", "list", "--data", str(folder / "data"))
+    assert (listed.returncode, digest[:12] in listed.stdout) == (0, True)
+    assert listed.stderr.startswith("the history of snapshots cannot be read, the folders' own times are taken: ")

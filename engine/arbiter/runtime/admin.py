@@ -71,7 +71,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known about snapshots at one moment.
 
     `snapshot` is None before the first good one, `last_reload` before the first attempt ended. `workers` maps a
-    worker's number, from 0, to the digest that it serves.
+    worker's number, from 0, to the digest that it serves, ``""`` while it is down.
     """
 
     snapshot: SnapshotInfo | None = None

@@ -10,6 +10,7 @@ name is checked against what is read. `history.json` says in which order snapsho
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from arbiter.models.model import Model
+
+_log = logging.getLogger("arbiter.archive")
 
 KEPT = 10
 _FORMAT = 1
@@ -103,7 +106,7 @@ class Archive:
 
     def adopt(self, digest: str, at: int) -> None:
         """Note that `digest` became current at `at`, and forget all but the last ten. Raises StoreError."""
-        kept = [*(entry for entry in self.history() if entry.digest != digest), Adopted(digest, at)][-KEPT:]
+        kept = [*self._history(besides=digest), Adopted(digest, at)][-KEPT:]
         try:
             _replace(self._directory / _HISTORY, msgspec.json.encode(kept))
         except OSError as error:
@@ -114,11 +117,40 @@ class Archive:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def history(self) -> list[Adopted]:
-        """What became current, oldest first, each digest once. Empty when there is no history that can be read."""
+        """What became current, oldest first, each digest once.
+
+        Without a history that can be read, the snapshots that are there, as their folders say; that is logged.
+        """
+        return self._history()
+
+    def _history(self, besides: str = "") -> list[Adopted]:
+        path, reason = self._directory / _HISTORY, ""
         try:
-            return msgspec.json.decode((self._directory / _HISTORY).read_bytes(), type=list[Adopted])
-        except (OSError, msgspec.DecodeError):
-            return []
+            entries = msgspec.json.decode(path.read_bytes(), type=list[Adopted])
+        except (OSError, msgspec.DecodeError) as error:
+            entries, reason = self._found(), str(error)
+        entries = [entry for entry in entries if entry.digest != besides]
+        # A first snapshot is written before there is a history.
+        if entries and reason:
+            _log.warning("the history of snapshots cannot be read, the folders' own times are taken: %s", reason)
+        return entries
+
+    def _found(self) -> list[Adopted]:
+        """What stands on disk, by when it was written."""
+        written = [
+            (about.stat().st_mtime_ns, about.parent.name)
+            for about in self._directory.glob(f"*/{_META}")
+            if not about.parent.name.startswith(".")
+        ]
+        return [Adopted(digest, at // 1000) for at, digest in sorted(written)]
+
+    def model_files(self, digest: str) -> dict[str, bytes]:
+        """The model files of a snapshot by ``NAME/FILE``. Raises StoreError."""
+        folder = self._directory / digest / "models"
+        try:
+            return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.glob("*/*"))}
+        except OSError as error:
+            raise StoreError(f"snapshot {digest[:12]} cannot be read: {error}") from error
 
     def meta(self, digest: str) -> Meta:
         """What the folder of `digest` says. Raises StoreError."""

@@ -51,6 +51,11 @@ class Desk:
         return "" if self._info is None else self._info.digest
 
     @property
+    def loaded_at(self) -> int:
+        """Since when that runs, in µs since the epoch; 0 before the first."""
+        return 0 if self._info is None else self._info.loaded_at
+
+    @property
     def status(self) -> Status:
         """How things stand."""
         return Status(snapshot=self._info, last_reload=self._report, workers=dict(self.workers))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping  # noqa: TC003 - a field's type at run time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,7 +22,6 @@ from arbiter.runtime.sources import names_of, read_sources
 from arbiter.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from arbiter.models.model import Model
@@ -32,10 +32,11 @@ _log = logging.getLogger("arbiter.loader")
 
 
 class Built(msgspec.Struct, frozen=True):
-    """A snapshot that was built and is on disk, and the files that it came from."""
+    """A snapshot that was built and is on disk, the files that it came from, and its model files by ``NAME/FILE``."""
 
     snapshot: Snapshot
     files: tuple[SnapshotFile, ...]
+    models: Mapping[str, bytes]
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -99,12 +100,24 @@ class Loader:
         for entry in reversed(self._archive.history()):
             try:
                 files = self._archive.meta(entry.digest).files
-                self._good = Built(self._archive.read(entry.digest, {}), files)
+                snapshot = self._archive.read(entry.digest, {})
+                self._good = Built(snapshot, files, self._archive.model_files(entry.digest))
             except StoreError as error:
                 _log.warning("%s", error)
             else:
                 return self._good
         return None
+
+    def restore(self, at: int) -> None:
+        """Put the last good snapshot, current from `at` (µs) on, into the archive again if it went or was damaged."""
+        if self._archive is None or self._good is None:
+            return
+        good = self._good
+        try:
+            self._archive.write(good.snapshot, good.files, good.models)
+            self._archive.adopt(good.snapshot.digest, at)
+        except StoreError as error:
+            _log.error("%s", error)
 
     def validate(self, files: Mapping[str, bytes]) -> list[Diagnostic]:
         """What is wrong with these rule files, given the models of the last good snapshot; sorted, changes nothing.
@@ -141,9 +154,9 @@ class Loader:
         found += more
         if ruleset is None or any(each.severity == "error" for each in found):
             return None, found
-        built = Built(Snapshot(ruleset, models), sources.files())
+        built = Built(Snapshot(ruleset, models), sources.files(), sources.models)
         if self._archive is not None:
-            self._archive.write(built.snapshot, built.files, sources.models)
+            self._archive.write(built.snapshot, built.files, built.models)
         return built, found
 
     def _load_models(self) -> tuple[dict[str, Model], list[Diagnostic]]:

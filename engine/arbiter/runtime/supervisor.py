@@ -97,6 +97,7 @@ class _Supervisor:
         self._order = itertools.count()
         self._busy = False  # an attempt is under way
         self._stale = False  # something may have changed since it began
+        self._unreadable = False  # a worker could not read the snapshot that is current
         self._asking: list[tuple[Member, int]] = []  # reloads that wait for an attempt that begins after them
         self._waiting: list[tuple[Member, int]] = []  # reloads that wait for the workers
         self._announced = False
@@ -155,13 +156,17 @@ class _Supervisor:
             return
         self._busy, self._stale = True, False
         asking, self._asking = self._asking, []
+        loaded_at = self.desk.loaded_at if self._unreadable else None
+        self._unreadable = False
         # A daemon, where an executor's thread would be waited for: a file system that hangs must not hold up the end.
-        threading.Thread(target=self._load, args=(asking,), name="arbiter-loader", daemon=True).start()
+        threading.Thread(target=self._load, args=(asking, loaded_at), name="arbiter-loader", daemon=True).start()
 
-    def _load(self, asking: list[tuple[Member, int]]) -> None:
-        """In a thread of its own, one at a time."""
+    def _load(self, asking: list[tuple[Member, int]], restored: int | None) -> None:
+        """In a thread of its own, one at a time. `restored` is from when on the snapshot that is written again runs."""
         attempt = None
         try:
+            if restored is not None:
+                self._loader.restore(restored)
             attempt = self._loader.load() if asking else self._loader.look()
         finally:
             self._mail.put(lambda: self._looked(attempt, asking))
@@ -219,9 +224,12 @@ class _Supervisor:
                 self._answer_reloads()
                 self._announce()
             case messages.Refused(digest, reason) if digest == self.desk.digest:
-                # The supervisor built it: the fault is that process's, and a new one gets the snapshot anew.
+                # The supervisor built it: either what is on disk went or was damaged, and is written again, or the
+                # fault is that process's. A new one gets the snapshot anew.
                 _log.error("worker %d cannot serve %s, starting another: %s", member.number, digest[:12], reason)
                 process.terminate()
+                self._unreadable = True
+                self._look()
             case messages.Refused():
                 pass
             case messages.Ask(ask, "info"):
@@ -256,7 +264,7 @@ class _Supervisor:
 
     def _tell(self) -> None:
         """Let every worker know how things stand."""
-        self.desk.workers = {member.number: member.serving for member in self._crew.members if member.serving}
+        self.desk.workers = {member.number: member.serving for member in self._crew.members}
         for member in self._crew.members:
             member.send(messages.Told(self.desk.status))
 
