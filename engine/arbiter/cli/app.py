@@ -5,8 +5,10 @@ traceback: 0 well, 1 findings or a refusal, 2 wrong usage. A traceback is a faul
 """
 
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from arbiter import __version__
 from arbiter.cli.check import check
@@ -22,9 +24,21 @@ from arbiter.errors import ArbiterError, AuthorError
 
 _INTERRUPTED = 130
 
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. What pydantic puts before a mistake is no word for whoever typed it."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 # Typer draws boxes around its help: on a terminal only.
 app = typer.Typer(
     name="arbiter",
+    cls=_Commands,
     help="A real-time decision engine: rules, models and profiles behind one gRPC call.",
     no_args_is_help=True,
     add_completion=False,

@@ -19,7 +19,7 @@ Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="Whose profile."
 Assignments = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[NAME=VALUE]...",
+        metavar="NAME=VALUE",
         help="Attributes to set. A value is JSON where it is JSON (41, 2.5, true, [1, 2]), a moment where "
         "it is one with its zone (2026-11-20T18:30:00Z), else text.",
     ),
