@@ -26,7 +26,7 @@ _SAID: Final = (
         "is this line indented like its neighbours, and is every quote and bracket closed once?",
         False,
     ),
-    ("could not find expected ':'", "a key has no `: ` behind it", "", False),
+    ("could not find expected ':'", "a key has no `: ` behind it", "", True),
     (
         "unknown escape character",
         "there is no such escape",
