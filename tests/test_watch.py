@@ -217,6 +217,11 @@ def test_directories_that_are_not_there_are_refused(
     assert [each.render().partition("\n")[0] for each in read.refused] == [message]
 
 
+def test_who_has_no_models_is_told_how_to_say_so(rules: Path) -> None:
+    (missing,) = read_sources(rules, rules / "nowhere").refused
+    assert missing.hint == 'name it with --models, or have none: --models ""'
+
+
 def test_a_file_that_cannot_be_read_is_refused(rules: Path) -> None:
     (rules / "b.yaml").symlink_to("nowhere.yaml")
     read = read_sources(rules, None)

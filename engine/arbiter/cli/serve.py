@@ -45,7 +45,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
     grace: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 10.0
     log_level: LogLevel = LogLevel.INFO
-    limits: dict[str, Annotated[int, msgspec.Meta(ge=1)]] = {}
+    limits: dict[str, Any] = {}  # their names and values are judged once their own table is loaded, see `_face`
 
 
 Rules = Annotated[str | None, typer.Option(metavar="DIR", help="The rules directory. [default: rules]")]
@@ -119,7 +119,8 @@ def _read(path: Path) -> Config:
     try:
         config = msgspec.toml.decode(path.read_bytes(), type=Config)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{path}: {error}", param_hint="--config") from error
+        known = f"; the options are {', '.join(Config.__struct_fields__)}" if "unknown field" in str(error) else ""
+        raise typer.BadParameter(f"{path}: {error}{known}", param_hint="--config") from error
     from_file: dict[str, Any] = {name: str(path.parent / place) for name in _PLACES if (place := getattr(config, name))}
     return msgspec.structs.replace(config, **from_file)
 
@@ -133,4 +134,9 @@ def _face(chosen: Config) -> bytes:
     except msgspec.ValidationError as error:
         known = ", ".join(msgspec.structs.asdict(Limits()))
         raise typer.BadParameter(f"table `limits`: {error}; the limits are {known}", param_hint="--config") from error
+    for name, limit in msgspec.structs.asdict(limits).items():
+        if limit < 1:
+            raise typer.BadParameter(
+                f"table `limits`: `{name}` is {limit}, it must be at least 1", param_hint="--config"
+            )
     return FaceSettings(transport=chosen.transport.value, threads=chosen.threads, limits=limits).encode()
