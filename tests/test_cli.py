@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -186,6 +187,20 @@ def test_check_is_coloured_on_a_terminal_only(rules: Path) -> None:
     os.close(ours)
     assert b"\x1b[" in said
     assert "\x1b[" not in arbiter("check", rules).stdout
+
+
+@pytest.mark.parametrize("width", [20, 30, 45])
+def test_a_narrow_terminal_shows_every_column(width: int) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "arbiter.cli", "decide", "nobody", "store.home_banner", "--rules", str(RULES)]
+    environment = {**ENVIRONMENT, "TERM": "xterm", "COLUMNS": str(width), "NO_COLOR": "1"}
+    subprocess.run(command, stdout=theirs, env=environment, check=True)  # noqa: S603 - the command is ours
+    os.close(theirs)
+    said = re.sub(r"\x1b\[[0-9;]*m", "", os.read(ours, 4096).decode())
+    os.close(ours)
+    assert "rule: " in said
+    assert "params: banner:" in said
+    assert all(len(line) <= width for line in said.splitlines())
 
 
 def test_decide_in_process_for_somebody_unknown() -> None:

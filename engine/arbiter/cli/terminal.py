@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 FINDINGS = 1
 USAGE = 2
+_PROSE = 16  # columns below which a sentence is no longer read with ease
 
 
 @cache
@@ -59,11 +61,19 @@ def print_table(
 ) -> None:
     """Print rows under heads: a ruled table on a terminal, columns parted by tabs in a pipe, where no title is said.
 
-    The columns named in `prose` give way on a narrow terminal; names and numbers stay on one line as long as they can.
+    The columns named in `prose` give way on a narrow terminal; where names and numbers would have to as well, each row
+    is told over several lines.
     """
+    rows = list(rows)
     if not out().is_terminal:
         for row in (heads, *rows):
             sys.stdout.write("\t".join(_one_line(cell) for cell in row) + "\n")
+        return
+    columns = zip(heads, *rows, strict=True)
+    widths = [max(cell_len(_one_line(cell)) for cell in column) for column in columns]
+    least = [min(wide, _PROSE) if head in prose else wide for head, wide in zip(heads, widths, strict=True)]
+    if sum(least) + 2 * len(heads) > out().width:
+        _print_records(heads, rows, title)
         return
     from rich import box  # noqa: PLC0415 - a pipe needs none of it
     from rich.table import Table  # noqa: PLC0415
@@ -75,6 +85,16 @@ def print_table(
     for row in rows:
         table.add_row(*row)
     out().print(table)
+
+
+def _print_records(heads: Sequence[str], rows: Iterable[Sequence[str | Text]], title: str) -> None:
+    if title:
+        out().print(Text(title, "bold"))
+    for row in rows:
+        for head, cell in zip(heads, row, strict=True):
+            if cell:
+                out().print(Text.assemble((f"{head}: ", "bold"), cell), overflow="fold")
+        out().print()
 
 
 def _one_line(cell: str | Text) -> str:
