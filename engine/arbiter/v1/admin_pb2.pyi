@@ -173,7 +173,7 @@ class WorkerSnapshot(_message.Message):
     worker: _builtins.int
     """The worker's number, from 0."""
     digest: _builtins.str
-    """Digest of the snapshot that it serves, lower-case hex."""
+    """Digest of the snapshot that it serves, lower-case hex; empty while the worker is down."""
     def __init__(
         self,
         *,
