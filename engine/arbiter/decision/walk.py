@@ -79,9 +79,10 @@ class Walk:
         self._changes = changes
         self._mask = point.index.match(view)
         self._tier = 0
-        self._eligible: list[Candidate] = []
-        self._groups: set[str] = set()
+        self._groups: set[str] | None = None  # made when first needed: most decisions have no group
         self._placed: list[Treatment] = []
+        if point.dynamic:
+            self._eligible: list[Candidate] = []
 
     def advance(self) -> Decision | Need:
         """The Decision, or the models that are needed first."""
@@ -172,7 +173,7 @@ class Walk:
         """Deliver the rule's treatment unless its group, rendering or a duplicate forbids it; True when all slots are
         full.
         """
-        if rule.group and rule.group in self._groups:
+        if rule.group and self._groups and rule.group in self._groups:
             return False
         treatment = rule.treatment or rendered(rule, self._view, value)
         if treatment is None:
@@ -180,7 +181,7 @@ class Walk:
         if (self._placed or self._delivered) and repeated(treatment, (*self._placed, *self._delivered)):
             return False
         if rule.group:
-            self._groups.add(rule.group)
+            self._groups = {rule.group, *(self._groups or ())}
         self._placed.append(treatment)
         return len(self._placed) >= self._slots
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _KINDS: tuple[tuple[type, ...], ...] = ((bool,), (int, float), (str,), (bytes,), (datetime,))
 _MISSING = object()
+_LOOKS = 4  # attributes between two looks whether anything is left: a look costs a tenth of a look-up
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -183,7 +184,8 @@ def _matcher(index: Index, symbols: Symbols, label: str) -> Callable[[View], int
         if unit:
             lines.append(f"        x = (v.clock - x) / {unit}")
         lines += [f"        {line}" for line in _look_up(attribute, place, names)]
-        lines += ["    if not mask:", "        return 0"]
+        if place % _LOOKS == _LOOKS - 1:
+            lines += ["    if not mask:", "        return 0"]
     return function_of(["\n".join([*lines, "    return mask", ""])], names, f"index of {label}")
 
 

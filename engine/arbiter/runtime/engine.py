@@ -123,7 +123,10 @@ class Engine:
                 continue
             view = View(profile.attributes, request.context, profile.features, request.now)
             if len(points) == 1 and not request.explain:
-                alone.append((number, _walk(points[0], view, request, (), profile), view))
+                walk = Walk(
+                    points[0], view, request.subject_id, request.slots, (), profile.next_change_at, profile.changes
+                )
+                alone.append((number, walk, view))
             else:
                 answers[number] = self._page(snapshot, points, request, profile, view, deadline)
         self._advance_together(snapshot, alone, answers, deadline)
@@ -167,7 +170,7 @@ class Engine:
         delivered: tuple[Treatment, ...],
         deadline: float | None,
     ) -> Decision:
-        walk = _walk(point, view, request, delivered, profile)
+        walk = Walk(point, view, request.subject_id, request.slots, delivered, profile.next_change_at, profile.changes)
         outcome = walk.advance()
         while outcome.__class__ is Need:
             self._score(snapshot, outcome.models, view, deadline)
@@ -275,10 +278,6 @@ class Engine:
             return
         for (view, _), scores in zip(known, outputs, strict=True):
             view.models[name] = scores
-
-
-def _walk(point: Point, view: View, request: Request, delivered: tuple[Treatment, ...], profile: Profile) -> Walk:
-    return Walk(point, view, request.subject_id, request.slots, delivered, profile.next_change_at, profile.changes)
 
 
 def _degraded(decision: Decision, view: View) -> Decision:
