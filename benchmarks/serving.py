@@ -24,7 +24,7 @@ from arbiter.runtime.settings import Backing
 from arbiter.server.app import Server
 from arbiter.telemetry.counters import Counters
 from arbiter.v1 import decision_pb2
-from benchmarks.decision import MODEL, PEOPLE, ROOT, RULES, add_people
+from benchmarks.decision import FEATURES, MODEL, PEOPLE, ROOT, RULES, add_people
 from benchmarks.measure import alternate, percentiles
 from benchmarks.population import POINT, rule_file
 
@@ -104,7 +104,7 @@ def _decisions(folder: str, pipe: Connection) -> None:
     home = Path(folder, "ours")
     rules = home / "rules"
     rules.mkdir(parents=True)
-    (rules / "features.yaml").write_bytes((ROOT / "rules/store/features.yaml").read_bytes())
+    (rules / "features.yaml").write_bytes(FEATURES)
     (rules / "bench.yaml").write_bytes(rule_file(RULES, model=f"models.{MODEL}.probability"))
     counters = Counters()
     engine, admin = open_local(rules, ROOT / "models", home / "data", counters=counters)

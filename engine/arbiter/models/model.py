@@ -110,6 +110,9 @@ class Model:
             run(binding)
         except Exception as error:  # onnxruntime's exceptions have no root but Exception
             raise self._failure(error) from error
+        if len(cells) == 1:  # most models: a loop would cost as much as a tenth of the run
+            read, view, place, labels = cells[0]
+            return (read(view[place], labels),)
         return tuple([read(view[place], labels) for read, view, place, labels in cells])
 
     def run(self, rows: Sequence[Sequence[Scalar]]) -> list[Answer]:
