@@ -67,7 +67,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": model,
         "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": sys.version.split()[0],
         "packages": {name: version(name) for name in PACKAGES},
     }
