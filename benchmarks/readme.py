@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,12 @@ def figures(results: dict[str, Any], thresholds: dict[str, dict[str, float]]) ->
     machine = results["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     processor = f"{machine['cores']} cores of {machine['processor']}"
+    where = (
+        f"By `python -m benchmarks --out docs/benchmarks`, all on one machine: {processor}, {machine['system']}, "
+        f"Python {machine['python']}; {packages}."
+    )
     lines = [
-        f"By `python -m benchmarks --out docs/benchmarks`, all on one machine: {processor},",
-        f"{machine['system']}, Python {machine['python']}; {packages}.",
+        *textwrap.wrap(where, 120, break_on_hyphens=False),
         "",
         "| what | measured | |",
         "|---|--:|---|",
