@@ -16,15 +16,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from arbiter.expr import cel
 from arbiter.expr.compile import value_function
 from arbiter.expr.evaluate import evaluate
 from arbiter.expr.ops import FAILURES, Unknown
-from arbiter.expr.syntax import Unreadable, children, convert, walk
-from arbiter.expr.tree import AnyNode, Call, Const, Fold, ListOf, MapOf, Name, Select
+from arbiter.expr.syntax import Unreadable, children, convert, walk, with_children
+from arbiter.expr.tree import AnyNode, Const, ListOf, MapOf, Name
 from arbiter.expr.view import Symbols, View
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,27 +69,12 @@ def literal(typed: dict[str, Any]) -> AnyNode:
 
 def bound(node: AnyNode, values: dict[str, AnyNode]) -> AnyNode:
     """The tree with its names replaced by what is bound to them; raises Unreadable for a name that is not bound."""
-
-    def inner(child: AnyNode) -> AnyNode:
-        return bound(child, values)
-
     match node:
         case Name(path=(name,)) if name in values:
             return values[name]
         case Name():
             raise Unreadable(node.span, "an unknown name")
-        case Call(args=args):
-            return msgspec.structs.replace(node, args=tuple(map(inner, args)))
-        case Select(operand=operand):
-            return msgspec.structs.replace(node, operand=inner(operand))
-        case ListOf(items=items):
-            return msgspec.structs.replace(node, items=tuple(map(inner, items)))
-        case MapOf(entries=entries):
-            return msgspec.structs.replace(node, entries=tuple((inner(k), inner(v)) for k, v in entries))
-        case Fold(over=over, body=body, where=where):
-            where = inner(where) if where is not None else None
-            return msgspec.structs.replace(node, over=inner(over), body=inner(body), where=where)
-    return node
+    return with_children(node, lambda inner: bound(inner, values))
 
 
 def same(value: Any, expected: Any) -> bool:

@@ -7,16 +7,13 @@ Law: plain data, no behaviour beyond construction, no imports from the rest of t
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
-# bool, int (64 bits), float (finite), str, bytes, aware datetime, list of values, dict of str to values.
+# A value is a bool, int (64 bits), finite float, str, bytes, aware datetime, list, or dict of str to values.
 type_names = ("bool", "int", "double", "string", "bytes", "timestamp", "list", "map")
-Value = Any
-Values = Mapping[str, Any]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

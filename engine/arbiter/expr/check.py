@@ -15,7 +15,7 @@ from arbiter.errors import did_you_mean
 from arbiter.expr import cel
 from arbiter.expr.hints import FUNCTIONS, end_hint, operand_hint, word_hint
 from arbiter.expr.scope import Environments, Scope, environments_of
-from arbiter.expr.syntax import PATH_LENGTH, Unreadable, convert, walk
+from arbiter.expr.syntax import PATH_LENGTH, Unreadable, convert, walk, with_children
 from arbiter.expr.tree import AnyNode, Call, Const, Fold, ListOf, Local, MapOf, Name, Select
 
 if TYPE_CHECKING:
@@ -152,28 +152,12 @@ def _refused(*mistakes: Mistake) -> Checked:
 
 def _resolve_names(node: AnyNode, scope: Scope, mistakes: list[Mistake]) -> AnyNode:
     """The tree with each name's declared type filled in; unknown names are added to `mistakes`."""
-
-    def resolved(inner: AnyNode) -> AnyNode:
-        return _resolve_names(inner, scope, mistakes)
-
-    match node:
-        case Name(path=path, span=span):
-            found = scope.resolve(path)
-            if isinstance(found, str):
-                return Name(path, found, span)
-            mistakes.append(Mistake(*span, *found))
-            return node
-        case Call(args=args):
-            return msgspec.structs.replace(node, args=tuple(map(resolved, args)))
-        case Select(operand=operand):
-            return msgspec.structs.replace(node, operand=resolved(operand))
-        case ListOf(items=items):
-            return msgspec.structs.replace(node, items=tuple(map(resolved, items)))
-        case MapOf(entries=entries):
-            return msgspec.structs.replace(node, entries=tuple((resolved(k), resolved(v)) for k, v in entries))
-        case Fold(over=over, body=body, where=where):
-            test = resolved(where) if where is not None else None
-            return msgspec.structs.replace(node, over=resolved(over), body=resolved(body), where=test)
+    if not isinstance(node, Name):
+        return with_children(node, lambda inner: _resolve_names(inner, scope, mistakes))
+    found = scope.resolve(node.path)
+    if isinstance(found, str):
+        return Name(node.path, found, node.span)
+    mistakes.append(Mistake(*node.span, *found))
     return node
 
 

@@ -12,12 +12,16 @@ from datetime import datetime, timedelta
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from arbiter.expr import cel
 from arbiter.expr.ops import INT_MIN
 from arbiter.expr.tree import AnyNode, Call, Const, Fold, ListOf, Local, MapOf, Name, Select, Span
 from arbiter.types import from_micros, to_micros
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from arbiter.expr.v1.syntax_pb2 import Expr, ParsedExpr
 
 # The longest path that names something, by root; what follows selects inside the value.
@@ -259,6 +263,23 @@ def children(node: AnyNode) -> tuple[AnyNode, ...]:
         case Fold(over=over, body=body, where=where):
             return (over, body) if where is None else (over, where, body)
     return ()
+
+
+def with_children(node: AnyNode, each: Callable[[AnyNode], AnyNode]) -> AnyNode:
+    """The node with `each` of every direct child in its place."""
+    match node:
+        case Call(args=args):
+            return msgspec.structs.replace(node, args=tuple(map(each, args)))
+        case Select(operand=operand):
+            return msgspec.structs.replace(node, operand=each(operand))
+        case ListOf(items=items):
+            return msgspec.structs.replace(node, items=tuple(map(each, items)))
+        case MapOf(entries=entries):
+            return msgspec.structs.replace(node, entries=tuple((each(k), each(v)) for k, v in entries))
+        case Fold(over=over, body=body, where=where):
+            test = each(where) if where is not None else None
+            return msgspec.structs.replace(node, over=each(over), body=each(body), where=test)
+    return node
 
 
 def constant_value(node: Const) -> Any:

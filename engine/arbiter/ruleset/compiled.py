@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 class CompiledRule:
-    """One enabled rule. `rank` is its place in the static order, `tier` numbers the rules that are equal on the
-    static prefix, `others` is the mask of every bit that is not this rule's.
+    """One enabled rule. `tier` numbers the rules that are equal on the static prefix of the order; `others` is the mask
+    of every bit that is not this rule's.
     """
 
     __slots__ = (
-        "active", "change_keys", "group", "guarded", "id", "models", "others", "priority", "rank", "render", "rule",
+        "active", "change_keys", "group", "guarded", "id", "models", "others", "priority", "render", "rule",
         "specificity", "tier", "treatment", "unit", "value", "value_models",
     )  # fmt: skip
 
@@ -42,7 +42,7 @@ class CompiledRule:
         self.group = rule.group
         self.active = rule.active
         self.guarded = rule.active is not None or rule.rollout is not None
-        self.rank = self.tier = self.others = 0
+        self.tier = self.others = 0
         self.specificity = specificity(rule)
         roots = [e.root for e in rule.when]
         self.change_keys = _change_keys(reads_of(roots, symbols), symbols)
@@ -122,10 +122,10 @@ class Point:
         return tuple(-priority if key == "priority" else -specific for key in self.static)
 
     def _number(self, symbols: Symbols) -> list[tuple[Branch, CompiledRule]]:
-        """Ranks, tiers and bits: the lowest bit is the best rule's cheapest branch."""
+        """Tiers and bits: the lowest bit is the best rule's cheapest branch."""
         numbered: list[tuple[Branch, CompiledRule]] = []
         previous: tuple[int, ...] | None = None
-        for rank, rule in enumerate(self.rules):
+        for rule in self.rules:
             key = self._static_key(rule.priority, rule.specificity)
             if key != previous:
                 self.tier_masks.append(0)
@@ -133,7 +133,7 @@ class Point:
             own = branches_of([e.root for e in rule.rule.when], symbols)
             mask = ((1 << len(own)) - 1) << len(numbered)
             numbered += [(branch, rule) for branch in own]
-            rule.rank, rule.tier, rule.others = rank, len(self.tier_masks) - 1, ~mask
+            rule.tier, rule.others = len(self.tier_masks) - 1, ~mask
             self.tier_masks[-1] |= mask
         return numbered
 

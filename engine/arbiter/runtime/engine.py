@@ -95,7 +95,7 @@ class Engine:
         snapshot = active.snapshot
         asked = request.decisions
         # Before the profile is read: a wrong name costs nothing.
-        first = snapshot.points.get(asked[0]) or snapshot.point(asked[0])
+        first = snapshot.point(asked[0])
         points = [first, *map(snapshot.point, asked[1:])] if len(asked) > 1 else ()
         profile = self.store.read(request.subject_id, request.now, active.features)
         view = View(profile.attributes, request.context, profile.features, request.now)
