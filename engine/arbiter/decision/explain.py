@@ -15,7 +15,6 @@ from arbiter.decision.wording import shown
 from arbiter.expr.evaluate import Verdict, judge
 from arbiter.expr.syntax import walk as nodes_of
 from arbiter.expr.tree import Name
-from arbiter.ruleset.compiled import specificity
 from arbiter.ruleset.render import failure_of, text
 from arbiter.types import ExplainLevel, Reason, RuleOutcome, Treatment, from_micros
 
@@ -191,7 +190,7 @@ def _key_value(name: str, judged: _Judged) -> Any:
         case "priority":
             return judged.rule.priority
         case "specificity":
-            return specificity(judged.rule)
+            return judged.rule.specificity
         case "value":
             return judged.value
         case "recency":

@@ -290,3 +290,11 @@ def constant_value(node: Const) -> Any:
         case "duration":
             return timedelta(microseconds=node.value)
     return node.value
+
+
+def conjuncts(node: AnyNode) -> int:
+    """How many conditions `&&` joins at the top of a tree; 1 when it is none."""
+    match node:
+        case Call(function="_&&_", args=sides):
+            return sum(map(conjuncts, sides))
+    return 1

@@ -13,6 +13,7 @@ from arbiter.authoring.blocks import NOT_BUILT, Block, check_identifier, one_of
 from arbiter.authoring.nodes import Mapping, Node, Scalar, Sequence, as_text, kind_of
 from arbiter.authoring.scalars import INT64, shorten
 from arbiter.errors import did_you_mean
+from arbiter.expr.syntax import conjuncts
 from arbiter.ruleset.effects import read_effect
 from arbiter.ruleset.rules import Active, Rollout, Rule
 from arbiter.ruleset.times import rfc3339
@@ -109,6 +110,7 @@ class RuleReader(msgspec.Struct):
             tags=tags,
             enabled=enabled is not False,
             position=identifier.source.position(identifier.start),
+            specificity=sum(conjuncts(expression.root) for expression in when),
         )
 
     def _id(self, block: Block) -> Scalar | None:

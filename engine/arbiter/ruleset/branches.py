@@ -7,6 +7,7 @@ What cannot be answered by one look at one stored value stays a residual check.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from arbiter.expr.view import Symbols
 
 MAX_BRANCHES = 16
+NOW = ("now",)
 _FLIP = {"_<_": "_>_", "_<=_": "_>=_", "_>_": "_<_", "_>=_": "_<=_", "_==_": "_==_", "_!=_": "_!=_"}
 _NEGATE = {"_<_": "ge", "_<=_": "gt", "_>_": "le", "_>=_": "lt", "_==_": "ne", "_!=_": "eq"}
 _PLAIN = {"_<_": "lt", "_<=_": "le", "_>_": "gt", "_>=_": "ge", "_==_": "eq", "_!=_": "ne"}
@@ -30,7 +32,9 @@ _INDEXED_KINDS = frozenset({"bool", "int", "double", "string", "bytes", "timesta
 
 class Literal(msgspec.Struct, frozen=True):
     """One test of one name that the index answers. `test` is eq, ne (any of, none of `values`), lt, le, gt, ge (of
-    one value), has or absent.
+    one value), contains, lacks (a list or a map's keys, one value), has or absent.
+
+    The request's clock has the path `NOW` and is compared in µs since the epoch.
     """
 
     path: tuple[str, ...]
@@ -134,6 +138,10 @@ class _Expander:
                 return self._segments[name, wanted]
             case Const(kind="bool", value=value):
                 return [()] if value is wanted else []
+            case Call(function="startsWith", args=(Name(path=path), Const(kind="string", value=str(prefix)))) if (
+                _indexed(path)
+            ):
+                return _beginning(path, prefix, wanted)
             case _:
                 literal = _literal(node, wanted)
                 if literal:
@@ -159,6 +167,26 @@ def _merged(ways: list[tuple[Literal | Check, ...]]) -> list[tuple[Literal | Che
     return [*((Literal(path, "eq", values),) for path, values in equal.items()), *rest]
 
 
+def _beginning(path: tuple[str, ...], prefix: str, wanted: bool) -> list[tuple[Literal | Check, ...]]:  # noqa: FBT001
+    """Strings that begin alike lie side by side: a prefix is a range of strings, and what does not have it lies below
+    or above.
+    """
+    above = _first_above(prefix)
+    if wanted:
+        return [(Literal(path, "ge", (prefix,)), *([Literal(path, "lt", (above,))] if above else []))]
+    return [(Literal(path, "lt", (prefix,)),), *([(Literal(path, "ge", (above,)),)] if above else [])]
+
+
+def _first_above(prefix: str) -> str | None:
+    """The least string above all that begin with `prefix`; None when there is none. Surrogates are no characters."""
+    while prefix:
+        last = ord(prefix[-1]) + 1
+        if last <= sys.maxunicode:
+            return prefix[:-1] + chr(0xE000 if 0xD800 <= last < 0xE000 else last)  # noqa: PLR2004 - the surrogates
+        prefix = prefix[:-1]
+    return None
+
+
 def _literal(node: AnyNode, wanted: bool) -> Literal | None:  # noqa: FBT001 - the wanted truth
     match node:
         case Name(path=path) if _indexed(path):
@@ -169,19 +197,21 @@ def _literal(node: AnyNode, wanted: bool) -> Literal | None:  # noqa: FBT001 - t
             if all(_simple(item) for item in items):
                 values = tuple(constant_value(i) for i in items if isinstance(i, Const))
                 return Literal(path, "eq" if wanted else "ne", values)
-        case Call(function=function, args=(Name(path=path), Const() as constant)) if function in _PLAIN and _indexed(
-            path
-        ):
+        case Call(function="@in", args=(Const() as constant, Name(path=path))) if _indexed(path) and _simple(constant):
+            return Literal(path, "contains" if wanted else "lacks", (constant_value(constant),))
+        case Call(function=function, args=(Name(path=path), Const() as constant)) if function in _PLAIN:
             return _comparison(path, function, constant, wanted)
-        case Call(function=function, args=(Const() as constant, Name(path=path))) if function in _FLIP and _indexed(
-            path
-        ):
+        case Call(function=function, args=(Const() as constant, Name(path=path))) if function in _FLIP:
             return _comparison(path, _FLIP[function], constant, wanted)
     return None
 
 
 def _comparison(path: tuple[str, ...], function: str, constant: Const, wanted: bool) -> Literal | None:  # noqa: FBT001
     test = _PLAIN[function] if wanted else _NEGATE[function]
+    if path == NOW and constant.kind == "timestamp":
+        return Literal(path, test, (constant.value,))
+    if not _indexed(path):
+        return None
     # Two bools have an order in CEL, but a negated one is not worth a place in the index.
     if not _simple(constant) or (constant.kind == "bool" and test not in {"eq", "ne"}):
         return None

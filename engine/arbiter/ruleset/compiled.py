@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from arbiter.expr.compile import truth_function, value_function
 from arbiter.expr.ops import FAILURES
-from arbiter.expr.tree import AnyNode, Call, Name
+from arbiter.expr.tree import AnyNode, Name
 from arbiter.ruleset.branches import Branch, Check, branches_of, models_of, reads_of
 from arbiter.ruleset.index import Index
 from arbiter.ruleset.render import expressions_of, plain_params, renderer
@@ -43,7 +43,7 @@ class CompiledRule:
         self.active = rule.active
         self.guarded = rule.active is not None or rule.rollout is not None
         self.tier = self.others = 0
-        self.specificity = specificity(rule)
+        self.specificity = rule.specificity
         roots = [e.root for e in rule.when]
         self.change_keys = _change_keys(reads_of(roots, symbols), symbols)
         params = plain_params(rule.then)
@@ -103,7 +103,7 @@ class Point:
         self.symbols = symbols
         cut = next((i for i, key in enumerate(declared.order) if key in DYNAMIC_KEYS), len(declared.order))
         self.static, self.dynamic = declared.order[:cut], declared.order[cut:]
-        self.all_rules = tuple(sorted(rules, key=lambda r: (*self._static_key(r.priority, specificity(r)), r.id)))
+        self.all_rules = tuple(sorted(rules, key=lambda r: (*self._static_key(r.priority, r.specificity), r.id)))
         wanted = "value" in declared.order
         self.rules = tuple(CompiledRule(r, symbols, values_wanted=wanted) for r in self.all_rules if r.enabled)
         self.default = _default(declared)
@@ -143,18 +143,6 @@ class Point:
             expressions = [*rule.when, *(e for p in rule.then.params.values() for e in expressions_of(p))]
             nodes += [e.root for e in expressions] + ([rule.value.root] if rule.value else [])
         return nodes
-
-
-def specificity(rule: Rule) -> int:
-    """The number of conjuncts of a rule's condition."""
-
-    def conjuncts(node: AnyNode) -> int:
-        match node:
-            case Call(function="_&&_", args=sides):
-                return sum(map(conjuncts, sides))
-        return 1
-
-    return sum(conjuncts(e.root) for e in rule.when)
 
 
 def _change_keys(paths: Iterable[tuple[str, ...]], symbols: Symbols) -> tuple[str, ...]:

@@ -71,8 +71,11 @@ class Active(msgspec.Struct, frozen=True, gc=False):
 
 
 class Rule(msgspec.Struct, frozen=True, gc=False):
-    """Condition, priority, action. `when` is a conjunction (empty: always). `position` is ``file:line:column`` of its
-    id.
+    """Condition, priority, action. `when` is a conjunction (empty: always), `specificity` counts its conjuncts.
+    `position` is ``file:line:column`` of its id.
+
+    A row of a decision table is a rule with the table's id in `table` and its number, from 1, in `row`. Of rows that
+    are equal on every order key the first is the best; of the rows of one table at most one wins.
     """
 
     id: str
@@ -87,6 +90,9 @@ class Rule(msgspec.Struct, frozen=True, gc=False):
     tags: tuple[str, ...] = ()
     enabled: bool = True
     position: str = ""
+    specificity: int = 0
+    table: str = ""
+    row: int = 0
 
 
 class DecisionPoint(msgspec.Struct, frozen=True, gc=False):
