@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 SECTIONS: Final = ("schema", "actions", "decisions", "rules", "segments", "features")
 UNBUILT: Final = ("subject", "triggers", "experiments", "consent")
 SUFFIXES: Final = (".yaml", ".yml")
+TESTS: Final = (".test.yaml", ".test.yml")
 RULE_FILE: Final = Form("a rule file", 16 << 20, "split it into several files")
 
 _Named = TypeVar("_Named", DecisionPoint, Feature, Segment)
@@ -51,8 +52,17 @@ class _Gathered(msgspec.Struct):
 
 
 def is_rule_file(path: str) -> bool:
-    """Whether a file of the rules directory is read: YAML by its name, not hidden."""
-    return path.endswith(SUFFIXES) and not any(part.startswith(".") for part in path.split("/"))
+    """Whether a file of the rules directory is read: YAML by its name, not hidden, and not tests of rules."""
+    return path.endswith(SUFFIXES) and not path.endswith(TESTS) and not _is_hidden(path)
+
+
+def is_test_file(path: str) -> bool:
+    """Whether a file of the rules directory holds tests of rules: it says nothing about what is decided."""
+    return path.endswith(TESTS) and not _is_hidden(path)
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))
 
 
 def load_ruleset(
