@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from arbiter.errors import AuthorError, StoreError
-from arbiter.runtime.archive import KEPT, Archive
+from arbiter.runtime.archive import Archive
 from arbiter.runtime.desk import Desk
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.local import LocalAdmin, open_engine, open_local
@@ -326,19 +326,29 @@ def test_a_history_that_cannot_be_read_costs_no_snapshot(
     assert archive.read(digests[1], {}).digest == digests[1]
 
 
-def test_the_last_ten_snapshots_are_kept_and_a_return_to_one_counts_as_new(rules: Path, tmp_path: Path) -> None:
-    archive = Archive(tmp_path / "snapshots")
+def test_the_last_snapshots_are_kept_and_a_return_to_one_counts_as_new(rules: Path, tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "snapshots", kept=4)
     loader, desk = Loader(rules, None, archive), Desk(archive)
     digests = {}
-    for number in (0, *range(1, KEPT), 0, KEPT, KEPT + 1):
+    for number in (0, 1, 2, 3, 0, 4, 5):
         (rules / "rule.yaml").write_text(rule(f"n{number}"))
         attempt = loader.look()
         assert attempt is not None
         desk.record(attempt)
         digests[number] = desk.digest
-    expected = [digests[n] for n in (*range(3, KEPT), 0, KEPT, KEPT + 1)]
+    expected = [digests[n] for n in (3, 0, 4, 5)]
     assert [entry.digest for entry in archive.history()] == expected
+    assert [entry.digest for entry in archive.turns()] == [digests[n] for n in (0, 3, 0, 4, 5)]
     assert {path.name for path in (tmp_path / "snapshots").iterdir() if path.is_dir()} == set(expected)
+
+
+def test_the_turns_of_two_snapshots_that_alternate_are_bounded(tmp_path: Path) -> None:
+    (tmp_path / "snapshots").mkdir()
+    archive = Archive(tmp_path / "snapshots", kept=2)
+    for at in range(100):
+        archive.adopt("ab"[at % 2], at, "rollback", f"turn {at}")
+    assert [(turn.at, turn.reason) for turn in archive.turns()] == [(at, f"turn {at}") for at in range(80, 100)]
+    assert [(entry.digest, entry.at) for entry in archive.history()] == [("a", 98), ("b", 99)]
 
 
 def test_an_untouched_directory_is_not_loaded_again(rules: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ encodes to MessagePack as it stands. No gRPC, no files, no threads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
@@ -15,6 +15,9 @@ from arbiter.errors import Diagnostic  # noqa: TC001
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+# What made a snapshot current: the files, a rollback, a canary that was promoted.
+Cause = Literal["files", "rollback", "promotion"]
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +70,75 @@ class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
         return errors[0].render().partition("\n")[0] if errors else "the reload failed"
 
 
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """That an operator, by `cause`, put another snapshot in place of what the files give.
+
+    `digest` runs, and `aside` does not come back by itself: the hold ends when the files give anything but `aside`, or
+    by a reload that is asked for. `since` is µs since the epoch.
+    """
+
+    digest: str
+    aside: str
+    cause: Cause
+    since: int
+    reason: str = ""
+
+
+class Canary(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate that decides for a share of subjects: those whose ``share(salt, subject_id) * 100 < percent``.
+
+    `since` is when it began, in µs since the epoch; `counts` are the snapshot's.
+    """
+
+    digest: str
+    percent: float
+    since: int
+    reason: str = ""
+    counts: Counts
+
+    @property
+    def salt(self) -> str:
+        """Its own: another candidate meets other subjects, a growing share keeps those that it has."""
+        return f"canary:{self.digest}"
+
+
+class Override(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule or a model that is switched off until `until`. Times are µs since the epoch."""
+
+    kind: Literal["rule", "model"]
+    name: str
+    since: int
+    until: int
+    reason: str = ""
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot that can be rolled back to. `at` is when it last became current, in µs since the epoch."""
+
+    digest: str
+    at: int
+    cause: Cause
+    reason: str
+    counts: Counts
+    models: tuple[str, ...]
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """That a snapshot became current, at a moment in µs since the epoch."""
+
+    digest: str
+    at: int
+    cause: Cause
+    reason: str
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """The snapshots that are kept, each once, and the turns that they took; both oldest first."""
+
+    kept: tuple[Kept, ...] = ()
+    turns: tuple[Turn, ...] = ()
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known about snapshots at one moment.
 
@@ -77,6 +149,57 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: SnapshotInfo | None = None
     last_reload: ReloadReport | None = None
     workers: dict[int, str] = {}
+    hold: Hold | None = None
+    canary: Canary | None = None
+    overrides: tuple[Override, ...] = ()
+
+
+class Rollback(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Make a kept snapshot current, and hold it. `digest` is whole."""
+
+    digest: str
+    reason: str = ""
+
+
+class SetCanary(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Let a snapshot that is kept or was staged decide for `percent` of the subjects; again for another share."""
+
+    digest: str
+    percent: float
+    reason: str = ""
+
+
+class PromoteCanary(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Make the canary current, for everybody. `digest`, unless it is empty, must be the canary's."""
+
+    digest: str = ""
+    reason: str = ""
+
+
+class DropCanary(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """End the canary. `digest`, unless it is empty, must be the canary's."""
+
+    digest: str = ""
+    reason: str = ""
+
+
+class SetOverride(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Switch a rule or a model off until `until` (µs since the epoch), or on again when `until` is 0."""
+
+    kind: Literal["rule", "model"]
+    name: str
+    until: int
+    reason: str = ""
+
+
+Command = Rollback | SetCanary | PromoteCanary | DropCanary | SetOverride
+
+
+class Staged(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of files that were sent to be staged: the digest of their snapshot, ``""`` when they hold errors."""
+
+    digest: str
+    diagnostics: tuple[Diagnostic, ...]
 
 
 class Admin(Protocol):
@@ -93,6 +216,22 @@ class Admin(Protocol):
 
     def validate(self, files: Mapping[str, bytes]) -> list[Diagnostic]:
         """Check rule files, relative posix path to content, against the running models; sorted, changes nothing."""
+
+    def stage(self, files: Mapping[str, bytes]) -> Staged:
+        """Check rule files as `validate` does, and keep the snapshot that comes of them, for a canary.
+
+        The last few that were staged are kept.
+        """
+
+    def history(self) -> History:
+        """The snapshots that are kept, and when they were current."""
+
+    def carry_out(self, command: Command) -> Status:
+        """Do what an operator wants and answer when every worker serves the result.
+
+        Raises NotFound for a name or a digest that is not there, InvalidField for a value that cannot be, and
+        VersionConflict when another canary runs than the command names.
+        """
 
     def watch(self, listener: Callable[[Status], None]) -> None:
         """Call `listener` now, and after every change of what `snapshot_info` answers, from any thread."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import shutil
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,8 @@ import msgspec
 
 from arbiter.errors import ArbiterError, StoreError
 from arbiter.models.loader import from_bytes
-from arbiter.runtime.admin import Counts, SnapshotFile
+from arbiter.runtime.admin import Cause, Counts, SnapshotFile
+from arbiter.runtime.durable import replace, sync_folder, write_through
 from arbiter.snapshot import Snapshot, pack, unpack
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("arbiter.archive")
 
-KEPT = 10
+KEPT = 50
+_TURNS = 10  # entries of the history for each snapshot that is kept
 _FORMAT = 1
 _META = "meta.json"
 _RULESET = "ruleset.msgpack"
@@ -38,11 +39,13 @@ _HISTORY = "history.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class Adopted(msgspec.Struct, frozen=True):
-    """That a snapshot became current: its digest, and when in µs since the epoch."""
+class Adopted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """That a snapshot became current: its digest, when in µs since the epoch, by what, and why if somebody said so."""
 
     digest: str
     at: int
+    cause: Cause = "files"
+    reason: str = ""
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,10 +59,15 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Archive:
-    """The snapshots below one directory. One process writes, any number read."""
+    """The snapshots below one directory, the last `kept` that were current. One process writes, any number read.
 
-    def __init__(self, directory: Path) -> None:
+    Those in `spared` are never removed, whether they were current or not.
+    """
+
+    def __init__(self, directory: Path, kept: int = KEPT) -> None:
         self._directory = directory
+        self._kept = kept
+        self.spared: frozenset[str] = frozenset()
 
     def write(self, snapshot: Snapshot, files: tuple[SnapshotFile, ...], models: Mapping[str, bytes]) -> None:
         """Put a snapshot on disk; nothing happens when it is there. `models` are model files by ``NAME/FILE``.
@@ -84,7 +92,7 @@ class Archive:
             if not _holds(target, contents):
                 self._put(target, {**contents, _META: about})
             elif not _holds(target, {_META: about}):
-                _replace(target / _META, about)
+                replace(target / _META, about)
         except OSError as error:
             raise StoreError(f"cannot write snapshot {snapshot.digest[:12]}: {_reason(error)}") from error
 
@@ -95,41 +103,52 @@ class Archive:
         for name, content in contents.items():
             path = building / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_through(path, content)
+            write_through(path, content)
         for folder in (*(path for path in building.rglob("*") if path.is_dir()), building):
-            _sync_folder(folder)
+            sync_folder(folder)
         if target.exists():
             # What was there is damaged. Readers of it find a missing folder, which they report like a damaged one.
             shutil.rmtree(target)
         building.rename(target)
-        _sync_folder(self._directory)
+        sync_folder(self._directory)
 
-    def adopt(self, digest: str, at: int) -> None:
-        """Note that `digest` became current at `at`, and forget all but the last ten. Raises StoreError."""
-        kept = [*self._history(besides=digest), Adopted(digest, at)][-KEPT:]
+    def adopt(self, digest: str, at: int, cause: Cause = "files", reason: str = "") -> None:
+        """Note that `digest` became current at `at`, and forget all but the last ones. Raises StoreError."""
+        entries = self._bounded([*self._entries(besides=digest), Adopted(digest, at, cause, reason)])
         try:
-            _replace(self._directory / _HISTORY, msgspec.json.encode(kept))
+            replace(self._directory / _HISTORY, msgspec.json.encode(entries))
         except OSError as error:
             raise StoreError(f"cannot write {self._directory / _HISTORY}: {_reason(error)}") from error
-        known = {entry.digest for entry in kept}
+        known = {entry.digest for entry in entries} | self.spared
         for folder in self._directory.iterdir():
             if folder.is_dir() and folder.name not in known:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def history(self) -> list[Adopted]:
-        """What became current, oldest first, each digest once.
+        """What became current, oldest first, each digest once, by the last time.
 
         Without a history that can be read, the snapshots that are there, as their folders say; that is logged.
         """
-        return self._history()
+        newest: dict[str, Adopted] = {}
+        for entry in reversed(self._entries()):
+            newest.setdefault(entry.digest, entry)
+        return list(reversed(newest.values()))
 
-    def _history(self, besides: str = "") -> list[Adopted]:
+    def turns(self) -> list[Adopted]:
+        """Each time that a snapshot became current, oldest first, of those that are kept."""
+        return self._entries()
+
+    def _bounded(self, entries: list[Adopted]) -> list[Adopted]:
+        """The entries of the last snapshots, as far back as there is room for."""
+        kept = set(list(dict.fromkeys(entry.digest for entry in reversed(entries)))[: self._kept])
+        return [entry for entry in entries if entry.digest in kept][-self._kept * _TURNS :]
+
+    def _entries(self, besides: str = "") -> list[Adopted]:
         path, reason = self._directory / _HISTORY, ""
         try:
             entries = msgspec.json.decode(path.read_bytes(), type=list[Adopted])
         except (OSError, msgspec.DecodeError) as error:
-            entries, reason = self._found(), str(error)
-        entries = [entry for entry in entries if entry.digest != besides]
+            entries, reason = [entry for entry in self._found() if entry.digest != besides], str(error)
         # A first snapshot is written before there is a history.
         if entries and reason:
             _log.warning("the history of snapshots cannot be read, the folders' own times are taken: %s", reason)
@@ -208,27 +227,3 @@ def _holds(folder: Path, contents: Mapping[str, bytes]) -> bool:
         return all((folder / name).read_bytes() == content for name, content in contents.items())
     except OSError:
         return False
-
-
-def _write_through(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file anew, so that readers see the old one or the new one."""
-    draft = path.with_name(f".{path.name}")
-    _write_through(draft, content)
-    draft.rename(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder as durable as the files."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,0 +1,37 @@
+"""Files that are there after a crash, whole.
+
+Law: what is written here has reached the disk when the call returns, the file's name too. Knows nothing of contents.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write_through(path: Path, content: bytes) -> None:
+    """Write a file; its folder is to be synced by `sync_folder`. Raises OSError."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file anew, so that readers see the old one or the new one. Raises OSError."""
+    draft = path.with_name(f".{path.name}")
+    write_through(draft, content)
+    draft.rename(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder as durable as the files. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
