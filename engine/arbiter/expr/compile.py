@@ -11,7 +11,9 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from arbiter.expr import ops
+from arbiter.expr.cost import metered, weight_of
 from arbiter.expr.generated import function_of
+from arbiter.expr.limits import STEPS, meter
 from arbiter.expr.syntax import constant_value
 from arbiter.expr.tree import AnyNode, Call, Const, Expression, Fold, ListOf, Local, MapOf, Name, Select
 from arbiter.expr.view import EXACT, Symbols, View, now
@@ -39,24 +41,32 @@ def truth_function(nodes: Sequence[tuple[AnyNode, bool]], symbols: Symbols, labe
 def value_function(node: AnyNode, symbols: Symbols, label: str) -> Callable[[View], Any]:
     """A function that gives the node's value or raises one of `ops.FAILURES`."""
     writer = _Writer(symbols)
-    return writer.build(writer.value(node), label)
+    body = writer.value(node)
+    if metered(node, symbols):
+        body = writer.metered(body)
+    return writer.build(body, label)
 
 
 def event_filter(where: Expression | None) -> Callable[[dict[str, Any]], bool] | None:
     """The test of a feature's `where` on an event's properties; None when there is none."""
     if where is None:
         return None
-    writer = _Writer(Symbols())
+    writer = _Writer(Symbols(), of_events=True)
     return writer.build(writer.truth(where.root, True), where.position)
 
 
 class _Writer:
     """Writes the source of one function and of the small functions that it calls."""
 
-    def __init__(self, symbols: Symbols) -> None:
+    def __init__(self, symbols: Symbols, *, of_events: bool = False) -> None:
         self._symbols = symbols
         self._definitions: list[str] = []
-        self._names: dict[str, Any] = {"M": _MISSING, "NUMBERS": ops.NUMBERS, "FAILURES": ops.FAILURES, "now": now}
+        self._names: dict[str, Any] = {
+            "M": _MISSING, "NUMBERS": ops.NUMBERS, "FAILURES": ops.FAILURES, "now": now, "meter": meter
+        }  # fmt: skip
+        # A view allows so many steps to all that is asked of it, an event so many to each that is asked.
+        self._start = f"meter.start({STEPS if of_events else 'v.allowance'})"
+        self._stop = "meter.stop()" if of_events else "v.allowance = meter.stop()"
         self._segments: dict[tuple[str, str], str] = {}
         self._counter = itertools.count()
 
@@ -72,9 +82,6 @@ class _Writer:
                 return f"({self.truth(left, wanted)} {word} {self.truth(right, wanted)})"
             case Call(function="!_", args=(arg,)):
                 return self.truth(arg, not wanted)
-            case Call(function="_?_:_", args=(test, yes, no)):
-                return (f"(({self.truth(test, True)} and {self.truth(yes, wanted)}) or "
-                        f"({self.truth(test, False)} and {self.truth(no, wanted)}))")  # fmt: skip
             case Name(path=("segments", name)):
                 return f"{self._segment(name, 'true' if wanted else 'false')}(v)"
             case Name(path=path) if self._fetch(path):
@@ -105,8 +112,21 @@ class _Writer:
     def _guarded(self, node: AnyNode, wanted: bool) -> str:  # noqa: FBT001 - the wanted truth
         name = f"t{next(self._counter)}"
         body = self.value(node)
+        if metered(node, self._symbols):
+            before, after = f"    {self._start}\n", f"    finally:\n        {self._stop}\n"
+        else:
+            before = after = ""
         self._definitions.append(
-            f"def {name}(v):\n    try:\n        return {body} is {wanted}\n    except FAILURES:\n        return False\n"
+            f"def {name}(v):\n{before}    try:\n        return {body} is {wanted}\n"
+            f"    except FAILURES:\n        return False\n{after}"
+        )
+        return f"{name}(v)"
+
+    def metered(self, body: str) -> str:
+        """The same value, counted."""
+        name = f"m{next(self._counter)}"
+        self._definitions.append(
+            f"def {name}(v):\n    {self._start}\n    try:\n        return {body}\n    finally:\n        {self._stop}\n"
         )
         return f"{name}(v)"
 
@@ -207,26 +227,23 @@ class _Writer:
         return "now(v)"
 
     def _fold(self, node: Fold) -> str:
-        over, variable = self.value(node.over), f"local_{node.variable}"
-        body = self.value(node.body)
-        match node.kind:
-            case "exists" | "all" | "exists_one":
-                return f"{self._operator(f'fold_{node.kind}')}({over}, lambda {variable}: {body})"
-            case "filter":
-                kept, test = variable, f" if {self._operator('truth')}({body})"
-            case _:
-                kept = body
-                test = f" if {self._operator('truth')}({self.value(node.where)})" if node.where is not None else ""
-        # A lambda, since a comprehension's variable would shadow an outer one of the same name while `over` is
-        # evaluated.
-        return f"(lambda over: [{kept} for {variable} in {self._operator('elements')}(over){test}])({over})"
+        function = self._operator(f"fold_{node.kind}")
+        args = [self.value(node.over), self._step(node, node.body), str(weight_of(node))]
+        if node.where is not None:
+            args.append(self._step(node, node.where))
+        return f"{function}({', '.join(args)})"
+
+    def _step(self, node: Fold, body: AnyNode) -> str:
+        return f"(lambda local_{node.variable}: {self.value(body)})"
 
     def _operator(self, name: str) -> str:
         return self._bind(getattr(ops, name))
 
     def _bind(self, function: Callable[..., Any]) -> str:
-        name = getattr(function, "__name__", "identity").replace("<lambda>", "identity")
-        self._names[name] = function
+        name = next((name for name, known in self._names.items() if known is function), "")
+        if not name:
+            name = f"{getattr(function, '__name__', '').strip('<>')}_{next(self._counter)}"
+            self._names[name] = function
         return name
 
     def _constant(self, value: Any) -> str:

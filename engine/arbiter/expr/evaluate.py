@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from arbiter.expr import ops
+from arbiter.expr.cost import weight_of
+from arbiter.expr.limits import STEPS, meter
 from arbiter.expr.ops import FAILURES, Unknown, truth
 from arbiter.expr.syntax import constant_value, walk
 from arbiter.expr.tree import AnyNode, Call, Const, Fold, ListOf, Local, MapOf, Name, Select, Span
@@ -50,7 +52,7 @@ def read(path: tuple[str, ...], view: View, symbols: Symbols) -> Any:
                 value = view.features[feature.key]
                 return (view.clock - value) / feature.unit if feature.unit else value
             case "segments":
-                return evaluate(symbols.segment(path[1]), view, symbols)
+                return _value(symbols.segment(path[1]), view, symbols, {})
             case "models":
                 return view.models[path[1]][path[2]]
             case "now":
@@ -60,16 +62,21 @@ def read(path: tuple[str, ...], view: View, symbols: Symbols) -> Any:
     raise Unknown(f"`{dotted}` has no value", (dotted,))
 
 
-def evaluate(  # noqa: C901, PLR0912 - one row a node kind
-    node: AnyNode, view: View, symbols: Symbols, bound: Locals | None = None
-) -> Any:
+def evaluate(node: AnyNode, view: View, symbols: Symbols) -> Any:
     """The value of a tree; raises Unknown, which names everything that was missing where a logical operator met
-    several.
+    several, or says that the value takes too many steps.
     """
-    bound = bound or {}
+    # Steps are counted anew each time, so that looking on never changes what is seen.
+    meter.start(STEPS)
+    try:
+        return _value(node, view, symbols, {})
+    finally:
+        meter.stop()
 
+
+def _value(node: AnyNode, view: View, symbols: Symbols, bound: Locals) -> Any:  # noqa: C901, PLR0912 - a row a kind
     def value(inner: AnyNode) -> Any:
-        return evaluate(inner, view, symbols, bound)
+        return _value(inner, view, symbols, bound)
 
     match node:
         case Const():
@@ -133,21 +140,20 @@ def _connective(decides: bool, left: Callable[[], Any], right: Callable[[], Any]
 
 def _fold(node: Fold, view: View, symbols: Symbols, bound: Locals) -> Any:
     def on(body: AnyNode) -> Callable[[Any], Any]:
-        return lambda element: evaluate(body, view, symbols, {**bound, node.variable: element})
+        return lambda element: _value(body, view, symbols, {**bound, node.variable: element})
 
-    container = evaluate(node.over, view, symbols, bound)
-    body = on(node.body)
+    container = _value(node.over, view, symbols, bound)
+    body, weight = on(node.body), weight_of(node)
     match node.kind:
         case "exists":
-            return ops.fold_exists(container, body)
+            return ops.fold_exists(container, body, weight)
         case "all":
-            return ops.fold_all(container, body)
+            return ops.fold_all(container, body, weight)
         case "exists_one":
-            return ops.fold_exists_one(container, body)
+            return ops.fold_exists_one(container, body, weight)
         case "filter":
-            return [e for e in ops.elements(container) if truth(body(e))]
-    where = on(node.where) if node.where is not None else None
-    return [body(e) for e in ops.elements(container) if where is None or truth(where(e))]
+            return ops.fold_filter(container, body, weight)
+    return ops.fold_map(container, body, weight, on(node.where) if node.where is not None else None)
 
 
 def judge(node: AnyNode, view: View, symbols: Symbols) -> Verdict:
@@ -172,11 +178,22 @@ def judge(node: AnyNode, view: View, symbols: Symbols) -> Verdict:
             return inner if inner.value is None else msgspec.structs.replace(inner, value=not inner.value)
     values, absent = _read_names(node, view, symbols)
     try:
-        value = truth(evaluate(node, view, symbols))
+        value = _truth_of(node, view, symbols)
     except Unknown as failure:
         missing = failure.names or absent
         return Verdict(None, node.span, values, missing, "" if missing else str(failure))
     return Verdict(value, node.span, values)
+
+
+def _truth_of(node: AnyNode, view: View, symbols: Symbols) -> bool:
+    """The truth of one test. A segment's tests are counted each on its own, as those of a condition are."""
+    match node:
+        case Name(path=("segments", name)):
+            inner = judge(symbols.segment(name), view, symbols)
+            if inner.value is None:
+                raise Unknown(inner.why, inner.missing)
+            return inner.value
+    return truth(evaluate(node, view, symbols))
 
 
 def _read_names(node: AnyNode, view: View, symbols: Symbols) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -186,7 +203,7 @@ def _read_names(node: AnyNode, view: View, symbols: Symbols) -> tuple[dict[str, 
         if isinstance(name, Name):
             dotted = ".".join(name.path)
             try:
-                values[dotted] = read(name.path, view, symbols)
+                values[dotted] = evaluate(name, view, symbols)
             except Unknown:
                 missing.append(dotted)
     return values, tuple(dict.fromkeys(missing))

@@ -10,7 +10,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from arbiter.expr import cel
+from arbiter.expr import cel, limits, timeparts
+from arbiter.expr.limits import meter, spend_deep, spend_growth, spend_match, spend_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,27 +23,20 @@ _ORDERED_KINDS = frozenset({int, float, str, bytes, bool, datetime, timedelta})
 _DURATION_LIMIT = timedelta(microseconds=2**63 // 1000)
 
 
-class Unknown(Exception):
-    """The expression has no value here: a name is missing, or an operator does not take these values. `names` are the
-    missing names.
-    """
-
-    def __init__(self, reason: str = "", names: tuple[str, ...] = ()) -> None:
-        self.names = names
-        super().__init__(reason)
-
-
+Unknown = limits.Unknown
 # What evaluating a compiled form may raise when a value is missing or does not fit. LookupError covers absent names.
 FAILURES = (Unknown, LookupError, TypeError, OverflowError, ValueError, ZeroDivisionError)
 
 
 def eq(a: Any, b: Any) -> bool:
-    """CEL equality: numbers compare across types, other types only with themselves; never raises."""
+    """CEL equality: numbers compare across types, other types only with themselves."""
     kind, other = a.__class__, b.__class__
     if kind is other:
         if kind is list:
+            meter.spend(len(a))
             return len(a) == len(b) and all(map(eq, a, b))
         if kind is dict:
+            meter.spend(len(a))
             return len(a) == len(b) and all(key in b and eq(value, b[key]) for key, value in a.items())
         return bool(a == b)
     # Python would compare exactly; cel-cpp compares an int with a double as doubles.
@@ -111,7 +105,9 @@ def add(a: Any, b: Any) -> Any:
     if kind in NUMBERS and other in NUMBERS:
         return float(a) + float(b)
     if kind is other and kind in {str, bytes, list}:
-        return a + b
+        joined = a + b
+        spend_size(joined)
+        return joined
     if kind is timedelta and other is timedelta:
         return _duration(a + b)
     if {kind, other} == {datetime, timedelta}:
@@ -184,10 +180,9 @@ def neg(a: Any) -> Any:
 
 def contains(item: Any, container: Any) -> bool:
     """``item in container``: elements of a list, keys of a map."""
-    if container.__class__ is list:
+    if container.__class__ is list or container.__class__ is dict:
+        meter.spend(len(container))
         return any(eq(item, element) for element in container)
-    if container.__class__ is dict:
-        return any(eq(item, key) for key in container)
     raise _refuse("in", item, container)
 
 
@@ -200,6 +195,7 @@ def index(container: Any, key: Any) -> Any:
             return container[key]
         raise Unknown(f"there is no element {key!r}")
     if container.__class__ is dict:
+        meter.spend(len(container))
         for name, value in container.items():
             if eq(name, key):
                 return value
@@ -263,17 +259,21 @@ def either(left: Callable[[], Any], right: Callable[[], Any]) -> bool:
     return truth(right())
 
 
-def elements(container: Any) -> Iterable[Any]:
-    """What a macro runs over: the elements of a list, the keys of a map."""
+def _elements(container: Any, weight: int) -> Iterable[Any]:
+    """What a macro runs over: the elements of a list, the keys of a map. `weight` is the number of nodes of its body.
+
+    All are paid for at the start, whatever decides: so the cost is that of the data, and counting takes no time.
+    """
     if container.__class__ is list or container.__class__ is dict:
+        meter.spend(len(container) * weight)
         return container
     raise Unknown(f"{type_name(container)} has no elements")
 
 
-def fold_exists(container: Any, test: Callable[[Any], Any]) -> bool:
+def fold_exists(container: Any, test: Callable[[Any], Any], weight: int) -> bool:
     """True if any element passes; unknown if none does but one is unknown."""
     failure: BaseException | None = None
-    for element in elements(container):
+    for element in _elements(container, weight):
         try:
             if truth(test(element)):
                 return True
@@ -284,14 +284,26 @@ def fold_exists(container: Any, test: Callable[[Any], Any]) -> bool:
     return False
 
 
-def fold_all(container: Any, test: Callable[[Any], Any]) -> bool:
+def fold_all(container: Any, test: Callable[[Any], Any], weight: int) -> bool:
     """False if any element fails; unknown if none does but one is unknown."""
-    return not fold_exists(container, lambda element: not truth(test(element)))
+    return not fold_exists(container, lambda element: not truth(test(element)), weight)
 
 
-def fold_exists_one(container: Any, test: Callable[[Any], Any]) -> bool:
+def fold_exists_one(container: Any, test: Callable[[Any], Any], weight: int) -> bool:
     """True if exactly one element passes."""
-    return sum(truth(test(element)) for element in elements(container)) == 1
+    return sum(truth(test(element)) for element in _elements(container, weight)) == 1
+
+
+def fold_filter(container: Any, test: Callable[[Any], Any], weight: int) -> list[Any]:
+    """The elements that pass."""
+    return [element for element in _elements(container, weight) if truth(test(element))]
+
+
+def fold_map(
+    container: Any, body: Callable[[Any], Any], weight: int, where: Callable[[Any], Any] | None = None
+) -> list[Any]:
+    """What `body` makes of each element, of those that pass `where` if that is given."""
+    return [body(element) for element in _elements(container, weight) if where is None or truth(where(element))]
 
 
 def size(value: Any) -> int:
@@ -318,8 +330,17 @@ def ends_with(value: Any, suffix: Any) -> bool:
 def has_part(value: Any, part: Any) -> bool:
     """``value.contains(part)`` of strings."""
     if value.__class__ is str and part.__class__ is str:
+        spend_size(value)
         return part in value
     raise _refuse("contains", value, part)
+
+
+def matches(value: Any, pattern: Any) -> bool:
+    """``value.matches(pattern)`` by RE2, which never looks back: at most states times characters."""
+    if value.__class__ is str and pattern.__class__ is str:
+        spend_match(value, pattern)
+        return bool(_ask("matches", True, value, pattern))
+    raise _refuse("matches", value, pattern)
 
 
 def to_double(value: Any) -> float:
@@ -329,30 +350,79 @@ def to_double(value: Any) -> float:
     return number
 
 
+def to_string(value: Any) -> str:
+    """``string(value)``; bytes must be UTF-8."""
+    if value.__class__ is bytes:
+        spend_size(value)
+        return str(value, "utf-8")
+    written: str = delegate("string", False, value)
+    return written
+
+
+def type_of(value: Any) -> str:
+    """``type(value)``: the name that CEL gives the type, a text."""
+    kind: type = value.__class__
+    return _CEL_TYPES.get(kind) or type_name(value)
+
+
 _OF_DOUBLES = frozenset(
     {"math.ceil", "math.floor", "math.round", "math.trunc", "math.isNaN", "math.isInf", "math.isFinite"}
 )
 
 
 def delegate(function: str, method: bool, *args: Any) -> Any:  # noqa: FBT001 - generated code calls this positionally
-    """Any other function of CEL, by cel-cpp, on these values; ints become doubles where it takes only those."""
-    if function in _OF_DOUBLES:
+    """Any other function of CEL, by cel-cpp, on these values; ints become doubles where it takes only those.
+
+    cel-cpp does not count what it does: what goes in is counted, and what may come out where that can be more.
+    """
+    meter.spend(limits.DELEGATED)
+    size = sum(map(spend_deep, args))
+    if function == "replace":
+        # At most every character of the text, and the end, becomes the replacement.
+        spend_growth((len(args[0]) + 1) * len(args[2]) if args[0].__class__ is args[-1].__class__ is str else size)
+    elif function == "join" and len(args) > 1 and args[0].__class__ is list and args[1].__class__ is str:
+        spend_growth(size + len(args[0]) * len(args[1]))
+    elif function == "format":
+        args = tuple(map(_with_times_written, args))
+    elif function in _OF_DOUBLES:
         args = tuple(float(a) if a.__class__ is int else a for a in args)
+    return _ask(function, method, *args)
+
+
+def _ask(function: str, method: bool, *args: Any) -> Any:  # noqa: FBT001 - as in the tree
     try:
         return cel.call(function, args, method=method)
     except cel.CelFailure as failure:
         raise Unknown(str(failure)) from None
 
 
+def _with_times_written(value: Any) -> Any:
+    """cel-cpp's Python face takes no times inside a list, and writes them as CEL's `string` does."""
+    match value:
+        case list():
+            return [_with_times_written(each) for each in value]
+        case dict():
+            return {key: _with_times_written(each) for key, each in value.items()}
+        case datetime() | timedelta():
+            return _ask("string", False, value)
+    return value
+
+
 NATIVE: dict[str, Callable[..., Any]] = {
     "_==_": eq, "_!=_": ne, "_<_": lt, "_<=_": le, "_>_": gt, "_>=_": ge,
     "_+_": add, "_-_": sub, "_*_": mul, "_/_": div, "_%_": mod, "-_": neg,
     "@in": contains, "_[_]": index, "size": size, "startsWith": starts_with, "endsWith": ends_with,
-    "contains": has_part, "double": to_double, "dyn": lambda value: value,
+    "contains": has_part, "matches": matches, "double": to_double, "string": to_string, "type": type_of,
+    "dyn": lambda value: value, **timeparts.PARTS,
 }  # fmt: skip
 """The functions that run here, by CEL name; every other one goes to cel-cpp by `delegate`."""
 
+COSTLY = frozenset({"matches", "string", "double"})
+"""Those of them that may call cel-cpp."""
 
+_CEL_TYPES: dict[type, str] = {
+    type(None): "null_type", datetime: "google.protobuf.Timestamp", timedelta: "google.protobuf.Duration",
+}  # fmt: skip
 _TYPE_NAMES: dict[type, str] = {
     bool: "bool", int: "int", float: "double", str: "string", bytes: "bytes", datetime: "timestamp",
     timedelta: "duration", list: "list", dict: "map", type(None): "null",

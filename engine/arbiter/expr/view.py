@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from arbiter.expr.limits import ALLOWANCE
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
@@ -52,10 +53,11 @@ class View:
     """One subject at one instant. `features` is keyed by feature key, `models` by model name, then output; `clock` is
     in µs.
 
-    `failed` names the models that could not answer, and whether that was for lack of time.
+    `failed` names the models that could not answer, and whether that was for lack of time. `allowance` is how many
+    steps costly expressions may still take.
     """
 
-    __slots__ = ("clock", "context", "failed", "features", "models", "profile")
+    __slots__ = ("allowance", "clock", "context", "failed", "features", "models", "profile")
 
     def __init__(
         self, profile: Mapping[str, Any], context: Mapping[str, Any], features: Mapping[str, Any], clock: int
@@ -66,6 +68,7 @@ class View:
         self.clock = clock
         self.models: dict[str, Mapping[str, Any]] = {}
         self.failed: Mapping[str, bool] = _NONE
+        self.allowance = ALLOWANCE
 
 
 def now(view: View) -> datetime:
