@@ -1,0 +1,84 @@
+"""Which rules the tests exercise.
+
+Law: pure counting over explained results. A rule is exercised when it won somewhere; a rule that never won may at
+least have been eligible, or judged, and each of the three says something else to its author. Disabled rules do not
+count.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from arbiter.types import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from arbiter.ruleset.rules import Rule
+    from arbiter.ruletests.run import Result
+
+
+class Reach(enum.IntEnum):
+    """How far a rule got, at best."""
+
+    UNASKED = 0
+    JUDGED = 1
+    ELIGIBLE = 2
+    WON = 3
+
+
+_NOT_ELIGIBLE = frozenset({Reason.FAILED, Reason.UNKNOWN, Reason.INACTIVE, Reason.ROLLED_OUT_OF, Reason.DISABLED})
+
+
+class Covered(msgspec.Struct, frozen=True):
+    """How far one rule got. `position` is ``file:line:column``, the file below the rules directory."""
+
+    rule_id: str
+    position: str
+    reach: Reach
+
+    @property
+    def file(self) -> str:
+        """The file that holds the rule."""
+        return self.position.split(":", 1)[0]
+
+
+class Coverage:
+    """Counts results; `rules` are those of the whole set."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._positions = {rule.id: rule.position for rule in rules if rule.enabled}
+        self._reach = dict.fromkeys(self._positions, Reach.UNASKED)
+
+    def add(self, result: Result) -> None:
+        """Take in an explained result."""
+        for decision in result.decisions:
+            for outcome in decision.explanation:
+                known = self._reach.get(outcome.rule_id)
+                if known is not None:
+                    self._reach[outcome.rule_id] = max(known, _reach_of(outcome.reason))
+
+    def rules(self) -> list[Covered]:
+        """Every rule, by its place."""
+        return sorted((Covered(rule, self._positions[rule], reach) for rule, reach in self._reach.items()), key=_place)
+
+
+def percent(rules: Iterable[Covered]) -> float:
+    """The share of rules that won, in percent; of no rules it is 100."""
+    reaches = [covered.reach for covered in rules]
+    return 100.0 * sum(reach is Reach.WON for reach in reaches) / len(reaches) if reaches else 100.0
+
+
+def _reach_of(reason: Reason) -> Reach:
+    if reason is Reason.WON:
+        return Reach.WON
+    return Reach.JUDGED if reason in _NOT_ELIGIBLE else Reach.ELIGIBLE
+
+
+def _place(covered: Covered) -> tuple[str, int, str]:
+    file, _, rest = covered.position.partition(":")
+    line = rest.split(":", 1)[0]
+    return file, int(line) if line.isdigit() else 0, covered.rule_id
