@@ -43,8 +43,8 @@ KEYS: Final = (
 )
 UNBUILT: Final = ("requires_consent", "cap")
 _TABLE: Final = ("table", "hit_policy", "inputs", "outputs", "columns", "rows")
-_BY: Final = ("profile", "context")
-_PERCENT: Final = 100
+BY: Final = ("profile", "context")
+PERCENT: Final = 100
 
 
 class RuleReader(msgspec.Struct):
@@ -150,7 +150,7 @@ class RuleReader(msgspec.Struct):
         inner = Block(node, self.report, what="`rollout`", path=f"{block.path}.rollout", keys=("percent", "by", "salt"))
         inner.require("percent", "for how many subjects in a hundred is it on?")
         percent = inner.number("percent")
-        if percent is not None and not 0 <= percent[0] <= _PERCENT:
+        if percent is not None and not 0 <= percent[0] <= PERCENT:
             inner.refuse(percent[1], "`percent` must be from 0 to 100", key="percent")
         by = inner.text("by")
         if by is not None:
@@ -167,7 +167,7 @@ class RuleReader(msgspec.Struct):
         root, _, name = by.text.partition(".")
         if by.text == "subject":
             return
-        if root not in _BY or not name:
+        if root not in BY or not name:
             hint = did_you_mean(by.text, ("subject",)) or "write `subject`, `profile.name` or `context.name`"
             block.refuse(by, f"a rollout cannot go by `{shorten(by.text)}`", hint, "by")
             return

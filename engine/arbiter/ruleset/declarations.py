@@ -36,7 +36,9 @@ _OTHER_WORDS: Final = {
     "object": "map",
     "dict": "map",
 }
-_LISTABLE: Final = ("string", "int", "double", "bool")
+LISTABLE: Final = ("string", "int", "double", "bool")
+OF_ATTRIBUTE: Final = ("type", "values")
+OF_PARAMETER: Final = (*OF_ATTRIBUTE, "optional")
 
 
 class Typed(msgspec.Struct, frozen=True):
@@ -134,7 +136,7 @@ class Declared(msgspec.Struct):
     def _type(self, node: Node, path: str, *, of_param: bool = False) -> Typed:
         if not isinstance(node, Mapping):
             return Typed(self._type_name(node, path))
-        keys = ("type", "values", "optional") if of_param else ("type", "values")
+        keys = OF_PARAMETER if of_param else OF_ATTRIBUTE
         unbuilt = () if of_param else ("purposes", "personal")
         block = Block(node, self.report, what="a declaration", path=path, keys=keys, unbuilt=unbuilt)
         if not block.require("type", f"one of {one_of(type_names)}"):
@@ -158,9 +160,9 @@ class Declared(msgspec.Struct):
         return "dyn"
 
     def _values(self, block: Block, kind: str) -> tuple[Any, ...]:
-        if block.has("values") and kind not in {*_LISTABLE, "dyn"}:
+        if block.has("values") and kind not in {*LISTABLE, "dyn"}:
             self.report.at(
-                block.key("values"), f"a {kind} cannot have `values`", f"only {one_of(_LISTABLE)} can", block.path
+                block.key("values"), f"a {kind} cannot have `values`", f"only {one_of(LISTABLE)} can", block.path
             )
             return ()
         values: list[Any] = []

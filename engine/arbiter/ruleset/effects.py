@@ -5,7 +5,7 @@ Law: reads ``{action, params}`` and holds it against the declared actions; with 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from arbiter.authoring.blocks import Block, check_identifier, one_of, under
 from arbiter.authoring.nodes import Mapping, Node, Scalar, kind_of
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from arbiter.ruleset.declarations import Typed
     from arbiter.ruleset.templates import Params
 
+KEYS: Final = ("action", "params")
 _HINT = "write `{action: name, params: {name: value}}`"
 
 
@@ -34,7 +35,7 @@ def read_effect(
     if not isinstance(node, Mapping):
         report.at(node, f"`{name}` must be a mapping, this is {kind_of(node)}", _HINT, path)
         return None
-    block = Block(node, report, what=f"`{name}`", path=path, keys=("action", "params"))
+    block = Block(node, report, what=f"`{name}`", path=path, keys=KEYS)
     if not block.require("action", _HINT):
         return None
     action = block.text("action")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from arbiter.ruleset.declarations import Declared, Typed
 
 AGGREGATES: Final[tuple[Aggregate, ...]] = get_args(Aggregate)
-_OF_EVENTS: Final = frozenset({"count", "since"})
+OF_EVENTS: Final = frozenset({"count", "since"})
 _OF_NUMBERS: Final = frozenset({"sum", "min", "max", "mean"})
 _FIXED_TYPE: Final = {"count": "int", "distinct": "int", "since": "double", "mean": "double"}
 
@@ -93,7 +93,7 @@ class FeatureReader:
         if scalar is None:
             return None
         event, dot, inner = scalar.text.partition(".")
-        needs = aggregate not in _OF_EVENTS
+        needs = aggregate not in OF_EVENTS
         form = "event.property" if needs else "event"
         if bool(dot) != needs or not NAME.fullmatch(event) or (needs and not NAME.fullmatch(inner)):
             hint = f"write `{aggregate}: {event}`" if dot and not needs and NAME.fullmatch(event) else ""

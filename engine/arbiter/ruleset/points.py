@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ORDER_KEYS: Final[tuple[OrderKey, ...]] = get_args(OrderKey)
 MAX_SLOTS: Final = 1000
+KEYS: Final = ("slots", "order", "default")
 
 
 def read_point(
@@ -38,7 +39,7 @@ def read_point(
             entry.node, f"a decision must be a mapping, this is {kind_of(entry.node)}", "write `{slots: 1}`", path
         )
         return None
-    block = Block(entry.node, report, what="a decision", path=path, keys=("slots", "order", "default"))
+    block = Block(entry.node, report, what="a decision", path=path, keys=KEYS)
     slots = block.integer("slots", 1, MAX_SLOTS) if block.has("slots") else 1
     order = _order(block) if block.has("order") else ("priority",)
     default = block.get("default")

@@ -19,7 +19,7 @@ UNITS: Final = {
 }
 _UNIT_WORDS: Final = {"sec": "s", "second": "s", "min": "m", "minute": "m", "hour": "h", "day": "d", "week": "w"}
 _LONGEST_DURATION = 36_525 * UNITS["d"]
-_TIMESTAMP = re.compile(
+TIMESTAMP: Final = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,6}))?"
     r"(?:[Zz]|([-+])([0-9]{2}):([0-9]{2}))?"
 )
@@ -42,7 +42,7 @@ def unit_letter(word: str) -> str:
 
 def rfc3339(text: str) -> datetime | None:
     """The instant of an RFC 3339 timestamp, in UTC; a missing offset means UTC. Finer than µs is refused."""
-    found = _TIMESTAMP.fullmatch(text)
+    found = TIMESTAMP.fullmatch(text)
     if found is None:
         return None
     year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])

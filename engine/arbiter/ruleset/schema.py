@@ -1,0 +1,243 @@
+"""The JSON Schema of rule files: what an editor can tell a person while they type.
+
+Law: shapes only, drawn from the constants that the readers use; what is more than shape (names that must exist, types
+of expressions) is for the readers to say. It refuses nothing that loads: a test holds the two together. The order of
+keys here is the order in which ``arbiter fmt`` puts them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from arbiter.authoring.scalars import IDENTIFIER, NAME
+from arbiter.authoring.schemas import (
+    Schema,
+    boolean,
+    closed,
+    document,
+    either,
+    identifier,
+    integer,
+    listed,
+    named,
+    number,
+    optional,
+    ref,
+    scalar,
+    text,
+    whole,
+    word,
+)
+from arbiter.ruleset import authored, times
+from arbiter.ruleset.declarations import LISTABLE, OF_ATTRIBUTE, OF_PARAMETER
+from arbiter.ruleset.effects import KEYS as EFFECT_KEYS
+from arbiter.ruleset.expressions import LONGEST
+from arbiter.ruleset.features import AGGREGATES, OF_EVENTS
+from arbiter.ruleset.points import KEYS as POINT_KEYS
+from arbiter.ruleset.points import MAX_SLOTS, ORDER_KEYS
+from arbiter.types import type_names
+
+FOLDED: Final = frozenset(
+    {"then", "default", "params", "rollout", "active", "cap", "order", "tags", "values", "labels"}
+)
+"""Keys whose values ``arbiter fmt`` puts in brackets where they fit on the line."""
+
+_SAID: Final = {
+    "priority": "The higher first. Known when files load.",
+    "specificity": "More conjuncts first: list items of `when`, and parts joined by `&&`. Known when files load.",
+    "value": "The higher value of the rule's `value` expression first; unknown comes last.",
+    "recency": "The latest change among the attributes and features that the condition reads first.",
+}
+_TAKES: Final = {
+    "count": "How many events there were: `count: purchase`. An int; 0 of nothing.",
+    "sum": "The exact total of a property: `sum: purchase.amount`. 0 of nothing.",
+    "since": "The age of the newest event, a fraction of `unit`: `since: purchase`. Missing of nothing.",
+    "distinct": "How many different values a property had: `distinct: purchase.category`. Missing of nothing.",
+    "first": "The property's value at the earliest event: `first: visit.channel`. Missing of nothing.",
+    "last": "The property's value at the latest event: `last: visit.channel`. Missing of nothing.",
+    "min": "The smallest number: `min: purchase.amount`. Missing of nothing.",
+    "max": "The largest number: `max: purchase.amount`. Missing of nothing.",
+    "mean": "The mean, a double: `mean: purchase.amount`. Missing of nothing.",
+}
+_VALUES: Final = {
+    "string": {"type": "string"},
+    "int": {"type": "integer"},
+    "double": {"type": "number"},
+    "bool": {"type": "boolean"},
+}
+
+
+def _in_order(keys: tuple[str, ...], schemas: dict[str, Schema]) -> dict[str, Schema]:
+    """The schemas in the reader's order of keys. Raises KeyError when one of the two has a key more."""
+    if schemas.keys() - set(keys):
+        raise KeyError(*(schemas.keys() - set(keys)))
+    return {key: schemas[key] for key in keys}
+
+
+def _expression(description: str) -> Schema:
+    return scalar(description, LONGEST)
+
+
+def _parameters() -> dict[str, Schema]:
+    """A parameter may be anything but nothing, at any depth; keys never hold `${}`, constants nowhere."""
+    made = {}
+    for kind, said in (("parameter", {}), ("constant", {"not": {"pattern": r"(^|[^$])\$\{"}})):
+        made[kind] = {
+            "anyOf": [
+                {"type": "string"} | said,
+                {"type": ["number", "boolean"]},
+                {"type": "array", "items": ref(kind)},
+                {"type": "object", "propertyNames": {"not": {"pattern": r"\$\{"}}, "additionalProperties": ref(kind)},
+            ]
+        }
+    return made
+
+
+def _effect(description: str, kind: str) -> Schema:
+    params = {"type": "object", "propertyNames": {"not": {"pattern": r"\$\{"}}, "additionalProperties": ref(kind)}
+    note = "Plain YAML." if kind == "constant" else "Plain YAML; `${expression}` inside a string is CEL."
+    keys = {
+        "action": identifier("What is done: an action's name, declared under `actions` if any is."),
+        "params": {"description": f"The action's parameters. {note}"} | params,
+    }
+    return closed(description, _in_order(EFFECT_KEYS, keys), required=["action"])
+
+
+def _declaration(what: str, keys: tuple[str, ...]) -> Schema:
+    kind = word(f"The type of the {what}.", type_names)
+    schemas = {
+        "type": kind,
+        "values": listed("The only values that it has.", {}, minItems=1, uniqueItems=True),
+        "optional": boolean("Whether the parameter may be left out."),
+    }
+    limits: list[Schema] = [
+        {
+            "if": {"properties": {"type": {"const": name}}},
+            "then": {"properties": {"values": {"items": _VALUES[name]}}},
+        }
+        for name in LISTABLE
+    ]
+    limits.append(
+        {
+            "if": {"properties": {"type": {"enum": [name for name in type_names if name not in LISTABLE]}}},
+            "then": {"not": {"required": ["values"]}},
+        }
+    )
+    inner = closed("", _in_order(keys, {key: schemas[key] for key in keys}), required=["type"], allOf=limits)
+    return either(f"The type of the {what}, or `{{type: ..., values: [...]}}`.", kind, inner)
+
+
+def _schema() -> Schema:
+    attribute = _declaration("attribute", OF_ATTRIBUTE)
+    properties = _declaration("property", OF_ATTRIBUTE)
+    events = optional(named("The event's properties and their types.", properties))
+    return closed(
+        "Declarations of names and types, for the whole rule set: with them a typo in a name is an error.",
+        {
+            "profile": named("The stored attributes of a subject.", attribute),
+            "context": named("The attributes sent with a request.", attribute),
+            "events": named("The types of events and their properties.", events),
+        },
+    )
+
+
+def _actions() -> Schema:
+    params = named("The parameters that it takes, and their types.", _declaration("parameter", OF_PARAMETER), ".*")
+    action = optional(closed("An action.", {"params": params}))
+    return named("What rules may do. With any declared, another is an error.", action, IDENTIFIER.pattern)
+
+
+def _decisions() -> Schema:
+    order = {"oneOf": [{"const": key, "description": _SAID[key]} for key in ORDER_KEYS]}
+    keys = {
+        "slots": integer("How many treatments come back at most. A request may ask for fewer.", 1, MAX_SLOTS),
+        "order": listed(
+            "What decides between rules, first key first. Rules equal in all are ordered by id.", order, uniqueItems=True
+        ),
+        "default": _effect("Given when no rule won. Constant: no `${}`.", "constant"),
+    }
+    point = optional(closed("A decision point. Nothing behind its name takes every default.",
+                            _in_order(POINT_KEYS, keys)))  # fmt: skip
+    return named("Where a decision is asked.", point, IDENTIFIER.pattern)
+
+
+def _features() -> Schema:
+    event, path = whole(NAME.pattern), whole(rf"{NAME.pattern}\.{NAME.pattern}")
+    keys = {each: text(_TAKES[each], pattern=event if each in OF_EVENTS else path) for each in AGGREGATES}
+    keys |= {
+        "window": text("How far back it looks: `5m`, `12h`, `7d`, `4w`. Without it, all time.",
+                       pattern=whole("0*[1-9][0-9]*" + f"[{''.join(times.UNITS)}]")),
+        "where": _expression("A condition on `event.X`: an event for which it is not true does not count."),
+        "unit": word("The unit of `since`.", times.UNITS),
+    }  # fmt: skip
+    one = {"oneOf": [{"required": [aggregate]} for aggregate in AGGREGATES]}
+    unit = {
+        "if": {"required": ["since"]},
+        "then": {"required": ["unit"]},
+        "else": {"not": {"required": ["unit"]}},
+    }
+    return named("Values computed from the subject's events, by name.", closed("One aggregate.", keys, allOf=[one, unit]))
+
+
+def _segments() -> Schema:
+    condition = _expression("A condition: CEL that is true or false.") | {"not": {"const": "managed"}}
+    return named("Named conditions, for use in others as `segments.X`.", condition)
+
+
+def _rule() -> Schema:
+    condition = _expression("A condition: CEL that is true or false.")
+    moment = whole(times.TIMESTAMP.pattern)
+    keys = {
+        "id": identifier("Unique in the whole rule set."),
+        "decision": identifier("The decision point at which the rule competes."),
+        "priority": integer("The higher wins. 0 when left out."),
+        "when": either(
+            "One condition, or a list of them joined by AND. Left out, the rule always matches. "
+            "A condition that reads something missing is unknown, and does not match.",
+            condition,
+            listed("", condition),
+        ),
+        "then": _effect("What is given when the rule wins.", "parameter"),
+        "value": _expression("A number in CEL: what the rule is worth, where the decision orders by `value`."),
+        "group": identifier("At most one rule of a group wins at a decision point."),
+        "rollout": closed(
+            "The share of subjects for whom the rule is on, stable for each of them.",
+            {
+                "percent": number("Of a hundred subjects, how many.", 0, authored.PERCENT),
+                "by": text(
+                    "What is hashed: `subject` (the default), `profile.X` or `context.X`.",
+                    pattern=whole(rf"subject|(?:{'|'.join(authored.BY)})\.{NAME.pattern}"),
+                ),
+                "salt": identifier("Rules that share it include the same people first. The rule's id when left out."),
+            },
+            required=["percent"],
+        ),
+        "active": closed(
+            "When the rule is on; half-open.",
+            {
+                "from": text("The first moment, RFC 3339: `2026-11-01T00:00:00Z`. UTC without an offset.",
+                             pattern=moment),
+                "until": text("The first moment at which it is off again.", pattern=moment),
+            },
+            minProperties=1,
+        ),
+        "tags": listed("For people and tools; no effect.", identifier("A tag.")),
+        "enabled": boolean("`false` takes the rule out, and explanations say so."),
+    }  # fmt: skip
+    return closed("A rule: condition, priority, action.", _in_order(authored.KEYS, keys),
+                  required=["id", "decision", "then"])  # fmt: skip
+
+
+def rules_schema() -> Schema:
+    """The JSON Schema of one document of a rule file."""
+    sections = {
+        "schema": optional(_schema()),
+        "actions": optional(_actions()),
+        "decisions": optional(_decisions()),
+        "segments": optional(_segments()),
+        "features": optional(_features()),
+        "rules": optional(listed("The rules, in any order.", _rule())),
+    }
+    root = optional(closed("", sections))
+    said = "A file of a rule set: every section may stand in as many files as you like."
+    return document("Arbiter rule file", said, root, _parameters())
