@@ -17,6 +17,7 @@ from arbiter.expr.hints import FUNCTIONS, end_hint, operand_hint, word_hint
 from arbiter.expr.scope import Environments, Scope, environments_of
 from arbiter.expr.syntax import PATH_LENGTH, Unreadable, convert, walk, with_children
 from arbiter.expr.tree import AnyNode, Call, Const, Fold, ListOf, Local, MapOf, Name, Select
+from arbiter.expr.shapes import Shape, cut, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,6 +27,7 @@ __all__ = ["Checked", "Mistake", "Scope", "infer", "names_of", "read_expression"
 _REMEMBERED = 200_000
 _NUMBERS = frozenset({"int", "double", "uint"})
 _ARITHMETIC = {"_+_": "+", "_-_": "-", "_*_": "*", "_/_": "/", "_%_": "%", "-_": "-"}
+_SHAPES = 20_000
 _COMPARISONS = frozenset(
     {"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "@in", "has", "startsWith", "endsWith", "contains", "matches"}
 )
@@ -64,12 +66,30 @@ def read_expression(source: str, scope: Scope, *, expect: str = "") -> Checked:
     if found is None:
         if len(environments.known) >= _REMEMBERED:
             environments.known.clear()
-        found = environments.known[source, expect] = _read(source, scope, environments, expect)
+        found = environments.known[source, expect] = _read_shaped(source, scope, environments, expect)
     return found
 
 
 def _read(source: str, scope: Scope, environments: Environments, expect: str) -> Checked:
     if not source.strip():
+def _read_shaped(source: str, scope: Scope, environments: Environments, expect: str) -> Checked:
+    """As `_read`, which is spared when an expression that differs only in its literals was read before."""
+    shaped = cut(source)
+    if shaped is None:
+        return _read(source, scope, environments, expect)
+    key = (expect, *shaped.key)
+    like: tuple[Shape, Checked] | None = environments.shapes.get(key)
+    if like is not None:
+        return Checked(like[0].tree(shaped), like[1].type, like[1].names, [])
+    checked = _read(source, scope, environments, expect)
+    shape = shape_of(source, shaped, checked.root) if checked.root is not None else None
+    if shape is not None:
+        if len(environments.shapes) >= _SHAPES:
+            environments.shapes.clear()
+        environments.shapes[key] = shape, checked
+    return checked
+
+
         return _refused(
             Mistake(0, max(1, len(source)), "the expression is empty", "write an expression, or take it away")
         )

@@ -79,7 +79,7 @@ class Scope(msgspec.Struct, frozen=True):
 class Environments:
     """cel-cpp's view of one scope: names with their declared types, and names as dyn.
 
-    `known` is for `check`, which remembers there what each expression came to under these names.
+    `known` and `shapes` are for `check`, which remembers there what expressions came to under these names.
     """
 
     def __init__(self, scope: Scope) -> None:
@@ -92,6 +92,7 @@ class Environments:
         self.typed = cel.Environment(typed)
         self.untyped = cel.Environment(roots)
         self.known: dict[tuple[str, str], Any] = {}
+        self.shapes: dict[tuple[str, ...], Any] = {}
 
 
 class _ByIdentity:
