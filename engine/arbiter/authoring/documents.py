@@ -38,11 +38,15 @@ _STRING_TAGS: Final = ("!", "tag:yaml.org,2002:str")
 
 
 class Form(msgspec.Struct, frozen=True):
-    """A kind of file: what messages call it (``a rule file``), how long it may be, and what to do when it is longer."""
+    """A kind of file: what messages call it (``a rule file``), how long it may be, and what to do when it is longer.
+
+    With `escapes` double quotes take any character as an escape.
+    """
 
     name: str
     max_bytes: int
     too_long: str
+    escapes: bool = True
 
 
 class _Open(msgspec.Struct):
@@ -72,7 +76,7 @@ class _Refused(Exception):
 
 def read_documents(file: str, content: bytes, form: Form, report: Report) -> list[Node] | None:
     """The root nodes of the file's documents, empty ones left out; None when the file cannot be read to its end."""
-    source = _decode(file, content, form, report)
+    source = decode(file, content, form, report)
     if source is None:
         return None
     try:
@@ -84,7 +88,8 @@ def read_documents(file: str, content: bytes, form: Form, report: Report) -> lis
     return None
 
 
-def _decode(file: str, content: bytes, form: Form, report: Report) -> Source | None:
+def decode(file: str, content: bytes, form: Form, report: Report) -> Source | None:
+    """The file's text, without a byte order mark; None when it is too long, no UTF-8, or holds control characters."""
     if len(content) > form.max_bytes:
         message = f"the file has {len(content):,} bytes; at most {form.max_bytes:,} are read"
         report.whole(file, message, form.too_long)
@@ -102,7 +107,8 @@ def _decode(file: str, content: bytes, form: Form, report: Report) -> Source | N
         return source
     message = f"the character U+{ord(bad[0]):04X} cannot stand in {form.name}"
     escape = f"\\u{ord(bad[0]):04x}" if ord(bad[0]) else "\\0"
-    report.add(source, bad.start(), bad.end(), message, f"remove it, or write `{escape}` inside double quotes")
+    hint = f"remove it, or write `{escape}` inside double quotes" if form.escapes else "remove it"
+    report.add(source, bad.start(), bad.end(), message, hint)
     return None
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Scalar(msgspec.Struct, frozen=True, gc=False):
     """A scalar: its value, its text as YAML understood it, and its place, with quotes and tag, in the source.
 
-    `style` is empty for a plain scalar, else one of ``' " | >``.
+    `style` is empty for a plain scalar, else one of ``' " | >``; a cell of a CSV file has ``,`` or, in quotes, ``,"``.
     """
 
     source: Source

@@ -64,15 +64,17 @@ def _spans(scalar: Scalar) -> list[tuple[int, int]] | None:
 def _units(scalar: Scalar) -> Iterator[tuple[str, int, int]]:
     """The characters that the raw text stands for, each with its range; blanks as they are written."""
     text, end = scalar.source.text, scalar.end
-    properties = _PROPERTIES.match(text, scalar.start, end)
+    properties = _PROPERTIES.match(text, scalar.start, end) if not scalar.style.startswith(",") else None
     at = properties.end() if properties else scalar.start
-    if scalar.style in {"|", ">"}:
+    if scalar.style == ",":
+        pass
+    elif scalar.style in {"|", ">"}:
         at = text.find("\n", at, end) + 1 or end
     elif scalar.style:
         at, end = at + 1, end - 1
     while at < end:
         character, width = text[at], 1
-        if scalar.style == "'" and character == "'":
+        if (scalar.style == "'" and character == "'") or (scalar.style == ',"' and character == '"'):
             width = 2
         elif scalar.style == '"' and character == "\\" and (escape := _ESCAPE.match(text, at, end)):
             width = escape.end() - at
