@@ -20,6 +20,7 @@ from arbiter.cli.profile import profile
 from arbiter.cli.serve import serve
 from arbiter.cli.snapshot import snapshot
 from arbiter.cli.terminal import diagnostic_text, err, fail
+from arbiter.cli.test import run_tests
 from arbiter.errors import ArbiterError, AuthorError
 
 _INTERRUPTED = 130
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 for command in (serve, check, decide, explain):
     app.command()(command)
+app.command("test")(run_tests)
 app.add_typer(profile)
 app.add_typer(events)
 app.add_typer(snapshot)

@@ -15,11 +15,11 @@ from arbiter.errors import AuthorError, NotFound, did_you_mean
 from arbiter.profiles.store import Store
 from arbiter.runtime.engine import Engine
 from arbiter.runtime.loader import Loader
-from arbiter.runtime.sources import Names
+from arbiter.runtime.sources import Names, read_sources
 from arbiter.types import Request, from_micros, to_micros
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from arbiter.cli.answers import Question
@@ -36,6 +36,14 @@ def load(rules: Path, models: Path | None) -> tuple[Snapshot | None, list[Diagno
     names = Names(rules.as_posix(), "" if models is None else models.as_posix())
     attempt = Loader(rules, models, None, names).load()
     return None if attempt.built is None else attempt.built.snapshot, list(attempt.diagnostics)
+
+
+def read_test_files(rules: Path) -> Mapping[str, bytes]:
+    """The files below that hold tests of rules, by their path. Raises AuthorError for one that cannot be read."""
+    sources = read_sources(rules, None, Names(rules.as_posix(), ""), with_tests=True)
+    if sources.refused:
+        raise AuthorError(sources.refused)
+    return sources.tests
 
 
 @contextlib.contextmanager

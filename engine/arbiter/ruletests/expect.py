@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from arbiter.ruletests.given import Names
 
 KEYS: Final = ("treatments", "includes", "absent", "defaulted", "reasons")
-_TREATMENT_KEYS: Final = ("rule", "action", "params", "some_params", "value", "priority")
-_REASON_KEYS: Final = ("reason", "lost_to", "lost_on", "expression", "missing")
+TREATMENT_KEYS: Final = ("rule", "action", "params", "some_params", "value", "priority")
+REASON_KEYS: Final = ("reason", "lost_to", "lost_on", "expression", "missing")
 # What became of a rule; the default is no rule.
 REASONS: Final = {reason.name: reason for reason in Reason if reason is not Reason.DEFAULT}
 # The words of the API and of `arbiter explain`, where they differ.
@@ -110,7 +110,7 @@ class _Expectations(msgspec.Struct):
         return tuple(found)
 
     def _treatment(self, node: Mapping, path: str) -> WantedTreatment | None:
-        block = Block(node, self.block.report, what="a treatment", path=path, keys=_TREATMENT_KEYS)
+        block = Block(node, self.block.report, what="a treatment", path=path, keys=TREATMENT_KEYS)
         if not block.has("rule") and not block.require("action", "name its `rule`, or the `action` of the default"):
             return None
         rule_node = block.get("rule")
@@ -169,7 +169,7 @@ class _Expectations(msgspec.Struct):
                 self.block.report.at(node, "a reason is a word or a mapping, this is a list", hint, path)
 
     def _detailed(self, node: Mapping, rule: str, path: str) -> Iterator[WantedReason]:
-        block = Block(node, self.block.report, what="a reason", path=path, keys=_REASON_KEYS)
+        block = Block(node, self.block.report, what="a reason", path=path, keys=REASON_KEYS)
         word = block.get("reason") if block.require("reason", f"one of {one_of(REASONS)}") else None
         reason = None if word is None else self._reason(word, f"{path}.reason")
         winner = block.get("lost_to")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TEST_FILE: Final = Form("a test file", 16 << 20, "split it into several files")
 SECTIONS: Final = ("defaults", "tests")
-_TEST_KEYS: Final = ("name", *SETTINGS, "expect", "cases")
+TEST_KEYS: Final = ("name", *SETTINGS, "expect", "cases")
 _LAYERED: Final = (*MERGED, "expect")
 
 
@@ -82,7 +82,7 @@ class _Reader(msgspec.Struct):
             if not isinstance(node, Mapping):
                 report.at(node, f"a test must be a mapping, this is {kind_of(node)}", "write `- name: ...`", path)
                 continue
-            test = Block(node, report, what="a test", path=path, keys=_TEST_KEYS)
+            test = Block(node, report, what="a test", path=path, keys=TEST_KEYS)
             if not test.require("name", "say in a few words what is to happen"):
                 continue
             name = test.text("name")

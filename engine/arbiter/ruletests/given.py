@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MERGED: Final = ("profile", "context", "changed", "features", "segments", "models")
 SETTINGS: Final = ("decision", "decisions", "now", "subject", "slots", "events", *MERGED)
 _EVENT_KEYS: Final = ("type", "at", "properties")
-_MOST_SLOTS: Final = 1000
+MOST_SLOTS: Final = 1000
 
 
 class Names:
@@ -64,7 +64,7 @@ def read_given(block: Block, names: Names, file: str, name: str, at: Node) -> Ru
         expected=(),
         now=now,
         subject_id=subject_id,
-        slots=block.integer("slots", 1, _MOST_SLOTS) or 0,
+        slots=block.integer("slots", 1, MOST_SLOTS) or 0,
         profile=given.attributes("profile", names.ruleset.profile_types),
         context=given.attributes("context", names.ruleset.context_types),
         events=tuple(given.events(subject_id)),

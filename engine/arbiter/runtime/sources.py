@@ -18,7 +18,7 @@ import msgspec
 
 from arbiter.errors import Diagnostic
 from arbiter.models.graph import MAX_MODEL_BYTES
-from arbiter.ruleset.load import RULE_FILE, is_rule_file
+from arbiter.ruleset.load import RULE_FILE, is_rule_file, is_test_file
 from arbiter.runtime.admin import SnapshotFile
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Sources(msgspec.Struct, frozen=True):
     """Authored files by their posix path below their directory.
 
     `refused` says what could not be read, a directory that is not there for one. `fingerprint` names the content,
-    whatever the clock says.
+    whatever the clock says. `tests` are the rules' own, where they were asked for.
     """
 
     names: Names
@@ -53,6 +53,7 @@ class Sources(msgspec.Struct, frozen=True):
     models: Mapping[str, bytes]
     refused: tuple[Diagnostic, ...]
     fingerprint: str
+    tests: Mapping[str, bytes] = {}
 
     def files(self) -> tuple[SnapshotFile, ...]:
         """What the files were, named as diagnostics name them."""
@@ -80,8 +81,10 @@ def _shown(name: str, path: str) -> str:
     return PurePosixPath(name, path).as_posix()
 
 
-def read_sources(rules: Path, models: Path | None, names: Names | None = None) -> Sources:
+def read_sources(rules: Path, models: Path | None, names: Names | None = None, *, with_tests: bool = False) -> Sources:
     """Read both directories as they stood at one moment. Without `names` the directories' own are used.
+
+    The tests of rules are part of it only `with_tests`: else nothing that is done to them is a change.
 
     A directory that is not there, or without a rule file, and a file that cannot be read become diagnostics in
     `refused`. When files keep moving for half a second, what was read last is returned: whoever watches comes again.
@@ -96,12 +99,13 @@ def read_sources(rules: Path, models: Path | None, names: Names | None = None) -
             _read(rules, names.rules, is_rule_file, RULE_FILE.max_bytes, refused),
             _read(models, names.models, _is_model, MAX_MODEL_BYTES, refused),
         )
+        tests = _read(rules, names.rules, is_test_file, RULE_FILE.max_bytes, refused) if with_tests else {}
         # Gone between listing and reading, or empty: somebody is probably writing; but it may be meant so.
         doubtful = bool(refused) or not all(contents[0].values())
         settled = before == _stamps(rules, models) and not (doubtful and attempt < _DOUBTFUL_ATTEMPTS)
         if settled or attempt >= _ATTEMPTS:
             refused += _missing(rules, models, names, contents[0])
-            return Sources(names, *contents, tuple(refused), _fingerprint(*contents, refused))
+            return Sources(names, *contents, tuple(refused), _fingerprint(*contents, tests, refused), tests)
         time.sleep(_PAUSE_S)
 
 
@@ -183,10 +187,12 @@ def _stamps(rules: Path, models: Path | None) -> list[_Stamp]:
     return stamps
 
 
-def _fingerprint(rules: Mapping[str, bytes], models: Mapping[str, bytes], refused: Iterable[Diagnostic]) -> str:
+def _fingerprint(
+    rules: Mapping[str, bytes], models: Mapping[str, bytes], tests: Mapping[str, bytes], refused: Iterable[Diagnostic]
+) -> str:
     digest = hashlib.blake2b(digest_size=16)
     said = {each.file: each.message.encode() for each in refused}
-    for kind, files in ((b"r", rules), (b"m", models), (b"x", said)):
+    for kind, files in ((b"r", rules), (b"m", models), (b"t", tests), (b"x", said)):
         for path, content in sorted(files.items()):
             name = path.encode(errors="surrogateescape")
             digest.update(b"%b%d:%b%d:" % (kind, len(name), name, len(content)))
