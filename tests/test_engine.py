@@ -15,9 +15,10 @@ from arbiter.errors import NotFound
 from arbiter.expr.view import View
 from arbiter.models import Model, from_bytes
 from arbiter.profiles.store import Store, Update
+from arbiter.ruleset.image import Maker
 from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime.engine import Engine
-from arbiter.snapshot import Snapshot, pack, unpack
+from arbiter.snapshot import Snapshot, finished, model_inputs, open_snapshot, pack, unpack
 from arbiter.types import Event, ExplainLevel, Reason, Request
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def test_a_missing_input_makes_the_model_unknown_and_nothing_degraded(stage: Sta
 def test_a_model_that_fails_costs_its_rules_and_no_more(stage: Stage) -> None:
     (decision,) = stage.engine.decide(Request(stage.subject("s", on=1, x=9), ("d",), NOW, explain=ExplainLevel.ALL))
     assert won(decision) == ["e-plain"]
-    assert [(d.model, d.late) for d in decision.degraded] == [("other", False), ("score", False)]
+    assert [(d.model, d.cause) for d in decision.degraded] == [("other", Lack.FAILED), ("score", Lack.FAILED)]
     became = {o.rule_id: (o.reason, o.missing) for o in decision.explanation}
     assert became["a-hot"] == (Reason.UNKNOWN, ("models.score.s",))
     assert became["c-other"] == (Reason.UNKNOWN, ("models.other.s",))
@@ -173,7 +174,7 @@ def test_a_model_that_fails_costs_its_rules_and_no_more(stage: Stage) -> None:
 def test_a_passed_deadline_is_said_and_no_model_starts(stage: Stage) -> None:
     (decision,) = stage.decide(stage.subject("s", on=1, x=2), deadline=time.monotonic() - 1)
     assert won(decision) == ["e-plain"]
-    assert [(d.model, d.late) for d in decision.degraded] == [("other", True), ("score", True)]
+    assert [(d.model, d.cause) for d in decision.degraded] == [("other", Lack.LATE), ("score", Lack.LATE)]
     assert (stage.score.alone, stage.other.alone) == ([], [])
 
 
@@ -221,7 +222,7 @@ def test_a_row_on_which_a_model_fails_spoils_no_other_of_the_batch(stage: Stage)
 def test_late_models_of_a_batch_degrade_what_waited_for_them(stage: Stage) -> None:
     requests = [Request(stage.subject("a", on=1, x=1), ("d",), NOW), Request(stage.subject("b", on=0), ("d",), NOW)]
     (late,), (early,) = stage.engine.decide_batch(requests, deadline=time.monotonic() - 1)  # type: ignore[misc]
-    assert [(d.model, d.late) for d in late.degraded] == [("other", True), ("score", True)]
+    assert [(d.model, d.cause) for d in late.degraded] == [("other", Lack.LATE), ("score", Lack.LATE)]
     assert (won(late), won(early), early.degraded) == (["e-plain"], ["e-plain"], ())
 
 
@@ -276,8 +277,11 @@ def test_an_activated_snapshot_is_what_the_next_call_sees(stage: Stage) -> None:
 
 def test_a_digest_names_what_rules_and_models_mean(stage: Stage) -> None:
     ruleset = stage.snapshot.ruleset
-    assert unpack(pack(ruleset)) == ruleset
-    assert Snapshot(unpack(pack(ruleset)), stage.snapshot.models).digest == stage.snapshot.digest
+    image = stage.snapshot.image
+    assert unpack(pack(image)) == image
+    parts = Maker().make(ruleset, model_inputs(stage.snapshot.models)).parts
+    reopened = finished(open_snapshot(unpack(pack(image)), parts.__getitem__, stage.snapshot.models))
+    assert (reopened.digest, reopened.ruleset) == (stage.snapshot.digest, ruleset)
     assert Snapshot(ruleset, {}).digest != stage.snapshot.digest
     assert Snapshot(
         ruleset, {**stage.snapshot.models, "score": table_model("score", default=", default: 0")}

@@ -1,4 +1,4 @@
-"""The index law: the bit of a literal is set for a value exactly when the literal is true of it.
+"""The index law: the bit of a literal is set for a value exactly when the literal is true of it, however many blocks.
 
 The law is held against the operators themselves, value by value, over every kind of literal and value, and at the
 edges: neighbours of doubles, ints past 2^53, strings around a NUL, times a microsecond apart, True beside 1 and 1.0.
@@ -6,6 +6,7 @@ edges: neighbours of doubles, ints past 2^53, strings around a NUL, times a micr
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,14 @@ from hypothesis import strategies as st
 from arbiter.expr import ops
 from arbiter.expr.check import Scope, read_expression
 from arbiter.expr.view import FeatureRead, Symbols, View
-from arbiter.ruleset.branches import Branch, Literal, branches_of
-from arbiter.ruleset.index import Index
+from arbiter.ruleset.branches import NOW, Literal, branches_of
+from arbiter.ruleset.index import Index, open_block, open_index
+from arbiter.ruleset.masks import block_masks
+from arbiter.snapshot import finished
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from arbiter.expr.tree import AnyNode
 
 PATH = ("profile", "x")
@@ -55,8 +60,28 @@ literals = st.one_of(
         st.sampled_from(sorted(ORDERS)),
         constants.filter(lambda c: not isinstance(c, bool)),
     ),
+    st.builds(
+        lambda test, constant: Literal(PATH, test, (constant,)), st.sampled_from(["contains", "lacks"]), constants
+    ),
     st.sampled_from([Literal(PATH, "has"), Literal(PATH, "absent")]),
 )
+
+
+def index_of(branches: Sequence[Sequence[Literal]], symbols: Symbols = Symbols(), cuts: Sequence[int] = ()) -> Index:  # noqa: B008
+    """The index of these branches, in blocks that end at `cuts`."""
+    ends = [*sorted({cut for cut in cuts if 0 < cut < len(branches)}), len(branches)]
+    starts = [0, *ends]
+    blocks = [finished(open_block(block_masks(branches[start:end]))) for start, end in zip(starts, ends, strict=False)]
+    return finished(open_index(blocks, symbols, "law"))
+
+
+def survivors(index: Index, view: View) -> list[bool]:
+    """Bit by bit through all blocks."""
+    found = []
+    for block, mask in zip(index.blocks, index.masks(view), strict=True):
+        assert mask >> block.size == 0
+        found += [bool(mask >> bit & 1) for bit in range(block.size)]
+    return found
 
 
 def holds(literal: Literal, value: Any) -> bool:
@@ -72,6 +97,10 @@ def holds(literal: Literal, value: Any) -> bool:
             return any(ops.eq(value, each) for each in literal.values)
         case "ne":
             return not any(ops.eq(value, each) for each in literal.values)
+        case "contains" | "lacks":
+            if not isinstance(value, list | dict):
+                return False
+            return any(ops.eq(member, literal.values[0]) for member in value) is (literal.test == "contains")
     try:
         return ORDERS[literal.test](value, literal.values[0])
     except ops.Unknown:
@@ -82,45 +111,82 @@ def view_of(value: Any) -> View:
     return View({} if value is ... else {"x": value}, {}, {}, 0)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
-@given(st.lists(st.lists(literals, max_size=3), min_size=1, max_size=6), st.lists(values, max_size=8))
-@example([[Literal(PATH, "eq", (1,))], [Literal(PATH, "eq", (True,))]], [1, True, 1.0])
-@example([[Literal(PATH, "le", ("a",))], [Literal(PATH, "gt", ("a",))]], ["a", "a\0", "b"])
-@example([[Literal(PATH, "gt", (1,)), Literal(PATH, "le", (1,))]], [1, math.nextafter(1, 2)])
-@example([[Literal(PATH, "le", (BIG,))], [Literal(PATH, "gt", (BIG,))]], [BIG, BIG + 1, 2**53, 2**53 + 1, 2**63 - 1])
-def test_a_bit_is_set_exactly_when_all_its_literals_are_true(bits: list[list[Literal]], people: list[Any]) -> None:
-    index = Index([Branch(tuple(branch), ()) for branch in bits], Symbols(), "law")
+@settings(max_examples=600, deadline=None, derandomize=True)
+@given(
+    st.lists(st.lists(literals, max_size=3), min_size=1, max_size=6),
+    st.lists(values, max_size=8),
+    st.lists(st.integers(1, 5), max_size=3),
+)
+@example([[Literal(PATH, "eq", (1,))], [Literal(PATH, "eq", (True,))]], [1, True, 1.0], [1])
+@example([[Literal(PATH, "le", ("a",))], [Literal(PATH, "gt", ("a",))]], ["a", "a\0", "b"], [])
+@example([[Literal(PATH, "gt", (1,)), Literal(PATH, "le", (1,))]], [1, math.nextafter(1, 2)], [])
+@example([[Literal(PATH, "le", (BIG,))], [Literal(PATH, "gt", (BIG,))]], [BIG, BIG + 1, 2**53, 2**53 + 1], [1])
+@example([[Literal(PATH, "contains", ("a",)), Literal(PATH, "contains", ("b",))]], [["a"], ["b", "a"], ["b"]], [])
+@example([[Literal(PATH, "contains", (1,))], [Literal(PATH, "lacks", (True,))]], [[1.0], [True], [[1]], []], [1])
+def test_a_bit_is_set_exactly_when_all_its_literals_are_true(
+    bits: list[list[Literal]], people: list[Any], cuts: list[int]
+) -> None:
+    index = index_of(bits, cuts=cuts)
     for value in [..., *people]:
-        mask = index.match(view_of(value))
         expected = [all(holds(literal, value) for literal in branch) for branch in bits]
-        assert [bool(mask >> bit & 1) for bit in range(len(bits))] == expected, value
-        assert mask >> len(bits) == 0
+        assert survivors(index, view_of(value)) == expected, value
 
 
-@given(st.lists(values, min_size=3, max_size=3), st.lists(st.lists(literals, max_size=2), min_size=3, max_size=3))
+@given(
+    st.lists(values, min_size=3, max_size=3),
+    st.lists(st.lists(literals, max_size=2), min_size=3, max_size=3),
+    st.lists(st.integers(1, 3), max_size=3),
+)
 @settings(max_examples=100, deadline=None, derandomize=True)
-def test_masks_of_several_attributes_are_anded(person: list[Any], tests: list[list[Literal]]) -> None:
+def test_masks_of_several_attributes_are_anded(person: list[Any], tests: list[list[Literal]], cuts: list[int]) -> None:
     paths = [("profile", "x"), ("context", "x"), ("features", "x")]
     literals_of = [
-        tuple(Literal(path, lit.test, lit.values) for lit in part) for path, part in zip(paths, tests, strict=True)
+        [Literal(path, lit.test, lit.values) for lit in part] for path, part in zip(paths, tests, strict=True)
     ]
     symbols = Symbols({"x": FeatureRead("KEY")})
-    whole = Branch(tuple(lit for part in literals_of for lit in part), ())
-    index = Index([whole, *(Branch(part, ()) for part in literals_of)], symbols, "several")
+    index = index_of([[lit for part in literals_of for lit in part], *literals_of], symbols, cuts)
     view = View({"x": person[0]}, {"x": person[1]}, {"KEY": person[2]}, 0)
     each = [all(holds(lit, value) for lit in part) for value, part in zip(person, tests, strict=True)]
-    mask = index.match(view)
-    assert [bool(mask >> bit & 1) for bit in range(4)] == [all(each), *each]
+    assert survivors(index, view) == [all(each), *each]
 
 
 def test_the_age_of_an_event_is_indexed_in_its_unit() -> None:
     path = ("features", "age")
     symbols = Symbols({"age": FeatureRead("KEY", DAY)})
-    index = Index([Branch((Literal(path, "gt", (60,)),), ()), Branch((Literal(path, "absent"),), ())], symbols, "ages")
+    index = index_of([[Literal(path, "gt", (60,))], [Literal(path, "absent")]], symbols)
     now = 100 * DAY
     assert index.match(View({}, {}, {"KEY": now - 60 * DAY}, now)) == 0
     assert index.match(View({}, {}, {"KEY": now - 60 * DAY - 1}, now)) == 1
     assert index.match(View({}, {}, {}, now)) == 2
+
+
+def test_the_clock_is_indexed_to_the_microsecond() -> None:
+    last = 253_402_300_799_999_998  # the last microsecond but one of the year 9999
+    edges = (0, 1, 1_767_225_600_000_000, 2**53 + 1, last)
+    tests = [Literal(NOW, test, (edge,)) for edge in edges for test in ("lt", "le", "gt", "ge", "eq", "ne")]
+    for cuts in ((), (7, 20)):
+        index = index_of([[each] for each in tests], cuts=cuts)
+        for clock in sorted({max(0, edge + step) for edge in edges for step in (-1, 0, 1)}):
+            order = {"lt": int.__lt__, "le": int.__le__, "gt": int.__gt__, "ge": int.__ge__}
+            order |= {"eq": int.__eq__, "ne": int.__ne__}
+            expected = [order[each.test](clock, each.values[0]) for each in tests]
+            assert survivors(index, View({}, {}, {}, clock)) == expected, clock
+
+
+@given(texts, st.lists(values, max_size=6), st.booleans())
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_a_prefix_is_a_range_of_strings(prefix: str, people: list[Any], wanted: bool) -> None:  # noqa: FBT001
+    scope = Scope(roots={"profile": None, "context": None, "features": {}, "segments": {}})
+    written = json.dumps(prefix, ensure_ascii=False) if prefix.isprintable() else '"\\u0000"'
+    prefix = prefix if prefix.isprintable() else "\0"
+    checked = read_expression(f"{'' if wanted else '!'}profile.x.startsWith({written})", scope)
+    assert checked.root is not None, checked.mistakes
+    branches = branches_of([checked.root], Symbols())
+    assert all(branch.literals and not branch.checks for branch in branches)
+    index = index_of([branch.literals for branch in branches])
+    for value in [..., *people, prefix + "\U0010ffff", prefix[:-1] + "\ud7ff", prefix[:-1] + "\ue000"]:
+        expected = isinstance(value, str) and value.startswith(prefix) is wanted
+        assert any(survivors(index, view_of(value))) is expected, value
 
 
 def test_a_literal_that_no_key_can_hold_exactly_stays_out_of_the_index() -> None:
@@ -147,12 +213,20 @@ def test_a_literal_that_no_key_can_hold_exactly_stays_out_of_the_index() -> None
 
 
 def test_many_rules_share_one_look_at_an_attribute() -> None:
-    branches = [Branch((Literal(PATH, "gt", (n,)),), ()) for n in range(2000)]
-    index = Index(branches, Symbols(), "many")
-    assert len(index.attributes) == 1
-    for value in (-1, 0, 0.5, 1, 1000, 1999.5, 5000):
-        expected = sum(1 << n for n in range(2000) if value > n)
-        assert index.match(view_of(value)) == expected
+    branches = [[Literal(PATH, "gt", (n,))] for n in range(2000)]
+    for cuts in ((), (700, 1400)):
+        index = index_of(branches, cuts=cuts)
+        assert len(index.attributes) == 1
+        for value in (-1, 0, 0.5, 1, 1000, 1999.5, 5000):
+            assert survivors(index, view_of(value)) == [value > n for n in range(2000)]
+
+
+def test_rows_share_the_masks_of_blocks_that_they_do_not_tell_apart() -> None:
+    branches = [[Literal(PATH, "gt", (n,))] for n in range(1000)]
+    (attribute,) = index_of(branches, cuts=range(100, 1000, 100)).attributes
+    rows = attribute.kinds[1].spans
+    assert len(rows) == 1001
+    assert len({id(mask) for row in rows for mask in row}) <= 1001 + 10  # type: ignore[union-attr]
 
 
 def test_segments_of_segments_are_written_out_once() -> None:

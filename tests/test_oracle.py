@@ -21,11 +21,12 @@ from arbiter.expr.compile import truth_function
 from arbiter.expr.evaluate import judge
 from arbiter.expr.tree import Expression
 from arbiter.expr.view import Symbols, View
-from arbiter.ruleset.compiled import Point
-from arbiter.ruleset.rules import DecisionPoint, Effect, Plain, Rule
+from arbiter.ruleset.image import Maker
+from arbiter.ruleset.rules import DecisionPoint, Effect, Plain, Rule, Ruleset, Segment
+from arbiter.snapshot import Snapshot
 from arbiter.types import ExplainLevel, Reason
 
-EXAMPLES = 250
+EXAMPLES = 300
 SUBJECTS = 10
 COMPARISONS_AT_LEAST = 20_000
 
@@ -161,7 +162,9 @@ def check_a_rule_set(drawn: list[tuple[list[str], int]], people: list[dict[str, 
         kept = [c for c in conditions if checkable(c)] + (["segments.seg"] if number == 0 else [])
         effect = Effect("act", {"n": Plain(number)})
         rules.append(Rule(f"r{number}", "d", priority, tuple(map(parsed, kept)), effect, position=f"r:{number}:1"))
-    point = Point(DecisionPoint("d", len(rules), ("priority",), None), rules, symbols)
+    declared = (DecisionPoint("d", max(len(rules), 1), ("priority",), None),)
+    whole = Ruleset(declared, tuple(rules), (Segment("seg", parsed(segment)),), ())
+    point = Snapshot(whole, {}, Maker(most=1 + len(segment) % 3)).points["d"]
     programs = {
         rule.id: [program(segment if e.source == "segments.seg" else e.source) for e in rule.when] for rule in rules
     }

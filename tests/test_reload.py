@@ -238,7 +238,7 @@ def test_the_archive_gives_back_what_was_loaded(local: tuple[Engine, LocalAdmin]
     assert kept.models["rfm"] is running.models["rfm"]
 
 
-@pytest.mark.parametrize("file", ["ruleset.msgpack", "meta.json", "models/rfm/model.onnx"])
+@pytest.mark.parametrize("file", ["image.msgpack", "meta.json", "models/rfm/model.onnx", "a part"])
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_damaged_snapshot_is_refused_and_mended_by_the_next_load(
     local: tuple[Engine, LocalAdmin], tmp_path: Path, file: str, damage: str
@@ -246,7 +246,12 @@ def test_a_damaged_snapshot_is_refused_and_mended_by_the_next_load(
     engine, admin = local
     assert engine.snapshot is not None
     archive = Archive(tmp_path / "data" / "snapshots")
-    path = tmp_path / "data" / "snapshots" / engine.snapshot.digest / file
+    snapshots = tmp_path / "data" / "snapshots"
+    path = (
+        snapshots / "parts" / min(engine.snapshot.parts)
+        if file == "a part"
+        else (snapshots / engine.snapshot.digest / file)
+    )
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-9])
     else:
@@ -266,7 +271,7 @@ def test_another_rule_set_under_a_snapshot_s_name_is_refused(
     (rules / "rule.yaml").write_text(rule("second"))
     admin.reload()
     folder = tmp_path / "data" / "snapshots"
-    shutil.copy(folder / engine.snapshot.digest / "ruleset.msgpack", folder / first / "ruleset.msgpack")
+    shutil.copy(folder / engine.snapshot.digest / "image.msgpack", folder / first / "image.msgpack")
     with pytest.raises(StoreError, match="is damaged"):
         Archive(folder).read(first, {})
 
@@ -284,7 +289,7 @@ def test_the_last_good_start_skips_what_is_damaged(rules: Path, tmp_path: Path) 
     again = Loader(rules, None, archive).last_good()
     assert again is not None
     assert again.snapshot.digest == digests[1]
-    (tmp_path / "snapshots" / digests[1] / "ruleset.msgpack").write_bytes(b"")
+    (tmp_path / "snapshots" / digests[1] / "image.msgpack").write_bytes(b"")
     again = Loader(rules, None, archive).last_good()
     assert again is not None
     assert again.snapshot.digest == digests[0]
@@ -339,7 +344,10 @@ def test_the_last_snapshots_are_kept_and_a_return_to_one_counts_as_new(rules: Pa
     expected = [digests[n] for n in (3, 0, 4, 5)]
     assert [entry.digest for entry in archive.history()] == expected
     assert [entry.digest for entry in archive.turns()] == [digests[n] for n in (0, 3, 0, 4, 5)]
-    assert {path.name for path in (tmp_path / "snapshots").iterdir() if path.is_dir()} == set(expected)
+    snapshots = tmp_path / "snapshots"
+    assert {path.name for path in snapshots.iterdir() if path.is_dir()} == {*expected, "parts"}
+    used = {part for digest in expected for part in archive.read(digest, {}).parts}
+    assert {path.name for path in (snapshots / "parts").iterdir()} == used
 
 
 def test_the_turns_of_two_snapshots_that_alternate_are_bounded(tmp_path: Path) -> None:

@@ -1,69 +1,175 @@
 """One frozen, complete version of everything that decisions depend on.
 
-Law: built whole, never changed. A request reads the reference once and sees one version throughout. Equal inputs give
-equal digests, whatever the order of files.
+Law: opened whole from an image, never changed. A request reads the reference once and sees one version throughout.
+Equal inputs give equal digests, whatever the order of files. Opening pauses now and then, so that a thread that serves
+calls beside it is not held up; what did not change is taken over from the snapshot before.
 """
 
 from __future__ import annotations
 
+from array import array
+from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from arbiter.errors import NotFound, did_you_mean
 from arbiter.expr.generated import function_of
-from arbiter.expr.view import FeatureRead, Symbols, View
-from arbiter.ruleset.compiled import Point
-from arbiter.ruleset.rules import Rule, Ruleset
+from arbiter.ruleset.compiled import Point, Rules
+from arbiter.ruleset.image import FORMAT, Image, Maker, Pack, symbols_of
+from arbiter.ruleset.index import open_block, open_index
+from arbiter.ruleset.masks import BlockMasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
+    from arbiter.expr.view import Symbols, View
     from arbiter.models.model import Model
+    from arbiter.ruleset.compiled import CompiledRule
+    from arbiter.ruleset.index import Block
+    from arbiter.ruleset.rules import Ruleset
 
-_encoder = msgspec.msgpack.Encoder(order="sorted")
-_decoder = msgspec.msgpack.Decoder(Ruleset)
-
-
-def pack(ruleset: Ruleset) -> bytes:
-    """The canonical MessagePack of a rule set."""
-    return _encoder.encode(ruleset)
-
-
-def unpack(data: bytes) -> Ruleset:
-    """The rule set of its MessagePack; raises msgspec.DecodeError for anything else."""
-    return _decoder.decode(data)
+_encode = msgspec.msgpack.Encoder(order="sorted").encode
+_image_decoder = msgspec.msgpack.Decoder(Image)
+_Found = TypeVar("_Found")
 
 
-def digest_of(ruleset: Ruleset, model_digests: Mapping[str, str]) -> str:
-    """The 32 hexadecimal characters that name a snapshot."""
-    return blake2b(_encoder.encode([ruleset, sorted(model_digests.items())]), digest_size=16).hexdigest()
+def pack(image: Image) -> bytes:
+    """The canonical MessagePack of an image."""
+    return _encode(image)
+
+
+def unpack(data: bytes) -> Image:
+    """The image of its MessagePack; raises msgspec.DecodeError for anything else, an older format too."""
+    image = _image_decoder.decode(data)
+    if image.format != FORMAT:
+        raise msgspec.DecodeError(f"the image has format {image.format}, this version reads {FORMAT}")
+    return image
+
+
+def digest_of(image: Image, model_digests: Mapping[str, str]) -> str:
+    """The 32 hexadecimal characters that name a snapshot: its rules by their packs, not how they are indexed."""
+    named = [image.frame, sorted(image.packs), sorted(model_digests.items())]
+    return blake2b(_encode(named), digest_size=16).hexdigest()
+
+
+def model_inputs(models: Mapping[str, Model]) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """By model the names that it reads, each by its path."""
+    return {name: tuple((i.root, i.attribute) for i in m.inputs) for name, m in models.items()}
+
+
+def finished(steps: Generator[None, None, _Found]) -> _Found:
+    """What comes of opening, without a pause."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: _Found = end.value
+            return found
+
+
+def _taken_over(
+    old: Point | None, order: tuple[str, ...], ranked: bytes, rules: Rules
+) -> Generator[None, None, dict[bytes, CompiledRule]]:
+    """The compiled rules of the point before that are still its rules."""
+    if old is None or old.declared.order != order:
+        return {}
+    taken: dict[bytes, CompiledRule] = {}
+    for count, number in enumerate(array("I", ranked)):
+        digest = rules.digest(number)
+        compiled = old.known.get(digest)
+        if compiled is not None:
+            taken[digest] = compiled
+        if count % 256 == 255:  # noqa: PLR2004 - some 100 µs
+            yield
+    return taken
+
+
+class _Opened(msgspec.Struct, frozen=True):
+    """What opening an image gives: all of a snapshot but its models."""
+
+    image: Image
+    symbols: Symbols
+    points: dict[str, Point]
+    packs: dict[str, Pack]
+    blocks: dict[str, Block]
+
+
+def _open(
+    image: Image, fetch: Callable[[str], bytes], models: Mapping[str, Model], before: Snapshot | None
+) -> Generator[None, None, _Opened]:
+    packs: dict[str, Pack] = {}
+    for key, _ in image.packs:
+        packs[key] = (before and before.packs.get(key)) or msgspec.msgpack.decode(fetch(key), type=Pack)
+        yield
+    blocks: dict[str, Block] = {}
+    for key in dict.fromkeys(block.key for point in image.points for block in point.blocks):
+        known = before.blocks.get(key) if before else None
+        if known is None:
+            masks = msgspec.msgpack.decode(fetch(key), type=BlockMasks)
+            yield
+            known = yield from open_block(masks)
+        blocks[key] = known
+    symbols = symbols_of(image.frame, model_inputs(models))
+    rules = Rules([packs[key] for key, _ in image.packs])
+    alike = before is not None and _encode(before.symbols) == _encode(symbols)
+    yield
+    points = {}
+    declared = {point.name: point for point in image.frame.decisions}
+    for part in image.points:
+        index = yield from open_index([blocks[block.key] for block in part.blocks], symbols, part.name)
+        old = before.points.get(part.name) if before and alike else None
+        known_rules = yield from _taken_over(old, declared[part.name].order, part.ranked, rules)
+        points[part.name] = Point(declared[part.name], part, index, rules, symbols, known_rules)
+        yield
+    return _Opened(image, symbols, points, packs, blocks)
 
 
 class Snapshot:
     """Rules and models of one version, ready to decide.
 
-    `rows` has, by model, the function that builds the model's input row from a view (None when an input without
-    default is missing).
+    Made at once of a rule set and its models (a `maker` that made its image before does less, and so does taking over
+    from the snapshot `before`), or by `open_snapshot` of an image. `frame` is the rule set without its rules. `rows`
+    has, by model, the function that builds the model's input row from a view (None when an input without default is
+    missing). `packs` and `blocks` are its parts, by key.
     """
 
-    def __init__(self, ruleset: Ruleset, models: Mapping[str, Model]) -> None:
-        self.ruleset = ruleset
+    def __init__(
+        self,
+        ruleset: Ruleset,
+        models: Mapping[str, Model],
+        maker: Maker | None = None,
+        before: Snapshot | None = None,
+    ) -> None:
+        made = (maker or Maker()).make(ruleset, model_inputs(models))
+        self._take(finished(_open(made.image, made.parts.__getitem__, models, before)), models)
+        self.parts = made.parts
+
+    def _take(self, opened: _Opened, models: Mapping[str, Model]) -> None:
+        self.image = opened.image
+        self.frame = opened.image.frame
         self.models = dict(models)
-        self.digest = digest_of(ruleset, {name: m.digest for name, m in models.items()})
-        self.symbols = Symbols(
-            {f.name: FeatureRead(f.key, f.unit if f.aggregate == "since" else 0) for f in ruleset.features},
-            {s.name: s.condition.root for s in ruleset.segments},
-            {name: tuple((i.root, i.attribute) for i in m.inputs) for name, m in models.items()},
-        )
+        self.digest = digest_of(opened.image, {name: m.digest for name, m in models.items()})
+        self.symbols = opened.symbols
+        self.points = opened.points
+        self.packs = opened.packs
+        self.blocks = opened.blocks
         self.rows: dict[str, Callable[[View], list[float] | None]] = {
-            name: _row_builder(model, self.symbols) for name, model in models.items()
+            name: _row_builder(model, opened.symbols) for name, model in models.items()
         }
-        by_point: dict[str, list[Rule]] = {}
-        for rule in ruleset.rules:
-            by_point.setdefault(rule.decision, []).append(rule)
-        self.points = {d.name: Point(d, by_point.get(d.name, ()), self.symbols) for d in ruleset.decisions}
+
+    @cached_property
+    def parts(self) -> Mapping[str, bytes]:
+        """The content of the image's parts, by key; made anew where the snapshot was opened from elsewhere."""
+        return Maker().make(self.ruleset, model_inputs(self.models)).parts
+
+    @cached_property
+    def ruleset(self) -> Ruleset:
+        """The whole rule set as it was loaded: slow the first time, every rule is decoded."""
+        rules = Rules([self.packs[key] for key, _ in self.image.packs])
+        found = sorted((rules.rule(number) for number in range(rules.count)), key=lambda rule: rule.id)
+        return msgspec.structs.replace(self.frame, rules=tuple(found))
 
     def point(self, name: str) -> Point:
         """The compiled decision point; raises NotFound with the closest known name."""
@@ -75,11 +181,24 @@ class Snapshot:
 
     def counts(self) -> dict[str, int]:
         """How many of each thing the snapshot holds."""
-        rules = self.ruleset
+        frame = self.frame
         return {
-            "decisions": len(rules.decisions), "rules": len(rules.rules), "segments": len(rules.segments),
-            "features": len(rules.features), "models": len(self.models),
+            "decisions": len(frame.decisions), "rules": self.image.rules, "segments": len(frame.segments),
+            "features": len(frame.features), "models": len(self.models),
         }  # fmt: skip
+
+
+def open_snapshot(
+    image: Image, fetch: Callable[[str], bytes], models: Mapping[str, Model], before: Snapshot | None = None
+) -> Generator[None, None, Snapshot]:
+    """Open an image; `fetch` gives the content of a part. What `before` has of it is not fetched again.
+
+    A pause, a bare yield, comes at least every few hundred µs. Raises what `fetch` raises, and msgspec.DecodeError.
+    """
+    opened = yield from _open(image, fetch, models, before)
+    snapshot = Snapshot.__new__(Snapshot)
+    snapshot._take(opened, models)  # noqa: SLF001 - its other constructor
+    return snapshot
 
 
 def _row_builder(model: Model, symbols: Symbols) -> Callable[[View], list[float] | None]:

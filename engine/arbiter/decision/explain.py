@@ -19,7 +19,7 @@ from arbiter.ruleset.render import failure_of, text
 from arbiter.types import ExplainLevel, Reason, RuleOutcome, Treatment, from_micros
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from arbiter.expr.tree import AnyNode, Expression
     from arbiter.expr.view import View
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from arbiter.ruleset.rules import Rule
 
 
+_NONE: Mapping[str, str] = {}
+
+
 class _Judged(msgspec.Struct):
-    rule: Rule
+    compiled: CompiledRule
     outcome: RuleOutcome | None
-    compiled: CompiledRule | None = None
     value: float | None = None
     change: int | None = None
 
@@ -44,15 +46,22 @@ def explain(
     changes: Callable[[], dict[str, int]],
     level: ExplainLevel,
     only: tuple[str, ...] = (),
+    off: Mapping[str, str] = _NONE,
 ) -> tuple[RuleOutcome, ...]:
     """The outcomes at `point`, best rule first. `view` must hold every model of the point. `level` WINNERS keeps what
     was delivered, LOSERS also what matched, ALL everything; `only` filters by rule id.
+    `off` says of rules that are switched off, by id, until when and why.
     """
-    compiled = {rule.id: rule for rule in point.rules}
-    judged = [_judge(rule, compiled.get(rule.id), point, view, subject_id, changes) for rule in point.all_rules]
-    matched = [j for j in judged if j.outcome is None and j.compiled is not None]
-    matched.sort(key=lambda j: order_key(point, j.compiled, j.value, j.change))  # type: ignore[arg-type]
-    outcomes = [*_arbitrate(point, matched, view, slots, list(delivered)), *(j.outcome for j in judged if j.outcome)]
+    judged = [_judge(rule, point, view, subject_id, changes, off) for rule in point.rules]
+    matched = [j for j in judged if j.outcome is None]
+    if point.dynamic:
+        _settle_rows_behind(matched)
+    competing = [j for j in matched if j.outcome is None]
+    competing.sort(key=lambda j: order_key(point, j.compiled, j.value, j.change))
+    outcomes = [
+        *_arbitrate(point, competing, view, slots, list(delivered)),
+        *(j.outcome for j in judged if j.outcome),
+    ]
     kept = {
         ExplainLevel.NONE: frozenset[Reason](),
         ExplainLevel.WINNERS: frozenset({Reason.WON}),
@@ -65,28 +74,44 @@ def explain(
 
 
 def _judge(
-    rule: Rule,
-    compiled: CompiledRule | None,
+    compiled: CompiledRule,
     point: Point,
     view: View,
     subject_id: str,
     changes: Callable[[], dict[str, int]],
+    off: Mapping[str, str],
 ) -> _Judged:
-    if compiled is None:
-        return _Judged(rule, RuleOutcome(rule.id, Reason.DISABLED, rule.position, detail="`enabled` is false"))
+    rule = compiled.rule
+    if not rule.enabled:
+        return _Judged(compiled, RuleOutcome(rule.id, Reason.DISABLED, rule.position, detail="`enabled` is false"))
+    if rule.id in off:
+        return _Judged(compiled, RuleOutcome(rule.id, Reason.OVERRIDDEN, rule.position, detail=off[rule.id]))
     failed = _condition(rule, point, view)
     if failed is not None:
-        return _Judged(rule, failed)
+        return _Judged(compiled, failed)
     if not in_time(compiled, view):
         return _Judged(
-            rule, RuleOutcome(rule.id, Reason.INACTIVE, rule.position, detail="the clock is outside `active`")
+            compiled, RuleOutcome(rule.id, Reason.INACTIVE, rule.position, detail="the clock is outside `active`")
         )
     if not in_rollout(compiled, view, subject_id):
         detail = f"outside the rollout of {rule.rollout.percent:g} %" if rule.rollout else ""
-        return _Judged(rule, RuleOutcome(rule.id, Reason.ROLLED_OUT_OF, rule.position, detail=detail))
-    value = compiled.value(view) if compiled.value is not None else None
+        return _Judged(compiled, RuleOutcome(rule.id, Reason.ROLLED_OUT_OF, rule.position, detail=detail))
+    value = compiled.value(view) if compiled.valued else None
     change = last_change(compiled, changes()) if "recency" in point.dynamic else None
-    return _Judged(rule, None, compiled, value, change)
+    return _Judged(compiled, None, value, change)
+
+
+def _settle_rows_behind(matched: Iterable[_Judged]) -> None:
+    """Settle the rows of a table behind its first one that matched: of rows of one tier only that one competes."""
+    first: dict[tuple[str, tuple[int, ...]], CompiledRule] = {}
+    for judged in matched:
+        compiled = judged.compiled
+        best = first.setdefault((compiled.table, compiled.rank), compiled) if compiled.table else compiled
+        if best is not compiled:
+            judged.outcome = RuleOutcome(
+                compiled.id, Reason.LOST_GROUP, compiled.rule.position, lost_to=best.id, lost_on="rule_id",
+                detail=f"row {best.rule.row} of table `{compiled.table}` comes first", value=judged.value,
+            )  # fmt: skip
 
 
 def _condition(rule: Rule, point: Point, view: View) -> RuleOutcome | None:
@@ -139,17 +164,22 @@ def _arbitrate(
     outcomes: list[RuleOutcome] = []
 
     def lost(reason: Reason, loser: _Judged, winner: _Judged | None, detail: str = "") -> None:
-        to = winner.rule.id if winner else ""
+        to = winner.compiled.id if winner else ""
         on = _decisive_key(point, winner, loser) if winner else ""
         outcomes.append(
             RuleOutcome(
-                loser.rule.id, reason, loser.rule.position, lost_to=to, lost_on=on, detail=detail, value=loser.value
+                loser.compiled.rule.id,
+                reason,
+                loser.compiled.rule.position,
+                lost_to=to,
+                lost_on=on,
+                detail=detail,
+                value=loser.value,
             )
         )
 
     for judged in ranked:
         rule = judged.compiled
-        assert rule is not None  # noqa: S101 - for the type checker
         if len(placed) >= slots:
             lost(Reason.LOST_SLOT, judged, placed[-1][0], _keys_text(point, judged))
             continue
@@ -168,12 +198,14 @@ def _arbitrate(
             groups[rule.group] = judged
         placed.append((judged, treatment))
         keys = _keys_text(point, judged)
-        outcomes.append(RuleOutcome(rule.id, Reason.WON, judged.rule.position, detail=keys, value=judged.value))
+        outcomes.append(
+            RuleOutcome(rule.id, Reason.WON, judged.compiled.rule.position, detail=keys, value=judged.value)
+        )
     return outcomes
 
 
 def _render_failure(judged: _Judged, point: Point, view: View) -> RuleOutcome:
-    rule = judged.rule
+    rule = judged.compiled.rule
     plain = RuleOutcome(rule.id, Reason.RENDER_FAILED, rule.position, value=judged.value)
     for name, param in rule.then.params.items():
         found = failure_of(param, view, point.symbols)
@@ -188,14 +220,14 @@ def _render_failure(judged: _Judged, point: Point, view: View) -> RuleOutcome:
 def _key_value(name: str, judged: _Judged) -> Any:
     match name:
         case "priority":
-            return judged.rule.priority
+            return judged.compiled.rule.priority
         case "specificity":
-            return judged.rule.specificity
+            return judged.compiled.rule.specificity
         case "value":
             return judged.value
         case "recency":
             return judged.change
-    return judged.rule.id
+    return judged.compiled.rule.id
 
 
 def _decisive_key(point: Point, winner: _Judged, loser: _Judged) -> str:

@@ -14,14 +14,17 @@ import msgspec
 
 from arbiter.decision.hashing import share
 from arbiter.expr.ops import FAILURES, eq
+from arbiter.ruleset.image import tie_break
 from arbiter.ruleset.render import text
 from arbiter.types import Decision, Reason, Treatment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from arbiter.expr.view import View
-    from arbiter.ruleset.compiled import CompiledRule, Point
+    from arbiter.ruleset.compiled import CompiledRule, Entry, Point
+
+_NOTHING: frozenset[str] = frozenset()
 
 
 class Need(msgspec.Struct, frozen=True):
@@ -42,21 +45,26 @@ class Walk:
     """One decision at one point for one view.
 
     `delivered` are treatments that must not come again; `horizon` is the µs at which the profile's features next
-    change by themselves (None: never); `changes` gives change times for `recency`.
+    change by themselves (None: never); `changes` gives change times for `recency`; `off` are the ids of rules that are
+    switched off.
     """
 
     __slots__ = (
+        "_block",
         "_changes",
         "_delivered",
         "_eligible",
+        "_entries",
         "_groups",
         "_horizon",
         "_mask",
+        "_off",
         "_placed",
         "_point",
+        "_rank",
+        "_rest",
         "_slots",
         "_subject",
-        "_tier",
         "_view",
     )
 
@@ -69,6 +77,7 @@ class Walk:
         delivered: Iterable[Treatment] = (),
         horizon: int | None = None,
         changes: Callable[[], dict[str, int]] = dict,
+        off: frozenset[str] = _NOTHING,
     ) -> None:
         self._point = point
         self._view = view
@@ -77,70 +86,89 @@ class Walk:
         self._delivered = delivered
         self._horizon = horizon
         self._changes = changes
-        self._mask = point.index.match(view)
-        self._tier = 0
+        self._off = off
         self._groups: set[str] | None = None  # made when first needed: most decisions have no group
         self._placed: list[Treatment] = []
+        found = point.index.match(view)
+        if point.single:
+            self._mask: int = found
+            self._rest: Iterator[int] | None = None
+            self._block = 0
+            self._entries = point.entries[0]
+        else:
+            self._mask = 0
+            self._rest = found
+            self._block = -1
         if point.dynamic:
             self._eligible: list[Candidate] = []
+            self._rank: tuple[int, ...] | None = None  # of the tier that is being collected
 
     def advance(self) -> Decision | Need:
         """The Decision, or the models that are needed first."""
         if self._point.dynamic:
             return self._advance_by_tiers()
-        while self._mask:
-            rule = self._next(-1)
-            if rule is None:
+        while True:
+            found = self._next(None)
+            if found is None:
                 break
-            if isinstance(rule, Need):
-                return rule
+            if isinstance(found, Need):
+                return found
+            _, rule, behind = found
             if rule.models and (need := self._lacking(rule.models)):
                 return need
-            self._mask &= rule.others
+            self._mask &= behind
             if self._place(rule, None):
                 break
         return self._decision()
 
     def _advance_by_tiers(self) -> Decision | Need:
-        point = self._point
-        while self._mask or self._tier:
-            if not self._tier:
-                low = self._mask & -self._mask
-                self._tier = point.tier_masks[point.branches[low.bit_length() - 1].rule.tier]
-            while self._mask & self._tier:
-                rule = self._next(self._tier)
-                if rule is None:
-                    break
-                if isinstance(rule, Need):
-                    return rule
-                models = rule.models + rule.value_models
-                if models and (need := self._lacking(models)):
-                    return need
-                self._mask &= rule.others
-                self._eligible.append(Candidate(rule, *self._dynamic_keys(rule)))
-            self._eligible.sort(key=self._sort_key)
-            for candidate in self._eligible:
-                if self._place(candidate.rule, candidate.value):
+        while True:
+            found = self._next(self._rank)
+            if found is None:
+                # The tier is complete; without one there is nothing left.
+                if self._rank is None or self._settle():
                     return self._decision()
-            self._eligible = []
-            self._tier = 0
-        return self._decision()
+                self._rank = None
+                continue
+            if isinstance(found, Need):
+                return found
+            _, rule, behind = found
+            models = rule.models + rule.value_models
+            if models and (need := self._lacking(models)):
+                return need
+            self._mask &= behind
+            self._rank = rule.rank
+            # Of a table's rows that tie on the static keys, only the first competes on the dynamic ones.
+            if not rule.table or all(rule.table != other.rule.table for other in self._eligible):
+                self._eligible.append(Candidate(rule, *self._dynamic_keys(rule)))
 
-    def _next(self, among: int) -> CompiledRule | Need | None:
-        """The best rule among these bits that passes checks, dates, rollout and models. Its bits stay set until it is
-        dealt with.
+    def _settle(self) -> bool:
+        """Arbitrate within the tier that was collected; True when all slots are full."""
+        tier, self._eligible = self._eligible, []
+        tier.sort(key=self._sort_key)
+        return any(self._place(candidate.rule, candidate.value) for candidate in tier)
+
+    def _next(self, rank: tuple[int, ...] | None) -> Entry | Need | None:
+        """The best rule that passes checks, dates, rollout and models; None when there is none, or none of `rank`.
+
+        Its bits stay set until it is dealt with.
         """
-        view, branches = self._view, self._point.branches
-        mask = self._mask
-        while candidates := mask & among:
-            low = candidates & -candidates
-            branch = branches[low.bit_length() - 1]
+        view, mask = self._view, self._mask
+        while mask or (mask := self._next_block()):
+            low = mask & -mask
+            bit = low.bit_length() - 1
+            entry = self._entries[bit] or self._point.entry(self._block, bit)
+            branch, rule, behind = entry
+            if rank is not None and rule.rank != rank:
+                self._mask = mask
+                return None
             if branch.before is not None and not branch.before(view):
                 mask ^= low
                 continue
-            rule = branch.rule
-            if rule.guarded and not (in_time(rule, view) and in_rollout(rule, view, self._subject)):
-                mask &= rule.others
+            if (rule.guarded and not (in_time(rule, view) and in_rollout(rule, view, self._subject))) or (
+                self._off and rule.id in self._off
+            ):
+                mask &= behind
                 continue
             if branch.after is not None:
                 need = self._lacking(branch.models)
@@ -151,9 +179,21 @@ class Walk:
                     mask ^= low
                     continue
             self._mask = mask
-            return rule
-        self._mask = mask
+            return entry
+        self._mask = 0
         return None
+
+    def _next_block(self) -> int:
+        """The survivors of the next block that has any; 0 when none has."""
+        if self._rest is None:
+            return 0
+        for mask in self._rest:
+            self._block += 1
+            if mask:
+                self._entries = self._point.entries[self._block]
+                return mask
+        self._rest = None
+        return 0
 
     def _lacking(self, models: tuple[str, ...]) -> Need | None:
         known = self._view.models
@@ -163,7 +203,7 @@ class Walk:
         return Need(lacking) if lacking else None
 
     def _dynamic_keys(self, rule: CompiledRule) -> tuple[float | None, int | None]:
-        value = rule.value(self._view) if rule.value is not None else None
+        value = rule.value(self._view) if rule.valued else None
         return value, last_change(rule, self._changes()) if "recency" in self._point.dynamic else None
 
     def _sort_key(self, candidate: Candidate) -> tuple[float | str, ...]:
@@ -251,4 +291,4 @@ def order_key(point: Point, rule: CompiledRule, value: float | None, change: int
                 keys.append(float("inf") if value is None else -value)
             case "recency":
                 keys.append(float("inf") if change is None else -change)
-    return (*keys, rule.id)
+    return (*keys, *tie_break(rule.rule))

@@ -8,6 +8,7 @@ What cannot be answered by one look at one stored value stays a residual check.
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from arbiter.expr.syntax import constant_value, walk
 from arbiter.expr.tree import AnyNode, Call, Const, ListOf, Name
 from arbiter.expr.view import EXACT
+from arbiter.types import to_micros
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_BRANCHES = 16
 NOW = ("now",)
+_LAST_MICROS = to_micros(datetime.max.replace(tzinfo=UTC))  # there is no timestamp behind it
 _FLIP = {"_<_": "_>_", "_<=_": "_>=_", "_>_": "_<_", "_>=_": "_<=_", "_==_": "_==_", "_!=_": "_!=_"}
 _NEGATE = {"_<_": "ge", "_<=_": "gt", "_>_": "le", "_>=_": "lt", "_==_": "ne", "_!=_": "eq"}
 _PLAIN = {"_<_": "lt", "_<=_": "le", "_>_": "gt", "_>=_": "ge", "_==_": "eq", "_!=_": "ne"}
@@ -138,14 +141,10 @@ class _Expander:
                 return self._segments[name, wanted]
             case Const(kind="bool", value=value):
                 return [()] if value is wanted else []
-            case Call(function="startsWith", args=(Name(path=path), Const(kind="string", value=str(prefix)))) if (
-                _indexed(path)
-            ):
-                return _beginning(path, prefix, wanted)
             case _:
-                literal = _literal(node, wanted)
-                if literal:
-                    return [(literal,)]
+                ways = _ways(node, wanted)
+                if ways:
+                    return ways
         return [(Check(node, wanted, models_of([node], self._symbols)),)]
 
 
@@ -165,6 +164,16 @@ def _merged(ways: list[tuple[Literal | Check, ...]]) -> list[tuple[Literal | Che
             case _:
                 rest.append(way)
     return [*((Literal(path, "eq", values),) for path, values in equal.items()), *rest]
+
+
+def _ways(node: AnyNode, wanted: bool) -> list[tuple[Literal | Check, ...]]:  # noqa: FBT001 - the wanted truth
+    """The literals that say the same as one test; none when the index cannot answer it."""
+    match node:
+        case Call(function="startsWith", args=(Name(path=path), Const(kind="string", value=str(prefix)))):
+            return _beginning(path, prefix, wanted) if _indexed(path) else []
+        case _:
+            literal = _literal(node, wanted)
+            return [(literal,)] if literal else []
 
 
 def _beginning(path: tuple[str, ...], prefix: str, wanted: bool) -> list[tuple[Literal | Check, ...]]:  # noqa: FBT001
@@ -208,7 +217,7 @@ def _literal(node: AnyNode, wanted: bool) -> Literal | None:  # noqa: FBT001 - t
 
 def _comparison(path: tuple[str, ...], function: str, constant: Const, wanted: bool) -> Literal | None:  # noqa: FBT001
     test = _PLAIN[function] if wanted else _NEGATE[function]
-    if path == NOW and constant.kind == "timestamp":
+    if path == NOW and constant.kind == "timestamp" and _simple(constant):
         return Literal(path, test, (constant.value,))
     if not _indexed(path):
         return None
@@ -226,4 +235,6 @@ def _simple(node: AnyNode) -> bool:
     """Whether a constant can be a key or an edge of the index exactly."""
     if not isinstance(node, Const) or node.kind not in _INDEXED_KINDS:
         return False
+    if node.kind == "timestamp":
+        return bool(node.value < _LAST_MICROS)
     return node.kind not in {"int", "double"} or abs(node.value) <= EXACT

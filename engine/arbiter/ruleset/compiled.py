@@ -1,63 +1,100 @@
-"""A decision point compiled: rules in their static order, one bit a branch, the index, and the residual checks.
+"""A decision point ready to decide: its index, and its rules, each decoded and compiled when a survivor first needs it.
 
-Law: built once per snapshot and never changed, except that a generated function takes the place of the stub that
-compiles it on its first call. Nothing here decides: `decision` walks these structures.
+Law: what an image says never changes; a rule or a function that was not needed yet takes its place on first use, and
+whoever comes at the same moment makes an equal one. Nothing here decides: `decision` walks these structures.
 """
 
 from __future__ import annotations
 
-import weakref
+from array import array
+from bisect import bisect_right
+from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from arbiter.expr.compile import truth_function, value_function
 from arbiter.expr.ops import FAILURES
-from arbiter.expr.tree import AnyNode, Name
-from arbiter.ruleset.branches import Branch, Check, branches_of, models_of, reads_of
-from arbiter.ruleset.index import Index
+from arbiter.expr.tree import Name
+from arbiter.ruleset.branches import branches_of, models_of, reads_of
+from arbiter.ruleset.image import rank_of, static_order
 from arbiter.ruleset.render import expressions_of, plain_params, renderer
-from arbiter.ruleset.rules import DYNAMIC_KEYS
+from arbiter.ruleset.rules import Rule
 from arbiter.types import Reason, Treatment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from arbiter.expr.view import Symbols, View
-    from arbiter.ruleset.rules import DecisionPoint, Rule
+    from arbiter.ruleset.branches import Branch, Check
+    from arbiter.ruleset.image import Pack, PointPart
+    from arbiter.ruleset.index import Index
+    from arbiter.ruleset.rules import DecisionPoint, OrderKey
+
+_decode = msgspec.msgpack.Decoder(Rule).decode
 
 
 class CompiledRule:
-    """One enabled rule. `tier` numbers the rules that are equal on the static prefix of the order; `others` is the mask
-    of every bit that is not this rule's.
+    """One rule with the functions that it needs. `rank` sorts by the static prefix of the point's order; rules of one
+    rank form a tier. `models` and `value_models` are asked for before rendering and valuing, as a condition's are.
     """
 
-    __slots__ = (
-        "active", "change_keys", "group", "guarded", "id", "models", "others", "priority", "render", "rule",
-        "specificity", "tier", "treatment", "unit", "value", "value_models",
-    )  # fmt: skip
-
-    def __init__(self, rule: Rule, symbols: Symbols, *, values_wanted: bool) -> None:
+    def __init__(self, rule: Rule, symbols: Symbols, order: Sequence[OrderKey], static: Iterable[OrderKey]) -> None:
         self.rule = rule
         self.id = rule.id
         self.priority = rule.priority
+        self.specificity = rule.specificity
         self.group = rule.group
+        self.table = rule.table
         self.active = rule.active
         self.guarded = rule.active is not None or rule.rollout is not None
-        self.tier = self.others = 0
-        self.specificity = rule.specificity
-        roots = [e.root for e in rule.when]
-        self.change_keys = _change_keys(reads_of(roots, symbols), symbols)
+        self.rank = rank_of(rule, static)
+        self.valued = rule.value is not None and "value" in order
         params = plain_params(rule.then)
-        valued = rule.value is not None and values_wanted
         self.treatment = (
-            None if params is None or valued else Treatment(rule.id, rule.then.action, params, rule.priority)
+            None if params is None or self.valued else Treatment(rule.id, rule.then.action, params, rule.priority)
         )
         rendered = [e.root for p in rule.then.params.values() for e in expressions_of(p)]
-        # What rendering and valuing read is asked for before they run, as a condition's models are.
         self.models = tuple(sorted(models_of(rendered, symbols)))
-        self.value_models = tuple(sorted(models_of([rule.value.root], symbols))) if rule.value and valued else ()
-        self.render = renderer(rule.then, symbols, f"params of {rule.id}")
-        self.value = _number(rule, symbols) if valued else None
-        self.unit = _unit(rule, symbols)
+        self.value_models = tuple(sorted(models_of([rule.value.root], symbols))) if rule.value and self.valued else ()
+        self._symbols = symbols
+        self._compiled: dict[int, CompiledBranch] = {}
+
+    @cached_property
+    def branches(self) -> list[Branch]:
+        """The ways in which the rule's condition can be true, in the order of the image's bits."""
+        return branches_of([e.root for e in self.rule.when], self._symbols)
+
+    def branch(self, number: int) -> CompiledBranch:
+        """One of them, compiled."""
+        found = self._compiled.get(number)
+        if found is None:
+            found = self._compiled[number] = CompiledBranch(self.branches[number], self.id, self._symbols)
+        return found
+
+    @cached_property
+    def render(self) -> Callable[[View], dict[str, Any]]:
+        """What renders the parameters; raises one of `FAILURES` when one has no value."""
+        return renderer(self.rule.then, self._symbols, f"params of {self.id}")
+
+    @cached_property
+    def value(self) -> Callable[[View], float | None]:
+        """What computes the value; of `valued` rules only."""
+        return _number(self.rule, self._symbols)
+
+    @cached_property
+    def unit(self) -> Callable[[View], Any] | None:
+        """What gives a rollout's unit, where that is not the subject."""
+        rollout = self.rule.rollout
+        if rollout is None or rollout.by == "subject":
+            return None
+        return value_function(Name(tuple(rollout.by.split("."))), self._symbols, f"rollout of {self.id}")
+
+    @cached_property
+    def change_keys(self) -> tuple[str, ...]:
+        """The keys under which a profile tells when the names changed that the condition reads."""
+        return _change_keys(reads_of([e.root for e in self.rule.when], self._symbols), self._symbols)
 
 
 class CompiledBranch:
@@ -65,84 +102,111 @@ class CompiledBranch:
     check.
     """
 
-    __slots__ = ("__weakref__", "after", "before", "models", "rule")
+    __slots__ = ("after", "before", "models")
 
-    def __init__(self, branch: Branch, rule: CompiledRule, symbols: Symbols) -> None:
-        self.rule = rule
+    def __init__(self, branch: Branch, rule_id: str, symbols: Symbols) -> None:
         self.models = tuple(sorted(branch.models))
-        self.before = self._lazily("before", [c for c in branch.checks if not c.models], symbols)
-        self.after = self._lazily("after", [c for c in branch.checks if c.models], symbols)
+        self.before = _checked([c for c in branch.checks if not c.models], symbols, f"before of {rule_id}")
+        self.after = _checked([c for c in branch.checks if c.models], symbols, f"after of {rule_id}")
 
-    def _lazily(self, name: str, checks: list[Check], symbols: Symbols) -> Callable[[View], bool] | None:
-        if not checks:
-            return None
 
-        # Weak, since a branch that held itself through this function would wait for the collector when it goes.
-        branch, rule_id = weakref.ref(self), self.rule.id
+def _checked(checks: list[Check], symbols: Symbols, label: str) -> Callable[[View], bool] | None:
+    return truth_function([(c.node, c.wanted) for c in checks], symbols, label) if checks else None
 
-        def first_call(view: View) -> bool:
-            function = truth_function([(c.node, c.wanted) for c in checks], symbols, f"{name} of {rule_id}")
-            setattr(branch(), name, function)
-            return function(view)
 
-        return first_call
+Entry = tuple[CompiledBranch, CompiledRule, int]
+"""A bit's branch, its rule, and the mask of the bits behind the rule's own in the block."""
+
+
+class Rules:
+    """The stored rules of a snapshot, by number."""
+
+    def __init__(self, packs: Sequence[Pack]) -> None:
+        self._packs = packs
+        self._ends = [array("I", pack.ends) for pack in packs]
+        self._starts = [0, *accumulate(len(ends) for ends in self._ends)]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self._starts[-1]
+
+    def rule(self, number: int) -> Rule:
+        """The rule of this number."""
+        pack, place = self._find(number)
+        ends = self._ends[pack]
+        return _decode(self._packs[pack].blob[ends[place - 1] if place else 0 : ends[place]])
+
+    def digest(self, number: int) -> bytes:
+        """What names the rule's content, 16 bytes."""
+        pack, place = self._find(number)
+        return self._packs[pack].digests[16 * place : 16 * place + 16]
+
+    def _find(self, number: int) -> tuple[int, int]:
+        pack = bisect_right(self._starts, number) - 1
+        return pack, number - self._starts[pack]
 
 
 class Point:
-    """A compiled decision point. `dynamic` holds the order keys from the first dynamic one on; empty when the order
-    is static.
+    """A decision point. `dynamic` holds the order keys from the first dynamic one on; empty when the order is static.
 
-    `tier_masks` has one mask a tier; `edges` are the sorted µs at which rules begin or end; `timeless` says that,
-    edges and feature windows apart, time alone cannot change an answer.
+    `entries` has for each block one entry a bit, None until `entry` makes it. `known` has compiled rules by digest;
+    it may come from an earlier snapshot of the same symbols and order.
     """
 
-    def __init__(self, declared: DecisionPoint, rules: Iterable[Rule], symbols: Symbols) -> None:
+    def __init__(
+        self,
+        declared: DecisionPoint,
+        part: PointPart,
+        index: Index,
+        rules: Rules,
+        symbols: Symbols,
+        known: dict[bytes, CompiledRule],
+    ) -> None:
         self.declared = declared
         self.name = declared.name
         self.slots = declared.slots
         self.symbols = symbols
-        cut = next((i for i, key in enumerate(declared.order) if key in DYNAMIC_KEYS), len(declared.order))
-        self.static, self.dynamic = declared.order[:cut], declared.order[cut:]
-        self.all_rules = tuple(sorted(rules, key=lambda r: (*self._static_key(r.priority, r.specificity), r.id)))
-        wanted = "value" in declared.order
-        self.rules = tuple(CompiledRule(r, symbols, values_wanted=wanted) for r in self.all_rules if r.enabled)
+        self.index = index
+        self.single = len(index.blocks) == 1
+        self.static = static_order(declared)
+        self.dynamic = declared.order[len(self.static) :]
         self.default = _default(declared)
-        self.tier_masks: list[int] = []
-        branches = self._number(symbols)
-        self.index = Index([b for b, _ in branches], symbols, self.name)
-        self.branches = tuple(CompiledBranch(b, rule, symbols) for b, rule in branches)
-        reads = reads_of(self._nodes(), symbols)
-        self.models = tuple(sorted({path[1] for path in reads if path[0] == "models"}))
-        reads |= {path for model in self.models for path in symbols.model_inputs.get(model, ())}
-        self.timeless = not any(path == ("now",) or _ages(path, symbols) for path in reads)
-        actives = [r.active for r in self.rules if r.active]
-        self.edges = sorted({t for a in actives for t in (a.start, a.until) if t is not None})
+        self.models = part.models
+        self.timeless = part.timeless
+        self.edges = part.edges
+        self.known = known
+        self.entries: tuple[list[Entry | None], ...] = tuple([None] * block.size for block in index.blocks)
+        self._numbers = tuple(array("I", block.rules) for block in part.blocks)
+        self._branches = tuple(block.branches for block in part.blocks)
+        self._ranked = array("I", part.ranked)
+        self._rules = rules
 
-    def _static_key(self, priority: int, specific: int) -> tuple[int, ...]:
-        return tuple(-priority if key == "priority" else -specific for key in self.static)
+    def entry(self, block: int, bit: int) -> Entry:
+        """The entry of one bit, made on first use."""
+        rule = self._compiled(self._numbers[block][bit])
+        number = self._branches[block][bit]
+        made = (rule.branch(number), rule, -1 << (bit - number + len(rule.branches)))
+        self.entries[block][bit] = made
+        return made
 
-    def _number(self, symbols: Symbols) -> list[tuple[Branch, CompiledRule]]:
-        """Tiers and bits: the lowest bit is the best rule's cheapest branch."""
-        numbered: list[tuple[Branch, CompiledRule]] = []
-        previous: tuple[int, ...] | None = None
-        for rule in self.rules:
-            key = self._static_key(rule.priority, rule.specificity)
-            if key != previous:
-                self.tier_masks.append(0)
-                previous = key
-            own = branches_of([e.root for e in rule.rule.when], symbols)
-            mask = ((1 << len(own)) - 1) << len(numbered)
-            numbered += [(branch, rule) for branch in own]
-            rule.tier, rule.others = len(self.tier_masks) - 1, ~mask
-            self.tier_masks[-1] |= mask
-        return numbered
+    @property
+    def rules(self) -> tuple[CompiledRule, ...]:
+        """Every rule in static order, disabled ones too: slow the first time, since all are decoded."""
+        return tuple(self._compiled(number) for number in self._ranked)
 
-    def _nodes(self) -> list[AnyNode]:
-        nodes: list[AnyNode] = []
-        for rule in self.all_rules:
-            expressions = [*rule.when, *(e for p in rule.then.params.values() for e in expressions_of(p))]
-            nodes += [e.root for e in expressions] + ([rule.value.root] if rule.value else [])
-        return nodes
+    @cached_property
+    def all_rules(self) -> tuple[Rule, ...]:
+        """Every rule as it was written, in static order."""
+        return tuple(rule.rule for rule in self.rules)
+
+    def _compiled(self, number: int) -> CompiledRule:
+        digest = self._rules.digest(number)
+        found = self.known.get(digest)
+        if found is None:
+            found = CompiledRule(self._rules.rule(number), self.symbols, self.declared.order, self.static)
+            self.known[digest] = found
+        return found
 
 
 def _change_keys(paths: Iterable[tuple[str, ...]], symbols: Symbols) -> tuple[str, ...]:
@@ -155,10 +219,6 @@ def _change_keys(paths: Iterable[tuple[str, ...]], symbols: Symbols) -> tuple[st
         for root, name in (p for p in inputs if p[0] in {"profile", "features"}):
             found.add(f"features.{symbols.features[name].key}" if root == "features" else f"profile.{name}")
     return tuple(sorted(found))
-
-
-def _ages(path: Sequence[str], symbols: Symbols) -> bool:
-    return path[0] == "features" and symbols.features[path[1]].unit != 0
 
 
 def _default(declared: DecisionPoint) -> Treatment | None:
@@ -182,10 +242,3 @@ def _number(rule: Rule, symbols: Symbols) -> Callable[[View], float | None]:
         return None
 
     return number
-
-
-def _unit(rule: Rule, symbols: Symbols) -> Callable[[View], Any] | None:
-    """What gives a rollout's unit, where that is not the subject."""
-    if rule.rollout is None or rule.rollout.by == "subject":
-        return None
-    return value_function(Name(tuple(rule.rollout.by.split("."))), symbols, f"rollout of {rule.id}")

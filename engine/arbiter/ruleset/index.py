@@ -1,214 +1,303 @@
-"""The bitmap index: which branches can still be true for this subject, in one AND per attribute.
+"""The bitmap index: which branches can still be true for this subject, one look-up an attribute and one AND a block.
 
-Law: bits in, bits out; it knows branches by number and attributes by path, nothing of rules, models or requests. The
-index law: an attribute's mask for a value holds the bits whose literals on that attribute are *true* for it, and all
-bits that do not mention it; the mask for a missing attribute holds only bits that do not mention it or ask for its
-absence. Python holds True == 1 == 1.0, so tables are kept by kind of value.
+Law: bits in, bits out; it knows branches by number and attributes by path, nothing of rules, models or requests. What
+the masks mean is `masks`' law.
 
-Per attribute and kind: exact points in a dict, ranges as masks between sorted edges found by bisection. An edge right
-behind a value is the next value of its kind (the next double, the string with a NUL behind it, the next microsecond),
-so that one kind of edge serves `<`, `<=`, `>` and `>=`.
+A look-up gives a row: the masks of all blocks for that value. Blocks come best first and are ANDed one at a time, only
+as far as somebody asks: a decision whose slots are full never pays for the rules behind. Rows share the masks of
+blocks that they do not tell apart, so that ten thousand different thresholds cost a block's mask each, not a whole
+row's. An index of one block has bare masks for rows.
 """
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
-from datetime import datetime, timedelta
+from datetime import datetime
+from operator import and_, or_
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from arbiter.expr.generated import function_of
+from arbiter.ruleset.masks import KINDS, AttributeMasks, KindMasks, MemberMasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from arbiter.expr.view import Symbols, View
-    from arbiter.ruleset.branches import Branch, Literal
+    from arbiter.ruleset.masks import BlockMasks
 
-_KINDS: tuple[tuple[type, ...], ...] = ((bool,), (int, float), (str,), (bytes,), (datetime,))
+Row = int | tuple[int, ...]
+
 _MISSING = object()
 _LOOKS = 4  # attributes between two looks whether anything is left: a look costs a tenth of a look-up
+_PAUSE = 64  # masks between two pauses while an index is opened: some 50 µs
+_ROW_PAUSE = 32  # the same for rows
 
 
 class Table(msgspec.Struct, frozen=True):
-    """One kind's masks for one attribute: `exact` by value, else `spans[bisect_right(edges, value)]`."""
+    """One kind's rows for one attribute: `exact` by value, else ``spans[bisect_right(edges, value)]``."""
 
-    exact: dict[Any, int]
+    exact: dict[Any, Row]
     edges: list[Any]
-    spans: list[int]
+    spans: list[Row]
+
+
+class Members(msgspec.Struct, frozen=True):
+    """Rows of lists and maps: `alone` without members, and by kind and member what goes on and off."""
+
+    alone: Row
+    by_kind: dict[type, dict[Any, tuple[Row, Row]]]
 
 
 class Attribute(msgspec.Struct, frozen=True):
-    """The masks of one attribute: by class of value, for any other value, and for a missing one."""
+    """The rows of one attribute: by kind of value, for lists and maps, and for a missing value."""
 
     path: tuple[str, ...]
-    tables: dict[type, Table]
-    other: int
-    missing: int
+    kinds: tuple[Table, ...]
+    members: Members
+    missing: Row
 
 
-class Index:
-    """The masks of all attributes that the branches of one decision point test."""
+class Block:
+    """A block's masks as integers, ready to be joined to rows. Blocks are shared between indexes."""
 
-    def __init__(self, branches: Sequence[Branch], symbols: Symbols, label: str) -> None:
-        by_path: dict[tuple[str, ...], dict[int, list[Literal]]] = {}
-        for bit, branch in enumerate(branches):
-            for literal in branch.literals:
-                by_path.setdefault(literal.path, {}).setdefault(bit, []).append(literal)
-        self.everything = (1 << len(branches)) - 1
-        self.attributes = tuple(_attribute(path, bits, self.everything) for path, bits in sorted(by_path.items()))
-        self.match: Callable[[View], int] = _matcher(self, symbols, label)
-        """The bits that can be true for a view: every bit whose literals all hold."""
+    __slots__ = ("attributes", "everything", "size")
+
+    def __init__(self, size: int, attributes: dict[tuple[tuple[str, ...], int], Attribute]) -> None:
+        self.size = size
+        self.everything = (1 << size) - 1
+        self.attributes = attributes
 
 
-def _attribute(path: tuple[str, ...], bits: dict[int, list[Literal]], everything: int) -> Attribute:
-    silent = everything & ~_mask_of(bits, everything)
-    asks_absence = [b for b, literals in bits.items() if all(x.test == "absent" for x in literals)]
-    asks_presence = {b: literals for b, literals in bits.items() if not any(x.test == "absent" for x in literals)}
-    tables: dict[type, Table] = {}
-    for kind in _KINDS:
-        table = _table(kind, asks_presence, silent, everything)
-        tables |= dict.fromkeys(kind, table)
-    # A value of a kind without tables (a list, a map) differs from every constant, and has no order with any.
-    loose = [b for b, literals in asks_presence.items() if all(x.test in {"ne", "has"} for x in literals)]
-    return Attribute(path, tables, silent | _mask_of(loose, everything), silent | _mask_of(asks_absence, everything))
+def open_block(masks: BlockMasks) -> Generator[None, None, Block]:
+    """Read a block, with a pause (a bare yield) wherever a caller may be served meanwhile."""
+    attributes = {}
+    for encoded in masks.attributes:
+        drawn = msgspec.msgpack.decode(encoded, type=AttributeMasks)
+        yield
+        kinds = []
+        for kind in drawn.kinds:
+            kinds.append((yield from _open_kind(kind)))  # noqa: PERF401 - a comprehension takes no `yield`
+        members = yield from _open_members(drawn.members)
+        attributes[drawn.path, drawn.turn] = Attribute(drawn.path, tuple(kinds), members, _mask(drawn.missing))
+    return Block(masks.size, attributes)
 
 
-def _mask_of(bits: Iterable[int], everything: int) -> int:
-    """One integer with the given bits set, built in linear time."""
-    raw = bytearray((everything.bit_length() + 7) // 8)
-    for bit in bits:
-        raw[bit >> 3] |= 1 << (bit & 7)
+def _mask(raw: bytes) -> int:
     return int.from_bytes(raw, "little")
 
 
-def _table(kind: tuple[type, ...], bits: dict[int, list[Literal]], silent: int, everything: int) -> Table:
-    points: dict[Any, tuple[list[int], list[int]]] = {}  # value → bits that hold only there, bits that fail there
-    starts: dict[Any, list[int]] = {}
-    ends: dict[Any, list[int]] = {}
-    always: list[int] = []
-    for bit, literals in bits.items():
-        need = _requirement(kind, literals)
-        if need is None:
-            continue
-        if need.only is not None:
-            for value in need.only:
-                points.setdefault(value, ([], []))[0].append(bit)
-            continue
-        for value in need.never:
-            points.setdefault(value, ([], []))[1].append(bit)
-        if need.low is None:
-            always.append(bit)
-        else:
-            starts.setdefault(need.low, []).append(bit)
-        if need.high is not None:
-            ends.setdefault(need.high, []).append(bit)
-    edges = sorted({*starts, *ends})
-    mask = silent | _mask_of(always, everything)
-    spans = [mask]
-    for edge in edges:
-        # Bits go on at their low edge and off at their high one; a range is never empty, so the two differ.
-        mask = (mask | _mask_of(starts.get(edge, ()), everything)) & ~_mask_of(ends.get(edge, ()), everything)
-        spans.append(mask)
-    exact = {}
-    for value, (on, off) in points.items():
-        around = spans[bisect_right(edges, value)]
-        exact[value] = (around | _mask_of(on, everything)) & ~_mask_of(off, everything)
+def _open_kind(drawn: KindMasks) -> Generator[None, None, Table]:
+    exact: dict[Any, Row] = {}
+    for number, (value, raw) in enumerate(zip(drawn.points, drawn.at, strict=True)):
+        exact[value] = _mask(raw)
+        if number % _PAUSE == _PAUSE - 1:
+            yield
+    spans: list[Row] = []
+    for number, raw in enumerate(drawn.spans):
+        spans.append(_mask(raw))
+        if number % _PAUSE == _PAUSE - 1:
+            yield
+    return Table(exact, drawn.edges, spans)
+
+
+def _open_members(drawn: MemberMasks) -> Generator[None, None, Members]:
+    by_kind: dict[type, dict[Any, tuple[Row, Row]]] = {}
+    for number, (value, on, off) in enumerate(zip(drawn.points, drawn.on, drawn.off, strict=True)):
+        kind = next(kind for kind in KINDS if value.__class__ in kind)
+        known = by_kind.setdefault(kind[0], {})
+        known[value] = (_mask(on), _mask(off))
+        by_kind |= dict.fromkeys(kind, known)
+        if number % _PAUSE == _PAUSE - 1:
+            yield
+    return Members(_mask(drawn.alone), by_kind)
+
+
+class Index:
+    """The rows of all attributes that the branches of one decision point test."""
+
+    __slots__ = ("attributes", "blocks", "match")
+
+    def __init__(self, blocks: Sequence[Block], attributes: Sequence[Attribute], symbols: Symbols, label: str) -> None:
+        self.blocks = tuple(blocks)
+        self.attributes = tuple(attributes)
+        self.match: Callable[[View], Any] = _matcher(self, symbols, label)
+        """For a view the bits that can be true: of one block its mask, of several an iterator of masks, best first."""
+
+    def masks(self, view: View) -> Iterator[int]:
+        """The mask of every block for a view, best first."""
+        found = self.match(view)
+        return iter((found,)) if len(self.blocks) == 1 else found
+
+
+def open_index(blocks: Sequence[Block], symbols: Symbols, label: str) -> Generator[None, None, Index]:
+    """Join blocks to an index, with pauses as `open_block` has."""
+    places = sorted({place for block in blocks for place in block.attributes})
+    if len(blocks) == 1:
+        return Index(blocks, [blocks[0].attributes[place] for place in places], symbols, label)
+    everything = tuple(block.everything for block in blocks)
+    joined = []
+    for place in places:
+        parts = [block.attributes.get(place) for block in blocks]
+        kinds = []
+        for number in range(len(KINDS)):
+            tables = [part.kinds[number] if part else None for part in parts]
+            kinds.append((yield from _joined_tables(tables, everything)))
+        missing = tuple(part.missing if part else full for part, full in zip(parts, everything, strict=True))
+        members = yield from _joined_members([part.members if part else None for part in parts], everything)
+        joined.append(Attribute(place[0], tuple(kinds), members, missing))  # type: ignore[arg-type]  # rows of ints
+    return Index(blocks, joined, symbols, label)
+
+
+def _joined_tables(tables: Sequence[Table | None], everything: tuple[int, ...]) -> Generator[None, None, Table]:
+    """One table whose rows hold every block's mask."""
+    by_edge: dict[Any, list[tuple[int, int]]] = {}
+    by_value: dict[Any, list[tuple[int, Any]]] = {}
+    for number, table in enumerate(tables):
+        if table:
+            for span, edge in enumerate(table.edges, 1):
+                by_edge.setdefault(edge, []).append((number, table.spans[span]))  # type: ignore[arg-type]  # a mask
+            yield
+            for value, mask in table.exact.items():
+                by_value.setdefault(value, []).append((number, mask))
+            yield
+    # Edges are swept once: a row differs from the one before it only in the blocks that have an edge there.
+    row: list[Any] = [table.spans[0] if table else full for table, full in zip(tables, everything, strict=True)]
+    edges = sorted(by_edge)
+    spans: list[Row] = [tuple(row)]
+    for count, edge in enumerate(edges):
+        spans.append(_with(row, by_edge[edge]))
+        if count % _ROW_PAUSE == _ROW_PAUSE - 1:
+            yield
+    exact: dict[Any, Row] = {}
+    for count, (value, masks) in enumerate(by_value.items()):
+        exact[value] = _with(list(spans[bisect_right(edges, value)]), masks)  # type: ignore[arg-type]  # of several
+        if count % _ROW_PAUSE == _ROW_PAUSE - 1:
+            yield
     return Table(exact, edges, spans)
 
 
-class _Requirement(msgspec.Struct):
-    """What one bit asks of values of one kind: one of `only`, or in [low, high) and none of `never`."""
-
-    low: Any = None
-    high: Any = None
-    only: set[Any] | None = None
-    never: set[Any] = msgspec.field(default_factory=set)
+def _with(row: list[Any], masks: list[tuple[int, Any]]) -> tuple[Any, ...]:
+    """Put masks into a row, each in its block's place."""
+    for number, mask in masks:
+        row[number] = mask
+    return tuple(row)
 
 
-def _requirement(kind: tuple[type, ...], literals: list[Literal]) -> _Requirement | None:
-    """The conjunction of a bit's literals on one attribute for one kind of value; None when nothing satisfies it."""
-    need = _Requirement()
-    for literal in literals:
-        values = [v for v in literal.values if v.__class__ in kind]
-        match literal.test:
-            case "eq":
-                need.only = set(values) if need.only is None else need.only & set(values)
-            case "ne":
-                need.never |= set(values)
-            case "lt" | "le" | "gt" | "ge":
-                if not values:
-                    return None
-                edge = values[0] if literal.test in {"lt", "ge"} else _behind(values[0])
-                if literal.test in {"lt", "le"}:
-                    need.high = edge if need.high is None else min(need.high, edge)
-                else:
-                    need.low = edge if need.low is None else max(need.low, edge)
-    if need.low is not None and need.high is not None and need.low >= need.high:
-        return None
-    if need.only is not None:
-        need.only = {v for v in need.only - need.never if _inside(v, need)}
-        return need if need.only else None
-    return need
+def _joined_members(parts: Sequence[Members | None], everything: tuple[int, ...]) -> Generator[None, None, Members]:
+    alone = tuple(part.alone if part else full for part, full in zip(parts, everything, strict=True))
+    nothing = (0,) * len(parts)
+    by_kind: dict[type, dict[Any, tuple[Row, Row]]] = {}
+    for kind in KINDS:
+        rows: dict[Any, tuple[list[Any], list[Any]]] = {}
+        for number, part in enumerate(parts):
+            for value, (on, off) in (part.by_kind.get(kind[0], {}) if part else {}).items():
+                switched = rows.setdefault(value, (list(nothing), list(nothing)))
+                switched[0][number], switched[1][number] = on, off
+        yield
+        if rows:
+            joined: dict[Any, tuple[Row, Row]] = {v: (tuple(on), tuple(off)) for v, (on, off) in rows.items()}
+            by_kind |= dict.fromkeys(kind, joined)
+    return Members(alone, by_kind)  # type: ignore[arg-type]  # a row of ints
 
 
-def _inside(value: Any, need: _Requirement) -> bool:
-    return (need.low is None or value >= need.low) and (need.high is None or value < need.high)
+def _of_members(value: Any, members: Members) -> int:
+    """The mask for a list or a map, of one block."""
+    alone: Any = members.alone
+    on, off = 0, 0
+    for member in value:
+        known = members.by_kind.get(member.__class__)  # none for a list: it could not be looked up
+        switched: Any = known.get(member) if known else None
+        if switched is not None:
+            on |= switched[0]
+            off |= switched[1]
+    return int((alone | on) & ~off)
 
 
-def _behind(value: Any) -> Any:
-    """The least value of its kind above `value`."""
-    if value.__class__ is str:
-        return value + "\0"
-    if value.__class__ is bytes:
-        return value + b"\0"
-    if value.__class__ is datetime:
-        return value + timedelta(microseconds=1)
-    return math.nextafter(value, math.inf)
+def _rows_of_members(value: Any, members: Members) -> Row:
+    """The row for a list or a map, of several blocks."""
+    row: Any = members.alone
+    gone: Any = None
+    for member in value:
+        known = members.by_kind.get(member.__class__)
+        switched: Any = known.get(member) if known else None
+        if switched is not None:
+            row = map(or_, row, switched[0])
+            gone = switched[1] if gone is None else map(or_, gone, switched[1])
+    return tuple(row) if gone is None else tuple(have & ~lack for have, lack in zip(row, gone, strict=True))
 
 
-def _matcher(index: Index, symbols: Symbols, label: str) -> Callable[[View], int]:
+def _matcher(index: Index, symbols: Symbols, label: str) -> Callable[[View], Any]:
     """One generated function that looks every attribute up and ANDs the masks: a loop would pay for each step twice."""
-    names: dict[str, Any] = {"M": _MISSING, "bisect": bisect_right, "EVERYTHING": index.everything}
-    lines = ["def match(v):", "    p = v.profile; c = v.context; f = v.features", "    mask = EVERYTHING"]
+    several = len(index.blocks) != 1
+    everything = tuple(block.everything for block in index.blocks)
+    names: dict[str, Any] = {
+        "M": _MISSING, "bisect": bisect_right, "EVERYTHING": everything if several else everything[0], "AND": and_,
+        "members": _rows_of_members if several else _of_members, "datetime": datetime,
+    }  # fmt: skip
+    lines = ["def match(v):", "    p = v.profile; c = v.context; f = v.features"]
+    lines += [] if several else ["    mask = EVERYTHING"]
     for place, attribute in enumerate(index.attributes):
-        root, name = attribute.path
-        key, unit, source = name, 0, "p" if root == "profile" else "c"
-        if root == "features":
-            feature = symbols.features[name]
-            key, unit, source = feature.key, feature.unit, "f"
+        take = f"r{place} =" if several else "mask &="
+        root, _, name = ".".join(attribute.path).partition(".")
         names[f"missing{place}"] = attribute.missing
-        lines += [f"    x = {source}.get({key!r}, M)", "    if x is M:", f"        mask &= missing{place}", "    else:"]
-        if unit:
-            lines.append(f"        x = (v.clock - x) / {unit}")
-        lines += [f"        {line}" for line in _look_up(attribute, place, names)]
-        if place % _LOOKS == _LOOKS - 1:
+        if root == "now":
+            lines += ["    x = v.clock", *(f"    {line}" for line in _by_kind(attribute, 1, place, names, take))]
+        else:
+            lines += _present(root, name, place, symbols, take)
+            lines += [f"        {line}" for line in _look_up(attribute, place, names, take)]
+        if not several and place % _LOOKS == _LOOKS - 1:
             lines += ["    if not mask:", "        return 0"]
-    return function_of(["\n".join([*lines, "    return mask", ""])], names, f"index of {label}")
+    if several:
+        anded = "EVERYTHING" if not index.attributes else "r0"
+        for place in range(1, len(index.attributes)):
+            anded = f"map(AND, {anded}, r{place})"
+        lines.append(f"    return iter({anded})")
+    else:
+        lines.append("    return mask")
+    return function_of(["\n".join([*lines, ""])], names, f"index of {label}")
 
 
-def _look_up(attribute: Attribute, place: int, names: dict[str, Any]) -> list[str]:
-    """The lines that AND the mask of a present value `x`: a branch per kind whose values the attribute tells apart."""
+def _present(root: str, name: str, place: int, symbols: Symbols, take: str) -> list[str]:
+    """The lines that read a value `x`, up to the ``else:`` behind which it is there."""
+    key, unit = name, 0
+    if root == "features":
+        feature = symbols.features[name]
+        key, unit = feature.key, feature.unit
+    lines = [f"    x = {root[0]}.get({key!r}, M)", "    if x is M:", f"        {take} missing{place}", "    else:"]
+    return [*lines, f"        x = (v.clock - x) / {unit}"] if unit else lines
+
+
+def _look_up(attribute: Attribute, place: int, names: dict[str, Any], take: str) -> list[str]:
+    """The lines that take the row of a present value `x`: a branch per kind whose values the attribute tells apart."""
     lines, word = ["k = x.__class__"], "if"
-    alike: dict[type, int] = {}  # kinds whose values all have one mask
-    for number, kind in enumerate(_KINDS):
-        table = attribute.tables[kind[0]]
+    alike: dict[type, Row] = {}  # kinds whose values all have one row
+    for number, kind in enumerate(KINDS):
+        table = attribute.kinds[number]
         if not table.exact and not table.edges:
             alike |= dict.fromkeys(kind, table.spans[0])
             continue
-        exact, edges, spans = (f"{part}{place}_{number}" for part in ("exact", "edges", "spans"))
-        names |= {exact: table.exact, edges: table.edges, spans: table.spans}
         lines.append(f"{word} {' or '.join(f'k is {each.__name__}' for each in kind)}:")
-        if not table.edges:
-            names[spans] = table.spans[0]
-            lines.append(f"    mask &= {exact}.get(x, {spans})")
-        elif not table.exact:
-            lines.append(f"    mask &= {spans}[bisect({edges}, x)]")
-        else:
-            lines += [f"    m = {exact}.get(x)", f"    mask &= {spans}[bisect({edges}, x)] if m is None else m"]
+        lines += [f"    {line}" for line in _by_kind(attribute, number, place, names, take)]
         word = "elif"
-    names |= {f"alike{place}": alike, f"other{place}": attribute.other, "datetime": datetime}
-    rest = f"mask &= alike{place}.get(k, other{place})"
+    if attribute.members.by_kind:
+        names[f"members{place}"] = attribute.members
+        lines += [f"{word} k is list or k is dict:", f"    {take} members(x, members{place})"]
+        word = "elif"
+    names |= {f"alike{place}": alike, f"alone{place}": attribute.members.alone}
+    rest = f"{take} alike{place}.get(k, alone{place})"
     return [*lines, "else:", f"    {rest}"] if word == "elif" else [lines[0], rest]
+
+
+def _by_kind(attribute: Attribute, number: int, place: int, names: dict[str, Any], take: str) -> list[str]:
+    """The lines that take the row of a value of one kind: first the lines before the last, which takes it."""
+    table = attribute.kinds[number]
+    exact, edges, spans = (f"{part}{place}_{number}" for part in ("exact", "edges", "spans"))
+    names |= {exact: table.exact, edges: table.edges, spans: table.spans}
+    if not table.edges:
+        names[spans] = table.spans[0]
+        return [f"{take} {exact}.get(x, {spans})"]
+    if not table.exact:
+        return [f"{take} {spans}[bisect({edges}, x)]"]
+    return [f"m = {exact}.get(x)", f"{take} {spans}[bisect({edges}, x)] if m is None else m"]

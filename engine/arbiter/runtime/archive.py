@@ -1,10 +1,12 @@
 """Snapshots on disk: the history, the last good start, and how workers get what the loader made.
 
 Law: one folder per digest, written whole or not at all, read without running anything that stands in it. The folder's
-name is checked against what is read. `history.json` says in which order snapshots became current.
+name is checked against what is read. `history.json` says in which order snapshots became current. Snapshots that are
+alike share most of their parts; a part goes when the last snapshot that holds it goes.
 
     snapshots/history.json
-    snapshots/DIGEST/meta.json  ruleset.msgpack  models/NAME/manifest.yaml  models/NAME/model.onnx
+    snapshots/parts/KEY
+    snapshots/DIGEST/meta.json  image.msgpack  models/NAME/manifest.yaml  models/NAME/model.onnx
 """
 
 from __future__ import annotations
@@ -20,21 +22,24 @@ from arbiter.errors import ArbiterError, StoreError
 from arbiter.models.loader import from_bytes
 from arbiter.runtime.admin import Cause, Counts, SnapshotFile
 from arbiter.runtime.durable import replace, sync_folder, write_through
-from arbiter.snapshot import Snapshot, pack, unpack
+from arbiter.runtime.parts import Parts
+from arbiter.snapshot import finished, open_snapshot, pack, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Iterable, Mapping
     from pathlib import Path
 
     from arbiter.models.model import Model
+    from arbiter.snapshot import Snapshot
 
 _log = logging.getLogger("arbiter.archive")
 
 KEPT = 50
 _TURNS = 10  # entries of the history for each snapshot that is kept
-_FORMAT = 1
+_FORMAT = 2
 _META = "meta.json"
-_RULESET = "ruleset.msgpack"
+_IMAGE = "image.msgpack"
+_PARTS = "parts"
 _HISTORY = "history.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -68,6 +73,7 @@ class Archive:
         self._directory = directory
         self._kept = kept
         self.spared: frozenset[str] = frozenset()
+        self._parts = Parts(directory / _PARTS)
 
     def write(self, snapshot: Snapshot, files: tuple[SnapshotFile, ...], models: Mapping[str, bytes]) -> None:
         """Put a snapshot on disk; nothing happens when it is there. `models` are model files by ``NAME/FILE``.
@@ -83,12 +89,13 @@ class Archive:
         )
         # Files stand in the meta data alone: a comment changes them, and not the digest.
         contents = {
-            _RULESET: pack(snapshot.ruleset),
+            _IMAGE: pack(snapshot.image),
             **{f"models/{path}": content for path, content in models.items()},
         }
         about = msgspec.json.format(msgspec.json.encode(meta))
         target = self._directory / snapshot.digest
         try:
+            self._parts.put(snapshot.parts)
             if not _holds(target, contents):
                 self._put(target, {**contents, _META: about})
             elif not _holds(target, {_META: about}):
@@ -120,9 +127,23 @@ class Archive:
         except OSError as error:
             raise StoreError(f"cannot write {self._directory / _HISTORY}: {_reason(error)}") from error
         known = {entry.digest for entry in entries} | self.spared
-        for folder in self._directory.iterdir():
-            if folder.is_dir() and folder.name not in known:
-                shutil.rmtree(folder, ignore_errors=True)
+        gone = [
+            folder for folder in self._directory.iterdir() if folder.is_dir() and folder.name not in {*known, _PARTS}
+        ]
+        for folder in gone:
+            shutil.rmtree(folder, ignore_errors=True)
+        if gone:
+            self._keep_parts(known)
+
+    def _keep_parts(self, digests: Iterable[str]) -> None:
+        """Remove the parts that none of these snapshots holds; none when one of them cannot be read."""
+        used: set[str] = set()
+        try:
+            for digest in digests:
+                used |= unpack((self._directory / digest / _IMAGE).read_bytes()).parts
+            self._parts.keep(used)
+        except (OSError, msgspec.DecodeError) as error:
+            _log.warning("parts of old snapshots stay for now: %s", error)
 
     def history(self) -> list[Adopted]:
         """What became current, oldest first, each digest once, by the last time.
@@ -182,19 +203,25 @@ class Archive:
         return meta
 
     def read(self, digest: str, loaded: Mapping[str, Model]) -> Snapshot:
-        """Build the snapshot of `digest`. `loaded` are models in memory by digest: they are used, not loaded again.
+        """Open the snapshot of `digest`. `loaded` are models in memory by digest: they are used, not loaded again.
 
-        Raises StoreError when the folder is missing or damaged.
+        Raises StoreError when something of it is missing or damaged.
         """
+        return finished(self.opening(digest, loaded))
+
+    def opening(
+        self, digest: str, loaded: Mapping[str, Model], before: Snapshot | None = None
+    ) -> Generator[None, None, Snapshot]:
+        """The same in steps of at most a few hundred µs, taking over from `before` what did not change."""
         meta = self.meta(digest)
         folder = self._directory / digest
         try:
-            ruleset = unpack((folder / _RULESET).read_bytes())
+            image = unpack((folder / _IMAGE).read_bytes())
             models = {
                 name: loaded.get(model_digest) or _load_model(folder / "models" / name)
                 for name, model_digest in meta.models.items()
             }
-            snapshot = Snapshot(ruleset, models)
+            snapshot = yield from open_snapshot(image, self._parts.get, models, before)
         except (OSError, msgspec.DecodeError, ArbiterError) as error:
             raise StoreError(f"snapshot {digest[:12]} cannot be read: {error}") from error
         if snapshot.digest != digest:
@@ -204,14 +231,7 @@ class Archive:
 
 def counts_of(snapshot: Snapshot) -> Counts:
     """How many of each thing `snapshot` holds."""
-    ruleset = snapshot.ruleset
-    return Counts(
-        rules=len(ruleset.rules),
-        decisions=len(ruleset.decisions),
-        segments=len(ruleset.segments),
-        features=len(ruleset.features),
-        models=len(snapshot.models),
-    )
+    return Counts(**snapshot.counts())
 
 
 def _reason(error: OSError) -> str:

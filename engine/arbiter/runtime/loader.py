@@ -10,14 +10,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping  # noqa: TC003 - a field's type at run time
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from arbiter.errors import Diagnostic, StoreError
 from arbiter.models.loader import load_models
+from arbiter.ruleset.image import Maker
 from arbiter.ruleset.load import load_ruleset
-from arbiter.runtime.admin import SnapshotFile  # noqa: TC001 - a field's type at run time
+from arbiter.runtime.admin import SnapshotFile
 from arbiter.runtime.sources import names_of, read_sources
 from arbiter.snapshot import Snapshot
 
@@ -59,6 +61,7 @@ class Loader:
         self._models = models
         self._archive = archive
         self._names = names or names_of(rules, models)
+        self._maker = Maker()
         self._good: Built | None = None
         self._seen = ""  # the content that need not be loaded again
         self._failed = ""  # the content and the fault of the last attempt, when that was not the files' fault
@@ -99,25 +102,55 @@ class Loader:
             return None
         for entry in reversed(self._archive.history()):
             try:
-                files = self._archive.meta(entry.digest).files
-                snapshot = self._archive.read(entry.digest, {})
-                self._good = Built(snapshot, files, self._archive.model_files(entry.digest))
+                self._good = self.fetch(entry.digest)
             except StoreError as error:
                 _log.warning("%s", error)
             else:
                 return self._good
         return None
 
-    def restore(self, at: int) -> None:
-        """Put the last good snapshot, current from `at` (µs) on, into the archive again if it went or was damaged."""
-        if self._archive is None or self._good is None:
+    def runs(self, built: Built) -> None:
+        """Another snapshot than the files' runs: it becomes what `validate` checks against."""
+        self._good = built
+
+    def fetch(self, digest: str) -> Built:
+        """A snapshot out of the archive. Raises StoreError when it is not there or damaged."""
+        if self._archive is None:
+            raise StoreError(f"snapshot {digest[:12]} is not there: no snapshots are kept")
+        loaded = {} if self._good is None else {each.digest: each for each in self._good.snapshot.models.values()}
+        files = self._archive.meta(digest).files
+        return Built(self._archive.read(digest, loaded), files, self._archive.model_files(digest))
+
+    def restore(self, running: Built, at: int) -> None:
+        """Put a snapshot, current from `at` (µs) on, into the archive again if it went or was damaged."""
+        if self._archive is None:
             return
-        good = self._good
         try:
-            self._archive.write(good.snapshot, good.files, good.models)
-            self._archive.adopt(good.snapshot.digest, at)
+            self._archive.write(running.snapshot, running.files, running.models)
+            if (running.snapshot.digest, at) not in {(each.digest, each.at) for each in self._archive.turns()}:
+                self._archive.adopt(running.snapshot.digest, at)
         except StoreError as error:
             _log.error("%s", error)
+
+    def stage(self, files: Mapping[str, bytes]) -> tuple[Built | None, list[Diagnostic]]:
+        """Build and keep what these rule files give with the models of the last good snapshot; changes nothing else.
+
+        Like `look`, not beside another of its kind. Raises StoreError.
+        """
+        good = self._good
+        models, model_files = ({}, {}) if good is None else (good.snapshot.models, good.models)
+        ruleset, found = load_ruleset(files, _outputs(models), _labels(models), _inputs(models))
+        found = sorted(found)
+        if ruleset is None or any(each.severity == "error" for each in found):
+            return None, found
+        sent = [
+            SnapshotFile(path=path, sha256=sha256(content).hexdigest(), size=len(content))
+            for path, content in sorted(files.items())
+        ]
+        built = Built(Snapshot(ruleset, models), tuple(sent), model_files)
+        if self._archive is not None:
+            self._archive.write(built.snapshot, built.files, built.models)
+        return built, found
 
     def validate(self, files: Mapping[str, bytes]) -> list[Diagnostic]:
         """What is wrong with these rule files, given the models of the last good snapshot; sorted, changes nothing.
@@ -154,7 +187,9 @@ class Loader:
         found += more
         if ruleset is None or any(each.severity == "error" for each in found):
             return None, found
-        built = Built(Snapshot(ruleset, models), sources.files(), sources.models)
+        before = None if self._good is None else self._good.snapshot
+        snapshot = Snapshot(ruleset, models, self._maker, before)
+        built = Built(snapshot, sources.files(), sources.models)
         if self._archive is not None:
             self._archive.write(built.snapshot, built.files, built.models)
         return built, found

@@ -13,6 +13,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,17 +26,24 @@ from arbiter.runtime.engine import Engine
 from arbiter.runtime.link import Link
 from arbiter.runtime.logs import start_logging
 from arbiter.runtime.settings import Backing, Face, OpenFace, Settings
+from arbiter.snapshot import finished
 from arbiter.telemetry import publish
 from arbiter.telemetry.counters import Counters
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from multiprocessing.connection import Connection
     from types import FrameType
+
+    from arbiter.snapshot import Snapshot
 
 _log = logging.getLogger("arbiter.worker")
 
 # At the interpreter's own 5 ms, a thread that compiles a snapshot delays calls by that much.
 SWITCH_INTERVAL_S = 0.0002
+# A worker that serves opens a snapshot in slices, and leaves the interpreter to its calls in between.
+SLICE_S = 0.0002
+PAUSE_S = 0.001
 
 
 def run_worker(pipe: Connection, number: int, settings: bytes, address: str, open_face: OpenFace) -> None:
@@ -124,12 +132,12 @@ class _Worker:
     def _load(self, digest: str) -> bool:
         engine, counters = self._backing.engine, self._backing.counters
         current = engine.snapshot
-        # A build makes a million objects and no garbage: the collector would walk them again and again, calls waiting.
-        # What is built is then taken out of its sight; it is free of circles, so it goes when its last call ends.
+        # Opening makes many objects and no garbage: the collector would walk them again and again, calls waiting.
+        # What is open is then taken out of its sight; it is free of circles, so it goes when its last call ends.
         gc.disable()
         try:
             loaded = {} if current is None else {model.digest: model for model in current.models.values()}
-            snapshot = self._archive.read(digest, loaded)
+            snapshot = self._opened(self._archive.opening(digest, loaded, current))
             engine.activate(snapshot)
         except Exception as error:  # noqa: BLE001 - a thread that dies here would leave this worker behind for ever
             _log.exception("cannot serve snapshot %s", digest[:12])
@@ -141,3 +149,19 @@ class _Worker:
         counters.snapshot_digest = digest
         counters.snapshot_at = engine.clock()
         return True
+
+    def _opened(self, steps: Generator[None, None, Snapshot]) -> Snapshot:
+        """Open a snapshot; once calls are served, with a pause after every slice of work that they may have to wait
+        for.
+        """
+        if self._face is None:
+            return finished(steps)
+        while True:
+            until = time.perf_counter() + SLICE_S
+            try:
+                while time.perf_counter() < until:
+                    next(steps)
+            except StopIteration as end:
+                snapshot: Snapshot = end.value
+                return snapshot
+            time.sleep(PAUSE_S)

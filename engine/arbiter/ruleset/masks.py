@@ -1,0 +1,233 @@
+"""The masks of one block: what each value of each attribute leaves standing of up to `MOST` branches.
+
+Law: branches in, plain data out and back; equal branches give equal bytes, so that a block is known by its content.
+The index law holds here: the mask for a value has the bits whose literals on that attribute are *true* for it, and all
+bits that do not mention it; the mask for a missing attribute only bits that do not mention it or ask for its absence.
+Python holds True == 1 == 1.0, so masks are kept by kind of value.
+
+Per attribute and kind: single points, and ranges as masks between sorted edges. An edge right behind a value is the
+next value of its kind (the next double, the string with a NUL behind it, the next microsecond), so that one kind of
+edge serves `<`, `<=`, `>` and `>=`. A list or a map has a mask to begin with, and its members switch bits on and off.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from arbiter.expr.view import EXACT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from arbiter.ruleset.branches import Literal
+
+MOST: Final = 3_600
+"""Branches in a block: the masks of that many still come from Python's own small-object pools (512 bytes)."""
+
+KINDS: Final[tuple[tuple[type, ...], ...]] = ((bool,), (int, float), (str,), (bytes,), (datetime,))
+
+
+class KindMasks(msgspec.Struct, frozen=True, array_like=True):
+    """One kind's masks: ``at[i]`` for the value ``points[i]``, else ``spans[bisect_right(edges, value)]``."""
+
+    points: list[Any]
+    at: list[bytes]
+    edges: list[Any]
+    spans: list[bytes]
+
+
+class MemberMasks(msgspec.Struct, frozen=True, array_like=True):
+    """Of lists and maps: the bits that hold without any member, and which of them a member switches on and off."""
+
+    alone: bytes
+    points: list[Any]
+    on: list[bytes]
+    off: list[bytes]
+
+
+class AttributeMasks(msgspec.Struct, frozen=True, array_like=True):
+    """The masks of one attribute in one block. Masks are little-endian.
+
+    A branch that asks for a second member of the same list has that literal in the next `turn` of the attribute.
+    """
+
+    path: tuple[str, ...]
+    turn: int
+    kinds: tuple[KindMasks, KindMasks, KindMasks, KindMasks, KindMasks]
+    members: MemberMasks
+    missing: bytes
+
+
+class BlockMasks(msgspec.Struct, frozen=True, array_like=True):
+    """A block of `size` branches. `attributes` are encoded one by one: a reader may pause between them."""
+
+    size: int
+    attributes: list[bytes]
+
+
+def block_masks(branches: Sequence[Sequence[Literal]]) -> BlockMasks:
+    """The masks of these branches, each a conjunction of literals; bit i is branch i."""
+    asked: dict[tuple[tuple[str, ...], int], dict[int, list[Literal]]] = {}
+    for bit, literals in enumerate(branches):
+        turns: dict[tuple[str, ...], int] = {}
+        for literal in literals:
+            turn = 0
+            if literal.test == "contains":
+                turn = turns.get(literal.path, 0)
+                turns[literal.path] = turn + 1
+            asked.setdefault((literal.path, turn), {}).setdefault(bit, []).append(literal)
+    encode = msgspec.msgpack.encode
+    drawn = [_attribute(path, turn, bits, len(branches)) for (path, turn), bits in sorted(asked.items())]
+    return BlockMasks(len(branches), [encode(each) for each in drawn])
+
+
+def _attribute(path: tuple[str, ...], turn: int, bits: dict[int, list[Literal]], size: int) -> AttributeMasks:
+    silent = ((1 << size) - 1) & ~_mask_of(bits, size)
+    asks_absence = [b for b, literals in bits.items() if all(x.test == "absent" for x in literals)]
+    asks_presence = {b: literals for b, literals in bits.items() if not any(x.test == "absent" for x in literals)}
+    first, second, third, fourth, fifth = (_kind(kind, asks_presence, silent, size) for kind in KINDS)
+    return AttributeMasks(
+        path=path,
+        turn=turn,
+        kinds=(first, second, third, fourth, fifth),
+        members=_members(asks_presence, silent, size),
+        missing=_bytes(silent | _mask_of(asks_absence, size), size),
+    )
+
+
+def _mask_of(bits: Iterable[int], size: int) -> int:
+    """One integer with the given bits set, built in linear time."""
+    raw = bytearray((size + 7) // 8)
+    for bit in bits:
+        raw[bit >> 3] |= 1 << (bit & 7)
+    return int.from_bytes(raw, "little")
+
+
+def _bytes(mask: int, size: int) -> bytes:
+    return mask.to_bytes((size + 7) // 8, "little")
+
+
+def _kind(kind: tuple[type, ...], bits: dict[int, list[Literal]], silent: int, size: int) -> KindMasks:
+    points: dict[Any, tuple[list[int], list[int]]] = {}  # value → bits that hold only there, bits that fail there
+    starts: dict[Any, list[int]] = {}
+    ends: dict[Any, list[int]] = {}
+    always: list[int] = []
+    for bit, literals in bits.items():
+        need = _requirement(kind, literals)
+        if need is None:
+            continue
+        if need.only is not None:
+            for value in need.only:
+                points.setdefault(value, ([], []))[0].append(bit)
+            continue
+        for value in need.never:
+            points.setdefault(value, ([], []))[1].append(bit)
+        if need.low is None:
+            always.append(bit)
+        else:
+            starts.setdefault(need.low, []).append(bit)
+        if need.high is not None:
+            ends.setdefault(need.high, []).append(bit)
+    edges = sorted({*starts, *ends})
+    mask = silent | _mask_of(always, size)
+    spans = [mask]
+    for edge in edges:
+        # Bits go on at their low edge and off at their high one; a range is never empty, so the two differ.
+        mask = (mask | _mask_of(starts.get(edge, ()), size)) & ~_mask_of(ends.get(edge, ()), size)
+        spans.append(mask)
+    values = sorted(points)
+    at = []
+    for value in values:
+        on, off = points[value]
+        around = spans[bisect_right(edges, value)]
+        at.append(_bytes((around | _mask_of(on, size)) & ~_mask_of(off, size), size))
+    return KindMasks(values, at, edges, [_bytes(span, size) for span in spans])
+
+
+def _members(bits: dict[int, list[Literal]], silent: int, size: int) -> MemberMasks:
+    """A list or a map differs from every constant and has no order with any; what it contains is looked at."""
+    on: dict[tuple[str, Any], list[int]] = {}
+    off: dict[tuple[str, Any], list[int]] = {}
+    alone: list[int] = []
+    for bit, literals in bits.items():
+        if not all(x.test in {"ne", "has", "contains", "lacks"} for x in literals):
+            continue
+        wanted = [x.values[0] for x in literals if x.test == "contains"]
+        for value in wanted:
+            on.setdefault(_keyed(value), []).append(bit)
+        for literal in literals:
+            if literal.test == "lacks":
+                off.setdefault(_keyed(literal.values[0]), []).append(bit)
+        if not wanted:
+            alone.append(bit)
+    keys = sorted({*on, *off})
+    return MemberMasks(
+        _bytes(silent | _mask_of(alone, size), size),
+        [value for _, value in keys],
+        [_bytes(_mask_of(on.get(key, ()), size), size) for key in keys],
+        [_bytes(_mask_of(off.get(key, ()), size), size) for key in keys],
+    )
+
+
+def _keyed(value: Any) -> tuple[str, Any]:
+    kind = next(kind for kind in KINDS if value.__class__ in kind)
+    return kind[0].__name__, value
+
+
+class _Requirement(msgspec.Struct):
+    """What one bit asks of values of one kind: one of `only`, or in [low, high) and none of `never`."""
+
+    low: Any = None
+    high: Any = None
+    only: set[Any] | None = None
+    never: set[Any] = msgspec.field(default_factory=set)
+
+
+def _requirement(kind: tuple[type, ...], literals: list[Literal]) -> _Requirement | None:
+    """The conjunction of a bit's literals on one attribute for one kind of value; None when nothing satisfies it."""
+    need = _Requirement()
+    for literal in literals:
+        values = [v for v in literal.values if v.__class__ in kind]
+        match literal.test:
+            case "eq":
+                need.only = set(values) if need.only is None else need.only & set(values)
+            case "ne":
+                need.never |= set(values)
+            case "contains" | "lacks":
+                return None
+            case "lt" | "le" | "gt" | "ge":
+                if not values:
+                    return None
+                edge = values[0] if literal.test in {"lt", "ge"} else _behind(values[0])
+                if literal.test in {"lt", "le"}:
+                    need.high = edge if need.high is None else min(need.high, edge)
+                else:
+                    need.low = edge if need.low is None else max(need.low, edge)
+    if need.low is not None and need.high is not None and need.low >= need.high:
+        return None
+    if need.only is not None:
+        need.only = {v for v in need.only - need.never if _inside(v, need)}
+        return need if need.only else None
+    return need
+
+
+def _inside(value: Any, need: _Requirement) -> bool:
+    return (need.low is None or value >= need.low) and (need.high is None or value < need.high)
+
+
+def _behind(value: Any) -> Any:
+    """The least value of its kind above `value`."""
+    if value.__class__ is str:
+        return value + "\0"
+    if value.__class__ is bytes:
+        return value + b"\0"
+    if value.__class__ is datetime:
+        return value + timedelta(microseconds=1)
+    if value.__class__ is int and abs(value) > EXACT:
+        return value + 1  # only the clock's µs get there, and they are whole
+    return math.nextafter(value, math.inf)

@@ -1,0 +1,60 @@
+"""The parts of snapshots on disk: files that are known by their content, shared by all snapshots that hold them.
+
+Law: a part never changes. Its name is the digest of its content, which is held to when it is read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arbiter.errors import StoreError
+from arbiter.ruleset.image import key_of
+from arbiter.runtime.durable import sync_folder, write_through
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
+
+
+class Parts:
+    """The parts in one folder. One process writes, any number read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, contents: Mapping[str, bytes]) -> None:
+        """Put parts on disk, by their keys; one that is there and whole is left alone. Raises OSError."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        wrote = False
+        for key, content in contents.items():
+            path = self._folder / key
+            if _content(path) == content:
+                continue
+            # A reader must not meet half a part.
+            draft = path.with_name(f".{key}")
+            write_through(draft, content)
+            draft.rename(path)
+            wrote = True
+        if wrote:
+            sync_folder(self._folder)
+
+    def get(self, key: str) -> bytes:
+        """The content of a part. Raises OSError when it is not there, StoreError when it is damaged."""
+        content = (self._folder / key).read_bytes()
+        if key_of(content) != key:
+            raise StoreError(f"its part {key[:12]} is damaged")
+        return content
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Remove all other parts."""
+        if self._folder.is_dir():
+            for path in self._folder.iterdir():
+                if path.name not in keys:
+                    path.unlink(missing_ok=True)
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
