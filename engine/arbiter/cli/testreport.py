@@ -33,7 +33,7 @@ _REACHED: Final = {
     Reach.ELIGIBLE: "matched, never won",
     Reach.WON: "won",
 }
-_DIFF_TONES: Final = {"-": "red", "+": "green"}
+_SIDES: Final = {"-": ("expected", "red"), "+": ("got", "green"), " ": ("both", "dim")}
 
 
 class Timed(msgspec.Struct, frozen=True):
@@ -82,7 +82,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if self.covered is not None:
             self._print_coverage(self.covered)
         failed = len(self.failed)
-        said = f"{plural(len(self.results), 'test')}, {f'{failed} failed' if failed else 'all passed'}"
+        passed = f"{failed} failed" if failed else "all passed" if self.results else "none run"
+        said = f"{plural(len(self.results), 'test')}, {passed}"
         if self.mistakes:
             said += f", {plural(len(self.mistakes), 'mistake')} in files whose tests were not run"
         out().print(f"{said}, in {self.seconds:.2f} s", style="bold red" if failed or self.mistakes else "green")
@@ -97,11 +98,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             out().print(diagnostic_text(self._place(result.test.node, result.broken)))
         for mismatch in result.mismatches:
             what = mismatch.what if len(result.test.decisions) == 1 else f"{mismatch.decision}: {mismatch.what}"
-            out().print(diagnostic_text(self._place(mismatch.node, f"{what} is not what is expected")))
-            for mark, line in _diff(mismatch):
-                out().print(Text(f"    {mark} {line}", _DIFF_TONES.get(mark, "")))
+            out().print(diagnostic_text(self._place(mismatch.node, f"{what}: not as expected")))
+            for side, line, tone in _diff(mismatch):
+                out().print(Text(f"  {side:>8}  {line}", tone))
             for rule, became in _fates(result, mismatch):
-                out().print(Text.assemble("      ", (rule, "bold"), f" {became}"))
+                out().print(Text.assemble("   because  ", (rule, "bold"), f" {became}"))
         out().print()
 
     def _print_coverage(self, covered: list[Covered]) -> None:
@@ -176,8 +177,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         for mismatch in result.mismatches:
             place = self._place(mismatch.node, mismatch.what)
             lines.append(f"{place.file}:{place.line}:{place.column}: {mismatch.what}")
-            lines += [f"  {mark} {line}" for mark, line in _diff(mismatch)]
-            lines += [f"    {rule} {became}" for rule, became in _fates(result, mismatch)]
+            lines += [f"  {side:>8}  {line}" for side, line, _ in _diff(mismatch)]
+            lines += [f"   because  {rule} {became}" for rule, became in _fates(result, mismatch)]
         return "\n".join(lines)
 
 
@@ -185,11 +186,12 @@ def _grouped(covered: list[Covered]) -> list[tuple[str, list[Covered]]]:
     return [(file, list(of)) for file, of in groupby(covered, key=lambda each: each.file)]
 
 
-def _diff(mismatch: Mismatch) -> Iterator[tuple[str, str]]:
-    """What was expected beside what came, line by line: ``-`` is missing, ``+`` is too much."""
+def _diff(mismatch: Mismatch) -> Iterator[tuple[str, str, str]]:
+    """What was expected beside what came, line by line: the side, the line, and its colour."""
     for line in difflib.ndiff(mismatch.expected, mismatch.got):
         if not line.startswith("?"):
-            yield line[0], line[2:]
+            side, tone = _SIDES[line[0]]
+            yield side, line[2:], tone
 
 
 def _fates(result: Result, mismatch: Mismatch) -> Iterator[tuple[str, str]]:
@@ -215,7 +217,7 @@ def write_junit(report: Report, path: Path) -> None:
                 {"classname": name, "name": result.test.name, "time": f"{timed.seconds:.6f}", "line": str(line)},
             )
             if not result.passed:
-                first = result.broken or f"{result.mismatches[0].what} is not what is expected"
+                first = result.broken or f"{result.mismatches[0].what}: not as expected"
                 SubElement(case, "failure", {"message": first}).text = report.said_of(result)
     for number, mistake in enumerate(report.mistakes):
         suite = SubElement(root, "testsuite", {"name": mistake.file, "tests": "1", "failures": "0", "errors": "1"})

@@ -85,8 +85,11 @@ def _all(decision: Decision, expected: Expected, wanted: tuple[WantedTreatment, 
             _label(each, by_action=number < len(wanted) and not wanted[number].rule)
             for number, each in enumerate(given)
         )
-        rules = [*(each.rule for each in wanted), *(each.rule_id for each in given)]
-        yield Mismatch(expected.node, decision.point, "treatments", lines, came or ("nothing",), _named(*rules))
+        asked, won = [each.rule for each in wanted], [each.rule_id for each in given]
+        # Those on one side only say why; where only the order differs, all do.
+        odd = [*(rule for rule in asked if rule not in won), *(rule for rule in won if rule not in asked)]
+        rules = _named(*odd) or _named(*won)
+        yield Mismatch(expected.node, decision.point, "treatments", lines, came or ("nothing",), rules)
         return
     for each, treatment in zip(wanted, given, strict=True):
         yield from _details(decision.point, each, treatment)
@@ -100,7 +103,7 @@ def _details(point: str, wanted: WantedTreatment, treatment: Treatment) -> Itera
     of = wanted.rule or treatment.rule_id or "the default"
     rules = _named(treatment.rule_id)
     if wanted.action is not None and wanted.action != treatment.action:
-        yield Mismatch(wanted.node, point, f"action of {of}", (wanted.action,), (treatment.action,), rules)
+        yield Mismatch(wanted.nodes["action"], point, f"action of {of}", (wanted.action,), (treatment.action,), rules)
     if wanted.params is not None:
         names = [*wanted.params, *((n for n in treatment.params if n not in wanted.params) if wanted.whole else ())]
         for name in names:
@@ -112,26 +115,27 @@ def _details(point: str, wanted: WantedTreatment, treatment: Treatment) -> Itera
                 yield Mismatch(wanted.param_nodes.get(name, wanted.node), point, f"param `{name}` of {of}", *lines)
     if wanted.value is not None and (treatment.value is None or not alike(wanted.value, treatment.value)):
         came = "unknown" if treatment.value is None else shown(treatment.value)
-        yield Mismatch(wanted.node, point, f"value of {of}", (shown(wanted.value),), (came,), rules)
+        yield Mismatch(wanted.nodes["value"], point, f"value of {of}", (shown(wanted.value),), (came,), rules)
     if wanted.priority is not None and wanted.priority != treatment.priority:
         lines = (str(wanted.priority),), (str(treatment.priority),)
-        yield Mismatch(wanted.node, point, f"priority of {of}", *lines)
+        yield Mismatch(wanted.nodes["priority"], point, f"priority of {of}", *lines)
 
 
 def _reason(point: str, wanted: WantedReason, outcome: RuleOutcome) -> Iterator[Mismatch]:
     missing = None if wanted.missing is None else ", ".join(sorted(set(wanted.missing)))
-    pairs = [
-        ("reason", wanted.reason.name, outcome.reason.name),
-        ("lost_to", wanted.lost_to, outcome.lost_to),
-        ("lost_on", wanted.lost_on, outcome.lost_on),
-        ("expression", wanted.expression, outcome.expression),
-        ("missing", missing, ", ".join(sorted(outcome.missing))),
+    parts = [
+        ("", wanted.reason.name, outcome.reason.name),
+        (" to ", wanted.lost_to, outcome.lost_to),
+        (" on ", wanted.lost_on, outcome.lost_on),
+        (" in ", wanted.expression, outcome.expression),
+        (" for lack of ", missing, ", ".join(sorted(outcome.missing))),
     ]
-    unlike = [(what, want, got or "nothing") for what, want, got in pairs if want is not None and want != got]
-    if unlike:
-        lines = tuple(want for _, want, _ in unlike), tuple(got for _, _, got in unlike)
-        what = f"{', '.join(what for what, _, _ in unlike)} of {wanted.rule}"
-        yield Mismatch(wanted.node, point, what, *lines, (wanted.rule,))
+    asked = [(word, want, came) for word, want, came in parts if want is not None]
+    if any(want != came for _, want, came in asked):
+        expected = "".join(f"{word}{want or 'nothing'}" for word, want, _ in asked)
+        # Of another reason only what it has is said: who did not lose lost to nobody.
+        got = "".join(f"{word}{came}" for word, _, came in asked if came)
+        yield Mismatch(wanted.node, point, f"reason of {wanted.rule}", (expected,), (got,), (wanted.rule,))
 
 
 def _label(treatment: Treatment, *, by_action: bool = False) -> str:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 KEYS: Final = ("treatments", "includes", "absent", "defaulted", "reasons")
 TREATMENT_KEYS: Final = ("rule", "action", "params", "some_params", "value", "priority")
 REASON_KEYS: Final = ("reason", "lost_to", "lost_on", "expression", "missing")
-# What became of a rule; the default is no rule.
-REASONS: Final = {reason.name: reason for reason in Reason if reason is not Reason.DEFAULT}
+# What may become of a rule. The default is no rule, and nothing is switched off in a test.
+REASONS: Final = {reason.name: reason for reason in Reason if reason.name not in {"DEFAULT", "OVERRIDDEN"}}
 # The words of the API and of `arbiter explain`, where they differ.
 _OTHER_WORDS: Final = {"LOST": "LOST_SLOT", "GROUP": "LOST_GROUP", "ROLLOUT": "ROLLED_OUT_OF"}
 
@@ -93,7 +93,7 @@ class _Expectations(msgspec.Struct):
             report.at(node, f"the rule `{text}` belongs to the decision `{other}`", hint, path)
             return None
         known = self.names.decisions[self.decision]
-        return text if is_known(text, known, f"rule of `{self.decision}`", node, report, path) else None
+        return text if is_known(text, known, "rule", node, report, path) else None
 
     def treatments(self, key: str) -> tuple[WantedTreatment, ...]:
         hint = "write `[RULE-ID]`, or `[{rule: RULE-ID, params: {...}}]`"
@@ -133,6 +133,7 @@ class _Expectations(msgspec.Struct):
             rule=rule,
             action=None if action is None else action.text,
             params=None if params is None else given,
+            nodes={n: e.node for n, e in node.entries.items() if e.node is not None},
             param_nodes={} if params is None else {n: e.node for n, e in params.entries.items() if e.node is not None},
             whole=not some,
             value=None if value is None else value[0],

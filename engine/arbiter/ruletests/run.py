@@ -52,7 +52,7 @@ class Runner:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._features = FeatureSet(snapshot.ruleset.features)
+        self._features = FeatureSet(snapshot.frame.features)
         self._variants: dict[tuple[frozenset[tuple[str, bool]], tuple[str, ...]], Snapshot] = {}
 
     def run(self, test: RuleTest, *, explained: bool = False) -> Result:

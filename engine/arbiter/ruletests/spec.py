@@ -17,13 +17,15 @@ from arbiter.types import Event, Reason  # noqa: TC001
 class WantedTreatment(msgspec.Struct, frozen=True):
     """A treatment as a test names it: by its rule, or by its action alone. None is not compared.
 
-    `whole` says whether `params` are all of them or these among others; `param_nodes` has where each is written.
+    `whole` says whether `params` are all of them or these among others. `nodes` has where a key is written,
+    `param_nodes` where a parameter is.
     """
 
     node: Node
     rule: str = ""
     action: str | None = None
     params: dict[str, Any] | None = None
+    nodes: dict[str, Node] = {}
     param_nodes: dict[str, Node] = {}
     whole: bool = True
     value: float | None = None
