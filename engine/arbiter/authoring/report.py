@@ -67,6 +67,11 @@ class Report:
         first, last = raw_span(scalar, start, end)
         self.add(scalar.source, first, last, message, hint, path)
 
+    def include(self, other: Report) -> None:
+        """Take in what another report of the same set of files holds."""
+        for key, found in other._found.items():
+            self._found.setdefault(key, found)
+
     def place_of(self, node: Node) -> str:
         """``file:line:column`` of a node, for a message that points to it."""
         return self._named(node.source.position(node.start))

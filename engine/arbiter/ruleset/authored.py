@@ -1,6 +1,7 @@
 """One entry of ``rules``: condition, priority, action, and when and for whom it is on.
 
-Law: reads nodes into a `Rule`, checking every key. What other rules say is not its business, save that ids are unique.
+Law: reads nodes into a `Rule`, checking every key. What other rules say is not its business: it notes the ids that it
+meets, and whoever knows all files sees to it that they are unique.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from arbiter.authoring.report import Report
     from arbiter.expr.tree import Expression
+    from arbiter.ruleset.cache import Beside
     from arbiter.ruleset.declarations import Declared
     from arbiter.ruleset.expressions import Expressions
     from arbiter.ruleset.templates import Params
@@ -48,14 +50,18 @@ PERCENT: Final = 100
 
 
 class RuleReader(msgspec.Struct):
-    """Reads rules. `decisions` are the declared decision points, None when they cannot be known."""
+    """Reads the rules of one file. `decisions` are the declared decision points, None when they cannot be known.
+
+    Other files are read through `beside` alone, which notes them. `ids` are the rules' own, with their paths.
+    """
 
     report: Report
     declared: Declared
     expressions: Expressions
     params: Params
     decisions: Collection[str] | None
-    _ids: dict[str, Scalar] = {}
+    beside: Beside
+    ids: list[tuple[Scalar, str]] = []
 
     def read(self, node: Node, path: str) -> Rule | None:
         """One rule; None when something in it was refused."""
@@ -117,10 +123,7 @@ class RuleReader(msgspec.Struct):
         scalar = block.identifier("id")
         if scalar is None:
             return None
-        first = self._ids.setdefault(scalar.text, scalar)
-        if first is not scalar:
-            message = f"the rule id `{scalar.text}` is used twice; the other place is {self.report.place_of(first)}"
-            block.refuse(scalar, message, "ids are unique in the whole snapshot: rename one of the two", "id")
+        self.ids.append((scalar, f"{block.path}.id"))
         return scalar
 
     def _decision(self, block: Block) -> str | None:

@@ -38,6 +38,12 @@ class Expressions:
         self._values = values
         self._read: dict[tuple[str, str], Checked] = {}
 
+    def reporting_to(self, report: Report) -> Expressions:
+        """The same, its mistakes reported elsewhere."""
+        other = Expressions(report, self.scope, self._values)
+        other._read = self._read
+        return other
+
     def read(self, node: Node, what: str, path: str, *, expect: str = "") -> Expression | None:
         """The expression that a scalar is; None when it was refused. Numbers and booleans are expressions too."""
         if isinstance(node, Scalar) and node.value is not None:

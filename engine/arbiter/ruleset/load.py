@@ -1,7 +1,8 @@
 """From the files of a rule set to one typed `Ruleset`, or to every mistake in them.
 
 Law: pure, and canonical: neither the order of files nor that of keys shows in the result, save where it means
-something. First everything that is declared is gathered from all files, then everything that uses it is read.
+something. First everything that is declared is gathered from all files, then everything that uses it is read, the
+rules file by file. What a cache remembers of either is what reading anew would give.
 """
 
 from __future__ import annotations
@@ -10,45 +11,31 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from arbiter.authoring.blocks import NOT_BUILT, check_identifier, check_name, one_of
-from arbiter.authoring.documents import Form, read_documents
-from arbiter.authoring.nodes import Entry, Mapping, Node, Sequence, is_nothing, kind_of
 from arbiter.authoring.report import Report
-from arbiter.authoring.scalars import shorten
-from arbiter.errors import did_you_mean
 from arbiter.ruleset.authored import RuleReader
-from arbiter.ruleset.declarations import Declared
+from arbiter.ruleset.cache import Beside, Cache, FileRules, digest_of
 from arbiter.ruleset.expressions import Expressions, rule_scope, types_of, values_of
 from arbiter.ruleset.features import FeatureReader
 from arbiter.ruleset.points import read_point
 from arbiter.ruleset.rules import DecisionPoint, Feature, Rule, Ruleset, Segment
+from arbiter.ruleset.sections import RULE_FILE, SECTIONS, UNBUILT, Places, Sections, gather, read_sections
 from arbiter.ruleset.segments import read_segment, report_nesting
 from arbiter.ruleset.templates import Params
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from collections.abc import Mapping as Mapped
 
+    from arbiter.authoring.nodes import Scalar
     from arbiter.errors import Diagnostic
+    from arbiter.ruleset.declarations import Declared
 
-SECTIONS: Final = ("schema", "actions", "decisions", "rules", "segments", "features")
-UNBUILT: Final = ("subject", "triggers", "experiments", "consent")
+__all__ = ["RULE_FILE", "SECTIONS", "SUFFIXES", "UNBUILT", "Cache", "is_rule_file", "is_test_file", "load_ruleset"]
+
 SUFFIXES: Final = (".yaml", ".yml")
 TESTS: Final = (".test.yaml", ".test.yml")
-RULE_FILE: Final = Form("a rule file", 16 << 20, "split it into several files")
 
 _Named = TypeVar("_Named", DecisionPoint, Feature, Segment)
-
-
-class _Gathered(msgspec.Struct):
-    """The sections of all files. `whole` is False when a file could not be read: then no name can be called unknown."""
-
-    declared: Declared
-    decisions: dict[str, Entry] = {}
-    segments: dict[str, Entry] = {}
-    features: dict[str, Entry] = {}
-    rules: list[tuple[str, Node]] = []
-    whole: bool = True
 
 
 def is_rule_file(path: str) -> bool:
@@ -72,20 +59,20 @@ def load_ruleset(
     inputs: Mapped[str, Iterable[tuple[str, str]]] | None = None,
     *,
     folder: str = "",
+    cache: Cache | None = None,
 ) -> tuple[Ruleset | None, list[Diagnostic]]:
     """Read a rule set: relative path → content, and model → output → type; files that are not rule files are left out.
 
     `labels` gives model → output → the only strings that the output can be: comparing it with another is a mistake.
     `inputs` gives model → the names (root, name) that it reads: using it without declaring them is a mistake.
     `folder` stands before the paths in diagnostics; positions in the rule set never depend on it.
+    `cache` is what earlier loads left for later ones: what is unchanged is not read again, and is the same object.
     Returns the rule set and no diagnostics, or None and every mistake, sorted. Never raises for anything in `files`.
     """
     report = Report(folder)
-    read = {path: content for path, content in sorted(files.items()) if is_rule_file(path)}
-    gathered = _gather(read, report)
+    loading = _Loading(files, folder, cache if cache is not None else Cache())
+    gathered = gather(loading.sections(report), report)
     declared = gathered.declared
-    if not gathered.whole:
-        declared.profile = declared.context = declared.events = declared.actions = None
 
     reader = FeatureReader(report, declared)
     features = [reader.read(name, entry) for name, entry in gathered.features.items()]
@@ -109,15 +96,18 @@ def load_ruleset(
     segments = [read_segment(name, entry, report, expressions) for name, entry in gathered.segments.items()]
     report_nesting((s for s in segments if s is not None), gathered.segments, report)
     points = [read_point(name, entry, report, declared.actions) for name, entry in gathered.decisions.items()]
-    known = gathered.decisions.keys() if gathered.whole else None
-    rule_reader = RuleReader(report, declared, expressions, Params(report, expressions), known)
-    rules = [rule_reader.read(node, path) for path, node in gathered.rules]
+    known = sorted(gathered.decisions) if gathered.whole else None
+    # All that a rule's meaning depends on beside its own file: what is not named here, no rule may look at.
+    outside = [scope, list(values.items()), known, declared.profile, declared.context, declared.events]
+    context = digest_of([*outside, declared.actions])
+    rules = loading.rules(_Outside(declared, expressions, known, context), report)
+    loading.cache.end(good=not report)
     if report:
         return None, report.found
 
     return Ruleset(
         decisions=_sorted(points),
-        rules=tuple(sorted((rule for rule in rules if rule is not None), key=_rule_id)),
+        rules=tuple(sorted(rules, key=_rule_id)),
         segments=_sorted(segments),
         features=_sorted(features),
         profile_types=dict(sorted((types_of(declared.profile) or {}).items())),
@@ -129,71 +119,83 @@ def load_ruleset(
     ), []
 
 
+class _Outside(msgspec.Struct, frozen=True):
+    """What rules are read against. `digest` names all of it."""
+
+    declared: Declared
+    expressions: Expressions
+    decisions: Collection[str] | None
+    digest: bytes
+
+
+class _Loading:
+    """The files of one load, read or remembered."""
+
+    def __init__(self, files: Mapped[str, bytes], folder: str, cache: Cache) -> None:
+        self.cache = cache
+        self._files = {path: content for path, content in sorted(files.items()) if is_rule_file(path)}
+        self._digests = {path: digest_of(content) for path, content in self._files.items()}
+        self._others = {path: content for path, content in files.items() if path not in self._files}
+        self._folder = folder
+        self._fresh: dict[str, Places] = {}  # the rules of the files that this load has read
+
+    def sections(self, report: Report) -> list[Sections]:
+        """Every file's sections, in the order of paths."""
+        return [self._sections(path, content, report) for path, content in self._files.items()]
+
+    def _sections(self, path: str, content: bytes, report: Report) -> Sections:
+        key = (path, self._digests[path], self._folder)
+        found = self.cache.sections.find(key)
+        if found is None:
+            found, self._fresh[path] = read_sections(path, content, self._folder)
+        self.cache.sections.use(key, found)
+        report.include(found.report)
+        return found
+
+    def rules(self, outside: _Outside, report: Report) -> list[Rule]:
+        """The rules of all files."""
+        found = [self._rules(path, outside, report) for path in self._files]
+        _report_doubles((each for file in found for each in file.ids), report)
+        return [rule for file in found for rule in file.rules]
+
+    def _rules(self, path: str, outside: _Outside, report: Report) -> FileRules:
+        key = (path, self._digests[path], self._folder, outside.digest)
+        found = self.cache.rules.find(key)
+        if found is None or not Beside(self._others).unchanged(found.read):
+            found = self._read(path, outside)
+        self.cache.rules.use(key, found)
+        report.include(found.report)
+        return found
+
+    def _read(self, path: str, outside: _Outside) -> FileRules:
+        report, beside = Report(self._folder), Beside(self._others)
+        expressions = outside.expressions.reporting_to(report)
+        params = Params(report, expressions)
+        reader = RuleReader(report, outside.declared, expressions, params, outside.decisions, beside)
+        places = self._fresh.pop(path, None)
+        if places is None:  # what it says was known, but not what it means among these others
+            _, places = read_sections(path, self._files[path], self._folder)
+        rules = [reader.read(node, where) for where, node in places]
+        return FileRules(tuple(rule for rule in rules if rule is not None), tuple(reader.ids), report, beside.read)
+
+
+def _report_doubles(ids: Iterable[tuple[Scalar, str]], report: Report) -> None:
+    known: dict[str, Scalar] = {}
+    for scalar, path in ids:
+        first = known.get(scalar.text)
+        if first is None:
+            known[scalar.text] = scalar
+            continue
+        message = f"the rule id `{scalar.text}` is used twice; the other place is {report.place_of(first)}"
+        hint = "ids are unique in the whole snapshot: rename one of the two"
+        if first is scalar:
+            message, hint = f"the rule id `{scalar.text}` is used twice", "an alias repeats it: write that rule out"
+        report.at(scalar, message, hint, path)
+
+
 def _rule_id(rule: Rule) -> str:
     return rule.id
 
 
 def _sorted(items: Iterable[_Named | None]) -> tuple[_Named, ...]:
     return tuple(sorted((item for item in items if item is not None), key=lambda item: item.name))
-
-
-def _gather(files: Mapped[str, bytes], report: Report) -> _Gathered:
-    gathered = _Gathered(Declared(report))
-    for file, content in files.items():
-        roots = read_documents(file, content, RULE_FILE, report)
-        if roots is None:
-            gathered.whole = False
-        number = 0  # rules are counted through the file, whatever its documents
-        for root in roots or ():
-            number = _gather_document(root, gathered, report, number)
-    return gathered
-
-
-def _gather_document(root: Node, gathered: _Gathered, report: Report, number: int) -> int:
-    if not isinstance(root, Mapping):
-        message = f"a rule file must be a mapping, this is {kind_of(root)}"
-        report.at(root, message, f"it may have {one_of(SECTIONS)}")
-        return number
-    for name, entry in root.entries.items():
-        node = entry.node
-        if name in UNBUILT:
-            report.at(entry.key, f"`{name}` {NOT_BUILT}", path=name)
-        elif name not in SECTIONS:
-            hint = did_you_mean(name, (*SECTIONS, *UNBUILT)) or f"it may have {one_of(SECTIONS)}"
-            report.at(entry.key, f"unknown key `{shorten(name)}` in a rule file", hint, name)
-        elif node is None or is_nothing(node):
-            continue  # an empty section, or one that was refused
-        elif name == "schema":
-            gathered.declared.read_schema(node)
-        elif name == "actions":
-            gathered.declared.read_actions(node)
-        elif name == "rules":
-            if not isinstance(node, Sequence):
-                report.at(
-                    node, f"`rules` must be a list, this is {kind_of(node)}", "begin each rule with `- id: ...`", name
-                )
-                continue
-            gathered.rules += [(f"rules[{number + n}]", item) for n, item in enumerate(node.items) if item is not None]
-            number += len(node.items)
-        else:
-            _gather_names(name, node, gathered, report)
-    return number
-
-
-def _gather_names(section: str, node: Node, gathered: _Gathered, report: Report) -> None:
-    """Take in one file's `decisions`, `segments` or `features`."""
-    if not isinstance(node, Mapping):
-        report.at(
-            node, f"`{section}` must be a mapping, this is {kind_of(node)}", "write `name: ...` for each", section
-        )
-        return
-    what = section.removesuffix("s")
-    into: dict[str, Entry] = getattr(gathered, section)
-    for name, entry in node.entries.items():
-        path = f"{section}.{name}"
-        if section == "decisions":
-            sound = check_identifier(entry.key, "name", report, path)
-        else:
-            sound = check_name(entry.key, f"a {what}", report, path)
-        if sound and gathered.declared.first(entry.key, what, name):
-            into[name] = entry

@@ -1,0 +1,119 @@
+"""What one rule file says, section by section, and what all of them declare together.
+
+Law: knows which sections there are and takes them apart. What rules mean is not looked at; what a file says is kept
+apart from what all say, since files are read again only when they change.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from arbiter.authoring.blocks import NOT_BUILT, check_identifier, check_name, one_of
+from arbiter.authoring.documents import Form, read_documents
+from arbiter.authoring.nodes import Entry, Mapping, Node, Sequence, is_nothing, kind_of
+from arbiter.authoring.report import Report
+from arbiter.authoring.scalars import shorten
+from arbiter.errors import did_you_mean
+from arbiter.ruleset.declarations import Declared
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SECTIONS: Final = ("schema", "actions", "decisions", "rules", "segments", "features")
+UNBUILT: Final = ("subject", "triggers", "experiments", "consent")
+RULE_FILE: Final = Form("a rule file", 16 << 20, "split it into several files")
+
+Places = list[tuple[str, Node]]
+"""Nodes with their paths in the file."""
+
+
+class Sections(msgspec.Struct, frozen=True):
+    """A file without its rules: its other sections in authored order, and the mistakes that were found on the way.
+
+    `whole` is False when it could not be read to its end.
+    """
+
+    declarations: Places
+    report: Report
+    whole: bool
+
+
+class Gathered(msgspec.Struct):
+    """What all files declare. `whole` is False when a file could not be read: then no name can be called unknown."""
+
+    declared: Declared
+    decisions: dict[str, Entry] = {}
+    segments: dict[str, Entry] = {}
+    features: dict[str, Entry] = {}
+    whole: bool = True
+
+
+def read_sections(file: str, content: bytes, folder: str) -> tuple[Sections, Places]:
+    """One file: its sections, and its rules apart from them, for they are many and needed once."""
+    report = Report(folder)
+    declarations: Places = []
+    rules: Places = []
+    roots = read_documents(file, content, RULE_FILE, report)
+    number = 0  # rules are counted through the file, whatever its documents
+    for root in roots or ():
+        if not isinstance(root, Mapping):
+            message = f"a rule file must be a mapping, this is {kind_of(root)}"
+            report.at(root, message, f"it may have {one_of(SECTIONS)}")
+            continue
+        for name, entry in root.entries.items():
+            node = entry.node
+            if name in UNBUILT:
+                report.at(entry.key, f"`{name}` {NOT_BUILT}", path=name)
+            elif name not in SECTIONS:
+                hint = did_you_mean(name, (*SECTIONS, *UNBUILT)) or f"it may have {one_of(SECTIONS)}"
+                report.at(entry.key, f"unknown key `{shorten(name)}` in a rule file", hint, name)
+            elif node is None or is_nothing(node):
+                continue  # an empty section, or one that was refused
+            elif name != "rules":
+                declarations.append((name, node))
+            elif isinstance(node, Sequence):
+                rules += [(f"rules[{number + n}]", item) for n, item in enumerate(node.items) if item is not None]
+                number += len(node.items)
+            else:
+                message = f"`rules` must be a list, this is {kind_of(node)}"
+                report.at(node, message, "begin each rule with `- id: ...`", name)
+    return Sections(declarations, report, roots is not None), rules
+
+
+def gather(files: Iterable[Sections], report: Report) -> Gathered:
+    """Put together what the files declare; what two of them declare is reported."""
+    gathered = Gathered(Declared(report))
+    for file in files:
+        gathered.whole = gathered.whole and file.whole
+        for name, node in file.declarations:
+            if name == "schema":
+                gathered.declared.read_schema(node)
+            elif name == "actions":
+                gathered.declared.read_actions(node)
+            else:
+                _gather_names(name, node, gathered, report)
+    if not gathered.whole:
+        declared = gathered.declared
+        declared.profile = declared.context = declared.events = declared.actions = None
+    return gathered
+
+
+def _gather_names(section: str, node: Node, gathered: Gathered, report: Report) -> None:
+    """Take in one file's `decisions`, `segments` or `features`."""
+    if not isinstance(node, Mapping):
+        report.at(
+            node, f"`{section}` must be a mapping, this is {kind_of(node)}", "write `name: ...` for each", section
+        )
+        return
+    what = section.removesuffix("s")
+    into: dict[str, Entry] = getattr(gathered, section)
+    for name, entry in node.entries.items():
+        path = f"{section}.{name}"
+        if section == "decisions":
+            sound = check_identifier(entry.key, "name", report, path)
+        else:
+            sound = check_name(entry.key, f"a {what}", report, path)
+        if sound and gathered.declared.first(entry.key, what, name):
+            into[name] = entry
