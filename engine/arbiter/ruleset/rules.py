@@ -16,6 +16,7 @@ from arbiter.expr.tree import Expression  # noqa: TC001
 
 Aggregate = Literal["count", "sum", "since", "distinct", "first", "last", "min", "max", "mean"]
 OrderKey = Literal["priority", "value", "recency", "specificity"]
+HitPolicy = Literal["unique", "first", "priority", "any"]
 DYNAMIC_KEYS: frozenset[OrderKey] = frozenset({"value", "recency"})
 
 
@@ -134,6 +135,31 @@ class Feature(msgspec.Struct, frozen=True, gc=False):
     position: str = ""
 
 
+class TableInput(msgspec.Struct, frozen=True, gc=False):
+    """A condition column: its name, the expression that its cells test, and what that can be beyond its type: only
+    `values`, if there are some, and no number below `lowest`.
+    """
+
+    name: str
+    expression: Expression
+    values: tuple[Any, ...] = ()
+    lowest: int | None = None
+
+
+class DecisionTable(msgspec.Struct, frozen=True, gc=False):
+    """What the rows of a table have in common; the rows are the rules whose `table` is its id. `guard` is the
+    condition that stands before every row.
+    """
+
+    id: str
+    decision: str
+    hit_policy: HitPolicy
+    inputs: tuple[TableInput, ...]
+    guard: tuple[Expression, ...] = ()
+    gaps_allowed: bool = False
+    position: str = ""
+
+
 class Ruleset(msgspec.Struct, frozen=True, gc=False):
     """Everything that the rule files say. Tuples are sorted by name or id.
 
@@ -147,3 +173,4 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     profile_types: dict[str, str] = {}
     context_types: dict[str, str] = {}
     event_types: dict[str, dict[str, str]] = {}
+    tables: tuple[DecisionTable, ...] = ()
