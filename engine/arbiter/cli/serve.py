@@ -44,6 +44,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     transport: Transport = Transport.AUTO
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
     grace: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 10.0
+    require_tests: bool = False
     log_level: LogLevel = LogLevel.INFO
     limits: dict[str, Any] = {}  # their names and values are judged once their own table is loaded, see `_face`
 
@@ -64,6 +65,10 @@ Threads = Annotated[
 Grace = Annotated[
     float | None, typer.Option(min=0, max=3600, help="Seconds for the calls under way when it ends. [default: 10]")
 ]
+Required = Annotated[
+    bool | None,
+    typer.Option("--require-tests", help="Load no rules whose own tests fail, nor rules whose tests hold mistakes."),
+]
 Level = Annotated[LogLevel | None, typer.Option(help="From which level on is logged. [default: info]")]
 File = Annotated[
     Path | None,
@@ -81,6 +86,7 @@ def serve(
     transport: Carrier = None,
     threads: Threads = None,
     grace: Grace = None,
+    require_tests: Required = None,
     log_level: Level = None,
     config: File = None,
 ) -> None:
@@ -91,7 +97,7 @@ def serve(
     """
     given = {
         "rules": rules, "models": models, "data": data, "listen": listen, "workers": workers, "transport": transport,
-        "threads": threads, "grace": grace, "log_level": log_level,
+        "threads": threads, "grace": grace, "require_tests": require_tests, "log_level": log_level,
     }  # fmt: skip
     chosen = _read(config) if config else Config()
     chosen = msgspec.structs.replace(chosen, **{name: value for name, value in given.items() if value is not None})
@@ -109,6 +115,7 @@ def serve(
         listen=chosen.listen,
         workers=chosen.workers or len(os.sched_getaffinity(0)),
         grace=chosen.grace,
+        require_tests=chosen.require_tests,
         face=_face(chosen),
         log_level=chosen.log_level.upper(),
     )

@@ -19,6 +19,7 @@ from arbiter.errors import Diagnostic, StoreError
 from arbiter.models.loader import load_models
 from arbiter.ruleset.image import Maker
 from arbiter.ruleset.load import load_ruleset
+from arbiter.ruletests import failed_tests
 from arbiter.runtime.admin import SnapshotFile
 from arbiter.runtime.sources import names_of, read_sources
 from arbiter.snapshot import Snapshot
@@ -53,14 +54,23 @@ class Loader:
     """Loads `rules` and `models` (None: no models) and puts what is good into `archive` (None: nowhere).
 
     Files are shown as `names` says, by default below the names of their directories: ``rules/store/banner.yaml``,
-    ``models/rfm/manifest.yaml``.
+    ``models/rfm/manifest.yaml``. With `require_tests` a set whose own tests fail is as bad as one with a mistake.
     """
 
-    def __init__(self, rules: Path, models: Path | None, archive: Archive | None, names: Names | None = None) -> None:
+    def __init__(
+        self,
+        rules: Path,
+        models: Path | None,
+        archive: Archive | None,
+        names: Names | None = None,
+        *,
+        require_tests: bool = False,
+    ) -> None:
         self._rules = rules
         self._models = models
         self._archive = archive
         self._names = names or names_of(rules, models)
+        self._require_tests = require_tests
         self._maker = Maker()
         self._good: Built | None = None
         self._seen = ""  # the content that need not be loaded again
@@ -71,7 +81,7 @@ class Loader:
 
         What failed for no fault of theirs, on a full disk say, is tried again; None when it fails as before.
         """
-        sources = read_sources(self._rules, self._models, self._names)
+        sources = self._read()
         if sources.fingerprint == self._seen:
             return None
         before = self._failed
@@ -80,14 +90,14 @@ class Loader:
 
     def load(self) -> Attempt:
         """Load the files, changed or not."""
-        return self._settled(read_sources(self._rules, self._models, self._names))
+        return self._settled(self._read())
 
     def _settled(self, sources: Sources) -> Attempt:
         """Load `sources`, and again whatever the files became meanwhile."""
         while True:
             attempt = self._load(sources)
             seen = sources.fingerprint
-            sources = read_sources(self._rules, self._models, self._names)
+            sources = self._read()
             # Models are read by their own loader: when anything moved meanwhile, the attempt mixes two states.
             if sources.fingerprint == seen:
                 break
@@ -148,6 +158,9 @@ class Loader:
             for path, content in sorted(files.items())
         ]
         built = Built(Snapshot(ruleset, models), tuple(sent), model_files)
+        failed = self._failed_tests(files, built.snapshot)
+        if failed:
+            return None, sorted([*found, *failed])
         if self._archive is not None:
             self._archive.write(built.snapshot, built.files, built.models)
         return built, found
@@ -159,11 +172,19 @@ class Loader:
         """
         try:
             models = {} if self._good is None else self._good.snapshot.models
-            _, found = load_ruleset(files, _outputs(models), _labels(models), _inputs(models))
+            ruleset, found = load_ruleset(files, _outputs(models), _labels(models), _inputs(models))
+            if ruleset is not None and self._require_tests:
+                found += failed_tests(files, Snapshot(ruleset, models))
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller is to be told
             _log.exception("cannot check the files")
             found = [_our_fault(error)]
         return sorted(found)
+
+    def _read(self) -> Sources:
+        return read_sources(self._rules, self._models, self._names, with_tests=self._require_tests)
+
+    def _failed_tests(self, files: Mapping[str, bytes], snapshot: Snapshot, folder: str = "") -> list[Diagnostic]:
+        return failed_tests(files, snapshot, folder=folder) if self._require_tests else []
 
     def _load(self, sources: Sources) -> Attempt:
         try:
@@ -189,6 +210,9 @@ class Loader:
             return None, found
         before = None if self._good is None else self._good.snapshot
         snapshot = Snapshot(ruleset, models, self._maker, before)
+        failed = self._failed_tests(sources.tests, snapshot, self._names.rules)
+        if failed:
+            return None, found + failed
         built = Built(snapshot, sources.files(), sources.models)
         if self._archive is not None:
             self._archive.write(built.snapshot, built.files, built.models)

@@ -20,7 +20,8 @@ from arbiter.telemetry.counters import Counters  # noqa: TC001
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How to serve. `listen` is ``HOST:PORT``, port 0 for any free one; `grace` is seconds.
 
-    `face` is passed on, unread, to whatever opens the workers' server: its own settings, encoded.
+    With `require_tests` a set whose own tests fail is not loaded. `face` is passed on, unread, to
+    whatever opens the workers' server: its own settings, encoded.
     """
 
     rules: str
@@ -29,6 +30,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     listen: str
     workers: int = 1
     grace: float = 10.0
+    require_tests: bool = False
     face: bytes = b""
     log_level: str = "INFO"
 

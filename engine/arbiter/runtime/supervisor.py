@@ -90,7 +90,9 @@ class _Supervisor:
         self._settings = settings
         self._address = address
         self._mail: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._loader = Loader(settings.rules_directory, settings.models_directory, archive)
+        self._loader = Loader(
+            settings.rules_directory, settings.models_directory, archive, require_tests=settings.require_tests
+        )
         self._crew = Crew(settings, address, open_face, self._heard)
         self._checking = ThreadPoolExecutor(1, "arbiter-validate")
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
