@@ -11,7 +11,7 @@ row's. An index of one block has bare masks for rows.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from datetime import datetime
 from operator import and_, or_
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from arbiter.expr.generated import function_of
 from arbiter.ruleset.masks import KINDS, AttributeMasks, KindMasks, MemberMasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from arbiter.expr.view import Symbols, View
     from arbiter.ruleset.masks import BlockMasks
@@ -32,7 +32,8 @@ Row = int | tuple[int, ...]
 _MISSING = object()
 _LOOKS = 4  # attributes between two looks whether anything is left: a look costs a tenth of a look-up
 _PAUSE = 64  # masks between two pauses while an index is opened: some 50 µs
-_ROW_PAUSE = 32  # the same for rows
+_ROW_PAUSE = 128  # the same for rows
+_NESTED = 64
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -44,10 +45,16 @@ class Table(msgspec.Struct, frozen=True):
 
 
 class Members(msgspec.Struct, frozen=True):
-    """Rows of lists and maps: `alone` without members, and by kind and member what goes on and off."""
+    """Rows of lists and maps: `alone` without members, and by kind and member what it adds and what it leaves.
+
+    Of several blocks, what changes nothing is None.
+    """
 
     alone: Row
-    by_kind: dict[type, dict[Any, tuple[Row, Row]]]
+    by_kind: dict[type, dict[Any, tuple[Row | None, Row | None]]]
+
+
+_BARE = Table({}, [], [0])
 
 
 class Attribute(msgspec.Struct, frozen=True):
@@ -103,11 +110,11 @@ def _open_kind(drawn: KindMasks) -> Generator[None, None, Table]:
 
 
 def _open_members(drawn: MemberMasks) -> Generator[None, None, Members]:
-    by_kind: dict[type, dict[Any, tuple[Row, Row]]] = {}
-    for number, (value, on, off) in enumerate(zip(drawn.points, drawn.on, drawn.off, strict=True)):
+    by_kind: dict[type, dict[Any, tuple[Row | None, Row | None]]] = {}
+    for number, (value, adds, leaves) in enumerate(zip(drawn.points, drawn.adds, drawn.leaves, strict=True)):
         kind = next(kind for kind in KINDS if value.__class__ in kind)
         known = by_kind.setdefault(kind[0], {})
-        known[value] = (_mask(on), _mask(off))
+        known[value] = (_mask(adds), _mask(leaves))
         by_kind |= dict.fromkeys(kind, known)
         if number % _PAUSE == _PAUSE - 1:
             yield
@@ -152,30 +159,44 @@ def open_index(blocks: Sequence[Block], symbols: Symbols, label: str) -> Generat
 
 def _joined_tables(tables: Sequence[Table | None], everything: tuple[int, ...]) -> Generator[None, None, Table]:
     """One table whose rows hold every block's mask."""
-    by_edge: dict[Any, list[tuple[int, int]]] = {}
-    by_value: dict[Any, list[tuple[int, Any]]] = {}
-    for number, table in enumerate(tables):
-        if table:
-            for span, edge in enumerate(table.edges, 1):
-                by_edge.setdefault(edge, []).append((number, table.spans[span]))  # type: ignore[arg-type]  # a mask
-            yield
-            for value, mask in table.exact.items():
-                by_value.setdefault(value, []).append((number, mask))
-            yield
     # Edges are swept once: a row differs from the one before it only in the blocks that have an edge there.
     row: list[Any] = [table.spans[0] if table else full for table, full in zip(tables, everything, strict=True)]
-    edges = sorted(by_edge)
+    edges: list[Any] = []
     spans: list[Row] = [tuple(row)]
-    for count, edge in enumerate(edges):
-        spans.append(_with(row, by_edge[edge]))
-        if count % _ROW_PAUSE == _ROW_PAUSE - 1:
-            yield
+    for stretch in _stretches(tables):
+        for edge, masks in sorted(stretch.items()):
+            edges.append(edge)
+            spans.append(_with(row, masks))
+        yield
+    by_value: dict[Any, list[tuple[int, Any]]] = {}
+    for number, table in enumerate(tables):
+        for count, (value, mask) in enumerate(table.exact.items() if table else ()):
+            by_value.setdefault(value, []).append((number, mask))
+            if count % _ROW_PAUSE == _ROW_PAUSE - 1:
+                yield
     exact: dict[Any, Row] = {}
     for count, (value, masks) in enumerate(by_value.items()):
         exact[value] = _with(list(spans[bisect_right(edges, value)]), masks)  # type: ignore[arg-type]  # of several
         if count % _ROW_PAUSE == _ROW_PAUSE - 1:
             yield
     return Table(exact, edges, spans)
+
+
+def _stretches(tables: Sequence[Table | None]) -> Iterator[dict[Any, list[tuple[int, Any]]]]:
+    """The edges of all blocks in stretches that ascend: by edge, the number and the mask of each block that has it."""
+    known = [table or _BARE for table in tables]
+    longest = max((table.edges for table in known), key=len)
+    step = max(1, _ROW_PAUSE // len(tables))
+    starts = [0] * len(tables)
+    for pivot in [*longest[step::step], None]:
+        stretch: dict[Any, list[tuple[int, Any]]] = {}
+        for number, table in enumerate(known):
+            start = starts[number]
+            end = len(table.edges) if pivot is None else bisect_left(table.edges, pivot, start)
+            for place in range(start, end):
+                stretch.setdefault(table.edges[place], []).append((number, table.spans[place + 1]))
+            starts[number] = end
+        yield stretch
 
 
 def _with(row: list[Any], masks: list[tuple[int, Any]]) -> tuple[Any, ...]:
@@ -188,44 +209,63 @@ def _with(row: list[Any], masks: list[tuple[int, Any]]) -> tuple[Any, ...]:
 def _joined_members(parts: Sequence[Members | None], everything: tuple[int, ...]) -> Generator[None, None, Members]:
     alone = tuple(part.alone if part else full for part, full in zip(parts, everything, strict=True))
     nothing = (0,) * len(parts)
-    by_kind: dict[type, dict[Any, tuple[Row, Row]]] = {}
+    by_kind: dict[type, dict[Any, tuple[Row | None, Row | None]]] = {}
     for kind in KINDS:
         rows: dict[Any, tuple[list[Any], list[Any]]] = {}
         for number, part in enumerate(parts):
-            for value, (on, off) in (part.by_kind.get(kind[0], {}) if part else {}).items():
-                switched = rows.setdefault(value, (list(nothing), list(nothing)))
-                switched[0][number], switched[1][number] = on, off
-        yield
+            for value, (adds, leaves) in (part.by_kind.get(kind[0], {}) if part else {}).items():
+                row = rows.setdefault(value, (list(nothing), list(everything)))
+                row[0][number], row[1][number] = adds, leaves
+            yield
         if rows:
-            joined: dict[Any, tuple[Row, Row]] = {v: (tuple(on), tuple(off)) for v, (on, off) in rows.items()}
+            joined: dict[Any, tuple[Row | None, Row | None]] = {
+                value: (_telling(adds, nothing), _telling(leaves, everything)) for value, (adds, leaves) in rows.items()
+            }
             by_kind |= dict.fromkeys(kind, joined)
+        yield
     return Members(alone, by_kind)  # type: ignore[arg-type]  # a row of ints
+
+
+def _telling(row: list[Any], plain: tuple[int, ...]) -> tuple[Any, ...] | None:
+    """None for a row that changes nothing."""
+    made = tuple(row)
+    return None if made == plain else made
+
+
+def _relevant(value: Any, members: Members) -> list[tuple[Any, Any]]:
+    """What the members of a list or the keys of a map add and leave, those that any branch asks about, each once."""
+    found = {}
+    for member in value:
+        known = members.by_kind.get(member.__class__)  # none for a list: it could not be looked up
+        rows = known.get(member) if known else None
+        if rows is not None:
+            found[id(rows)] = rows
+    return list(found.values())
 
 
 def _of_members(value: Any, members: Members) -> int:
     """The mask for a list or a map, of one block."""
-    alone: Any = members.alone
-    on, off = 0, 0
-    for member in value:
-        known = members.by_kind.get(member.__class__)  # none for a list: it could not be looked up
-        switched: Any = known.get(member) if known else None
-        if switched is not None:
-            on |= switched[0]
-            off |= switched[1]
-    return int((alone | on) & ~off)
+    mask: Any = members.alone
+    kept = -1
+    for adds, leaves in _relevant(value, members):
+        mask |= adds
+        kept &= leaves
+    return int(mask & kept)
 
 
-def _rows_of_members(value: Any, members: Members) -> Row:
-    """The row for a list or a map, of several blocks."""
+def _rows_of_members(value: Any, members: Members) -> Iterable[int]:
+    """The row for a list or a map, of several blocks, each computed when it is asked for."""
     row: Any = members.alone
-    gone: Any = None
-    for member in value:
-        known = members.by_kind.get(member.__class__)
-        switched: Any = known.get(member) if known else None
-        if switched is not None:
-            row = map(or_, row, switched[0])
-            gone = switched[1] if gone is None else map(or_, gone, switched[1])
-    return tuple(row) if gone is None else tuple(have & ~lack for have, lack in zip(row, gone, strict=True))
+    relevant = _relevant(value, members)
+    nested = 0
+    for operation, place in ((or_, 0), (and_, 1)):
+        for rows in relevant:
+            if rows[place] is not None:
+                row = map(operation, row, rows[place])
+                nested += 1
+                if nested % _NESTED == 0:
+                    row = tuple(row)  # iterators within iterators are calls within calls
+    return row  # type: ignore[no-any-return]
 
 
 def _matcher(index: Index, symbols: Symbols, label: str) -> Callable[[View], Any]:

@@ -7,7 +7,8 @@ Python holds True == 1 == 1.0, so masks are kept by kind of value.
 
 Per attribute and kind: single points, and ranges as masks between sorted edges. An edge right behind a value is the
 next value of its kind (the next double, the string with a NUL behind it, the next microsecond), so that one kind of
-edge serves `<`, `<=`, `>` and `>=`. A list or a map has a mask to begin with, and its members switch bits on and off.
+edge serves `<`, `<=`, `>` and `>=`. A list or a map has a mask to begin with; its members add bits, and
+leave some of them.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ class KindMasks(msgspec.Struct, frozen=True, array_like=True):
 
 
 class MemberMasks(msgspec.Struct, frozen=True, array_like=True):
-    """Of lists and maps: the bits that hold without any member, and which of them a member switches on and off."""
+    """Of lists and maps: the bits that hold without any member, those that a member adds, and those that it leaves."""
 
     alone: bytes
     points: list[Any]
-    on: list[bytes]
-    off: list[bytes]
+    adds: list[bytes]
+    leaves: list[bytes]
 
 
 class AttributeMasks(msgspec.Struct, frozen=True, array_like=True):
@@ -166,11 +167,12 @@ def _members(bits: dict[int, list[Literal]], silent: int, size: int) -> MemberMa
         if not wanted:
             alone.append(bit)
     keys = sorted({*on, *off})
+    everything = (1 << size) - 1
     return MemberMasks(
         _bytes(silent | _mask_of(alone, size), size),
         [value for _, value in keys],
         [_bytes(_mask_of(on.get(key, ()), size), size) for key in keys],
-        [_bytes(_mask_of(off.get(key, ()), size), size) for key in keys],
+        [_bytes(everything & ~_mask_of(off.get(key, ()), size), size) for key in keys],
     )
 
 
