@@ -127,7 +127,9 @@ def checked(model: ModelProto) -> bytes:
 
 def heading(name: str, kind: str, description: str) -> str:
     """Write a manifest's first lines."""
-    return f"# Written by models/train.py.\nname: {name}\nversion: 1\nkind: {kind}\ndescription: {description}"
+    schema = "# yaml-language-server: $schema=../../rules/schema/manifest.schema.json"
+    written = "# Written by models/train.py."
+    return f"{schema}\n{written}\nname: {name}\nversion: 1\nkind: {kind}\ndescription: {description}"
 
 
 def manifest(head: str, onnx: bytes, inputs: dict[str, float | None], outputs: str) -> str:

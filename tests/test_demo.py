@@ -64,7 +64,7 @@ def test_the_whole_story_happens(tmp_path: Path, environment: dict[str, str]) ->
     assert "\tonboarding-join-the-club" in said or "onboarding-join-the-club: " in said
     assert '"We miss you, Ada"' in said
     assert re.search(r"\d ms after the write began, customer \d{5} gets banner listening-party", said)
-    assert "rules/store/banner.yaml:13:11: unknown segment `champoins`\n" in said
+    assert "rules/store/banner.yaml:14:11: unknown segment `champoins`\n" in said
     assert "  hint: did you mean `champions`?\n" in said
     assert "none failed, none mixed the two" in said
     assert "decisions\tp50\tp90\tp99\tp99.9\n" in said

@@ -35,7 +35,7 @@ def format_file(file: str, content: bytes, form: Form, style: Style) -> tuple[by
     crlf = "\r\n" in text and text.index("\r\n") == text.index("\n") - 1
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     for number, line in enumerate(text.split("\n"), start=1):
-        if line.startswith("%YAML") or line.startswith("%TAG"):
+        if line.startswith(("%YAML", "%TAG")):
             report.whole(file, f"line {number} is a YAML directive, which the formatter does not know", "remove it")
             return None, report.found
         if line.startswith("---"):

@@ -35,7 +35,7 @@ class Style(msgspec.Struct, frozen=True):
 
 
 def print_tree(documents: list[Document], rest: list[Line], style: Style) -> str:
-    """The text of a file, line ends ``\\n``."""
+    """The text of a file, line ends as Unix has them."""
     return _Printer(style).text(documents, rest)
 
 
@@ -75,7 +75,9 @@ class _Printer:
         text = self._flow(root, self._style.schema) if root.flow else None
         if text is not None and len(text) <= WIDTH and not root.head:
             return [text]
-        begin = [" ".join(part for part in (root.properties, root.head) if part)] if root.properties or root.head else []
+        begin = (
+            [" ".join(part for part in (root.properties, root.head) if part)] if root.properties or root.head else []
+        )
         if not root.entries:
             begin = [f"{root.properties} {'{}' if root.mapping else '[]'}".strip()]
         return [*begin, *self._block(root, 0, self._style.schema)]
@@ -121,8 +123,7 @@ class _Printer:
         if head:
             lines.append(" " * indent + head)
         first = next(number for number, line in enumerate(body) if not _is_comment(line))
-        for line in body[:first]:
-            lines.append(" " * indent + line.lstrip())
+        lines += [" " * indent + line.lstrip() for line in body[:first]]
         return [f"{lead} {body[first].lstrip()}", *body[first + 1 :]]
 
     def _ordered(self, branch: Branch, schema: Any) -> list[Entry]:
@@ -293,7 +294,12 @@ def _block_text(lead: str, leaf: Leaf, margin: str) -> list[str]:
     if "+" not in header[2]:
         while lines and not lines[-1]:
             del lines[-1]
+    assert leaf.text is not None  # noqa: S101 - an alias is no block
     chomping = "".join(sign for sign in header[2] if sign in "+-")
+    if leaf.text and not leaf.text.endswith("\n"):
+        chomping = "-"  # so it is already, unless the file ends without a line break
+    elif chomping == "+" and leaf.text.strip("\n") and not leaf.text.endswith("\n\n"):
+        chomping = ""  # nothing is kept, and an empty line may follow
     begin = f"{header[1]}{str(_STEP) if depth else ''}{chomping}"
     comment = header[3].strip()
     return [" ".join(part for part in (lead, begin, comment) if part), *lines]

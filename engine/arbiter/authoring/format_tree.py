@@ -1,7 +1,7 @@
 """What a formatter must know of a YAML file: besides values also comments, blank lines, quotes and brackets.
 
 Law: from text that is known to be sound to a tree with every comment in its place; no style, no meaning. Positions are
-offsets in a text whose line ends are ``\\n``.
+offsets in a text with the line ends of Unix.
 """
 
 from __future__ import annotations
@@ -96,21 +96,30 @@ def _comments(text: str, events: list[Any]) -> list[_Comment]:
     found: list[_Comment] = []
     cursor = 0
     for event in events:
-        if isinstance(event, (yaml.ScalarEvent, yaml.AliasEvent, yaml.StreamEndEvent)):
-            found += _between(text, cursor, event.start_mark.index)
-            cursor = event.end_mark.index
-            if isinstance(event, yaml.ScalarEvent) and event.style is None and event.start_mark.index < cursor:
-                # The end of a plain scalar with properties and no text lies behind what follows it.
-                cursor = event.start_mark.index + len(text[event.start_mark.index : cursor].rstrip())
+        if not isinstance(event, (yaml.ScalarEvent, yaml.AliasEvent, yaml.StreamEndEvent)):
+            continue
+        start, end = _span(event)
+        found += _between(text, cursor, start)
+        cursor = end
+        if isinstance(event, yaml.ScalarEvent) and event.style is None:
+            # The end of a plain scalar with properties and no text lies behind what follows it.
+            cursor = start + len(text[start:end].rstrip())
     found += _between(text, cursor, len(text))
     return found
+
+
+def _span(event: Any) -> tuple[int, int]:
+    return event.start_mark.index, event.end_mark.index
 
 
 def _between(text: str, start: int, end: int) -> Iterator[_Comment]:
     for found in _COMMENT.finditer(text, start, end):
         begin = text.rfind("\n", 0, found.start()) + 1
-        alone = not text[begin : found.start()].strip()
-        yield _Comment(found.start(), found[0].rstrip(), alone, found.start() - begin, _blank_before(text, begin))
+        lead = text[begin : found.start()]
+        # Behind a dash it speaks of the item that begins there, which the dash's place tells from those outside.
+        alone = not lead.strip(" \t-?")
+        column = len(lead) - len(lead.lstrip(" \t"))
+        yield _Comment(found.start(), found[0].rstrip(), alone, column, _blank_before(text, begin))
 
 
 def _blank_before(text: str, begin: int) -> bool:
@@ -132,7 +141,7 @@ class _Reader:
         self._next()
         while not isinstance(self._peek, yaml.StreamEndEvent):
             begin = self._next()
-            before = self._lines(begin.start_mark.index)
+            before = self._lines(begin.start_mark.index) if begin.explicit else []
             start = self._peek.start_mark.index
             first = self._peek
             inner = isinstance(first, yaml.CollectionStartEvent)
@@ -206,8 +215,9 @@ class _Reader:
         value = self._value(column)
         entry = Entry(key, value, above, blank)
         if isinstance(value, Branch) and block:
+            between = [Line(value.head, blank=False)] if head and value.head else []
             value.head = head or value.head
-            value.entries[0].above[:0] = [comment.line for comment in inner]
+            value.entries[0].above[:0] = [*(comment.line for comment in inner), *between]
         else:
             entry.above += [comment.line for comment in inner]
         branch.entries.append(entry)
@@ -227,8 +237,6 @@ class _Reader:
             branch.below = self._sides(branch, self._take(end))
             return
         following = self._peek.start_mark.index
-        if isinstance(self._peek, yaml.CollectionEndEvent):
-            following = self._peek.end_mark.index
         begin = self._taken
         comments = self._take(following)
         kept = 0

@@ -75,9 +75,7 @@ def closed(description: str, keys: Mapping[str, Schema], *, required: Iterable[s
 
 def named(description: str, each: Schema, pattern: str = NAME.pattern, **rules: Any) -> Schema:
     """A mapping from names of the author's to what `each` says."""
-    return _said(
-        "object", description, propertyNames={"pattern": whole(pattern)}, additionalProperties=each, **rules
-    )
+    return _said("object", description, propertyNames={"pattern": whole(pattern)}, additionalProperties=each, **rules)
 
 
 def optional(schema: Schema) -> Schema:

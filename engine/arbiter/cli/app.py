@@ -16,7 +16,9 @@ from arbiter.cli.decide import decide
 from arbiter.cli.demo import demo
 from arbiter.cli.events import events
 from arbiter.cli.explain import explain
+from arbiter.cli.fmt import fmt
 from arbiter.cli.profile import profile
+from arbiter.cli.schema import schema
 from arbiter.cli.serve import serve
 from arbiter.cli.snapshot import snapshot
 from arbiter.cli.terminal import diagnostic_text, err, fail
@@ -47,7 +49,7 @@ app = typer.Typer(
     rich_markup_mode="markdown" if sys.stdout.isatty() else None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, check, decide, explain):
+for command in (serve, check, fmt, schema, decide, explain):
     app.command()(command)
 app.command("test")(run_tests)
 app.add_typer(profile)

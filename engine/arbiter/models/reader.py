@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     Names = tuple[str, ...]
 
 FORM: Final = Form("a manifest", 1 << 20, "a manifest names inputs and outputs; weights belong in `model.onnx`")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _ONE = "remove the line `---` before it, or the document"
 _NAMES_MATCH = "names match [a-z_][a-z0-9_]*"
-_REQUIRED = ("name", "version", "kind", "sha256", "inputs", "outputs")
+REQUIRED: Final = ("name", "version", "kind", "sha256", "inputs", "outputs")
 
 
 def read_manifest(content: bytes, file: str) -> tuple[Manifest | None, Places, list[Diagnostic]]:
@@ -61,7 +61,7 @@ class _Reader:
         if not isinstance(node, Mapping):
             self._report.at(node, "the manifest must be a mapping (`key: value` lines)")
             return Manifest("", 0, "score", "", (), ())
-        fields = self._fields(node, "", "a manifest", known=Manifest.__struct_fields__, required=_REQUIRED)
+        fields = self._fields(node, "", "a manifest", known=Manifest.__struct_fields__, required=REQUIRED)
         return Manifest(
             name=self._name(fields.get("name"), "name"),
             version=self._integer(fields.get("version"), "version", least=1),
@@ -163,7 +163,7 @@ class _Reader:
 
     def _digest(self, node: Node | None, path: str) -> str:
         digest = self._string(node, path)
-        if node is not None and digest and not _DIGEST.fullmatch(digest):
+        if node is not None and digest and not DIGEST.fullmatch(digest):
             self._report.at(node, "`sha256` must be 64 hexadecimal digits in small letters", path=path)
         return digest
 

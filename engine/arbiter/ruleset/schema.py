@@ -152,7 +152,9 @@ def _decisions() -> Schema:
     keys = {
         "slots": integer("How many treatments come back at most. A request may ask for fewer.", 1, MAX_SLOTS),
         "order": listed(
-            "What decides between rules, first key first. Rules equal in all are ordered by id.", order, uniqueItems=True
+            "What decides between rules, first key first. Rules equal in all are ordered by id.",
+            order,
+            uniqueItems=True,
         ),
         "default": _effect("Given when no rule won. Constant: no `${}`.", "constant"),
     }
@@ -163,7 +165,9 @@ def _decisions() -> Schema:
 
 def _features() -> Schema:
     event, path = whole(NAME.pattern), whole(rf"{NAME.pattern}\.{NAME.pattern}")
-    keys = {each: text(_TAKES[each], pattern=event if each in OF_EVENTS else path) for each in AGGREGATES}
+    keys: dict[str, Schema] = {
+        each: text(_TAKES[each], pattern=event if each in OF_EVENTS else path) for each in AGGREGATES
+    }
     keys |= {
         "window": text("How far back it looks: `5m`, `12h`, `7d`, `4w`. Without it, all time.",
                        pattern=whole("0*[1-9][0-9]*" + f"[{''.join(times.UNITS)}]")),
@@ -176,7 +180,9 @@ def _features() -> Schema:
         "then": {"required": ["unit"]},
         "else": {"not": {"required": ["unit"]}},
     }
-    return named("Values computed from the subject's events, by name.", closed("One aggregate.", keys, allOf=[one, unit]))
+    return named(
+        "Values computed from the subject's events, by name.", closed("One aggregate.", keys, allOf=[one, unit])
+    )
 
 
 def _segments() -> Schema:

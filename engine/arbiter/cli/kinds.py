@@ -1,0 +1,53 @@
+"""The kinds of authored files: which file is of which, the schema of each, and how it is laid out.
+
+Law: the one table of kinds. A file's name alone says its kind.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from arbiter.authoring.documents import Form  # noqa: TC001 - a field's type at run time
+from arbiter.authoring.format import Style
+from arbiter.models.reader import FORM as MANIFEST
+from arbiter.models.schema import manifest_schema
+from arbiter.ruleset.load import RULE_FILE, is_test_file
+from arbiter.ruleset.schema import FOLDED, rules_schema
+from arbiter.ruletests.files import TEST_FILE
+from arbiter.ruletests.schema import tests_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from arbiter.authoring.schemas import Schema
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """A kind of file. `published` is the name of its schema's file."""
+
+    form: Form
+    published: str
+    schema: Callable[[], Schema]
+
+
+RULES = Kind(RULE_FILE, "rules.schema.json", cache(rules_schema))
+TESTS = Kind(TEST_FILE, "test.schema.json", cache(tests_schema))
+MODELS = Kind(MANIFEST, "manifest.schema.json", cache(manifest_schema))
+KINDS = (RULES, TESTS, MODELS)
+
+
+def kind_of_file(path: str) -> Kind:
+    """What a YAML file is, by its name."""
+    if is_test_file(path):
+        return TESTS
+    return MODELS if PurePosixPath(path).name == "manifest.yaml" else RULES
+
+
+@cache
+def style_of(kind: Kind) -> Style:
+    """How files of the kind look."""
+    return Style(kind.schema(), FOLDED)
