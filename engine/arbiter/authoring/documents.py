@@ -125,7 +125,8 @@ class _Reader:
 
     def documents(self) -> Iterator[Node]:
         """Each document's root, unless it is empty; raises `_Refused` or `yaml.YAMLError` where reading must stop."""
-        for event in yaml.parse(self.source.text, Loader=_Loader):
+        # As `yaml.parse` does, which asks twice for each event.
+        for event in iter(_Loader(self.source.text).get_event, None):
             if isinstance(event, yaml.ScalarEvent):
                 self._place(_Made(self._scalar(event), 1, 1), event.anchor, event)
             elif isinstance(event, yaml.CollectionStartEvent):

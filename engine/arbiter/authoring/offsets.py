@@ -18,6 +18,7 @@ _PROPERTIES = re.compile(r"(?:[!&]\S*\s+)*")
 _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|\r\n|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "\t": "\t", "r": "\r", "0": "\0", "a": "\a", "b": "\b", "v": "\v", "f": "\f"}
 _ESCAPED |= {"e": "\x1b", " ": " ", "N": "\x85", "_": "\xa0", "L": "\u2028", "P": "\u2029"}
+_WRITTEN_OUT = frozenset({"", '"', "'"})
 _BLANKS = " \t\r\n"
 
 
@@ -36,8 +37,11 @@ def raw_span(scalar: Scalar, start: int, end: int) -> tuple[int, int]:
 
 def raw_start(scalar: Scalar, start: int) -> int:
     """The offset in the file at which a character of the scalar's text was written."""
-    if not scalar.style and scalar.source.text.startswith(scalar.text, scalar.start):
-        return scalar.start + start  # the common case, without the work
+    # The common cases, without the work: what was written is what is meant, at most with quotes around it.
+    quotes = 1 if scalar.style in {'"', "'"} else 0
+    as_long = start < len(scalar.text) and scalar.end - scalar.start == len(scalar.text) + 2 * quotes
+    if scalar.style in _WRITTEN_OUT and as_long and scalar.source.text.startswith(scalar.text, scalar.start + quotes):
+        return scalar.start + quotes + start
     return raw_span(scalar, start, start + 1)[0]
 
 

@@ -58,7 +58,7 @@ class Beside:
 
     def _digest(self, path: str) -> bytes:
         if not path:
-            return digest_of(sorted(self._files))
+            return digest_of(repr(sorted(self._files)).encode())  # a name may hold what is no text
         content = self._files.get(path)
         return b"" if content is None else digest_of(content)
 

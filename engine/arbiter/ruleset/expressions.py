@@ -71,7 +71,7 @@ class Expressions:
         checked = self._read.get((source, expect))
         if checked is None:
             checked = read_expression(source, self.scope, expect=expect)
-            if checked.root is not None and self._values:
+            if checked.root is not None and not self._values.keys().isdisjoint(checked.names):
                 wrong = list(self._disallowed(checked.root))
                 checked = Checked(checked.root, checked.type, checked.names, [*checked.mistakes, *wrong])
             self._read[source, expect] = checked
