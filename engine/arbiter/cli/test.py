@@ -17,7 +17,7 @@ Place = Annotated[
     Path, typer.Argument(metavar="RULES", help="The rules directory, or one test file in it.", exists=True)
 ]
 Only = Annotated[
-    str, typer.Argument(metavar="[FILTER]", help="Only tests with this text in their file or name, in any case.")
+    str, typer.Argument(metavar="FILTER", help="Only tests with this text in their file or name, in any case.")
 ]
 Whole = Annotated[
     Path | None,
