@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from arbiter.authoring.blocks import NOT_BUILT, Block, check_identifier, one_of
+from arbiter.authoring.blocks import Block, check_identifier, one_of
 from arbiter.authoring.nodes import Mapping, Node, Scalar, Sequence, as_text, kind_of
 from arbiter.authoring.scalars import INT64, shorten
 from arbiter.errors import did_you_mean
 from arbiter.expr.syntax import conjuncts
 from arbiter.ruleset.effects import read_effect
 from arbiter.ruleset.rules import Active, Rollout, Rule
+from arbiter.ruleset.tables.read import KEYS as TABLE_KEYS
 from arbiter.ruleset.times import rfc3339
 from arbiter.types import to_micros
 
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
     from arbiter.authoring.report import Report
     from arbiter.expr.tree import Expression
-    from arbiter.ruleset.cache import Beside
     from arbiter.ruleset.declarations import Declared
     from arbiter.ruleset.expressions import Expressions
+    from arbiter.ruleset.tables.read import TableReader
     from arbiter.ruleset.templates import Params
 
 KEYS: Final = (
@@ -44,7 +45,6 @@ KEYS: Final = (
     "enabled",
 )
 UNBUILT: Final = ("requires_consent", "cap")
-_TABLE: Final = ("table", "hit_policy", "inputs", "outputs", "columns", "rows")
 BY: Final = ("profile", "context")
 PERCENT: Final = 100
 
@@ -52,7 +52,7 @@ PERCENT: Final = 100
 class RuleReader(msgspec.Struct):
     """Reads the rules of one file. `decisions` are the declared decision points, None when they cannot be known.
 
-    Other files are read through `beside` alone, which notes them. `ids` are the rules' own, with their paths.
+    Tables are `tables`' to read, and other files with them. `ids` are the rules' own, with their paths.
     """
 
     report: Report
@@ -60,33 +60,41 @@ class RuleReader(msgspec.Struct):
     expressions: Expressions
     params: Params
     decisions: Collection[str] | None
-    beside: Beside
+    tables: TableReader
     ids: list[tuple[Scalar, str]] = []
 
-    def read(self, node: Node, path: str) -> Rule | None:
-        """One rule; None when something in it was refused."""
+    def read(self, node: Node, path: str) -> list[Rule]:
+        """One rule, or those that the rows of a decision table are; none when something in it was refused."""
         report = self.report
         if not isinstance(node, Mapping):
             report.at(
                 node, f"a rule must be a mapping, this is {kind_of(node)}", "write `{id: ..., decision: ...}`", path
             )
-            return None
-        table = next((entry.key for name, entry in node.entries.items() if name in _TABLE), None)
-        if table is not None and not {"when", "then"} & node.entries.keys():
-            report.at(table, f"a decision table (`{table.text}`) {NOT_BUILT}", path=path)
-            return None
-        block = Block(node, report, what="a rule", path=path, keys=KEYS, unbuilt=UNBUILT + _TABLE)
-        block.require("id", "every rule has an id of its own, `win-back-offer` say")
+            return []
+        table = any(key in node.entries for key in TABLE_KEYS)
+        what, keys = ("a decision table", KEYS + TABLE_KEYS) if table else ("a rule", KEYS)
+        block = Block(node, report, what=what, path=path, keys=keys, unbuilt=UNBUILT)
+        block.require("id", f"{'every table' if table else 'every rule'} has an id of its own, `win-back-offer` say")
         at = node.entries["id"].node if block.has("id") else None
-        for key, hint in (("decision", "say at which decision point it competes"), ("then", "say what it does")):
-            block.require(key, hint, at=at if isinstance(at, Scalar) else None)
+        block.require(
+            "decision", "say at which decision point it competes", at=at if isinstance(at, Scalar) else None
+        )
         identifier = self._id(block)
+        if table:
+            return self.tables.read(block, identifier, self._rule)
+        block.require("then", "say what it does", at=at if isinstance(at, Scalar) else None)
+        rule = self._rule(block, identifier)
+        return [rule] if rule is not None else []
+
+    def _rule(self, block: Block, identifier: Scalar | None) -> Rule | None:
+        """All of a rule but its id, which is a table's where the rule is a row."""
+        path = block.path
         decision = self._decision(block)
         priority = block.integer("priority", INT64[0], INT64[-1])
         when = self._when(block)
         then_node = block.get("then")
         then = (
-            read_effect(then_node, f"{path}.then", report, self.params, self.declared.actions)
+            read_effect(then_node, f"{path}.then", self.report, self.params, self.declared.actions)
             if then_node is not None
             else None
         )

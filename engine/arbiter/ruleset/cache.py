@@ -14,7 +14,7 @@ import msgspec
 
 from arbiter.authoring.nodes import Scalar  # noqa: TC001 - a field's type at run time
 from arbiter.authoring.report import Report  # noqa: TC001 - a field's type at run time
-from arbiter.ruleset.rules import Rule  # noqa: TC001 - a field's type at run time
+from arbiter.ruleset.rules import DecisionTable, Rule  # noqa: TC001 - a field's type at run time
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
@@ -25,11 +25,12 @@ _Value = TypeVar("_Value")
 
 
 class FileRules(msgspec.Struct, frozen=True):
-    """The rules of one file, their ids with paths, the mistakes in them, and the digests of the other files that they
-    were made from.
+    """The rules of one file and what its tables have in common, their ids with paths, the mistakes in them, and the
+    digests of the other files that they were made from.
     """
 
     rules: tuple[Rule, ...]
+    tables: tuple[DecisionTable, ...]
     ids: tuple[tuple[Scalar, str], ...]
     report: Report
     read: dict[str, bytes]

@@ -67,6 +67,17 @@ class Expressions:
         position = scalar.source.position(raw_start(scalar, start + first))
         return Expression(source, checked.root, checked.type, position, checked.names)
 
+    def written(self, source: str, position: str) -> Expression | None:
+        """The condition that Arbiter writes on behalf of what stands at `position`; None when it makes no sense."""
+        checked = self._check(source, "bool")
+        if checked.root is None or checked.mistakes:
+            return None
+        return Expression(source, checked.root, checked.type, position, checked.names)
+
+    def allowed(self, path: tuple[str, ...]) -> tuple[Any, ...]:
+        """The only values that a name is declared to have; empty for any."""
+        return self._values.get(path, ())
+
     def _check(self, source: str, expect: str) -> Checked:
         checked = self._read.get((source, expect))
         if checked is None:

@@ -17,9 +17,10 @@ from arbiter.ruleset.cache import Beside, Cache, FileRules, digest_of
 from arbiter.ruleset.expressions import Expressions, rule_scope, types_of, values_of
 from arbiter.ruleset.features import FeatureReader
 from arbiter.ruleset.points import read_point
-from arbiter.ruleset.rules import DecisionPoint, Feature, Rule, Ruleset, Segment
+from arbiter.ruleset.rules import DecisionPoint, DecisionTable, Feature, OrderKey, Rule, Ruleset, Segment
 from arbiter.ruleset.sections import RULE_FILE, SECTIONS, UNBUILT, Places, Sections, gather, read_sections
 from arbiter.ruleset.segments import read_segment, report_nesting
+from arbiter.ruleset.tables.read import TableReader
 from arbiter.ruleset.templates import Params
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = ["RULE_FILE", "SECTIONS", "SUFFIXES", "UNBUILT", "Cache", "is_rule_fil
 
 SUFFIXES: Final = (".yaml", ".yml")
 TESTS: Final = (".test.yaml", ".test.yml")
+LOWEST: Final = {"count": 0, "since": 0, "distinct": 1}  # what a feature cannot be below
 
 _Named = TypeVar("_Named", DecisionPoint, Feature, Segment)
 
@@ -98,16 +100,19 @@ def load_ruleset(
     points = [read_point(name, entry, report, declared.actions) for name, entry in gathered.decisions.items()]
     known = sorted(gathered.decisions) if gathered.whole else None
     # All that a rule's meaning depends on beside its own file: what is not named here, no rule may look at.
+    orders = {point.name: point.order for point in points if point is not None}
+    bounded = [f for f in features if f is not None and f.aggregate in LOWEST]
+    lowest: dict[tuple[str, ...], int] = {("features", f.name): LOWEST[f.aggregate] for f in bounded}
     outside = [scope, list(values.items()), known, declared.profile, declared.context, declared.events]
-    context = digest_of([*outside, declared.actions])
-    rules = loading.rules(_Outside(declared, expressions, known, context), report)
+    context = digest_of([*outside, declared.actions, list(orders.items()), list(lowest.items())])
+    read = loading.rules(_Outside(declared, expressions, known, orders, lowest, context), report)
     loading.cache.end(good=not report)
     if report:
         return None, report.found
 
     return Ruleset(
         decisions=_sorted(points),
-        rules=tuple(sorted(rules, key=_rule_id)),
+        rules=tuple(sorted((rule for file in read for rule in file.rules), key=_rule_id)),
         segments=_sorted(segments),
         features=_sorted(features),
         profile_types=dict(sorted((types_of(declared.profile) or {}).items())),
@@ -116,15 +121,18 @@ def load_ruleset(
             event: dict(sorted((types_of(properties) or {}).items()))
             for event, properties in sorted((declared.events or {}).items())
         },
+        tables=tuple(sorted((table for file in read for table in file.tables), key=_table_id)),
     ), []
 
 
 class _Outside(msgspec.Struct, frozen=True):
-    """What rules are read against. `digest` names all of it."""
+    """What rules are read against: `orders` by decision point, `lowest` by name. `digest` names all of it."""
 
     declared: Declared
     expressions: Expressions
     decisions: Collection[str] | None
+    orders: Mapped[str, tuple[OrderKey, ...]]
+    lowest: Mapped[tuple[str, ...], int]
     digest: bytes
 
 
@@ -152,11 +160,11 @@ class _Loading:
         report.include(found.report)
         return found
 
-    def rules(self, outside: _Outside, report: Report) -> list[Rule]:
-        """The rules of all files."""
+    def rules(self, outside: _Outside, report: Report) -> list[FileRules]:
+        """The rules of each file."""
         found = [self._rules(path, outside, report) for path in self._files]
         _report_doubles((each for file in found for each in file.ids), report)
-        return [rule for file in found for rule in file.rules]
+        return found
 
     def _rules(self, path: str, outside: _Outside, report: Report) -> FileRules:
         key = (path, self._digests[path], self._folder, outside.digest)
@@ -171,12 +179,13 @@ class _Loading:
         report, beside = Report(self._folder), Beside(self._others)
         expressions = outside.expressions.reporting_to(report)
         params = Params(report, expressions)
-        reader = RuleReader(report, outside.declared, expressions, params, outside.decisions, beside)
+        tables = TableReader(report, outside.declared, expressions, beside, outside.orders, outside.lowest)
+        reader = RuleReader(report, outside.declared, expressions, params, outside.decisions, tables)
         places = self._fresh.pop(path, None)
         if places is None:  # what it says was known, but not what it means among these others
             _, places = read_sections(path, self._files[path], self._folder)
-        rules = [reader.read(node, where) for where, node in places]
-        return FileRules(tuple(rule for rule in rules if rule is not None), tuple(reader.ids), report, beside.read)
+        rules = tuple(rule for where, node in places for rule in reader.read(node, where))
+        return FileRules(rules, tuple(tables.tables), tuple(reader.ids), report, beside.read)
 
 
 def _report_doubles(ids: Iterable[tuple[Scalar, str]], report: Report) -> None:
@@ -195,6 +204,10 @@ def _report_doubles(ids: Iterable[tuple[Scalar, str]], report: Report) -> None:
 
 def _rule_id(rule: Rule) -> str:
     return rule.id
+
+
+def _table_id(table: DecisionTable) -> str:
+    return table.id
 
 
 def _sorted(items: Iterable[_Named | None]) -> tuple[_Named, ...]:
