@@ -45,6 +45,7 @@ from arbiter.types import (
     Degradation,
     Event,
     ExplainLevel,
+    Lack,
     Reason,
     RuleOutcome,
     Treatment,
@@ -473,7 +474,7 @@ def received(answer: decision_pb2.DecideResponse | decision_pb2.Decision) -> Dec
         tuple(treatments),
         answer.defaulted,
         until,
-        tuple(Degradation(d.name, d.cause == decision_pb2.DEGRADATION_CAUSE_DEADLINE) for d in answer.degraded),
+        tuple(Degradation(d.name, Lack(d.cause)) for d in answer.degraded),
         tuple(outcomes),
     )
 

@@ -19,7 +19,7 @@ from arbiter.ruleset.image import Maker
 from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime.engine import Engine
 from arbiter.snapshot import Snapshot, finished, model_inputs, open_snapshot, pack, unpack
-from arbiter.types import Event, ExplainLevel, Reason, Request
+from arbiter.types import Event, ExplainLevel, Lack, Reason, Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

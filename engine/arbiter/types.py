@@ -77,6 +77,7 @@ class Reason(enum.IntEnum):
     LOST_SLOT = 9
     DUPLICATE = 10
     RENDER_FAILED = 11
+    OVERRIDDEN = 12
 
 
 class Treatment(msgspec.Struct, frozen=True):
@@ -108,11 +109,19 @@ class RuleOutcome(msgspec.Struct, frozen=True):
     value: float | None = None
 
 
+class Lack(enum.IntEnum):
+    """Why there was nothing of a model: the deadline came first, it failed, or an operator switched it off."""
+
+    LATE = 1
+    FAILED = 2
+    OVERRIDDEN = 3
+
+
 class Degradation(msgspec.Struct, frozen=True, order=True):
-    """A model that could not answer: it failed, or the deadline came first (`late`). Its rules were unknown."""
+    """A model whose outputs were unknown, so that the rules that needed them were."""
 
     model: str
-    late: bool
+    cause: Lack
 
 
 class Decision(msgspec.Struct, frozen=True):

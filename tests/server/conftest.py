@@ -17,6 +17,7 @@ from arbiter.runtime.engine import Engine
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.local import LocalAdmin
 from arbiter.runtime.settings import Backing
+from arbiter.runtime.versions import Versions
 from arbiter.server.app import FaceSettings, Server
 from arbiter.telemetry.counters import Counters
 
@@ -89,7 +90,8 @@ class Shop:
         self.store = Store.open(folder / "data" / "store")
         self.engine = Engine(self.store)
         self.counters = Counters()
-        self.admin = LocalAdmin(self.engine, Loader(self.rules, None, archive), Desk(archive, self.counters))
+        loader, desk = Loader(self.rules, None, archive), Desk(archive, self.counters)
+        self.admin = LocalAdmin(self.engine, loader, desk, Versions(desk, loader, archive))
         if load:
             self.admin.reload()
         self.backing = Backing(self.engine, self.admin, self.counters)

@@ -11,7 +11,22 @@ import msgspec
 
 from arbiter.client.failures import CallFailed, failure
 from arbiter.errors import Diagnostic
-from arbiter.runtime.admin import Counts, ReloadReport, SnapshotFile, SnapshotInfo, Status
+from arbiter.runtime.admin import (
+    Canary,
+    Cause,
+    Counts,
+    History,
+    Hold,
+    Kept,
+    Override,
+    ReloadReport,
+    SnapshotFile,
+    SnapshotInfo,
+    Staged,
+    Status,
+    Turn,
+)
+from arbiter.server.admin import CAUSES
 from arbiter.server.explanations import OUTCOMES
 from arbiter.server.values import plain_values, read_timestamp
 from arbiter.types import Reason, RuleOutcome, Treatment, from_micros
@@ -24,6 +39,7 @@ if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
 _REASONS = {decision_pb2.REASON_RULE: Reason.WON, decision_pb2.REASON_DEFAULT: Reason.DEFAULT}
+_CAUSES: dict[int, Cause] = {number: cause for cause, number in CAUSES.items()}
 _OUTCOMES = {number: reason for reason, number in OUTCOMES.items()}
 
 
@@ -124,7 +140,9 @@ def read_profile(response: profile_pb2.GetProfileResponse) -> ProfileAnswer:
     )
 
 
-def read_status(response: admin_pb2.GetSnapshotResponse | admin_pb2.ReloadResponse) -> Status:
+def read_status(
+    response: admin_pb2.GetSnapshotResponse | admin_pb2.ReloadResponse | admin_pb2.ServingState,
+) -> Status:
     """Return how things stand with snapshots. `changed` of the last attempt is known from a Reload only."""
     snapshot = None
     if response.HasField("snapshot"):
@@ -132,13 +150,7 @@ def read_status(response: admin_pb2.GetSnapshotResponse | admin_pb2.ReloadRespon
         snapshot = SnapshotInfo(
             digest=message.digest,
             loaded_at=read_timestamp(message.loaded_at),
-            counts=Counts(
-                rules=message.rules,
-                decisions=message.decisions,
-                segments=message.segments,
-                features=message.features,
-                models=message.models,
-            ),
+            counts=_counts(message),
             files=tuple(SnapshotFile(path=each.path, sha256=each.sha256, size=each.size) for each in message.files),
         )
     report = None
@@ -151,8 +163,38 @@ def read_status(response: admin_pb2.GetSnapshotResponse | admin_pb2.ReloadRespon
             diagnostics=tuple(read_diagnostics(response.last_reload.diagnostics)),
         )
     return Status(
-        snapshot=snapshot, last_reload=report, workers={each.worker: each.digest for each in response.workers}
+        snapshot=snapshot,
+        last_reload=report,
+        workers={each.worker: each.digest for each in response.workers},
+        hold=_hold(response.hold) if response.HasField("hold") else None,
+        canary=_canary(response.canary) if response.HasField("canary") else None,
+        overrides=tuple(_override(each) for each in response.overrides),
     )
+
+
+def read_history(response: admin_pb2.ListSnapshotsResponse) -> History:
+    """Return the snapshots that are kept, and their turns."""
+    kept = [
+        Kept(
+            digest=each.snapshot.digest,
+            at=read_timestamp(each.snapshot.loaded_at),
+            cause=_CAUSES[each.cause],
+            reason=each.reason,
+            counts=_counts(each.snapshot),
+            models=tuple(each.model_names),
+        )
+        for each in response.snapshots
+    ]
+    turns = [
+        Turn(digest=each.digest, at=read_timestamp(each.at), cause=_CAUSES[each.cause], reason=each.reason)
+        for each in response.turns
+    ]
+    return History(kept=tuple(kept), turns=tuple(turns))
+
+
+def read_staged(response: admin_pb2.ValidateResponse) -> Staged:
+    """Return what became of files that were sent to be kept."""
+    return Staged(digest=response.digest, diagnostics=tuple(read_diagnostics(response.diagnostics)))
 
 
 def read_diagnostics(found: Iterable[admin_pb2.Diagnostic]) -> list[Diagnostic]:
@@ -171,6 +213,46 @@ def read_diagnostics(found: Iterable[admin_pb2.Diagnostic]) -> list[Diagnostic]:
         )
         for each in found
     ]
+
+
+def _counts(message: admin_pb2.Snapshot) -> Counts:
+    return Counts(
+        rules=message.rules,
+        decisions=message.decisions,
+        segments=message.segments,
+        features=message.features,
+        models=message.models,
+    )
+
+
+def _hold(message: admin_pb2.Hold) -> Hold:
+    return Hold(
+        digest=message.digest,
+        aside=message.set_aside,
+        cause=_CAUSES[message.cause],
+        since=read_timestamp(message.since),
+        reason=message.reason,
+    )
+
+
+def _canary(message: admin_pb2.Canary) -> Canary:
+    return Canary(
+        digest=message.snapshot.digest,
+        percent=message.percent,
+        since=read_timestamp(message.snapshot.loaded_at),
+        reason=message.reason,
+        counts=_counts(message.snapshot),
+    )
+
+
+def _override(message: admin_pb2.Override) -> Override:
+    return Override(
+        kind="model" if message.WhichOneof("target") == "model" else "rule",
+        name=message.model or message.rule_id,
+        since=read_timestamp(message.since),
+        until=read_timestamp(message.until),
+        reason=message.reason,
+    )
 
 
 def _result(message: decision_pb2.DecideBatchResult) -> Answer | Page | CallFailed:

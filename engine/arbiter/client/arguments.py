@@ -65,7 +65,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
             context_json=_of(bytes, self.context_json, f"{inside}context_json"),
             slots=number(self.slots, f"{inside}slots", _UINT32),
             dry_run=_of(bool, self.dry_run, f"{inside}dry_run"),
-            at=None if self.at is None else _moment(self.at, f"{inside}at"),
+            at=None if self.at is None else moment(self.at, f"{inside}at"),
             request_id=text(self.request_id, f"{inside}request_id"),
         )
         if _of(ExplainLevel, self.explain, f"{inside}explain") is not ExplainLevel.NONE:
@@ -169,7 +169,8 @@ def _check_single(value: Any, path: str) -> None:
             raise _wrong(path, f"is {_kind(value)}: a value is {known}")
 
 
-def _moment(given: datetime, field: str) -> Timestamp:
+def moment(given: datetime, field: str) -> Timestamp:
+    """Return a moment. Raises InvalidRequest unless it has a time zone."""
     if _of(datetime, given, field).tzinfo is None:
         raise _wrong(field, _ZONE)
     return write_timestamp(to_micros(given))

@@ -7,7 +7,7 @@ to share between threads. It retries nothing by itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import grpc
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from arbiter.errors import Diagnostic
-    from arbiter.runtime.admin import Status
+    from arbiter.runtime.admin import History, Staged, Status
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -201,6 +201,76 @@ class Client:
         """Return what a server says of rule files, relative posix path to content; it changes nothing."""
         response = self._call(self._admin.Validate, admin_pb2.ValidateRequest(files=dict(files)), timeout)
         return answers.read_diagnostics(response.diagnostics)
+
+    def keep(self, files: Mapping[str, bytes], *, timeout: float | None = None) -> Staged:
+        """Have a server check rule files and keep their snapshot, for `set_canary`; the last three are kept.
+
+        `digest` is empty when the files hold errors, which `diagnostics` say.
+        """
+        message = admin_pb2.ValidateRequest(files=dict(files), keep=True)
+        return answers.read_staged(self._call(self._admin.Validate, message, timeout))
+
+    def snapshots(self, *, timeout: float | None = None) -> History:
+        """Return the snapshots that can be rolled back to, and when each was current; both oldest first."""
+        message = admin_pb2.ListSnapshotsRequest()
+        return answers.read_history(self._call(self._admin.ListSnapshots, message, timeout))
+
+    def rollback(self, digest: str, *, reason: str = "", timeout: float | None = None) -> Status:
+        """Make a kept snapshot current, held until the files give another one than they do; return when it is live."""
+        message = admin_pb2.RollbackRequest(
+            digest=arguments.text(digest, "digest"), reason=arguments.text(reason, "reason")
+        )
+        return answers.read_status(self._call(self._admin.Rollback, message, timeout).state)
+
+    def set_canary(self, digest: str, percent: float, *, reason: str = "", timeout: float | None = None) -> Status:
+        """Let a kept snapshot decide for `percent` of the subjects; again for another share. Return when it does."""
+        message = admin_pb2.SetCanaryRequest(
+            digest=arguments.text(digest, "digest"), percent=percent, reason=arguments.text(reason, "reason")
+        )
+        return answers.read_status(self._call(self._admin.SetCanary, message, timeout).state)
+
+    def promote_canary(self, digest: str = "", *, reason: str = "", timeout: float | None = None) -> Status:
+        """Make the canary current, held as by `rollback`. With `digest` only if the canary is that one."""
+        message = admin_pb2.PromoteCanaryRequest(
+            digest=arguments.text(digest, "digest"), reason=arguments.text(reason, "reason")
+        )
+        return answers.read_status(self._call(self._admin.PromoteCanary, message, timeout).state)
+
+    def drop_canary(self, digest: str = "", *, reason: str = "", timeout: float | None = None) -> Status:
+        """End the canary. With `digest` only if the canary is that one."""
+        message = admin_pb2.DropCanaryRequest(
+            digest=arguments.text(digest, "digest"), reason=arguments.text(reason, "reason")
+        )
+        return answers.read_status(self._call(self._admin.DropCanary, message, timeout).state)
+
+    def override(
+        self,
+        name: str,
+        *,
+        kind: Literal["rule", "model"] = "rule",
+        until: datetime,
+        reason: str = "",
+        timeout: float | None = None,
+    ) -> Status:
+        """Switch a rule, by its id, or a model off until a moment; return when all workers have done so."""
+        message = admin_pb2.SetOverrideRequest(
+            until=arguments.moment(until, "until"), reason=arguments.text(reason, "reason")
+        )
+        setattr(message, "model" if kind == "model" else "rule_id", arguments.text(name, "name"))
+        return answers.read_status(self._call(self._admin.SetOverride, message, timeout).state)
+
+    def clear_override(
+        self,
+        name: str,
+        *,
+        kind: Literal["rule", "model"] = "rule",
+        reason: str = "",
+        timeout: float | None = None,
+    ) -> Status:
+        """Switch a rule or a model on again, before its time."""
+        message = admin_pb2.SetOverrideRequest(clear=True, reason=arguments.text(reason, "reason"))
+        setattr(message, "model" if kind == "model" else "rule_id", arguments.text(name, "name"))
+        return answers.read_status(self._call(self._admin.SetOverride, message, timeout).state)
 
     def _call(
         self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], message: _Request, timeout: float | None

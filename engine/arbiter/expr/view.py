@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from arbiter.expr.tree import AnyNode
+    from arbiter.types import Lack
 
 
 class FeatureRead(msgspec.Struct, frozen=True):
@@ -46,14 +47,14 @@ class Symbols(msgspec.Struct, frozen=True):
 
 # Up to here every int is a double, so that Python's exact comparison of the two is also cel-cpp's.
 EXACT = 2**52
-_NONE: Mapping[str, bool] = {}
+_NONE: Mapping[str, Lack] = {}
 
 
 class View:
     """One subject at one instant. `features` is keyed by feature key, `models` by model name, then output; `clock` is
     in µs.
 
-    `failed` names the models that could not answer, and whether that was for lack of time. `allowance` is how many
+    `failed` names the models that gave nothing, and why. `allowance` is how many
     steps costly expressions may still take.
     """
 
@@ -67,7 +68,7 @@ class View:
         self.features = features
         self.clock = clock
         self.models: dict[str, Mapping[str, Any]] = {}
-        self.failed: Mapping[str, bool] = _NONE
+        self.failed: Mapping[str, Lack] = _NONE
         self.allowance = ALLOWANCE
 
 

@@ -154,6 +154,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     overrides: tuple[Override, ...] = ()
 
 
+class Live(msgspec.Struct, frozen=True, kw_only=True):
+    """What workers serve: the current snapshot, and what operators ordered."""
+
+    digest: str
+    canary: Canary | None = None
+    overrides: tuple[Override, ...] = ()
+
+
 class Rollback(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Make a kept snapshot current, and hold it. `digest` is whole."""
 

@@ -155,6 +155,14 @@ class Archive:
             newest.setdefault(entry.digest, entry)
         return list(reversed(newest.values()))
 
+    def latest(self) -> str:
+        """The digest of what became current last, ``""`` when nothing says so."""
+        try:
+            entries = msgspec.json.decode((self._directory / _HISTORY).read_bytes(), type=list[Adopted])
+        except (OSError, msgspec.DecodeError):
+            return ""
+        return entries[-1].digest if entries else ""
+
     def turns(self) -> list[Adopted]:
         """Each time that a snapshot became current, oldest first, of those that are kept."""
         return self._entries()

@@ -32,11 +32,15 @@ _PROVEN_AFTER_S = 10.0
 
 
 class Member:
-    """One worker: its number, its process while it lives, and the digest that it serves (``""`` for none)."""
+    """One worker: its number, its process while it lives, and the digest that it serves (``""`` for none).
+
+    `revision` is that of what it was told and serves, -1 before the first.
+    """
 
     def __init__(self, number: int, start: Callable[[Member], None]) -> None:
         self.number = number
         self.serving = ""
+        self.revision = -1
         self.proven = False  # whether it ever served
         self.failures = 0
         self.process: multiprocessing.process.BaseProcess | None = None
@@ -64,6 +68,7 @@ class Member:
         """The process ended. Returns the seconds to wait before another start: longer with each early death."""
         self.process = None
         self.serving = ""
+        self.revision = -1
         self._letters.put(None)
         if time.monotonic() - self._began > _PROVEN_AFTER_S:
             self.failures = 0

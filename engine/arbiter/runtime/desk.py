@@ -1,7 +1,7 @@
-"""What is known about snapshots: which runs, what became of the last attempt, what each worker serves.
+"""What is known about snapshots: which runs, what became of the last attempt, what operators ordered.
 
-Law: the one place that turns attempts into what people are told (status, log, counters). No threads, no processes: its
-owner calls it from one thread at a time.
+Law: the one place that turns attempts and orders into what workers serve and people are told (status, log, counters).
+No threads, no processes: its owner calls it from one thread at a time.
 """
 
 from __future__ import annotations
@@ -9,16 +9,22 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from arbiter.errors import Diagnostic, StoreError
-from arbiter.runtime.admin import ReloadReport, SnapshotInfo, Status
+from arbiter.runtime.admin import Live, ReloadReport, SnapshotInfo, Status
 from arbiter.runtime.archive import counts_of
+from arbiter.runtime.standing import Standing
 from arbiter.telemetry.counters import Counters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
+    from arbiter.runtime.admin import Cause
     from arbiter.runtime.archive import Archive
     from arbiter.runtime.loader import Attempt, Built
+    from arbiter.runtime.standing import StandingFile
 
 _log = logging.getLogger("arbiter.reload")
 
@@ -36,12 +42,21 @@ def abridged(found: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
 
 
 class Desk:
-    """Keeps the books. `archive` (None: none is kept) learns what became current."""
+    """Keeps the books. `archive` (None: none is kept) learns what became current, `file` what operators ordered.
 
-    def __init__(self, archive: Archive | None = None, counters: Counters | None = None) -> None:
+    `running` is what should decide, `beside` what should for the canary's share.
+    """
+
+    def __init__(
+        self, archive: Archive | None = None, counters: Counters | None = None, file: StandingFile | None = None
+    ) -> None:
         self.counters = counters or Counters()
         self.workers: dict[int, str] = {}
+        self.running: Built | None = None
+        self.beside: Built | None = None
+        self.standing = Standing()
         self._archive = archive
+        self._file = file
         self._info: SnapshotInfo | None = None
         self._report: ReloadReport | None = None
 
@@ -58,14 +73,54 @@ class Desk:
     @property
     def status(self) -> Status:
         """How things stand."""
-        return Status(snapshot=self._info, last_reload=self._report, workers=dict(self.workers))
+        standing = self.standing
+        return Status(
+            snapshot=self._info,
+            last_reload=self._report,
+            workers=dict(self.workers),
+            hold=standing.hold,
+            canary=standing.canary,
+            overrides=standing.overrides,
+        )
 
-    def record(self, attempt: Attempt) -> bool:
-        """Note an attempt, and adopt what came of it; tells whether another snapshot is to run now."""
+    @property
+    def live(self) -> Live:
+        """What workers should serve."""
+        return Live(digest=self.digest, canary=self.standing.canary, overrides=self.standing.overrides)
+
+    def order(self, **changes: Any) -> None:
+        """Change fields of the standing orders, on disk first. Raises StoreError, and then nothing has changed."""
+        standing = msgspec.structs.replace(self.standing, **changes)
+        if standing == self.standing:
+            return
+        if self._file is not None:
+            self._file.write(standing)
+        self.stand(standing)
+
+    def stand(self, standing: Standing) -> None:
+        """Take over standing orders as they are on disk."""
+        self.standing = standing
+        hold, canary, counters = standing.hold, standing.canary, self.counters
+        if canary is None:
+            self.beside = None
+        counters.snapshot_held = hold is not None
+        counters.canary_digest, counters.canary_percent = (canary.digest, canary.percent) if canary else ("", 0.0)
+        counters.overrides = len(standing.overrides)
+        if self._archive is not None:
+            self._archive.spared = frozenset(
+                {*standing.staged, *([hold.digest] if hold else ()), *([canary.digest] if canary else ())}
+            )
+
+    def record(self, attempt: Attempt, *, asked: bool = False) -> bool:
+        """Note an attempt, and adopt what came of it; tells whether another snapshot is to run now.
+
+        What was set aside is not adopted unless somebody `asked` for the files to be read.
+        """
         counters = self.counters
         built = attempt.built
         found = abridged(attempt.diagnostics)
-        changed = built is not None and self.adopt(built, attempt.at)
+        held = built is not None and not asked and self._is_aside(built.snapshot.digest)
+        changed = built is not None and not held and self._follow(built, attempt.at)
         self._report = ReloadReport(
             ok=built is not None,
             at=attempt.at,
@@ -87,23 +142,55 @@ class Desk:
         counters.reloads_ok += 1
         for each in found:
             _log.warning("%s", each.render())
-        _log.info("loaded snapshot %s%s", self.digest[:12], "" if changed else ", as before")
+        if held:
+            _log.warning("the files still give %s, which was set aside: %s stays", built.snapshot.digest[:12],
+                         self.digest[:12])  # fmt: skip
+        else:
+            _log.info("loaded snapshot %s%s", self.digest[:12], "" if changed else ", as before")
         return changed
 
-    def adopt(self, built: Built, at: int) -> bool:
+    def _is_aside(self, digest: str) -> bool:
+        return self.standing.hold is not None and self.standing.hold.aside == digest
+
+    def _follow(self, built: Built, at: int) -> bool:
+        """The files lead again: what they give runs, and what stood in place of it ends."""
+        changes: dict[str, Any] = {}
+        if self.standing.hold is not None:
+            _log.warning("the hold of %s ends: the files give %s", self.standing.hold.digest[:12],
+                         built.snapshot.digest[:12])  # fmt: skip
+            changes["hold"] = None
+        canary = self.standing.canary
+        if canary is not None and canary.digest == built.snapshot.digest:
+            _log.warning("the canary %s ends: the files give it to everybody", canary.digest[:12])
+            changes["canary"] = None
+        try:
+            self.order(**changes)
+        except StoreError as error:
+            # It is over all the same: a restart reads the same files, and comes to the same end.
+            _log.error("%s", error)
+            self.stand(msgspec.structs.replace(self.standing, **changes))
+        return self.adopt(built, at)
+
+    def adopt(self, built: Built, at: int, cause: Cause = "files", reason: str = "") -> bool:
         """Make `built` what should run; tells whether that is a change."""
-        changed = built.snapshot.digest != self.digest
+        digest = built.snapshot.digest
+        changed = digest != self.digest
         if changed:
-            if self._archive is not None:
+            if self._archive is not None and not self._goes_on(digest):
                 try:
-                    self._archive.adopt(built.snapshot.digest, at)
+                    self._archive.adopt(digest, at, cause, reason)
                 except StoreError as error:
                     # It runs all the same; only a start on broken files would miss it.
-                    _log.error("snapshot %s is missing in the history: %s", built.snapshot.digest[:12], error)
-            self.counters.snapshot_digest = built.snapshot.digest
+                    _log.error("snapshot %s is missing in the history: %s", digest[:12], error)
+            self.counters.snapshot_digest = digest
             self.counters.snapshot_at = at
         loaded_at = at if changed or self._info is None else self._info.loaded_at
+        self.running = built
         self._info = SnapshotInfo(
-            digest=built.snapshot.digest, loaded_at=loaded_at, counts=counts_of(built.snapshot), files=built.files
+            digest=digest, loaded_at=loaded_at, counts=counts_of(built.snapshot), files=built.files
         )
         return changed
+
+    def _goes_on(self, digest: str) -> bool:
+        """Whether this is a start on what ran when it ended: that is no turn of its own."""
+        return self._info is None and self._archive is not None and self._archive.latest() == digest

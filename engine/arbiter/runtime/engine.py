@@ -9,25 +9,29 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from collections.abc import Mapping  # noqa: TC003 - a field's type at run time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from arbiter.decision.explain import explain
+from arbiter.decision.hashing import share
 from arbiter.decision.walk import Need, Walk
+from arbiter.decision.wording import shown
 from arbiter.errors import CallerError, NotReady
 from arbiter.expr.evaluate import evaluate
 from arbiter.expr.ops import Unknown
 from arbiter.expr.view import View
 from arbiter.profiles.features import FeatureSet
-from arbiter.types import Decision, Degradation, ExplainLevel, Request, Treatment
+from arbiter.types import Decision, Degradation, ExplainLevel, Lack, Request, Treatment, from_micros
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from arbiter.models.model import Model
     from arbiter.profiles.store import Profile, Store
     from arbiter.ruleset.compiled import Point
+    from arbiter.runtime.admin import Override
     from arbiter.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
@@ -49,11 +53,37 @@ class Described(msgspec.Struct, frozen=True):
     segments: dict[str, bool | None]
 
 
+class Candidate(msgspec.Struct, frozen=True):
+    """A snapshot that decides for a share of the subjects, see `decision.hashing`."""
+
+    snapshot: Snapshot
+    percent: float
+    salt: str
+
+
 class Active(msgspec.Struct, frozen=True):
-    """What a call reads once: the snapshot, and the features that go with it."""
+    """What a call reads once: the snapshot, the features that go with it, and what is switched off.
+
+    `off` are ids of rules, `dark` names of models; `told` says in words, by rule id, what explanations say of them, and
+    `until` is when the first of them ends (µs since the epoch), None for never. `beside` is what the canary's subjects
+    get in place of it, with the canary; the canary's own has none, and says so by `canary`.
+    """
 
     snapshot: Snapshot
     features: FeatureSet
+    off: frozenset[str] = frozenset()
+    dark: frozenset[str] = frozenset()
+    told: Mapping[str, str] = {}
+    until: int | None = None
+    beside: tuple[Candidate, Active] | None = None
+    canary: bool = False
+
+    def of(self, subject_id: str) -> Active:
+        """What this subject gets: always the same, as long as the canary is."""
+        if self.beside is None:
+            return self
+        candidate, active = self.beside
+        return active if share(candidate.salt, subject_id) * 100 < candidate.percent else self
 
 
 class Engine:
@@ -69,15 +99,38 @@ class Engine:
         """The snapshot that the next call sees."""
         return self._active.snapshot if self._active else None
 
-    def activate(self, snapshot: Snapshot) -> None:
-        """Make `snapshot` the one that the next call sees; calls under way finish on theirs."""
-        features = FeatureSet(snapshot.ruleset.features)
-        self.store.use_types(snapshot.ruleset.profile_types, snapshot.ruleset.event_types)
+    @property
+    def snapshots(self) -> dict[str, Snapshot]:
+        """All that decide, by digest: the snapshot, and the canary beside it."""
+        active = self._active
+        if active is None:
+            return {}
+        found = [active.snapshot] if active.beside is None else [active.snapshot, active.beside[0].snapshot]
+        return {snapshot.digest: snapshot for snapshot in found}
+
+    def activate(
+        self, snapshot: Snapshot, candidate: Candidate | None = None, overrides: Iterable[Override] = ()
+    ) -> None:
+        """Make this what the next call sees; calls under way finish on theirs.
+
+        With a candidate, writes maintain the features of both, and are checked by what `snapshot` declares.
+        """
+        # Both read the union: a profile then holds what either needs, and is as fresh for one as for the other.
+        beside = () if candidate is None else candidate.snapshot.frame.features
+        features = FeatureSet([*beside, *snapshot.frame.features])
+        self.store.use_types(snapshot.frame.profile_types, snapshot.frame.event_types)
         self.store.use_features(features)
-        self._active = Active(snapshot, features)
+        active = _switched(Active(snapshot, features), overrides)
+        if candidate is not None:
+            other = msgspec.structs.replace(active, snapshot=candidate.snapshot, canary=True)
+            active = msgspec.structs.replace(active, beside=(candidate, other))
+        self._active = active
 
     def current(self) -> Active:
-        """What the next call would read. Pass it to a call to know what the answer was made of. Raises NotReady."""
+        """What the next call would read; `of` gives a subject's. Pass it to a call to know what the answer was made of.
+
+        Raises NotReady.
+        """
         active = self._active
         if active is None:
             raise NotReady("no snapshot is loaded yet: try again when the health service says SERVING")
@@ -86,12 +139,12 @@ class Engine:
     def decide(
         self, request: Request, deadline: float | None = None, active: Active | None = None
     ) -> tuple[Decision, ...]:
-        """One Decision per decision point asked, in order, from one profile read and one snapshot.
+        """One Decision per decision point asked, in order, from one profile read and one snapshot: the subject's.
 
         `deadline` is in seconds of `time.monotonic`; a model that would start behind it counts as unable to answer.
         Raises NotFound for an unknown decision point, NotReady before the first snapshot.
         """
-        active = active or self.current()
+        active = (active or self.current()).of(request.subject_id)
         snapshot = active.snapshot
         asked = request.decisions
         # Before the profile is read: a wrong name costs nothing.
@@ -100,52 +153,52 @@ class Engine:
         profile = self.store.read(request.subject_id, request.now, active.features)
         view = View(profile.attributes, request.context, profile.features, request.now)
         if points:
-            return self._page(snapshot, points, request, profile, view, deadline)
-        return (self._decide(snapshot, first, request, profile, view, (), deadline),)
+            return self._page(active, points, request, profile, view, deadline)
+        return (self._decide(active, first, request, profile, view, (), deadline),)
 
     def decide_batch(
         self, requests: Sequence[Request], deadline: float | None = None, active: Active | None = None
     ) -> list[tuple[Decision, ...] | CallerError]:
-        """The answer to each request, in order, on one snapshot and one state of the store.
+        """The answer to each request, in order, on one state of the store; each subject's by its snapshot.
 
         A model runs once for all walks that wait for it. Raises NotReady before the first snapshot.
         """
         active = active or self.current()
-        snapshot = active.snapshot
         answers: dict[int, tuple[Decision, ...] | CallerError] = {}
-        alone: list[tuple[int, Walk, View]] = []
+        alone: dict[bool, list[tuple[int, Walk, View]]] = {False: [], True: []}
         profiles = self.store.read_many([(r.subject_id, r.now) for r in requests], active.features)
         for number, (request, profile) in enumerate(zip(requests, profiles, strict=True)):
+            own = active.of(request.subject_id)
             try:
-                points = [snapshot.point(name) for name in request.decisions]
+                points = [own.snapshot.point(name) for name in request.decisions]
             except CallerError as error:
                 answers[number] = error
                 continue
             view = View(profile.attributes, request.context, profile.features, request.now)
             if len(points) == 1 and not request.explain:
-                walk = Walk(
-                    points[0], view, request.subject_id, request.slots, (), profile.next_change_at, profile.changes
-                )
-                alone.append((number, walk, view))
+                walk = _walk(own, points[0], request, profile, view, ())
+                alone[own.canary].append((number, walk, view))
             else:
-                answers[number] = self._page(snapshot, points, request, profile, view, deadline)
-        self._advance_together(snapshot, alone, answers, deadline)
+                answers[number] = self._page(own, points, request, profile, view, deadline)
+        self._advance_together(active, alone[False], answers, deadline)
+        if active.beside is not None:
+            self._advance_together(active.beside[1], alone[True], answers, deadline)
         return [answers[number] for number in range(len(requests))]
 
     def describe(self, subject_id: str, now: int, active: Active | None = None) -> Described:
         """Attributes, features and segments of a subject as decisions would see them at `now` (µs). Raises NotReady."""
-        active = active or self.current()
+        active = (active or self.current()).of(subject_id)
         snapshot = active.snapshot
         profile = self.store.read(subject_id, now, active.features)
         view = View(profile.attributes, {}, profile.features, now)
         features = {name: _feature(view, snapshot, name) for name in snapshot.symbols.features}
-        self._score(snapshot, snapshot.models, view, None)
+        self._score(active, snapshot.models, view, None)
         segments = {name: _segment(view, snapshot, name) for name in snapshot.symbols.segments}
         return Described(profile.exists, profile.version, profile.attributes, features, segments)
 
     def _page(
         self,
-        snapshot: Snapshot,
+        active: Active,
         points: Iterable[Point],
         request: Request,
         profile: Profile,
@@ -155,14 +208,14 @@ class Engine:
         delivered: list[Treatment] = []
         page: list[Decision] = []
         for point in points:
-            decision = self._decide(snapshot, point, request, profile, view, tuple(delivered), deadline)
+            decision = self._decide(active, point, request, profile, view, tuple(delivered), deadline)
             page.append(decision)
             delivered += decision.treatments
         return tuple(page)
 
     def _decide(
         self,
-        snapshot: Snapshot,
+        active: Active,
         point: Point,
         request: Request,
         profile: Profile,
@@ -170,21 +223,21 @@ class Engine:
         delivered: tuple[Treatment, ...],
         deadline: float | None,
     ) -> Decision:
-        walk = Walk(point, view, request.subject_id, request.slots, delivered, profile.next_change_at, profile.changes)
+        walk = _walk(active, point, request, profile, view, delivered)
         outcome = walk.advance()
         while outcome.__class__ is Need:
-            self._score(snapshot, outcome.models, view, deadline)
+            self._score(active, outcome.models, view, deadline)
             outcome = walk.advance()
         decision: Decision = outcome  # type: ignore[assignment]  # the loop above leaves nothing else
         if request.explain:
-            decision = self._explained(snapshot, point, decision, request, view, profile, delivered, deadline)
+            decision = self._explained(active, point, decision, request, view, profile, delivered, deadline)
         if view.failed:
             decision = _degraded(decision, view)
         return decision
 
     def _explained(
         self,
-        snapshot: Snapshot,
+        active: Active,
         point: Point,
         decision: Decision,
         request: Request,
@@ -195,7 +248,7 @@ class Engine:
     ) -> Decision:
         if request.explain is not ExplainLevel.WINNERS:
             lacking = tuple(m for m in point.models if m not in view.models)
-            self._score(snapshot, lacking, view, deadline)
+            self._score(active, lacking, view, deadline)
         outcomes = explain(
             point,
             view,
@@ -205,12 +258,13 @@ class Engine:
             profile.changes,
             request.explain,
             request.explain_rules,
+            active.told,
         )
         return msgspec.structs.replace(decision, explanation=outcomes)
 
     def _advance_together(
         self,
-        snapshot: Snapshot,
+        active: Active,
         walks: list[tuple[int, Walk, View]],
         answers: dict[int, tuple[Decision, ...] | CallerError],
         deadline: float | None,
@@ -231,16 +285,19 @@ class Engine:
                 else:
                     answers[number] = (outcome,)
             for model, views in waiting.items():
-                self._score_many(snapshot, model, views, deadline)
+                self._score_many(active, model, views, deadline)
             walks = stopped
 
-    def _score(self, snapshot: Snapshot, models: Iterable[str], view: View, deadline: float | None) -> None:
+    def _score(self, active: Active, models: Iterable[str], view: View, deadline: float | None) -> None:
         """Put the outputs of `models` into the view; a model that cannot answer leaves no outputs."""
+        snapshot = active.snapshot
         for name in models:
-            late = deadline is not None and time.monotonic() >= deadline
-            if late:
+            lack = Lack.LATE if deadline is not None and time.monotonic() >= deadline else None
+            if name in active.dark:
+                lack = Lack.OVERRIDDEN
+            if lack is not None:
                 view.models[name] = _NO_SCORES
-                view.failed = {**view.failed, name: late}
+                view.failed = {**view.failed, name: lack}
                 continue
             row = snapshot.rows[name](view)
             if row is None:
@@ -253,9 +310,10 @@ class Engine:
                 # A model that fails must not fail the decision: its rules become unknown, and the answer says so.
                 _log.exception("model %s failed", name)
                 view.models[name] = _NO_SCORES
-                view.failed = {**view.failed, name: late}
+                view.failed = {**view.failed, name: Lack.FAILED}
 
-    def _score_many(self, snapshot: Snapshot, name: str, views: list[View], deadline: float | None) -> None:
+    def _score_many(self, active: Active, name: str, views: list[View], deadline: float | None) -> None:
+        snapshot = active.snapshot
         rows = [(view, snapshot.rows[name](view)) for view in views]
         known = [(view, row) for view, row in rows if row is not None]
         for view, row in rows:
@@ -263,9 +321,9 @@ class Engine:
                 view.models[name] = _NO_SCORES
         if not known:
             return
-        if deadline is not None and time.monotonic() >= deadline:
+        if name in active.dark or (deadline is not None and time.monotonic() >= deadline):
             for view, _ in known:
-                self._score(snapshot, (name,), view, deadline)
+                self._score(active, (name,), view, deadline)
             return
         try:
             model = snapshot.models[name]
@@ -274,10 +332,37 @@ class Engine:
             # One row may be at fault: each runs alone, so that only that one goes without.
             _log.exception("model %s failed on a batch of %d, which now runs one by one", name, len(known))
             for view, _ in known:
-                self._score(snapshot, (name,), view, deadline)
+                self._score(active, (name,), view, deadline)
             return
         for (view, _), scores in zip(known, outputs, strict=True):
             view.models[name] = scores
+
+
+def _walk(
+    active: Active, point: Point, request: Request, profile: Profile, view: View, delivered: tuple[Treatment, ...]
+) -> Walk:
+    horizon = profile.next_change_at
+    if active.until is not None and (horizon is None or active.until < horizon):
+        horizon = active.until
+    return Walk(point, view, request.subject_id, request.slots, delivered, horizon, profile.changes, active.off)
+
+
+def _switched(active: Active, overrides: Iterable[Override]) -> Active:
+    """The same with these rules and models switched off."""
+    overrides = tuple(overrides)
+    rules = [each for each in overrides if each.kind == "rule"]
+    return msgspec.structs.replace(
+        active,
+        off=frozenset(each.name for each in rules),
+        dark=frozenset(each.name for each in overrides if each.kind == "model"),
+        told={each.name: _told(each) for each in rules},
+        until=min((each.until for each in overrides), default=None),
+    )
+
+
+def _told(override: Override) -> str:
+    because = f": {override.reason}" if override.reason else ""
+    return f"switched off until {shown(from_micros(override.until))}{because}"
 
 
 def _degraded(decision: Decision, view: View) -> Decision:

@@ -10,21 +10,25 @@ import logging
 import threading
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
-from arbiter.errors import ArbiterError
+from arbiter.errors import ArbiterError, InvalidField, LimitExceeded, NotFound, StoreError, VersionConflict
 from arbiter.runtime import messages
-from arbiter.runtime.admin import Status
+from arbiter.runtime.admin import History, Staged, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from multiprocessing.connection import Connection
 
     from arbiter.errors import Diagnostic
+    from arbiter.runtime.admin import Command
 
 _log = logging.getLogger("arbiter.worker")
 
 _PATIENCE_S = 60.0
+_PROBLEMS: dict[str, type[InvalidField | LimitExceeded | NotFound | VersionConflict]] = {
+    each.__name__: each for each in (InvalidField, LimitExceeded, NotFound, VersionConflict)
+}
 
 
 class SupervisorGone(ArbiterError):
@@ -54,7 +58,20 @@ class Link:
 
     def validate(self, files: Mapping[str, bytes]) -> list[Diagnostic]:
         """Have these files checked."""
-        return list(self._ask("validate", dict(files)).diagnostics)
+        return list(self._ask("validate", files=dict(files)).diagnostics)
+
+    def stage(self, files: Mapping[str, bytes]) -> Staged:
+        """Have these files checked, and their snapshot kept."""
+        answer = self._ask("stage", files=dict(files))
+        return Staged(digest=answer.digest, diagnostics=answer.diagnostics)
+
+    def history(self) -> History:
+        """The snapshots that are kept."""
+        return self._ask("history").history or History()
+
+    def carry_out(self, command: Command) -> Status:
+        """Have this done; returns when every worker serves the result."""
+        return self._status_of(self._ask("command", command=command))
 
     def watch(self, listener: Callable[[Status], None]) -> None:
         """Call `listener` now and after every change."""
@@ -95,20 +112,23 @@ class Link:
             if future is not None:
                 future.set_exception(SupervisorGone("this worker is stopping"))
 
-    def _ask(
-        self, what: Literal["info", "reload", "validate"], files: dict[str, bytes] | None = None
-    ) -> messages.Answer:
+    def _ask(self, what: Any, **details: Any) -> messages.Answer:
         number = next(self._numbers)
         future: Future[messages.Answer] = Future()
         self._asked[number] = future
         if self._closed:
             raise SupervisorGone("this worker is stopping")
-        self.send(messages.Ask(number, what, files or {}))
+        self.send(messages.Ask(number, what, **details))
         try:
-            return future.result(timeout=_PATIENCE_S)
+            answer = future.result(timeout=_PATIENCE_S)
         except FutureTimeoutError:
             self._asked.pop(number, None)
             raise SupervisorGone(f"the supervisor did not answer within {_PATIENCE_S:.0f} s") from None
+        if answer.problem is None:
+            return answer
+        if answer.problem in _PROBLEMS:
+            raise _PROBLEMS[answer.problem](answer.message, field=answer.field, reason=answer.reason)
+        raise StoreError(answer.message)
 
     @staticmethod
     def _status_of(answer: messages.Answer) -> Status:

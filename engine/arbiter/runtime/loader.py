@@ -131,14 +131,15 @@ class Loader:
         files = self._archive.meta(digest).files
         return Built(self._archive.read(digest, loaded), files, self._archive.model_files(digest))
 
-    def restore(self, running: Built, at: int) -> None:
-        """Put a snapshot, current from `at` (µs) on, into the archive again if it went or was damaged."""
+    def restore(self, built: Built, at: int | None) -> None:
+        """Put a snapshot into the archive again if it went or was damaged; it is current from `at` (µs) on, if ever."""
         if self._archive is None:
             return
         try:
-            self._archive.write(running.snapshot, running.files, running.models)
-            if (running.snapshot.digest, at) not in {(each.digest, each.at) for each in self._archive.turns()}:
-                self._archive.adopt(running.snapshot.digest, at)
+            known = self._archive.latest() == built.snapshot.digest
+            self._archive.write(built.snapshot, built.files, built.models)
+            if at is not None and not known:
+                self._archive.adopt(built.snapshot.digest, at)
         except StoreError as error:
             _log.error("%s", error)
 

@@ -1,6 +1,7 @@
 """Everything in one process: for programs that embed the engine, for tests, and for offline commands.
 
 Law: the same loader and the same engine as `arbiter serve`, without its processes. Nothing is watched: `reload` looks.
+What operators order holds until the process ends.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ from typing import TYPE_CHECKING
 
 from arbiter.errors import AuthorError
 from arbiter.profiles.store import Store
+from arbiter.runtime.admin import History, Live, Staged
 from arbiter.runtime.archive import Archive
 from arbiter.runtime.desk import Desk, abridged
-from arbiter.runtime.engine import Engine
+from arbiter.runtime.engine import Candidate, Engine
 from arbiter.runtime.loader import Loader
+from arbiter.runtime.versions import Versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from arbiter.errors import Diagnostic
-    from arbiter.runtime.admin import Status
+    from arbiter.runtime.admin import Command, Status
     from arbiter.runtime.loader import Attempt
     from arbiter.telemetry.counters import Counters
 
@@ -28,27 +31,49 @@ if TYPE_CHECKING:
 class LocalAdmin:
     """The `Admin` of an engine in this process: worker 0 of one."""
 
-    def __init__(self, engine: Engine, loader: Loader, desk: Desk) -> None:
+    def __init__(self, engine: Engine, loader: Loader, desk: Desk, versions: Versions) -> None:
         self._engine = engine
         self._loader = loader
         self._desk = desk
+        self._versions = versions
+        self._live = Live(digest="")
         self._lock = threading.RLock()
         self._listeners: list[Callable[[Status], None]] = []
 
     def snapshot_info(self) -> Status:
         """What runs now."""
         with self._lock:
+            self._expire()
             return self._desk.status
 
     def reload(self) -> Status:
         """Read the files again; `last_reload` says what came of it."""
         with self._lock:
-            self.take(self._loader.load())
+            self.take(self._loader.load(), asked=True)
             return self._desk.status
 
     def validate(self, files: Mapping[str, bytes]) -> list[Diagnostic]:
         """Check these rule files; changes nothing."""
         return list(abridged(self._loader.validate(files)))
+
+    def stage(self, files: Mapping[str, bytes]) -> Staged:
+        """Check these rule files, and keep the snapshot that comes of them."""
+        with self._lock:
+            built, found = self._loader.stage(files)
+            if built is not None:
+                self._versions.stage(built)
+            return Staged(digest="" if built is None else built.snapshot.digest, diagnostics=abridged(found))
+
+    def history(self) -> History:
+        """The snapshots that are kept."""
+        return self._versions.history()
+
+    def carry_out(self, command: Command) -> Status:
+        """Do what an operator wants."""
+        with self._lock:
+            self._versions.apply(command, self._versions.prepare(command), self._engine.clock())
+            self._serve()
+            return self._desk.status
 
     def watch(self, listener: Callable[[Status], None]) -> None:
         """Call `listener` now and after every reload."""
@@ -56,14 +81,32 @@ class LocalAdmin:
             self._listeners.append(listener)
             listener(self._desk.status)
 
-    def take(self, attempt: Attempt) -> None:
+    def take(self, attempt: Attempt, *, asked: bool = False) -> None:
         """Serve what an attempt built, and tell who listens."""
         with self._lock:
-            if self._desk.record(attempt) and attempt.built is not None:
-                self._engine.activate(attempt.built.snapshot)
-                self._desk.workers = {0: attempt.built.snapshot.digest}
-            for listener in self._listeners:
-                listener(self._desk.status)
+            self._desk.record(attempt, asked=asked)
+            self._serve()
+
+    def _expire(self) -> None:
+        """Overrides end when somebody looks: nothing here runs by itself."""
+        before = self._desk.standing
+        self._versions.expire(self._engine.clock())
+        if self._desk.standing != before:
+            self._serve()
+
+    def _serve(self) -> None:
+        desk = self._desk
+        if desk.running is not None and desk.live != self._live:
+            self._loader.runs(desk.running)
+            canary, beside = desk.standing.canary, desk.beside
+            candidate = None
+            if canary is not None and beside is not None:
+                candidate = Candidate(beside.snapshot, canary.percent, canary.salt)
+            self._engine.activate(desk.running.snapshot, candidate, desk.standing.overrides)
+            self._live = desk.live
+            desk.workers = {0: desk.digest}
+        for listener in self._listeners:
+            listener(desk.status)
 
 
 def open_local(
@@ -79,7 +122,8 @@ def open_local(
     if attempt.built is None:
         raise AuthorError(attempt.diagnostics)
     engine = Engine(Store.open(data / "store"))
-    admin = LocalAdmin(engine, loader, Desk(archive, counters))
+    desk = Desk(archive, counters)
+    admin = LocalAdmin(engine, loader, desk, Versions(desk, loader, archive))
     admin.take(attempt)
     return engine, admin
 

@@ -5,19 +5,26 @@ Law: plain data, MessagePack, never pickle. A question carries a number that its
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
 # Fields' types at run time: msgspec reads them to decode.
-from arbiter.errors import Diagnostic  # noqa: TC001
-from arbiter.runtime.admin import Status  # noqa: TC001
+from arbiter.errors import CallerError, Diagnostic
+from arbiter.runtime.admin import Command, History, Live, Status  # noqa: TC001
+
+if TYPE_CHECKING:
+    from arbiter.errors import ArbiterError
+
+# The class, by name, of an error that a question is answered with.
+Problem = Literal["NotFound", "InvalidField", "LimitExceeded", "VersionConflict", "StoreError"]
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
-    """To a worker: serve this snapshot, which is in the archive."""
+    """To a worker: serve this; its snapshots are in the archive. `revision` numbers what workers were ever told."""
 
-    digest: str
+    live: Live
+    revision: int
 
 
 class Told(msgspec.Struct, frozen=True, tag=True):
@@ -27,11 +34,17 @@ class Told(msgspec.Struct, frozen=True, tag=True):
 
 
 class Answer(msgspec.Struct, frozen=True, tag=True):
-    """To a worker: the answer to its question `ask`."""
+    """To a worker: the answer to its question `ask`; with `problem` a refusal, for what `message` says."""
 
     ask: int
     status: Status | None = None
     diagnostics: tuple[Diagnostic, ...] = ()
+    digest: str = ""
+    history: History | None = None
+    problem: Problem | None = None
+    message: str = ""
+    field: str = ""
+    reason: str = ""
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -41,24 +54,34 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
 
 
 class Serving(msgspec.Struct, frozen=True, tag=True):
-    """From a worker: calls that begin from now on are answered by this snapshot."""
+    """From a worker: calls that begin from now on are answered by this snapshot, and all that `revision` said."""
 
     digest: str
+    revision: int
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):
-    """From a worker: it could not load this snapshot, and serves what it served."""
+    """From a worker: it could not load what `revision` said, and serves what it served."""
 
-    digest: str
+    revision: int
     message: str
 
 
 class Ask(msgspec.Struct, frozen=True, tag=True):
-    """From a worker: a caller's question. `files` are those to validate."""
+    """From a worker: a caller's question. `files` are those to validate or to stage, `command` is what to carry out."""
 
     ask: int
-    what: Literal["info", "reload", "validate"]
+    what: Literal["info", "reload", "validate", "stage", "history", "command"]
     files: dict[str, bytes] = {}
+    command: Command | None = None
+
+
+def refusal(ask: int, error: ArbiterError) -> Answer:
+    """The answer to a question that cannot be had."""
+    kind = type(error).__name__
+    problem: Problem = kind if kind in get_args(Problem) else "StoreError"  # type: ignore[assignment]
+    caller = error if isinstance(error, CallerError) else CallerError("")
+    return Answer(ask, problem=problem, message=str(error), field=caller.field, reason=caller.reason)
 
 
 ToWorker = Load | Told | Answer | Stop

@@ -13,6 +13,7 @@ import msgspec
 
 # Fields' types at run time.
 from arbiter.runtime.admin import Admin  # noqa: TC001
+from arbiter.runtime.archive import KEPT
 from arbiter.runtime.engine import Engine  # noqa: TC001
 from arbiter.telemetry.counters import Counters  # noqa: TC001
 
@@ -20,8 +21,8 @@ from arbiter.telemetry.counters import Counters  # noqa: TC001
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How to serve. `listen` is ``HOST:PORT``, port 0 for any free one; `grace` is seconds.
 
-    With `require_tests` a set whose own tests fail is not loaded. `face` is passed on, unread, to
-    whatever opens the workers' server: its own settings, encoded.
+    `kept` bounds the snapshots that can be rolled back to. With `require_tests` a set whose own tests fail is not
+    loaded. `face` is passed on, unread, to whatever opens the workers' server: its own settings, encoded.
     """
 
     rules: str
@@ -30,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     listen: str
     workers: int = 1
     grace: float = 10.0
+    kept: int = KEPT
     require_tests: bool = False
     face: bytes = b""
     log_level: str = "INFO"
@@ -43,6 +45,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def models_directory(self) -> Path | None:
         """Where the model folders are; None for no models."""
         return Path(self.models) if self.models else None
+
+    @property
+    def data_directory(self) -> Path:
+        """Where all is that outlives the process."""
+        return Path(self.data)
 
     @property
     def store_directory(self) -> Path:

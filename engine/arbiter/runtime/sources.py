@@ -18,7 +18,7 @@ import msgspec
 
 from arbiter.errors import Diagnostic
 from arbiter.models.graph import MAX_MODEL_BYTES
-from arbiter.ruleset.load import RULE_FILE, is_rule_file, is_test_file
+from arbiter.ruleset.load import RULE_FILE, is_rule_file, is_table_file, is_test_file
 from arbiter.runtime.admin import SnapshotFile
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def read_sources(rules: Path, models: Path | None, names: Names | None = None, *
         before = _stamps(rules, models)
         refused: list[Diagnostic] = []
         contents = (
-            _read(rules, names.rules, is_rule_file, RULE_FILE.max_bytes, refused),
+            _read(rules, names.rules, _is_of_rules, RULE_FILE.max_bytes, refused),
             _read(models, names.models, _is_model, MAX_MODEL_BYTES, refused),
         )
         tests = _read(rules, names.rules, is_test_file, RULE_FILE.max_bytes, refused) if with_tests else {}
@@ -109,6 +109,10 @@ def read_sources(rules: Path, models: Path | None, names: Names | None = None, *
         time.sleep(_PAUSE_S)
 
 
+def _is_of_rules(path: str) -> bool:
+    return is_rule_file(path) or is_table_file(path)
+
+
 def _is_model(path: str) -> bool:
     folder, _, name = path.partition("/")
     return bool(folder) and name in MODEL_FILES
@@ -117,7 +121,7 @@ def _is_model(path: str) -> bool:
 def _missing(rules: Path, models: Path | None, names: Names, read: Mapping[str, bytes]) -> Iterator[Diagnostic]:
     if not rules.is_dir():
         yield Diagnostic(file=names.rules, message="the rules directory does not exist", hint="name it with --rules")
-    elif not read:
+    elif not any(map(is_rule_file, read)):
         yield Diagnostic(
             file=names.rules, message="the rules directory holds no rule file", hint="rule files end in .yaml or .yml"
         )

@@ -16,18 +16,22 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from arbiter.errors import ArbiterError, AuthorError, StoreError
+from arbiter.errors import ArbiterError, AuthorError, CallerError, StoreError
 from arbiter.runtime import messages
 from arbiter.runtime.address import reserve
+from arbiter.runtime.admin import Live
 from arbiter.runtime.archive import Archive
 from arbiter.runtime.crew import Crew, Member
 from arbiter.runtime.desk import Desk, abridged
 from arbiter.runtime.loader import Loader
+from arbiter.runtime.standing import StandingFile
+from arbiter.runtime.versions import Versions
 from arbiter.runtime.watcher import Watcher
 from arbiter.runtime.worker import SWITCH_INTERVAL_S
 from arbiter.telemetry import publish
@@ -36,7 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from multiprocessing.process import BaseProcess
 
-    from arbiter.runtime.loader import Attempt
+    from arbiter.errors import Diagnostic
+    from arbiter.runtime.loader import Attempt, Built
     from arbiter.runtime.settings import OpenFace, Settings
 
 _log = logging.getLogger("arbiter.supervisor")
@@ -44,6 +49,10 @@ _log = logging.getLogger("arbiter.supervisor")
 _PATIENCE_S = 30.0  # how long a Reload waits for all workers before it answers with what they serve
 _STARTS = 3  # how often a worker that never served may die before starting is given up
 _MARGIN_S = 5.0  # beyond the grace, for a store to close
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
 
 
 class StartFailed(ArbiterError):
@@ -85,23 +94,30 @@ def _alone(data: Path) -> Iterator[None]:
 
 class _Supervisor:
     def __init__(self, settings: Settings, address: str, open_face: OpenFace) -> None:
-        archive = Archive(settings.snapshots_directory)
-        self.desk = Desk(archive)
+        archive = Archive(settings.snapshots_directory, settings.kept)
+        file = StandingFile(settings.data_directory)
+        self.desk = Desk(archive, file=file)
+        self.desk.stand(file.read())
         self._settings = settings
         self._address = address
         self._mail: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._loader = Loader(
             settings.rules_directory, settings.models_directory, archive, require_tests=settings.require_tests
         )
+        self._versions = Versions(self.desk, self._loader, archive)
         self._crew = Crew(settings, address, open_face, self._heard)
         self._checking = ThreadPoolExecutor(1, "arbiter-validate")
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self._busy = False  # an attempt is under way
+        self._busy = False  # an attempt or an order is under way
         self._stale = False  # something may have changed since it began
         self._unreadable = False  # a worker could not read the snapshot that is current
         self._asking: list[tuple[Member, int]] = []  # reloads that wait for an attempt that begins after them
-        self._waiting: list[tuple[Member, int]] = []  # reloads that wait for the workers
+        self._orders: deque[tuple[Member, messages.Ask]] = deque()  # what operators want, in the order it came
+        self._live = Live(digest="")  # what workers were told last,
+        self._revision = 0  # and its number
+        self._waiting: list[tuple[Member, int, int]] = []  # questions that wait for the workers to serve a revision
+        self._expiring = 0  # when a timer looks at the overrides, in µs since the epoch; 0 for none
         self._announced = False
         self._running = True
 
@@ -144,60 +160,166 @@ class _Supervisor:
 
     def _first_load(self) -> None:
         attempt = self._loader.load()
-        if attempt.built is None:
+        if not self._held(attempt) and attempt.built is None:
             built = self._loader.last_good()
             if built is None:
                 raise AuthorError(attempt.diagnostics)
             self.desk.adopt(built, attempt.at)
             _log.error("the files hold errors: starting on the last good snapshot, %s", built.snapshot.digest[:12])
         self.desk.record(attempt)
+        self._settle()
+
+    def _settle(self) -> None:
+        """After a start's attempt: what operators ordered goes on, and is what workers are told first."""
+        if self.desk.running is not None:
+            self._loader.runs(self.desk.running)
+        self._versions.take_up(_now())
+        self._live = self.desk.live
+        self._watch_expiry()
+
+    def _held(self, attempt: Attempt) -> bool:
+        """Whether a start goes on with what operators put in place of what the files give."""
+        hold = self.desk.standing.hold
+        if hold is None or (attempt.built is not None and attempt.built.snapshot.digest != hold.aside):
+            return False
+        try:
+            built = self._loader.fetch(hold.digest)
+        except StoreError as error:
+            _log.error("the hold of %s ends: %s", hold.digest[:12], error)
+            self.desk.order(hold=None)
+            return False
+        self.desk.adopt(built, attempt.at, hold.cause, hold.reason)
+        _log.warning("starting on %s, as it was put in place of %s", hold.digest[:12], hold.aside[:12])
+        return True
 
     def _look(self) -> None:
-        if self._busy:
-            self._stale = True
-            return
-        self._busy, self._stale = True, False
-        asking, self._asking = self._asking, []
-        loaded_at = self.desk.loaded_at if self._unreadable else None
-        self._unreadable = False
-        # A daemon, where an executor's thread would be waited for: a file system that hangs must not hold up the end.
-        threading.Thread(target=self._load, args=(asking, loaded_at), name="arbiter-loader", daemon=True).start()
+        self._stale = True
+        self._go_on()
 
-    def _load(self, asking: list[tuple[Member, int]], restored: int | None) -> None:
-        """In a thread of its own, one at a time. `restored` is from when on the snapshot that is written again runs."""
+    def _go_on(self) -> None:
+        """Begin what waits: orders first, since files are looked at again and again anyway."""
+        if self._busy:
+            return
+        if self._orders:
+            self._begin(self._prepare, *self._orders.popleft())
+        elif self._stale or self._asking:
+            asking, self._asking, self._stale = self._asking, [], False
+            restored = (self.desk.running, self.desk.beside, self.desk.loaded_at) if self._unreadable else None
+            self._unreadable = False
+            self._begin(self._load, asking, restored)
+
+    def _begin(self, work: Callable[..., None], *given: Any) -> None:
+        self._busy = True
+        # A daemon, where an executor's thread would be waited for: a file system that hangs must not hold up the end.
+        threading.Thread(target=work, args=given, name="arbiter-loader", daemon=True).start()
+
+    def _load(self, asking: list[tuple[Member, int]], restored: tuple[Built | None, Built | None, int] | None) -> None:
+        """In a thread of its own, one at a time. `restored` is what must be written again, and since when it runs."""
         attempt = None
         try:
-            if restored is not None:
-                self._loader.restore(restored)
+            for built, since in ((restored[0], restored[2]), (restored[1], None)) if restored else ():
+                if built is not None:
+                    self._loader.restore(built, since)
             attempt = self._loader.load() if asking else self._loader.look()
         finally:
             self._mail.put(lambda: self._looked(attempt, asking))
 
     def _looked(self, attempt: Attempt | None, asking: list[tuple[Member, int]]) -> None:
         self._busy = False
-        self._waiting += asking
         if attempt is not None:
-            if self.desk.record(attempt):
-                for member in self._crew.members:
-                    member.send(messages.Load(self.desk.digest))
-            for question in asking:
-                self._later(_PATIENCE_S, functools.partial(self._give_up, question))
-            self._tell()
-        self._answer_reloads()
-        if self._stale or self._asking:
-            self._look()
+            self.desk.record(attempt, asked=bool(asking))
+            if self.desk.running is not None:
+                self._loader.runs(self.desk.running)
+            self._publish()
+        self._await(asking)
+        self._go_on()
 
-    def _answer_reloads(self) -> None:
-        if self._waiting and all(member.serving == self.desk.digest for member in self._crew.members):
-            for member, ask in self._waiting:
-                member.send(messages.Answer(ask, self.desk.status))
-            self._waiting.clear()
+    def _publish(self) -> None:
+        """Let the workers serve what the desk says now, and know how things stand."""
+        if self.desk.live != self._live:
+            self._live = self.desk.live
+            self._revision += 1
+            for member in self._crew.members:
+                member.send(messages.Load(self._live, self._revision))
+            self._watch_expiry()
+        self._tell()
 
-    def _give_up(self, question: tuple[Member, int]) -> None:
+    def _await(self, asking: list[tuple[Member, int]]) -> None:
+        """Answer these when the workers serve what they were told last."""
+        for member, ask in asking:
+            question = (member, ask, self._revision)
+            self._waiting.append(question)
+            self._later(_PATIENCE_S, functools.partial(self._give_up, question))
+        self._answer_waiting()
+
+    def _answer_waiting(self) -> None:
+        reached = min(member.revision for member in self._crew.members)
+        for question in [each for each in self._waiting if each[2] <= reached]:
+            self._give_up(question)
+
+    def _give_up(self, question: tuple[Member, int, int]) -> None:
         if question in self._waiting:
             self._waiting.remove(question)
-            member, ask = question
+            member, ask, _ = question
             member.send(messages.Answer(ask, self.desk.status))
+
+    # Orders
+
+    def _prepare(self, member: Member, asked: messages.Ask) -> None:
+        """In a thread of its own, one at a time."""
+        built: Built | None = None
+        found: list[Diagnostic] = []
+        error: ArbiterError | None = None
+        try:
+            if asked.command is not None:
+                built = self._versions.prepare(asked.command)
+            else:
+                built, found = self._loader.stage(asked.files)
+        except ArbiterError as caught:
+            error = caught
+        except Exception as caught:  # noqa: BLE001 - a bug of ours must not leave the caller waiting
+            _log.exception("cannot carry out %s", asked.what)
+            error = StoreError(f"{type(caught).__name__}: {caught}")
+        self._mail.put(lambda: self._prepared(member, asked, built, found, error))
+
+    def _prepared(
+        self,
+        member: Member,
+        asked: messages.Ask,
+        built: Built | None,
+        found: list[Diagnostic],
+        error: ArbiterError | None,
+    ) -> None:
+        self._busy = False
+        try:
+            if error is not None:
+                raise error
+            if asked.command is not None:
+                self._versions.apply(asked.command, built, _now())
+                self._publish()
+                self._await([(member, asked.ask)])
+            else:
+                if built is not None:
+                    self._versions.stage(built)
+                digest = built.snapshot.digest if built is not None else ""
+                member.send(messages.Answer(asked.ask, digest=digest, diagnostics=abridged(found)))
+        except (CallerError, StoreError) as refused:
+            member.send(messages.refusal(asked.ask, refused))
+        self._go_on()
+
+    def _watch_expiry(self) -> None:
+        """Set a timer for the override that ends first."""
+        first = min((each.until for each in self.desk.standing.overrides), default=0)
+        if first and first != self._expiring:
+            self._expiring = first
+            self._later(max(0.0, (first - _now()) / 1e6), functools.partial(self._expire, first))
+
+    def _expire(self, first: int) -> None:
+        if self._expiring == first:
+            self._expiring = 0
+        self._versions.expire(_now())
+        self._publish()
+        self._watch_expiry()
 
     # Workers
 
@@ -219,16 +341,18 @@ class _Supervisor:
         match message:
             case None:
                 self._died(member, process)
-            case messages.Serving(digest):
-                member.serving = digest
+            case messages.Serving(digest, revision):
+                member.serving, member.revision = digest, revision
                 member.proven = True
                 self._tell()
-                self._answer_reloads()
+                self._answer_waiting()
                 self._announce()
-            case messages.Refused(digest, reason) if digest == self.desk.digest:
+            case messages.Refused(revision, reason) if revision == self._revision:
                 # The supervisor built it: either what is on disk went or was damaged, and is written again, or the
                 # fault is that process's. A new one gets the snapshot anew.
-                _log.error("worker %d cannot serve %s, starting another: %s", member.number, digest[:12], reason)
+                _log.error(
+                    "worker %d cannot serve %s, starting another: %s", member.number, self._live.digest[:12], reason
+                )
                 process.terminate()
                 self._unreadable = True
                 self._look()
@@ -241,20 +365,33 @@ class _Supervisor:
                 self._look()
             case messages.Ask(ask, "validate", files):
                 self._checking.submit(self._validate, member, ask, files)
+            case messages.Ask(_, "history"):
+                self._checking.submit(self._tell_history, member, message.ask)
+            case messages.Ask():
+                self._orders.append((member, message))
+                self._go_on()
 
     def _validate(self, member: Member, ask: int, files: dict[str, bytes]) -> None:
         """In the checking thread."""
         member.send(messages.Answer(ask, diagnostics=abridged(self._loader.validate(files))))
 
+    def _tell_history(self, member: Member, ask: int) -> None:
+        """In the checking thread."""
+        try:
+            member.send(messages.Answer(ask, history=self._versions.history()))
+        except ArbiterError as error:
+            member.send(messages.refusal(ask, error))
+
     def _start(self, member: Member) -> None:
         member.start()
         member.send(messages.Told(self.desk.status))
-        member.send(messages.Load(self.desk.digest))
+        member.send(messages.Load(self._live, self._revision))
 
     def _died(self, member: Member, process: BaseProcess) -> None:
         pause = member.gone()
         self._waiting = [question for question in self._waiting if question[0] is not member]
         self._asking = [question for question in self._asking if question[0] is not member]
+        self._orders = deque(order for order in self._orders if order[0] is not member)
         if not member.proven and member.failures >= _STARTS:
             raise StartFailed(f"worker {member.number} died {_STARTS} times before it served; the log says why")
         self.desk.counters.worker_restarts += 1

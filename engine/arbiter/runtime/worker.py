@@ -22,7 +22,7 @@ from arbiter.errors import ArbiterError
 from arbiter.profiles.store import Store
 from arbiter.runtime import messages
 from arbiter.runtime.archive import Archive
-from arbiter.runtime.engine import Engine
+from arbiter.runtime.engine import Candidate, Engine
 from arbiter.runtime.link import Link
 from arbiter.runtime.logs import start_logging
 from arbiter.runtime.settings import Backing, Face, OpenFace, Settings
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from types import FrameType
 
+    from arbiter.runtime.admin import Live
     from arbiter.snapshot import Snapshot
 
 _log = logging.getLogger("arbiter.worker")
@@ -90,7 +91,7 @@ class _Worker:
         self._archive = archive
         self._link = link
         self._face: Face | None = None
-        self._wanted: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[messages.Load] = queue.SimpleQueue()
 
     def serve(self, pipe: Connection, address: str, face: bytes, open_face: OpenFace) -> float | None:
         """Follow the supervisor's messages; returns the grace that it gives, None when it is gone."""
@@ -101,14 +102,14 @@ class _Worker:
                 _log.warning("the supervisor is gone, stopping")
                 return None
             match message:
-                case messages.Load(digest) if self._face is None:
+                case messages.Load() if self._face is None:
                     # Nobody is served yet: load here, then open the door.
-                    if self._load(digest):
+                    if self._load(message.live, message.revision):
                         self._face = open_face(self._backing, address, face)
                         threading.Thread(target=self._follow, name="arbiter-loader", daemon=True).start()
-                        self._link.send(messages.Serving(digest))
-                case messages.Load(digest):
-                    self._wanted.put(digest)
+                        self._link.send(messages.Serving(message.live.digest, message.revision))
+                case messages.Load():
+                    self._wanted.put(message)
                 case messages.Told(status):
                     self._link.told(status)
                 case messages.Answer():
@@ -123,32 +124,45 @@ class _Worker:
 
     def _follow(self) -> None:
         while True:
-            digest = self._wanted.get()
+            load = self._wanted.get()
             while not self._wanted.empty():
-                digest = self._wanted.get()
-            if self._load(digest):
-                self._link.send(messages.Serving(digest))
+                load = self._wanted.get()
+            if self._load(load.live, load.revision):
+                self._link.send(messages.Serving(load.live.digest, load.revision))
 
-    def _load(self, digest: str) -> bool:
+    def _load(self, live: Live, revision: int) -> bool:
         engine, counters = self._backing.engine, self._backing.counters
-        current = engine.snapshot
+        digest, canary = live.digest, live.canary
         # Opening makes many objects and no garbage: the collector would walk them again and again, calls waiting.
         # What is open is then taken out of its sight; it is free of circles, so it goes when its last call ends.
         gc.disable()
         try:
-            loaded = {} if current is None else {model.digest: model for model in current.models.values()}
-            snapshot = self._opened(self._archive.opening(digest, loaded, current))
-            engine.activate(snapshot)
+            snapshot = self._snapshot(digest)
+            candidate = None
+            if canary is not None:
+                candidate = Candidate(self._snapshot(canary.digest, snapshot), canary.percent, canary.salt)
+            engine.activate(snapshot, candidate, live.overrides)
         except Exception as error:  # noqa: BLE001 - a thread that dies here would leave this worker behind for ever
             _log.exception("cannot serve snapshot %s", digest[:12])
-            self._link.send(messages.Refused(digest, str(error)))
+            self._link.send(messages.Refused(revision, str(error)))
             return False
         finally:
             gc.freeze()
             gc.enable()
-        counters.snapshot_digest = digest
-        counters.snapshot_at = engine.clock()
+        if counters.snapshot_digest != digest:
+            counters.snapshot_digest = digest
+            counters.snapshot_at = engine.clock()
         return True
+
+    def _snapshot(self, digest: str, beside: Snapshot | None = None) -> Snapshot:
+        """The snapshot of `digest`: one that decides now, or opened with what those, and `beside`, have of it."""
+        known = self._backing.engine.snapshots
+        if digest in known:
+            return known[digest]
+        before = beside or self._backing.engine.snapshot
+        alike = [*known.values(), *([beside] if beside else ())]
+        loaded = {model.digest: model for snapshot in alike for model in snapshot.models.values()}
+        return self._opened(self._archive.opening(digest, loaded, before))
 
     def _opened(self, steps: Generator[None, None, Snapshot]) -> Snapshot:
         """Open a snapshot; once calls are served, with a pause after every slice of work that they may have to wait

@@ -1,4 +1,4 @@
-"""AdminService: which snapshot runs, loading again, checking files.
+"""AdminService: which snapshot runs, loading again, checking files, and what operators order.
 
 Law: turns what the runtime knows into messages; knows nothing of how it came to know.
 """
@@ -9,24 +9,42 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from arbiter.errors import InvalidField, LimitExceeded
+from arbiter.runtime.admin import DropCanary, PromoteCanary, Rollback, SetCanary, SetOverride
 from arbiter.server.calls import parsed
 from arbiter.server.reading import step
-from arbiter.server.values import write_timestamp
+from arbiter.server.values import read_timestamp, write_timestamp
 from arbiter.v1 import admin_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from arbiter.errors import Diagnostic
-    from arbiter.runtime.admin import Admin, ReloadReport, SnapshotInfo, Status
+    from arbiter.runtime.admin import (
+        Admin,
+        Canary,
+        Cause,
+        Command,
+        Counts,
+        Hold,
+        Override,
+        ReloadReport,
+        SnapshotInfo,
+        Status,
+    )
     from arbiter.server.calls import Work
     from arbiter.server.limits import Limits
 
+CAUSES: dict[Cause, admin_pb2.Cause.ValueType] = {
+    "files": admin_pb2.CAUSE_FILES,
+    "rollback": admin_pb2.CAUSE_ROLLBACK,
+    "promotion": admin_pb2.CAUSE_PROMOTION,
+}
+_REASON_BYTES = 1024
 SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
 
 class AdminService:
-    """GetSnapshot, Reload and Validate over whoever knows."""
+    """Every RPC over whoever knows."""
 
     def __init__(self, admin: Admin, limits: Limits) -> None:
         self._admin = admin
@@ -38,12 +56,23 @@ class AdminService:
             "GetSnapshot": parsed(admin_pb2.GetSnapshotRequest, self._get),
             "Reload": parsed(admin_pb2.ReloadRequest, self._reload),
             "Validate": parsed(admin_pb2.ValidateRequest, self._validate),
+            "ListSnapshots": parsed(admin_pb2.ListSnapshotsRequest, self._list),
+            "Rollback": parsed(admin_pb2.RollbackRequest, self._rollback),
+            "SetCanary": parsed(admin_pb2.SetCanaryRequest, self._set_canary),
+            "PromoteCanary": parsed(admin_pb2.PromoteCanaryRequest, self._promote),
+            "DropCanary": parsed(admin_pb2.DropCanaryRequest, self._drop),
+            "SetOverride": parsed(admin_pb2.SetOverrideRequest, self._override),
         }
 
     def _get(self, _request: admin_pb2.GetSnapshotRequest, _deadline: float | None) -> admin_pb2.GetSnapshotResponse:
         status = self._admin.snapshot_info()
         return admin_pb2.GetSnapshotResponse(
-            snapshot=_snapshot(status.snapshot), last_reload=_attempt(status.last_reload), workers=_workers(status)
+            snapshot=_snapshot(status.snapshot),
+            last_reload=_attempt(status.last_reload),
+            workers=_workers(status),
+            hold=_hold(status.hold),
+            canary=_canary(status.canary),
+            overrides=_overrides(status),
         )
 
     def _reload(self, _request: admin_pb2.ReloadRequest, _deadline: float | None) -> admin_pb2.ReloadResponse:
@@ -53,6 +82,9 @@ class AdminService:
             last_reload=_attempt(status.last_reload),
             workers=_workers(status),
             changed=status.last_reload is not None and status.last_reload.changed,
+            hold=_hold(status.hold),
+            canary=_canary(status.canary),
+            overrides=_overrides(status),
         )
 
     def _validate(self, request: admin_pb2.ValidateRequest, _deadline: float | None) -> admin_pb2.ValidateResponse:
@@ -66,9 +98,79 @@ class AdminService:
         files = dict(request.files.items())
         for path, content in files.items():
             self._check_file(path, content)
-        found = self._admin.validate(files)
+        digest = ""
+        if request.keep:
+            staged = self._admin.stage(files)
+            digest, found = staged.digest, list(staged.diagnostics)
+        else:
+            found = self._admin.validate(files)
         return admin_pb2.ValidateResponse(
-            ok=not any(each.severity == "error" for each in found), diagnostics=_diagnostics(found)
+            ok=not any(each.severity == "error" for each in found), diagnostics=_diagnostics(found), digest=digest
+        )
+
+    def _list(
+        self, _request: admin_pb2.ListSnapshotsRequest, _deadline: float | None
+    ) -> admin_pb2.ListSnapshotsResponse:
+        history = self._admin.history()
+        return admin_pb2.ListSnapshotsResponse(
+            snapshots=[
+                admin_pb2.KeptSnapshot(
+                    snapshot=_counted(each.digest, each.at, each.counts),
+                    cause=CAUSES[each.cause],
+                    reason=each.reason,
+                    model_names=each.models,
+                )
+                for each in history.kept
+            ],
+            turns=[
+                admin_pb2.Turn(
+                    digest=each.digest, at=write_timestamp(each.at), cause=CAUSES[each.cause], reason=each.reason
+                )
+                for each in history.turns
+            ],
+        )
+
+    def _rollback(self, request: admin_pb2.RollbackRequest, _deadline: float | None) -> admin_pb2.RollbackResponse:
+        order = Rollback(digest=_digest(request.digest), reason=_reason(request.reason))
+        return admin_pb2.RollbackResponse(state=self._carried_out(order))
+
+    def _set_canary(self, request: admin_pb2.SetCanaryRequest, _deadline: float | None) -> admin_pb2.SetCanaryResponse:
+        order = SetCanary(digest=_digest(request.digest), percent=request.percent, reason=_reason(request.reason))
+        return admin_pb2.SetCanaryResponse(state=self._carried_out(order))
+
+    def _promote(
+        self, request: admin_pb2.PromoteCanaryRequest, _deadline: float | None
+    ) -> admin_pb2.PromoteCanaryResponse:
+        order = PromoteCanary(digest=request.digest, reason=_reason(request.reason))
+        return admin_pb2.PromoteCanaryResponse(state=self._carried_out(order))
+
+    def _drop(self, request: admin_pb2.DropCanaryRequest, _deadline: float | None) -> admin_pb2.DropCanaryResponse:
+        order = DropCanary(digest=request.digest, reason=_reason(request.reason))
+        return admin_pb2.DropCanaryResponse(state=self._carried_out(order))
+
+    def _override(
+        self, request: admin_pb2.SetOverrideRequest, _deadline: float | None
+    ) -> admin_pb2.SetOverrideResponse:
+        target = request.WhichOneof("target")
+        if target is None:
+            raise InvalidField("rule_id and model are both missing: name what to switch off", field="rule_id")
+        order = SetOverride(
+            kind="rule" if target == "rule_id" else "model",
+            name=request.rule_id or request.model,
+            until=_until(request),
+            reason=_reason(request.reason),
+        )
+        return admin_pb2.SetOverrideResponse(state=self._carried_out(order))
+
+    def _carried_out(self, order: Command) -> admin_pb2.ServingState:
+        status = self._admin.carry_out(order)
+        return admin_pb2.ServingState(
+            snapshot=_snapshot(status.snapshot),
+            last_reload=_attempt(status.last_reload),
+            workers=_workers(status),
+            hold=_hold(status.hold),
+            canary=_canary(status.canary),
+            overrides=_overrides(status),
         )
 
     def _check_file(self, path: str, content: bytes) -> None:
@@ -88,19 +190,87 @@ class AdminService:
             )
 
 
+def _digest(digest: str) -> str:
+    if not digest:
+        raise InvalidField("digest is empty: `ListSnapshots` says which are kept", field="digest")
+    return digest
+
+
+def _reason(reason: str) -> str:
+    size = len(reason.encode())
+    if size > _REASON_BYTES:
+        raise InvalidField(f"reason has {size:,} bytes, of {_REASON_BYTES:,} at most: shorten it", field="reason")
+    return reason
+
+
+def _until(request: admin_pb2.SetOverrideRequest) -> int:
+    """The moment in µs, 0 to clear."""
+    if request.clear == request.HasField("until"):
+        said = "both given" if request.clear else "both missing"
+        raise InvalidField(
+            f"until and clear are {said}: send until when it is off, or clear to switch it on", field="until"
+        )
+    if request.clear:
+        return 0
+    try:
+        return max(1, read_timestamp(request.until))
+    except ValueError as error:
+        raise InvalidField(f"until {error}", field="until") from None
+
+
+def _hold(hold: Hold | None) -> admin_pb2.Hold | None:
+    if hold is None:
+        return None
+    return admin_pb2.Hold(
+        digest=hold.digest,
+        set_aside=hold.aside,
+        cause=CAUSES[hold.cause],
+        since=write_timestamp(hold.since),
+        reason=hold.reason,
+    )
+
+
+def _canary(canary: Canary | None) -> admin_pb2.Canary | None:
+    if canary is None:
+        return None
+    return admin_pb2.Canary(
+        snapshot=_counted(canary.digest, canary.since, canary.counts),
+        percent=canary.percent,
+        salt=canary.salt,
+        reason=canary.reason,
+    )
+
+
+def _overrides(status: Status) -> list[admin_pb2.Override]:
+    return [_override(each) for each in status.overrides]
+
+
+def _override(override: Override) -> admin_pb2.Override:
+    since, until = write_timestamp(override.since), write_timestamp(override.until)
+    if override.kind == "model":
+        return admin_pb2.Override(model=override.name, since=since, until=until, reason=override.reason)
+    return admin_pb2.Override(rule_id=override.name, since=since, until=until, reason=override.reason)
+
+
 def _snapshot(info: SnapshotInfo | None) -> admin_pb2.Snapshot | None:
     if info is None:
         return None
-    counts = info.counts
+    snapshot = _counted(info.digest, info.loaded_at, info.counts)
+    snapshot.files.extend(
+        admin_pb2.SnapshotFile(path=file.path, sha256=file.sha256, size=file.size) for file in info.files
+    )
+    return snapshot
+
+
+def _counted(digest: str, at: int, counts: Counts) -> admin_pb2.Snapshot:
     return admin_pb2.Snapshot(
-        digest=info.digest,
-        loaded_at=write_timestamp(info.loaded_at),
+        digest=digest,
+        loaded_at=write_timestamp(at),
         rules=counts.rules,
         decisions=counts.decisions,
         segments=counts.segments,
         features=counts.features,
         models=counts.models,
-        files=[admin_pb2.SnapshotFile(path=file.path, sha256=file.sha256, size=file.size) for file in info.files],
     )
 
 

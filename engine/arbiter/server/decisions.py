@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import weakref
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
@@ -19,11 +20,11 @@ from arbiter.server.explanations import check_rules, write_explanation
 from arbiter.server.requests import RequestReader
 from arbiter.server.status import status_of
 from arbiter.server.values import write_entries
-from arbiter.types import Reason
+from arbiter.types import Lack, Reason
 from arbiter.v1 import decision_pb2
 
 if TYPE_CHECKING:
-    from arbiter.runtime.engine import Engine
+    from arbiter.runtime.engine import Active, Engine
     from arbiter.server.calls import Work
     from arbiter.server.limits import Limits
     from arbiter.snapshot import Snapshot
@@ -38,16 +39,20 @@ _parse_request = _DecideRequest.FromString
 _REASONS = {Reason.WON: decision_pb2.REASON_RULE, Reason.DEFAULT: decision_pb2.REASON_DEFAULT}
 _ID_TAG = decision_pb2.DecideResponse.DESCRIPTOR.fields_by_name["decision_id"].number << 3 | 2
 _CAUSES = {
-    True: (decision_pb2.DEGRADATION_CAUSE_DEADLINE, "the call's deadline came before the model could run"),
-    False: (decision_pb2.DEGRADATION_CAUSE_MODEL_FAILED, "the model failed; the server's log says why"),
+    Lack.LATE: (decision_pb2.DEGRADATION_CAUSE_DEADLINE, "the call's deadline came before the model could run"),
+    Lack.FAILED: (decision_pb2.DEGRADATION_CAUSE_MODEL_FAILED, "the model failed; the server's log says why"),
+    Lack.OVERRIDDEN: (decision_pb2.DEGRADATION_CAUSE_OVERRIDDEN, "an operator switched the model off for a time"),
 }
 
 
 class _Parts:
-    """The serialised parts that answers of one snapshot share. Threads may fill it at once: entries are equal."""
+    """The serialised parts that answers of one snapshot share. Threads may fill it at once: entries are equal.
+
+    It does not keep the snapshot: one that has been replaced goes when its last call ends.
+    """
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
+        self.of = weakref.ref(snapshot)
         self.digest = _DecideResponse(snapshot=snapshot.digest).SerializeToString()
         self.points = {name: _DecideResponse(decision=name).SerializeToString() for name in snapshot.points}
         # By rule (by point for a default), so there are never more than rules. A hit is the very same object: one
@@ -73,6 +78,8 @@ class DecisionService:
         self._counters = counters
         self._reader = RequestReader(limits)
         self._parts: _Parts | None = None
+        # Of a canary's snapshot, for as long as it is there.
+        self._others: weakref.WeakKeyDictionary[Snapshot, _Parts] = weakref.WeakKeyDictionary()
         # Time, process and number make an id unique without a system call per decision.
         self._process = secrets.token_urlsafe(9)
         self._numbers = itertools.count()
@@ -89,9 +96,9 @@ class DecisionService:
             raise malformed(_DecideRequest) from None
         engine = self._engine
         request = self._reader.read(asked, engine.clock())
-        active = engine.current()
+        active = engine.current().of(request.subject_id)
         decisions = engine.decide(request, deadline, active)
-        return self._write(asked, request, decisions, active.snapshot)
+        return self._write(asked, request, decisions, active)
 
     def decide_batch(self, content: bytes, deadline: float | None = None) -> bytes:
         """Answer a serialised DecideBatchRequest. A bad request of the batch fails alone."""
@@ -111,9 +118,8 @@ class DecisionService:
                 read.append(error)
         good = [request for request in read if not isinstance(request, CallerError)]
         active = self._engine.current()
-        snapshot = active.snapshot
         answers = iter(self._engine.decide_batch(good, deadline, active))
-        response = decision_pb2.DecideBatchResponse(snapshot=snapshot.digest)
+        response = decision_pb2.DecideBatchResponse(snapshot=active.snapshot.digest)
         for place, (asked, request) in enumerate(zip(batch, read, strict=True)):
             result = response.results.add()
             try:
@@ -122,7 +128,7 @@ class DecisionService:
                 answer = next(answers)
                 if isinstance(answer, CallerError):
                     raise answer
-                result.response.MergeFromString(self._write(asked, request, answer, snapshot))
+                result.response.MergeFromString(self._write(asked, request, answer, active.of(request.subject_id)))
             except CallerError as error:
                 result.error.CopyFrom(status_of(error, "DecideBatch", f"requests[{place}]"))
         return response.SerializeToString()
@@ -132,23 +138,33 @@ class DecisionService:
         asked: decision_pb2.DecideRequest,
         request: Request,
         decisions: tuple[Decision, ...],
-        snapshot: Snapshot,
+        active: Active,
     ) -> bytes:
+        snapshot = active.snapshot
         parts = self._parts
-        if parts is None or parts.snapshot is not snapshot:
-            parts = self._parts = _Parts(snapshot)
+        if parts is None or parts.of() is not snapshot:
+            parts = self._parts_of(active)
         if request.explain_rules:
             check_rules(request, snapshot)
         stamp = "" if asked.dry_run else f"{request.now:x}-{self._process}-"
         if asked.decision:
             # Last in the parts stands what differs per call, the request's own id included.
-            own = self._own(decisions[0], parts, stamp, request, asked.request_id)
+            own = self._own(decisions[0], parts, stamp, request, asked.request_id, active)
             return b"".join((*own, parts.digest))
         response = _DecideResponse(request_id=asked.request_id)
         page = response.decisions
         for decision in decisions:
-            page.add().MergeFromString(b"".join(self._own(decision, parts, stamp, request, "")))
+            page.add().MergeFromString(b"".join(self._own(decision, parts, stamp, request, "", active)))
         return response.SerializeToString() + parts.digest
+
+    def _parts_of(self, active: Active) -> _Parts:
+        if active.canary:
+            parts = self._others.get(active.snapshot)
+            if parts is None:
+                parts = self._others[active.snapshot] = _Parts(active.snapshot)
+            return parts
+        self._parts = _Parts(active.snapshot)
+        return self._parts
 
     def _own(
         self,
@@ -157,6 +173,7 @@ class DecisionService:
         stamp: str,
         request: Request,
         request_id: str,
+        active: Active,
     ) -> list[bytes]:
         """Return the serialised parts of one decision, without the snapshot.
 
@@ -175,10 +192,10 @@ class DecisionService:
                 stamped.seconds = seconds
                 stamped.nanos = rest * 1000
             for degradation in decision.degraded:
-                cause, detail = _CAUSES[degradation.late]
+                cause, detail = _CAUSES[degradation.cause]
                 own.degraded.add(name=f"models.{degradation.model}", cause=cause, detail=detail)
             if request.explain:
-                own.explanation.CopyFrom(write_explanation(decision, parts.snapshot))
+                own.explanation.CopyFrom(write_explanation(decision, active.snapshot))
             written.append(own.SerializeToString())
         if stamp:  # a dry run has no id and counts nothing
             decision_id = f"{stamp}{next(self._numbers):x}".encode()
@@ -188,6 +205,8 @@ class DecisionService:
             counters.decisions[point] += 1
             if decision.defaulted:
                 counters.defaulted[point] += 1
+            if active.canary:
+                counters.canary_decisions[point] += 1
         return written
 
 

@@ -31,6 +31,7 @@ OUTCOMES: dict[Reason, decision_pb2.RuleOutcome.ValueType] = {
     Reason.LOST_GROUP: decision_pb2.RULE_OUTCOME_GROUP,
     Reason.DUPLICATE: decision_pb2.RULE_OUTCOME_DUPLICATE,
     Reason.RENDER_FAILED: decision_pb2.RULE_OUTCOME_RENDER_FAILED,
+    Reason.OVERRIDDEN: decision_pb2.RULE_OUTCOME_OVERRIDDEN,
 }
 _WORDS = {
     Reason.WON: "won",
@@ -43,6 +44,7 @@ _WORDS = {
     Reason.LOST_GROUP: "lost its group",
     Reason.DUPLICATE: "repeats a treatment",
     Reason.RENDER_FAILED: "could not be rendered",
+    Reason.OVERRIDDEN: "is overridden",
 }
 
 

@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 class Counters:
     """Totals since the process started. Times are µs since the epoch, 0 for never.
 
-    `decisions` and `defaulted` count by decision point (only names that a snapshot declares, so there are few);
-    `errors` counts refused or failed calls by status or class name.
+    `decisions`, `defaulted` and `canary_decisions` (those that a canary made) count by decision point (only names that
+    a snapshot declares, so there are few); `errors` counts refused or failed calls by status or class name.
     """
 
     decisions: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     defaulted: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    canary_decisions: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     errors: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     store_writes: int = 0
     reloads_ok: int = 0
@@ -33,3 +34,7 @@ class Counters:
     worker_restarts: int = 0
     snapshot_digest: str = ""
     snapshot_at: int = 0
+    snapshot_held: bool = False
+    canary_digest: str = ""
+    canary_percent: float = 0.0
+    overrides: int = 0

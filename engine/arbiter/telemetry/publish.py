@@ -103,6 +103,9 @@ def _instruments(provider: MeterProvider, counters: Counters) -> None:
 
     total("arbiter.decisions", "Decisions made.", lambda: _by("decision", counters.decisions))
     total("arbiter.decisions.defaulted", "Decisions that no rule won.", lambda: _by("decision", counters.defaulted))
+    total(
+        "arbiter.decisions.canary", "Decisions that a canary made.", lambda: _by("decision", counters.canary_decisions)
+    )
     total("arbiter.errors", "Calls refused or failed.", lambda: _by("error", counters.errors))
     total("arbiter.store.writes", "Writes acknowledged.", lambda: [Observation(counters.store_writes)])
     total(
@@ -126,6 +129,18 @@ def _instruments(provider: MeterProvider, counters: Counters) -> None:
         lambda: _age(counters.snapshot_at, {"digest": counters.snapshot_digest}),
         "s",
     )
+    gauge(
+        "arbiter.snapshot.held",
+        "1 while an operator's rollback or promotion stands in place of the files.",
+        lambda: [Observation(int(counters.snapshot_held))],
+    )
+    gauge(
+        "arbiter.canary.percent",
+        "The canary's share of subjects, 0 without one; its digest is an attribute.",
+        lambda: [Observation(counters.canary_percent, {"digest": counters.canary_digest})],
+        "%",
+    )
+    gauge("arbiter.overrides", "Rules and models switched off.", lambda: [Observation(counters.overrides)])
 
 
 def _callback(read: Callable[[], Iterable[Observation]]) -> Callable[[CallbackOptions], Iterable[Observation]]:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61rbiter/v1/admin.proto\x12\narbiter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x01\n\x08Snapshot\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12-\n\tloaded_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05rules\x18\x03 \x01(\r\x12\x11\n\tdecisions\x18\x04 \x01(\r\x12\x10\n\x08segments\x18\x05 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\x06 \x01(\r\x12\x0e\n\x06models\x18\x07 \x01(\r\x12\'\n\x05\x66iles\x18\x08 \x03(\x0b\x32\x18.arbiter.v1.SnapshotFile\":\n\x0cSnapshotFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x04\"p\n\rReloadAttempt\x12\n\n\x02ok\x18\x01 \x01(\x08\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x0b\x64iagnostics\x18\x03 \x03(\x0b\x32\x16.arbiter.v1.Diagnostic\"0\n\x0eWorkerSnapshot\x12\x0e\n\x06worker\x18\x01 \x01(\r\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"\xb6\x01\n\nDiagnostic\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\r\x12\x0e\n\x06\x63olumn\x18\x03 \x01(\r\x12\x12\n\nend_column\x18\x04 \x01(\r\x12\x0c\n\x04path\x18\x05 \x01(\t\x12&\n\x08severity\x18\x06 \x01(\x0e\x32\x14.arbiter.v1.Severity\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x0c\n\x04hint\x18\x08 \x01(\t\x12\x13\n\x0bsource_line\x18\t \x01(\t\"\x14\n\x12GetSnapshotRequest\"\x9a\x01\n\x13GetSnapshotResponse\x12&\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.arbiter.v1.Snapshot\x12.\n\x0blast_reload\x18\x02 \x01(\x0b\x32\x19.arbiter.v1.ReloadAttempt\x12+\n\x07workers\x18\x03 \x03(\x0b\x32\x1a.arbiter.v1.WorkerSnapshot\"\x0f\n\rReloadRequest\"\xa6\x01\n\x0eReloadResponse\x12&\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.arbiter.v1.Snapshot\x12.\n\x0blast_reload\x18\x02 \x01(\x0b\x32\x19.arbiter.v1.ReloadAttempt\x12+\n\x07workers\x18\x03 \x03(\x0b\x32\x1a.arbiter.v1.WorkerSnapshot\x12\x0f\n\x07\x63hanged\x18\x04 \x01(\x08\"v\n\x0fValidateRequest\x12\x35\n\x05\x66iles\x18\x01 \x03(\x0b\x32&.arbiter.v1.ValidateRequest.FilesEntry\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"K\n\x10ValidateResponse\x12\n\n\x02ok\x18\x01 \x01(\x08\x12+\n\x0b\x64iagnostics\x18\x02 \x03(\x0b\x32\x16.arbiter.v1.Diagnostic*N\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x12\n\x0eSEVERITY_ERROR\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x32\xe6\x01\n\x0c\x41\x64minService\x12N\n\x0bGetSnapshot\x12\x1e.arbiter.v1.GetSnapshotRequest\x1a\x1f.arbiter.v1.GetSnapshotResponse\x12?\n\x06Reload\x12\x19.arbiter.v1.ReloadRequest\x1a\x1a.arbiter.v1.ReloadResponse\x12\x45\n\x08Validate\x12\x1b.arbiter.v1.ValidateRequest\x1a\x1c.arbiter.v1.ValidateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61rbiter/v1/admin.proto\x12\narbiter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x01\n\x08Snapshot\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12-\n\tloaded_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05rules\x18\x03 \x01(\r\x12\x11\n\tdecisions\x18\x04 \x01(\r\x12\x10\n\x08segments\x18\x05 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\x06 \x01(\r\x12\x0e\n\x06models\x18\x07 \x01(\r\x12\'\n\x05\x66iles\x18\x08 \x03(\x0b\x32\x18.arbiter.v1.SnapshotFile\":\n\x0cSnapshotFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x04\"p\n\rReloadAttempt\x12\n\n\x02ok\x18\x01 \x01(\x08\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x0b\x64iagnostics\x18\x03 \x03(\x0b\x32\x16.arbiter.v1.Diagnostic\"0\n\x0eWorkerSnapshot\x12\x0e\n\x06worker\x18\x01 \x01(\r\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"\xb6\x01\n\nDiagnostic\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\r\x12\x0e\n\x06\x63olumn\x18\x03 \x01(\r\x12\x12\n\nend_column\x18\x04 \x01(\r\x12\x0c\n\x04path\x18\x05 \x01(\t\x12&\n\x08severity\x18\x06 \x01(\x0e\x32\x14.arbiter.v1.Severity\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x0c\n\x04hint\x18\x08 \x01(\t\x12\x13\n\x0bsource_line\x18\t \x01(\t\"\x86\x01\n\x04Hold\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x11\n\tset_aside\x18\x02 \x01(\t\x12 \n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x11.arbiter.v1.Cause\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x05 \x01(\t\"_\n\x06\x43\x61nary\x12&\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.arbiter.v1.Snapshot\x12\x0f\n\x07percent\x18\x02 \x01(\x01\x12\x0c\n\x04salt\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x9e\x01\n\x08Override\x12\x11\n\x07rule_id\x18\x01 \x01(\tH\x00\x12\x0f\n\x05model\x18\x02 \x01(\tH\x00\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x05 \x01(\tB\x08\n\x06target\"\x80\x02\n\x0cServingState\x12&\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.arbiter.v1.Snapshot\x12.\n\x0blast_reload\x18\x02 \x01(\x0b\x32\x19.arbiter.v1.ReloadAttempt\x12+\n\x07workers\x18\x03 \x03(\x0b\x32\x1a.arbiter.v1.WorkerSnapshot\x12\x1e\n\x04hold\x18\x04 \x01(\x0b\x32\x10.arbiter.v1.Hold\x12\"\n\x06\x63\x61nary\x18\x05 \x01(\x0b\x32\x12.arbiter.v1.Canary\x12\'\n\toverrides\x18\x06 \x03(\x0b\x32\x14.arbiter.v1.Override\"\x14\n\x12GetSnapshotRequest\"\x87\x02\n\x13GetSnapshotResponse\x12&\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.arbiter.v1.Snapshot\x12.\n\x0blast_reload\x18\x02 \x01(\x0b\x32\x19.arbiter.v1.ReloadAttempt\x12+\n\x07workers\x18\x03 \x03(\x0b\x32\x1a.arbiter.v1.WorkerSnapshot\x12\x1e\n\x04hold\x18\x04 \x01(\x0b\x32\x10.arbiter.v1.Hold\x12\"\n\x06\x63\x61nary\x18\x05 \x01(\x0b\x32\x12.arbiter.v1.Canary\x12\'\n\toverrides\x18\x06 \x03(\x0b\x32\x14.arbiter.v1.Override\"\x0f\n\rReloadRequest\"\x93\x02\n\x0eReloadResponse\x12&\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.arbiter.v1.Snapshot\x12.\n\x0blast_reload\x18\x02 \x01(\x0b\x32\x19.arbiter.v1.ReloadAttempt\x12+\n\x07workers\x18\x03 \x03(\x0b\x32\x1a.arbiter.v1.WorkerSnapshot\x12\x0f\n\x07\x63hanged\x18\x04 \x01(\x08\x12\x1e\n\x04hold\x18\x05 \x01(\x0b\x32\x10.arbiter.v1.Hold\x12\"\n\x06\x63\x61nary\x18\x06 \x01(\x0b\x32\x12.arbiter.v1.Canary\x12\'\n\toverrides\x18\x07 \x03(\x0b\x32\x14.arbiter.v1.Override\"\x84\x01\n\x0fValidateRequest\x12\x35\n\x05\x66iles\x18\x01 \x03(\x0b\x32&.arbiter.v1.ValidateRequest.FilesEntry\x12\x0c\n\x04keep\x18\x02 \x01(\x08\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"[\n\x10ValidateResponse\x12\n\n\x02ok\x18\x01 \x01(\x08\x12+\n\x0b\x64iagnostics\x18\x02 \x03(\x0b\x32\x16.arbiter.v1.Diagnostic\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\x16\n\x14ListSnapshotsRequest\"e\n\x15ListSnapshotsResponse\x12+\n\tsnapshots\x18\x01 \x03(\x0b\x32\x18.arbiter.v1.KeptSnapshot\x12\x1f\n\x05turns\x18\x02 \x03(\x0b\x32\x10.arbiter.v1.Turn\"}\n\x0cKeptSnapshot\x12&\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.arbiter.v1.Snapshot\x12 \n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x11.arbiter.v1.Cause\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0bmodel_names\x18\x04 \x03(\t\"p\n\x04Turn\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x11.arbiter.v1.Cause\x12\x0e\n\x06reason\x18\x04 \x01(\t\"1\n\x0fRollbackRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\";\n\x10RollbackResponse\x12\'\n\x05state\x18\x01 \x01(\x0b\x32\x18.arbiter.v1.ServingState\"C\n\x10SetCanaryRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\"<\n\x11SetCanaryResponse\x12\'\n\x05state\x18\x01 \x01(\x0b\x32\x18.arbiter.v1.ServingState\"6\n\x14PromoteCanaryRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"@\n\x15PromoteCanaryResponse\x12\'\n\x05state\x18\x01 \x01(\x0b\x32\x18.arbiter.v1.ServingState\"3\n\x11\x44ropCanaryRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"=\n\x12\x44ropCanaryResponse\x12\'\n\x05state\x18\x01 \x01(\x0b\x32\x18.arbiter.v1.ServingState\"\x8c\x01\n\x12SetOverrideRequest\x12\x11\n\x07rule_id\x18\x01 \x01(\tH\x00\x12\x0f\n\x05model\x18\x02 \x01(\tH\x00\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05\x63lear\x18\x05 \x01(\x08\x42\x08\n\x06target\">\n\x13SetOverrideResponse\x12\'\n\x05state\x18\x01 \x01(\x0b\x32\x18.arbiter.v1.ServingState*N\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x12\n\x0eSEVERITY_ERROR\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02*X\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43\x41USE_FILES\x10\x01\x12\x12\n\x0e\x43\x41USE_ROLLBACK\x10\x02\x12\x13\n\x0f\x43\x41USE_PROMOTION\x10\x03\x32\xc0\x05\n\x0c\x41\x64minService\x12N\n\x0bGetSnapshot\x12\x1e.arbiter.v1.GetSnapshotRequest\x1a\x1f.arbiter.v1.GetSnapshotResponse\x12?\n\x06Reload\x12\x19.arbiter.v1.ReloadRequest\x1a\x1a.arbiter.v1.ReloadResponse\x12\x45\n\x08Validate\x12\x1b.arbiter.v1.ValidateRequest\x1a\x1c.arbiter.v1.ValidateResponse\x12T\n\rListSnapshots\x12 .arbiter.v1.ListSnapshotsRequest\x1a!.arbiter.v1.ListSnapshotsResponse\x12\x45\n\x08Rollback\x12\x1b.arbiter.v1.RollbackRequest\x1a\x1c.arbiter.v1.RollbackResponse\x12H\n\tSetCanary\x12\x1c.arbiter.v1.SetCanaryRequest\x1a\x1d.arbiter.v1.SetCanaryResponse\x12T\n\rPromoteCanary\x12 .arbiter.v1.PromoteCanaryRequest\x1a!.arbiter.v1.PromoteCanaryResponse\x12K\n\nDropCanary\x12\x1d.arbiter.v1.DropCanaryRequest\x1a\x1e.arbiter.v1.DropCanaryResponse\x12N\n\x0bSetOverride\x12\x1e.arbiter.v1.SetOverrideRequest\x1a\x1f.arbiter.v1.SetOverrideResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_VALIDATEREQUEST_FILESENTRY']._loaded_options = None
   _globals['_VALIDATEREQUEST_FILESENTRY']._serialized_options = b'8\001'
-  _globals['_SEVERITY']._serialized_start=1245
-  _globals['_SEVERITY']._serialized_end=1323
+  _globals['_SEVERITY']._serialized_start=3204
+  _globals['_SEVERITY']._serialized_end=3282
+  _globals['_CAUSE']._serialized_start=3284
+  _globals['_CAUSE']._serialized_end=3372
   _globals['_SNAPSHOT']._serialized_start=72
   _globals['_SNAPSHOT']._serialized_end=272
   _globals['_SNAPSHOTFILE']._serialized_start=274
@@ -46,20 +48,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKERSNAPSHOT']._serialized_end=496
   _globals['_DIAGNOSTIC']._serialized_start=499
   _globals['_DIAGNOSTIC']._serialized_end=681
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=683
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=703
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=706
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=860
-  _globals['_RELOADREQUEST']._serialized_start=862
-  _globals['_RELOADREQUEST']._serialized_end=877
-  _globals['_RELOADRESPONSE']._serialized_start=880
-  _globals['_RELOADRESPONSE']._serialized_end=1046
-  _globals['_VALIDATEREQUEST']._serialized_start=1048
-  _globals['_VALIDATEREQUEST']._serialized_end=1166
-  _globals['_VALIDATEREQUEST_FILESENTRY']._serialized_start=1122
-  _globals['_VALIDATEREQUEST_FILESENTRY']._serialized_end=1166
-  _globals['_VALIDATERESPONSE']._serialized_start=1168
-  _globals['_VALIDATERESPONSE']._serialized_end=1243
-  _globals['_ADMINSERVICE']._serialized_start=1326
-  _globals['_ADMINSERVICE']._serialized_end=1556
+  _globals['_HOLD']._serialized_start=684
+  _globals['_HOLD']._serialized_end=818
+  _globals['_CANARY']._serialized_start=820
+  _globals['_CANARY']._serialized_end=915
+  _globals['_OVERRIDE']._serialized_start=918
+  _globals['_OVERRIDE']._serialized_end=1076
+  _globals['_SERVINGSTATE']._serialized_start=1079
+  _globals['_SERVINGSTATE']._serialized_end=1335
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1337
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=1357
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=1360
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=1623
+  _globals['_RELOADREQUEST']._serialized_start=1625
+  _globals['_RELOADREQUEST']._serialized_end=1640
+  _globals['_RELOADRESPONSE']._serialized_start=1643
+  _globals['_RELOADRESPONSE']._serialized_end=1918
+  _globals['_VALIDATEREQUEST']._serialized_start=1921
+  _globals['_VALIDATEREQUEST']._serialized_end=2053
+  _globals['_VALIDATEREQUEST_FILESENTRY']._serialized_start=2009
+  _globals['_VALIDATEREQUEST_FILESENTRY']._serialized_end=2053
+  _globals['_VALIDATERESPONSE']._serialized_start=2055
+  _globals['_VALIDATERESPONSE']._serialized_end=2146
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=2148
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=2170
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=2172
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=2273
+  _globals['_KEPTSNAPSHOT']._serialized_start=2275
+  _globals['_KEPTSNAPSHOT']._serialized_end=2400
+  _globals['_TURN']._serialized_start=2402
+  _globals['_TURN']._serialized_end=2514
+  _globals['_ROLLBACKREQUEST']._serialized_start=2516
+  _globals['_ROLLBACKREQUEST']._serialized_end=2565
+  _globals['_ROLLBACKRESPONSE']._serialized_start=2567
+  _globals['_ROLLBACKRESPONSE']._serialized_end=2626
+  _globals['_SETCANARYREQUEST']._serialized_start=2628
+  _globals['_SETCANARYREQUEST']._serialized_end=2695
+  _globals['_SETCANARYRESPONSE']._serialized_start=2697
+  _globals['_SETCANARYRESPONSE']._serialized_end=2757
+  _globals['_PROMOTECANARYREQUEST']._serialized_start=2759
+  _globals['_PROMOTECANARYREQUEST']._serialized_end=2813
+  _globals['_PROMOTECANARYRESPONSE']._serialized_start=2815
+  _globals['_PROMOTECANARYRESPONSE']._serialized_end=2879
+  _globals['_DROPCANARYREQUEST']._serialized_start=2881
+  _globals['_DROPCANARYREQUEST']._serialized_end=2932
+  _globals['_DROPCANARYRESPONSE']._serialized_start=2934
+  _globals['_DROPCANARYRESPONSE']._serialized_end=2995
+  _globals['_SETOVERRIDEREQUEST']._serialized_start=2998
+  _globals['_SETOVERRIDEREQUEST']._serialized_end=3138
+  _globals['_SETOVERRIDERESPONSE']._serialized_start=3140
+  _globals['_SETOVERRIDERESPONSE']._serialized_end=3202
+  _globals['_ADMINSERVICE']._serialized_start=3375
+  _globals['_ADMINSERVICE']._serialized_end=4079
 # @@protoc_insertion_point(module_scope)

@@ -44,6 +44,34 @@ SEVERITY_WARNING: Severity.ValueType  # 2
 """The files load; their author should look."""
 Global___Severity: _TypeAlias = Severity  # noqa: Y015
 
+class _Cause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CAUSE_UNSPECIFIED: _Cause.ValueType  # 0
+    """Never sent."""
+    CAUSE_FILES: _Cause.ValueType  # 1
+    """The files gave it."""
+    CAUSE_ROLLBACK: _Cause.ValueType  # 2
+    """An operator rolled back to it."""
+    CAUSE_PROMOTION: _Cause.ValueType  # 3
+    """It was a canary and was promoted."""
+
+class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
+    """What made a snapshot current."""
+
+CAUSE_UNSPECIFIED: Cause.ValueType  # 0
+"""Never sent."""
+CAUSE_FILES: Cause.ValueType  # 1
+"""The files gave it."""
+CAUSE_ROLLBACK: Cause.ValueType  # 2
+"""An operator rolled back to it."""
+CAUSE_PROMOTION: Cause.ValueType  # 3
+"""It was a canary and was promoted."""
+Global___Cause: _TypeAlias = Cause  # noqa: Y015
+
 @_typing.final
 class Snapshot(_message.Message):
     """One immutable loaded version of everything."""
@@ -243,6 +271,180 @@ class Diagnostic(_message.Message):
 Global___Diagnostic: _TypeAlias = Diagnostic  # noqa: Y015
 
 @_typing.final
+class Hold(_message.Message):
+    """That an operator put another snapshot in place of what the files give."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SET_ASIDE_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Digest of the snapshot that runs, lower-case hex."""
+    set_aside: _builtins.str
+    """Digest of the one that it replaced: the hold ends when the files give anything else than this, or by Reload."""
+    cause: Global___Cause.ValueType
+    """By what: a rollback or a promotion."""
+    reason: _builtins.str
+    """Why, as the operator said."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        set_aside: _builtins.str = ...,
+        cause: Global___Cause.ValueType = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "digest", b"digest", "reason", b"reason", "set_aside", b"set_aside", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hold: _TypeAlias = Hold  # noqa: Y015
+
+@_typing.final
+class Canary(_message.Message):
+    """A snapshot that decides for a share of the subjects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    percent: _builtins.float
+    """The share of subjects, in percent."""
+    salt: _builtins.str
+    """What the published hash takes as its salt; a subject is in when its place times 100 is less than `percent`."""
+    reason: _builtins.str
+    """Why, as the operator said."""
+    @_builtins.property
+    def snapshot(self) -> Global___Snapshot:
+        """The snapshot. `loaded_at` is when it began to decide; `files` are not told."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___Snapshot | None = ...,
+        percent: _builtins.float = ...,
+        salt: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["percent", b"percent", "reason", b"reason", "salt", b"salt", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Canary: _TypeAlias = Canary  # noqa: Y015
+
+@_typing.final
+class Override(_message.Message):
+    """A rule or a model that is switched off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    rule_id: _builtins.str
+    """A rule, by its id."""
+    model: _builtins.str
+    """A model, by its name."""
+    reason: _builtins.str
+    """Why, as the operator said."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Until when: it ends by itself."""
+
+    def __init__(
+        self,
+        *,
+        rule_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "rule_id", b"rule_id", "since", b"since", "target", b"target", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "reason", b"reason", "rule_id", b"rule_id", "since", b"since", "target", b"target", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["rule_id", "model"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___Override: _TypeAlias = Override  # noqa: Y015
+
+@_typing.final
+class ServingState(_message.Message):
+    """How things stand after an order was carried out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    LAST_RELOAD_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def snapshot(self) -> Global___Snapshot:
+        """What runs."""
+
+    @_builtins.property
+    def last_reload(self) -> Global___ReloadAttempt:
+        """The last attempt to load."""
+
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerSnapshot]:
+        """What each worker serves, by number. They agree, unless one is down or did not follow within 30 s."""
+
+    @_builtins.property
+    def hold(self) -> Global___Hold:
+        """Present while an operator's choice stands in place of what the files give."""
+
+    @_builtins.property
+    def canary(self) -> Global___Canary:
+        """Present while a canary runs."""
+
+    @_builtins.property
+    def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___Override]:
+        """What is switched off: models, then rules, by name."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___Snapshot | None = ...,
+        last_reload: Global___ReloadAttempt | None = ...,
+        workers: _abc.Iterable[Global___WorkerSnapshot] | None = ...,
+        hold: Global___Hold | None = ...,
+        canary: Global___Canary | None = ...,
+        overrides: _abc.Iterable[Global___Override] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "hold", b"hold", "last_reload", b"last_reload", "snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "hold", b"hold", "last_reload", b"last_reload", "overrides", b"overrides", "snapshot", b"snapshot", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServingState: _TypeAlias = ServingState  # noqa: Y015
+
+@_typing.final
 class GetSnapshotRequest(_message.Message):
     """Asks for the running snapshot."""
 
@@ -268,6 +470,9 @@ class GetSnapshotResponse(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     LAST_RELOAD_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def snapshot(self) -> Global___Snapshot:
         """What runs."""
@@ -280,16 +485,31 @@ class GetSnapshotResponse(_message.Message):
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerSnapshot]:
         """What each worker serves, by number. For a moment after a change they differ."""
 
+    @_builtins.property
+    def hold(self) -> Global___Hold:
+        """Present while an operator's choice stands in place of what the files give."""
+
+    @_builtins.property
+    def canary(self) -> Global___Canary:
+        """Present while a canary runs."""
+
+    @_builtins.property
+    def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___Override]:
+        """What is switched off: models, then rules, by name."""
+
     def __init__(
         self,
         *,
         snapshot: Global___Snapshot | None = ...,
         last_reload: Global___ReloadAttempt | None = ...,
         workers: _abc.Iterable[Global___WorkerSnapshot] | None = ...,
+        hold: Global___Hold | None = ...,
+        canary: Global___Canary | None = ...,
+        overrides: _abc.Iterable[Global___Override] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_reload", b"last_reload", "snapshot", b"snapshot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "hold", b"hold", "last_reload", b"last_reload", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_reload", b"last_reload", "snapshot", b"snapshot", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "hold", b"hold", "last_reload", b"last_reload", "overrides", b"overrides", "snapshot", b"snapshot", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -322,6 +542,9 @@ class ReloadResponse(_message.Message):
     LAST_RELOAD_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     CHANGED_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
     changed: _builtins.bool
     """Another snapshot runs than before the call."""
     @_builtins.property
@@ -336,6 +559,18 @@ class ReloadResponse(_message.Message):
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerSnapshot]:
         """What each worker serves, by number."""
 
+    @_builtins.property
+    def hold(self) -> Global___Hold:
+        """Present while an operator's choice stands in place of what the files give: they hold errors."""
+
+    @_builtins.property
+    def canary(self) -> Global___Canary:
+        """Present while a canary runs."""
+
+    @_builtins.property
+    def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___Override]:
+        """What is switched off: models, then rules, by name."""
+
     def __init__(
         self,
         *,
@@ -343,10 +578,13 @@ class ReloadResponse(_message.Message):
         last_reload: Global___ReloadAttempt | None = ...,
         workers: _abc.Iterable[Global___WorkerSnapshot] | None = ...,
         changed: _builtins.bool = ...,
+        hold: Global___Hold | None = ...,
+        canary: Global___Canary | None = ...,
+        overrides: _abc.Iterable[Global___Override] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_reload", b"last_reload", "snapshot", b"snapshot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "hold", b"hold", "last_reload", b"last_reload", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "last_reload", b"last_reload", "snapshot", b"snapshot", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "changed", b"changed", "hold", b"hold", "last_reload", b"last_reload", "overrides", b"overrides", "snapshot", b"snapshot", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,6 +617,11 @@ class ValidateRequest(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     FILES_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
+    keep: _builtins.bool
+    """Keep the snapshot that these files give, with the models of the running one, for SetCanary; the last three that
+    were sent so are kept.
+    """
     @_builtins.property
     def files(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
         """Content by path: the whole of a rules directory, paths relative to it, with `/`. An absolute path, or one with
@@ -389,10 +632,11 @@ class ValidateRequest(_message.Message):
         self,
         *,
         files: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
+        keep: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "keep", b"keep"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -406,8 +650,11 @@ class ValidateResponse(_message.Message):
 
     OK_FIELD_NUMBER: _builtins.int
     DIAGNOSTICS_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     ok: _builtins.bool
     """A server would load these files."""
+    digest: _builtins.str
+    """With `keep`: digest of the snapshot that is kept, lower-case hex; empty when the files hold errors."""
     @_builtins.property
     def diagnostics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Diagnostic]:
         """All that was found, sorted by file, line and column; warnings too."""
@@ -417,11 +664,403 @@ class ValidateResponse(_message.Message):
         *,
         ok: _builtins.bool = ...,
         diagnostics: _abc.Iterable[Global___Diagnostic] | None = ...,
+        digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["diagnostics", b"diagnostics", "ok", b"ok"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["diagnostics", b"diagnostics", "digest", b"digest", "ok", b"ok"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ValidateResponse: _TypeAlias = ValidateResponse  # noqa: Y015
+
+@_typing.final
+class ListSnapshotsRequest(_message.Message):
+    """Asks for the snapshots that are kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSnapshotsRequest: _TypeAlias = ListSnapshotsRequest  # noqa: Y015
+
+@_typing.final
+class ListSnapshotsResponse(_message.Message):
+    """The snapshots that are kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
+    TURNS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeptSnapshot]:
+        """Each once, in the order in which they were last current, the newest last. The running one is the last."""
+
+    @_builtins.property
+    def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
+        """Each time that one of them became current, the newest last. The number is limited."""
+
+    def __init__(
+        self,
+        *,
+        snapshots: _abc.Iterable[Global___KeptSnapshot] | None = ...,
+        turns: _abc.Iterable[Global___Turn] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshots", b"snapshots", "turns", b"turns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSnapshotsResponse: _TypeAlias = ListSnapshotsResponse  # noqa: Y015
+
+@_typing.final
+class KeptSnapshot(_message.Message):
+    """A snapshot that can be rolled back to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MODEL_NAMES_FIELD_NUMBER: _builtins.int
+    cause: Global___Cause.ValueType
+    """What made it current then."""
+    reason: _builtins.str
+    """Why, when it was an operator who said so."""
+    @_builtins.property
+    def snapshot(self) -> Global___Snapshot:
+        """The snapshot. `loaded_at` is when it last became current; `files` are not told."""
+
+    @_builtins.property
+    def model_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of its models, sorted."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___Snapshot | None = ...,
+        cause: Global___Cause.ValueType = ...,
+        reason: _builtins.str = ...,
+        model_names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "model_names", b"model_names", "reason", b"reason", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeptSnapshot: _TypeAlias = KeptSnapshot  # noqa: Y015
+
+@_typing.final
+class Turn(_message.Message):
+    """That a snapshot became current."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """The snapshot, lower-case hex."""
+    cause: Global___Cause.ValueType
+    """By what."""
+    reason: _builtins.str
+    """Why, when it was an operator who said so."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        cause: Global___Cause.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "cause", b"cause", "digest", b"digest", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Turn: _TypeAlias = Turn  # noqa: Y015
+
+@_typing.final
+class RollbackRequest(_message.Message):
+    """Asks to run a kept snapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """The whole digest, lower-case hex. Required."""
+    reason: _builtins.str
+    """Why, for the history: at most 1024 bytes of UTF-8."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackRequest: _TypeAlias = RollbackRequest  # noqa: Y015
+
+@_typing.final
+class RollbackResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def state(self) -> Global___ServingState:
+        """How things stand."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___ServingState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackResponse: _TypeAlias = RollbackResponse  # noqa: Y015
+
+@_typing.final
+class SetCanaryRequest(_message.Message):
+    """Asks for a canary."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """The whole digest of a kept snapshot, lower-case hex. Required."""
+    percent: _builtins.float
+    """The share of subjects, in percent: more than 0, at most 100."""
+    reason: _builtins.str
+    """Why: at most 1024 bytes of UTF-8."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        percent: _builtins.float = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "percent", b"percent", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetCanaryRequest: _TypeAlias = SetCanaryRequest  # noqa: Y015
+
+@_typing.final
+class SetCanaryResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def state(self) -> Global___ServingState:
+        """How things stand."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___ServingState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetCanaryResponse: _TypeAlias = SetCanaryResponse  # noqa: Y015
+
+@_typing.final
+class PromoteCanaryRequest(_message.Message):
+    """Asks to make the canary current."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """The digest that the canary must have. Empty: whichever runs."""
+    reason: _builtins.str
+    """Why, for the history: at most 1024 bytes of UTF-8."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteCanaryRequest: _TypeAlias = PromoteCanaryRequest  # noqa: Y015
+
+@_typing.final
+class PromoteCanaryResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def state(self) -> Global___ServingState:
+        """How things stand."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___ServingState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteCanaryResponse: _TypeAlias = PromoteCanaryResponse  # noqa: Y015
+
+@_typing.final
+class DropCanaryRequest(_message.Message):
+    """Asks to end the canary."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """The digest that the canary must have. Empty: whichever runs."""
+    reason: _builtins.str
+    """Why, for the log: at most 1024 bytes of UTF-8."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DropCanaryRequest: _TypeAlias = DropCanaryRequest  # noqa: Y015
+
+@_typing.final
+class DropCanaryResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def state(self) -> Global___ServingState:
+        """How things stand."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___ServingState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DropCanaryResponse: _TypeAlias = DropCanaryResponse  # noqa: Y015
+
+@_typing.final
+class SetOverrideRequest(_message.Message):
+    """Asks to switch a rule or a model off, or on again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CLEAR_FIELD_NUMBER: _builtins.int
+    rule_id: _builtins.str
+    """A rule of the running snapshot, or of the canary, by its id."""
+    model: _builtins.str
+    """A model, by its name."""
+    reason: _builtins.str
+    """Why, for explanations, the log and the state: at most 1024 bytes of UTF-8."""
+    clear: _builtins.bool
+    """Switch it on again now."""
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Until when it is off. Required, unless `clear` is set."""
+
+    def __init__(
+        self,
+        *,
+        rule_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        clear: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "rule_id", b"rule_id", "target", b"target", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clear", b"clear", "model", b"model", "reason", b"reason", "rule_id", b"rule_id", "target", b"target", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["rule_id", "model"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___SetOverrideRequest: _TypeAlias = SetOverrideRequest  # noqa: Y015
+
+@_typing.final
+class SetOverrideResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def state(self) -> Global___ServingState:
+        """How things stand."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___ServingState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetOverrideResponse: _TypeAlias = SetOverrideResponse  # noqa: Y015

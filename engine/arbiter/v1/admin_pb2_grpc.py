@@ -50,6 +50,36 @@ class AdminServiceStub:
                 request_serializer=arbiter_dot_v1_dot_admin__pb2.ValidateRequest.SerializeToString,
                 response_deserializer=arbiter_dot_v1_dot_admin__pb2.ValidateResponse.FromString,
                 _registered_method=True)
+        self.ListSnapshots = channel.unary_unary(
+                '/arbiter.v1.AdminService/ListSnapshots',
+                request_serializer=arbiter_dot_v1_dot_admin__pb2.ListSnapshotsRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_admin__pb2.ListSnapshotsResponse.FromString,
+                _registered_method=True)
+        self.Rollback = channel.unary_unary(
+                '/arbiter.v1.AdminService/Rollback',
+                request_serializer=arbiter_dot_v1_dot_admin__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_admin__pb2.RollbackResponse.FromString,
+                _registered_method=True)
+        self.SetCanary = channel.unary_unary(
+                '/arbiter.v1.AdminService/SetCanary',
+                request_serializer=arbiter_dot_v1_dot_admin__pb2.SetCanaryRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_admin__pb2.SetCanaryResponse.FromString,
+                _registered_method=True)
+        self.PromoteCanary = channel.unary_unary(
+                '/arbiter.v1.AdminService/PromoteCanary',
+                request_serializer=arbiter_dot_v1_dot_admin__pb2.PromoteCanaryRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_admin__pb2.PromoteCanaryResponse.FromString,
+                _registered_method=True)
+        self.DropCanary = channel.unary_unary(
+                '/arbiter.v1.AdminService/DropCanary',
+                request_serializer=arbiter_dot_v1_dot_admin__pb2.DropCanaryRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_admin__pb2.DropCanaryResponse.FromString,
+                _registered_method=True)
+        self.SetOverride = channel.unary_unary(
+                '/arbiter.v1.AdminService/SetOverride',
+                request_serializer=arbiter_dot_v1_dot_admin__pb2.SetOverrideRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_admin__pb2.SetOverrideResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -66,6 +96,7 @@ class AdminServiceServicer:
     def Reload(self, request, context):
         """Reads the files again now and answers when all workers serve the result. Files with an error change nothing: the
         call succeeds with `last_reload.ok` false and the diagnostics.
+        What an operator put in place of the files' snapshot ends by it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -75,6 +106,59 @@ class AdminServiceServicer:
         """Checks files as loading would, and changes nothing. Models that they name are those of the running snapshot.
         Errors: INVALID_ARGUMENT for a bad path; RESOURCE_EXHAUSTED past the size limits. Mistakes in the files are no
         error of the call but diagnostics.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSnapshots(self, request, context):
+        """Lists the snapshots that are kept and can be rolled back to, and when each was current. The number is limited.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollback(self, request, context):
+        """Makes a kept snapshot current and answers when all workers serve it. It is held: the files' snapshot that it
+        replaces does not come back by itself, not by a restart either, but when the files give another one than that, or
+        by Reload. Rolling back to what the files give ends the hold. Errors: NOT_FOUND for a digest that is not kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetCanary(self, request, context):
+        """Lets a snapshot that is kept, or that Validate kept, decide for a share of the subjects, beside the current one;
+        again with the same digest for another share. Answers when all workers do so. It survives restarts; a reload
+        replaces the current snapshot only. Who is in the share is told by the published hash, salt `canary:DIGEST`: a
+        share that grows keeps those that it has. Errors: NOT_FOUND for an unknown digest, INVALID_ARGUMENT for a share
+        outside (0, 100] and for the snapshot that is current.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteCanary(self, request, context):
+        """Makes the canary current for everybody, held as by Rollback, and answers when all workers serve it. Errors:
+        NOT_FOUND when no canary runs, ABORTED when another one does than the request names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropCanary(self, request, context):
+        """Ends the canary: all subjects get the current snapshot when it answers. Errors as for PromoteCanary.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetOverride(self, request, context):
+        """Switches one rule or one model off until a moment, or on again before it, and answers when all workers have done
+        so. It holds over reloads, rollbacks and restarts, for the canary too. A model that is off gives unknown outputs,
+        and answers name it in `degraded`. Errors: NOT_FOUND for a name that the running snapshot does not have, and for
+        clearing what does not stand; INVALID_ARGUMENT for a moment that is past or more than 366 days ahead;
+        RESOURCE_EXHAUSTED past 100 overrides.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +181,36 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.Validate,
                     request_deserializer=arbiter_dot_v1_dot_admin__pb2.ValidateRequest.FromString,
                     response_serializer=arbiter_dot_v1_dot_admin__pb2.ValidateResponse.SerializeToString,
+            ),
+            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshots,
+                    request_deserializer=arbiter_dot_v1_dot_admin__pb2.ListSnapshotsRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_admin__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
+            'Rollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollback,
+                    request_deserializer=arbiter_dot_v1_dot_admin__pb2.RollbackRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_admin__pb2.RollbackResponse.SerializeToString,
+            ),
+            'SetCanary': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetCanary,
+                    request_deserializer=arbiter_dot_v1_dot_admin__pb2.SetCanaryRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_admin__pb2.SetCanaryResponse.SerializeToString,
+            ),
+            'PromoteCanary': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteCanary,
+                    request_deserializer=arbiter_dot_v1_dot_admin__pb2.PromoteCanaryRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_admin__pb2.PromoteCanaryResponse.SerializeToString,
+            ),
+            'DropCanary': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropCanary,
+                    request_deserializer=arbiter_dot_v1_dot_admin__pb2.DropCanaryRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_admin__pb2.DropCanaryResponse.SerializeToString,
+            ),
+            'SetOverride': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetOverride,
+                    request_deserializer=arbiter_dot_v1_dot_admin__pb2.SetOverrideRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_admin__pb2.SetOverrideResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -181,6 +295,168 @@ class AdminService:
             '/arbiter.v1.AdminService/Validate',
             arbiter_dot_v1_dot_admin__pb2.ValidateRequest.SerializeToString,
             arbiter_dot_v1_dot_admin__pb2.ValidateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/arbiter.v1.AdminService/ListSnapshots',
+            arbiter_dot_v1_dot_admin__pb2.ListSnapshotsRequest.SerializeToString,
+            arbiter_dot_v1_dot_admin__pb2.ListSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/arbiter.v1.AdminService/Rollback',
+            arbiter_dot_v1_dot_admin__pb2.RollbackRequest.SerializeToString,
+            arbiter_dot_v1_dot_admin__pb2.RollbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetCanary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/arbiter.v1.AdminService/SetCanary',
+            arbiter_dot_v1_dot_admin__pb2.SetCanaryRequest.SerializeToString,
+            arbiter_dot_v1_dot_admin__pb2.SetCanaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteCanary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/arbiter.v1.AdminService/PromoteCanary',
+            arbiter_dot_v1_dot_admin__pb2.PromoteCanaryRequest.SerializeToString,
+            arbiter_dot_v1_dot_admin__pb2.PromoteCanaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropCanary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/arbiter.v1.AdminService/DropCanary',
+            arbiter_dot_v1_dot_admin__pb2.DropCanaryRequest.SerializeToString,
+            arbiter_dot_v1_dot_admin__pb2.DropCanaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetOverride(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/arbiter.v1.AdminService/SetOverride',
+            arbiter_dot_v1_dot_admin__pb2.SetOverrideRequest.SerializeToString,
+            arbiter_dot_v1_dot_admin__pb2.SetOverrideResponse.FromString,
             options,
             channel_credentials,
             insecure,

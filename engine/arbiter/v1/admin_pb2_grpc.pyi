@@ -38,11 +38,39 @@ class AdminServiceStub:
     Reload: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ReloadRequest, _admin_pb2.ReloadResponse]
     """Reads the files again now and answers when all workers serve the result. Files with an error change nothing: the
     call succeeds with `last_reload.ok` false and the diagnostics.
+    What an operator put in place of the files' snapshot ends by it.
     """
     Validate: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ValidateRequest, _admin_pb2.ValidateResponse]
     """Checks files as loading would, and changes nothing. Models that they name are those of the running snapshot.
     Errors: INVALID_ARGUMENT for a bad path; RESOURCE_EXHAUSTED past the size limits. Mistakes in the files are no
     error of the call but diagnostics.
+    """
+    ListSnapshots: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListSnapshotsRequest, _admin_pb2.ListSnapshotsResponse]
+    """Lists the snapshots that are kept and can be rolled back to, and when each was current. The number is limited."""
+    Rollback: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RollbackRequest, _admin_pb2.RollbackResponse]
+    """Makes a kept snapshot current and answers when all workers serve it. It is held: the files' snapshot that it
+    replaces does not come back by itself, not by a restart either, but when the files give another one than that, or
+    by Reload. Rolling back to what the files give ends the hold. Errors: NOT_FOUND for a digest that is not kept.
+    """
+    SetCanary: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SetCanaryRequest, _admin_pb2.SetCanaryResponse]
+    """Lets a snapshot that is kept, or that Validate kept, decide for a share of the subjects, beside the current one;
+    again with the same digest for another share. Answers when all workers do so. It survives restarts; a reload
+    replaces the current snapshot only. Who is in the share is told by the published hash, salt `canary:DIGEST`: a
+    share that grows keeps those that it has. Errors: NOT_FOUND for an unknown digest, INVALID_ARGUMENT for a share
+    outside (0, 100] and for the snapshot that is current.
+    """
+    PromoteCanary: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PromoteCanaryRequest, _admin_pb2.PromoteCanaryResponse]
+    """Makes the canary current for everybody, held as by Rollback, and answers when all workers serve it. Errors:
+    NOT_FOUND when no canary runs, ABORTED when another one does than the request names.
+    """
+    DropCanary: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DropCanaryRequest, _admin_pb2.DropCanaryResponse]
+    """Ends the canary: all subjects get the current snapshot when it answers. Errors as for PromoteCanary."""
+    SetOverride: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SetOverrideRequest, _admin_pb2.SetOverrideResponse]
+    """Switches one rule or one model off until a moment, or on again before it, and answers when all workers have done
+    so. It holds over reloads, rollbacks and restarts, for the canary too. A model that is off gives unknown outputs,
+    and answers name it in `degraded`. Errors: NOT_FOUND for a name that the running snapshot does not have, and for
+    clearing what does not stand; INVALID_ARGUMENT for a moment that is past or more than 366 days ahead;
+    RESOURCE_EXHAUSTED past 100 overrides.
     """
 
 @_typing.type_check_only
@@ -55,11 +83,39 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Reload: _aio.UnaryUnaryMultiCallable[_admin_pb2.ReloadRequest, _admin_pb2.ReloadResponse]  # type: ignore[assignment]
     """Reads the files again now and answers when all workers serve the result. Files with an error change nothing: the
     call succeeds with `last_reload.ok` false and the diagnostics.
+    What an operator put in place of the files' snapshot ends by it.
     """
     Validate: _aio.UnaryUnaryMultiCallable[_admin_pb2.ValidateRequest, _admin_pb2.ValidateResponse]  # type: ignore[assignment]
     """Checks files as loading would, and changes nothing. Models that they name are those of the running snapshot.
     Errors: INVALID_ARGUMENT for a bad path; RESOURCE_EXHAUSTED past the size limits. Mistakes in the files are no
     error of the call but diagnostics.
+    """
+    ListSnapshots: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListSnapshotsRequest, _admin_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
+    """Lists the snapshots that are kept and can be rolled back to, and when each was current. The number is limited."""
+    Rollback: _aio.UnaryUnaryMultiCallable[_admin_pb2.RollbackRequest, _admin_pb2.RollbackResponse]  # type: ignore[assignment]
+    """Makes a kept snapshot current and answers when all workers serve it. It is held: the files' snapshot that it
+    replaces does not come back by itself, not by a restart either, but when the files give another one than that, or
+    by Reload. Rolling back to what the files give ends the hold. Errors: NOT_FOUND for a digest that is not kept.
+    """
+    SetCanary: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetCanaryRequest, _admin_pb2.SetCanaryResponse]  # type: ignore[assignment]
+    """Lets a snapshot that is kept, or that Validate kept, decide for a share of the subjects, beside the current one;
+    again with the same digest for another share. Answers when all workers do so. It survives restarts; a reload
+    replaces the current snapshot only. Who is in the share is told by the published hash, salt `canary:DIGEST`: a
+    share that grows keeps those that it has. Errors: NOT_FOUND for an unknown digest, INVALID_ARGUMENT for a share
+    outside (0, 100] and for the snapshot that is current.
+    """
+    PromoteCanary: _aio.UnaryUnaryMultiCallable[_admin_pb2.PromoteCanaryRequest, _admin_pb2.PromoteCanaryResponse]  # type: ignore[assignment]
+    """Makes the canary current for everybody, held as by Rollback, and answers when all workers serve it. Errors:
+    NOT_FOUND when no canary runs, ABORTED when another one does than the request names.
+    """
+    DropCanary: _aio.UnaryUnaryMultiCallable[_admin_pb2.DropCanaryRequest, _admin_pb2.DropCanaryResponse]  # type: ignore[assignment]
+    """Ends the canary: all subjects get the current snapshot when it answers. Errors as for PromoteCanary."""
+    SetOverride: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetOverrideRequest, _admin_pb2.SetOverrideResponse]  # type: ignore[assignment]
+    """Switches one rule or one model off until a moment, or on again before it, and answers when all workers have done
+    so. It holds over reloads, rollbacks and restarts, for the canary too. A model that is off gives unknown outputs,
+    and answers name it in `degraded`. Errors: NOT_FOUND for a name that the running snapshot does not have, and for
+    clearing what does not stand; INVALID_ARGUMENT for a moment that is past or more than 366 days ahead;
+    RESOURCE_EXHAUSTED past 100 overrides.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -81,6 +137,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_pb2.ReloadResponse, _abc.Awaitable[_admin_pb2.ReloadResponse]]:
         """Reads the files again now and answers when all workers serve the result. Files with an error change nothing: the
         call succeeds with `last_reload.ok` false and the diagnostics.
+        What an operator put in place of the files' snapshot ends by it.
         """
 
     @_abc_1.abstractmethod
@@ -92,6 +149,69 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Checks files as loading would, and changes nothing. Models that they name are those of the running snapshot.
         Errors: INVALID_ARGUMENT for a bad path; RESOURCE_EXHAUSTED past the size limits. Mistakes in the files are no
         error of the call but diagnostics.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSnapshots(
+        self,
+        request: _admin_pb2.ListSnapshotsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListSnapshotsResponse, _abc.Awaitable[_admin_pb2.ListSnapshotsResponse]]:
+        """Lists the snapshots that are kept and can be rolled back to, and when each was current. The number is limited."""
+
+    @_abc_1.abstractmethod
+    def Rollback(
+        self,
+        request: _admin_pb2.RollbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.RollbackResponse, _abc.Awaitable[_admin_pb2.RollbackResponse]]:
+        """Makes a kept snapshot current and answers when all workers serve it. It is held: the files' snapshot that it
+        replaces does not come back by itself, not by a restart either, but when the files give another one than that, or
+        by Reload. Rolling back to what the files give ends the hold. Errors: NOT_FOUND for a digest that is not kept.
+        """
+
+    @_abc_1.abstractmethod
+    def SetCanary(
+        self,
+        request: _admin_pb2.SetCanaryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.SetCanaryResponse, _abc.Awaitable[_admin_pb2.SetCanaryResponse]]:
+        """Lets a snapshot that is kept, or that Validate kept, decide for a share of the subjects, beside the current one;
+        again with the same digest for another share. Answers when all workers do so. It survives restarts; a reload
+        replaces the current snapshot only. Who is in the share is told by the published hash, salt `canary:DIGEST`: a
+        share that grows keeps those that it has. Errors: NOT_FOUND for an unknown digest, INVALID_ARGUMENT for a share
+        outside (0, 100] and for the snapshot that is current.
+        """
+
+    @_abc_1.abstractmethod
+    def PromoteCanary(
+        self,
+        request: _admin_pb2.PromoteCanaryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.PromoteCanaryResponse, _abc.Awaitable[_admin_pb2.PromoteCanaryResponse]]:
+        """Makes the canary current for everybody, held as by Rollback, and answers when all workers serve it. Errors:
+        NOT_FOUND when no canary runs, ABORTED when another one does than the request names.
+        """
+
+    @_abc_1.abstractmethod
+    def DropCanary(
+        self,
+        request: _admin_pb2.DropCanaryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.DropCanaryResponse, _abc.Awaitable[_admin_pb2.DropCanaryResponse]]:
+        """Ends the canary: all subjects get the current snapshot when it answers. Errors as for PromoteCanary."""
+
+    @_abc_1.abstractmethod
+    def SetOverride(
+        self,
+        request: _admin_pb2.SetOverrideRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.SetOverrideResponse, _abc.Awaitable[_admin_pb2.SetOverrideResponse]]:
+        """Switches one rule or one model off until a moment, or on again before it, and answers when all workers have done
+        so. It holds over reloads, rollbacks and restarts, for the canary too. A model that is off gives unknown outputs,
+        and answers name it in `degraded`. Errors: NOT_FOUND for a name that the running snapshot does not have, and for
+        clearing what does not stand; INVALID_ARGUMENT for a moment that is past or more than 366 days ahead;
+        RESOURCE_EXHAUSTED past 100 overrides.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

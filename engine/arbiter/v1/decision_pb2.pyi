@@ -86,6 +86,8 @@ class _DegradationCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Degr
     """A model could not answer inside the call's deadline."""
     DEGRADATION_CAUSE_MODEL_FAILED: _DegradationCause.ValueType  # 2
     """A model failed."""
+    DEGRADATION_CAUSE_OVERRIDDEN: _DegradationCause.ValueType  # 3
+    """An operator switched the model off, see AdminService.SetOverride."""
 
 class DegradationCause(_DegradationCause, metaclass=_DegradationCauseEnumTypeWrapper):
     """What kept a name from being computed."""
@@ -96,6 +98,8 @@ DEGRADATION_CAUSE_DEADLINE: DegradationCause.ValueType  # 1
 """A model could not answer inside the call's deadline."""
 DEGRADATION_CAUSE_MODEL_FAILED: DegradationCause.ValueType  # 2
 """A model failed."""
+DEGRADATION_CAUSE_OVERRIDDEN: DegradationCause.ValueType  # 3
+"""An operator switched the model off, see AdminService.SetOverride."""
 Global___DegradationCause: _TypeAlias = DegradationCause  # noqa: Y015
 
 class _RuleOutcome:
@@ -126,6 +130,8 @@ class _RuleOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RuleOutco
     """The same treatment was already given by an earlier rule, or by an earlier decision of the page."""
     RULE_OUTCOME_RENDER_FAILED: _RuleOutcome.ValueType  # 10
     """A parameter could not be rendered."""
+    RULE_OUTCOME_OVERRIDDEN: _RuleOutcome.ValueType  # 11
+    """Switched off by an operator, see AdminService.SetOverride. `detail` says until when and why."""
 
 class RuleOutcome(_RuleOutcome, metaclass=_RuleOutcomeEnumTypeWrapper):
     """The stage at which a rule's way ended."""
@@ -152,6 +158,8 @@ RULE_OUTCOME_DUPLICATE: RuleOutcome.ValueType  # 9
 """The same treatment was already given by an earlier rule, or by an earlier decision of the page."""
 RULE_OUTCOME_RENDER_FAILED: RuleOutcome.ValueType  # 10
 """A parameter could not be rendered."""
+RULE_OUTCOME_OVERRIDDEN: RuleOutcome.ValueType  # 11
+"""Switched off by an operator, see AdminService.SetOverride. `detail` says until when and why."""
 Global___RuleOutcome: _TypeAlias = RuleOutcome  # noqa: Y015
 
 @_typing.final
@@ -660,7 +668,9 @@ class DecideBatchResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     snapshot: _builtins.str
-    """Digest of the one snapshot that decided them all, lower-case hex."""
+    """Digest of the snapshot that decided them all, lower-case hex. While a canary runs, each answer tells its own, and
+    this is the one of the subjects outside it.
+    """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecideBatchResult]:
         """One for each request, in the same order."""

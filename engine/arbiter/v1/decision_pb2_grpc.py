@@ -64,7 +64,7 @@ class DecisionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DecideBatch(self, request, context):
-        """Decides many requests against one snapshot. Answers come in the order of the requests; a bad request fails
+        """Decides many requests against one snapshot; while a canary runs, each by its subject's. Answers come in the order of the requests; a bad request fails
         alone. Errors of the whole call: RESOURCE_EXHAUSTED for more requests than the limit or under overload.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

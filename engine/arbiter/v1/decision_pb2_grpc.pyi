@@ -42,7 +42,7 @@ class DecisionServiceStub:
     RESOURCE_EXHAUSTED with a retry delay under overload, DEADLINE_EXCEEDED when the deadline passed before work began.
     """
     DecideBatch: _grpc.UnaryUnaryMultiCallable[_decision_pb2.DecideBatchRequest, _decision_pb2.DecideBatchResponse]
-    """Decides many requests against one snapshot. Answers come in the order of the requests; a bad request fails
+    """Decides many requests against one snapshot; while a canary runs, each by its subject's. Answers come in the order of the requests; a bad request fails
     alone. Errors of the whole call: RESOURCE_EXHAUSTED for more requests than the limit or under overload.
     """
 
@@ -60,7 +60,7 @@ class DecisionServiceAsyncStub(DecisionServiceStub):
     RESOURCE_EXHAUSTED with a retry delay under overload, DEADLINE_EXCEEDED when the deadline passed before work began.
     """
     DecideBatch: _aio.UnaryUnaryMultiCallable[_decision_pb2.DecideBatchRequest, _decision_pb2.DecideBatchResponse]  # type: ignore[assignment]
-    """Decides many requests against one snapshot. Answers come in the order of the requests; a bad request fails
+    """Decides many requests against one snapshot; while a canary runs, each by its subject's. Answers come in the order of the requests; a bad request fails
     alone. Errors of the whole call: RESOURCE_EXHAUSTED for more requests than the limit or under overload.
     """
 
@@ -87,7 +87,7 @@ class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _decision_pb2.DecideBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_decision_pb2.DecideBatchResponse, _abc.Awaitable[_decision_pb2.DecideBatchResponse]]:
-        """Decides many requests against one snapshot. Answers come in the order of the requests; a bad request fails
+        """Decides many requests against one snapshot; while a canary runs, each by its subject's. Answers come in the order of the requests; a bad request fails
         alone. Errors of the whole call: RESOURCE_EXHAUSTED for more requests than the limit or under overload.
         """
 

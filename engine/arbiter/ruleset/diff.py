@@ -1,0 +1,213 @@
+"""What differs between two rule sets, in the words of their authors.
+
+Law: pure, over two `Ruleset`s. Expressions are compared by their source text, and where a thing stands in its file is
+no part of it. Every other field counts, those that are added later too.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from arbiter.expr.tree import Expression
+from arbiter.ruleset.render import text
+from arbiter.ruleset.rules import Effect, Fields, Items, Plain, Template
+from arbiter.types import from_micros
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from arbiter.ruleset.rules import Ruleset
+
+# What a thing is found by, and what follows from the rest.
+_APART = frozenset({"id", "name", "position", "specificity", "key"})
+_LIST = frozenset({"when", "tags"})
+_MOMENTS = frozenset({"start", "until"})
+_DAY = 86_400_000_000
+_UNITS = ((_DAY, "d"), (3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"))
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One difference inside a thing: a field, with what it was and what it is; empty where there is nothing.
+
+    A list (the conditions of a rule, its tags) gives one for each member that went or came.
+    """
+
+    field: str
+    before: str
+    after: str
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """A thing that both sets have, and what differs in it."""
+
+    name: str
+    changes: tuple[Change, ...]
+
+
+class Section(msgspec.Struct, frozen=True):
+    """The differences of one kind of thing, each sorted by name."""
+
+    added: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+    changed: tuple[Changed, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything differs."""
+        return bool(self.added or self.gone or self.changed)
+
+
+class Diff(msgspec.Struct, frozen=True, kw_only=True):
+    """What differs between two versions. `declarations` are ``profile.X``, ``context.X`` and ``events.E.X``."""
+
+    rules: Section
+    decisions: Section
+    segments: Section
+    features: Section
+    models: Section
+    declarations: Section
+
+    def __bool__(self) -> bool:
+        """Whether anything differs."""
+        return any(getattr(self, name) for name in self.__struct_fields__)
+
+
+def difference(
+    before: Ruleset,
+    after: Ruleset,
+    models_before: Mapping[str, str] | None = None,
+    models_after: Mapping[str, str] | None = None,
+) -> Diff:
+    """What it takes to come from `before` to `after`. Models are given by name, with their digests."""
+    return Diff(
+        rules=_section(before.rules, after.rules, lambda rule: rule.id),
+        decisions=_section(before.decisions, after.decisions, lambda point: point.name),
+        segments=_section(before.segments, after.segments, lambda segment: segment.name),
+        features=_section(before.features, after.features, lambda feature: feature.name),
+        models=_compared(
+            {name: {"digest": (digest,)} for name, digest in (models_before or {}).items()},
+            {name: {"digest": (digest,)} for name, digest in (models_after or {}).items()},
+        ),
+        declarations=_compared(_declared(before), _declared(after)),
+    )
+
+
+_Thing = TypeVar("_Thing", bound=msgspec.Struct)
+# A field's texts: one, or of a list as many as it has.
+_Written = dict[str, tuple[str, ...]]
+
+
+def _section(before: Iterable[_Thing], after: Iterable[_Thing], name: Callable[[_Thing], str]) -> Section:
+    old, new = ({name(each): each for each in things} for things in (before, after))
+    # Most things are the same in both: they are told by equality, and not written.
+    both = [key for key in old.keys() & new.keys() if old[key] != new[key]]
+    found = _compared({key: _fields(old[key]) for key in both}, {key: _fields(new[key]) for key in both})
+    return msgspec.structs.replace(
+        found, added=tuple(sorted(new.keys() - old.keys())), gone=tuple(sorted(old.keys() - new.keys()))
+    )
+
+
+def _compared(before: Mapping[str, _Written], after: Mapping[str, _Written]) -> Section:
+    changed = [(name, _changes(before[name], after[name])) for name in sorted(before.keys() & after.keys())]
+    return Section(
+        tuple(sorted(after.keys() - before.keys())),
+        tuple(sorted(before.keys() - after.keys())),
+        tuple(Changed(name, changes) for name, changes in changed if changes),
+    )
+
+
+def _changes(before: _Written, after: _Written) -> tuple[Change, ...]:
+    found: list[Change] = []
+    for field in dict.fromkeys((*before, *after)):
+        old, new = before.get(field, ()), after.get(field, ())
+        if old == new:
+            continue
+        gone, come = _beyond(old, new), _beyond(new, old)
+        if field in _LIST and (gone or come):
+            found += [Change(field, each, "") for each in gone] + [Change(field, "", each) for each in come]
+        else:
+            found.append(Change(field, ", ".join(old), ", ".join(new)))
+    return tuple(found)
+
+
+def _beyond(these: tuple[str, ...], those: tuple[str, ...]) -> list[str]:
+    left = list(those)
+    return [each for each in these if each not in left or left.remove(each)]  # type: ignore[func-returns-value]
+
+
+def _declared(ruleset: Ruleset) -> dict[str, _Written]:
+    groups = {"profile": ruleset.profile_types, "context": ruleset.context_types}
+    groups |= {f"events.{event}": types for event, types in ruleset.event_types.items()}
+    named = {f"{group}.{name}": kind for group, types in groups.items() for name, kind in types.items()}
+    return {name: {"type": (kind,)} for name, kind in named.items()}
+
+
+def _fields(thing: msgspec.Struct) -> _Written:
+    written: _Written = {}
+    for field in thing.__struct_fields__:
+        value = getattr(thing, field)
+        match value:
+            case _ if field in _APART:
+                continue
+            case Effect(action, params):
+                label = {"then": ""}.get(field, f"{field} ")
+                written[f"{label}action"] = (action,)
+                written |= {f"{label}{name}": (_param(param),) for name, param in params.items()}
+            case tuple() | list():
+                written[field] = tuple(map(_text, value))
+            case None | "":
+                written[field] = ()
+            case int() if field == "window":
+                written[field] = (_duration(value),)
+            case _:
+                written[field] = (_text(value),)
+    return written
+
+
+def _text(value: Any) -> str:
+    match value:
+        case Expression():
+            return value.source
+        case msgspec.Struct():
+            named = [(name, getattr(value, name)) for name in value.__struct_fields__]
+            return ", ".join(f"{name} {_member(name, each)}" for name, each in named if each is not None)
+    return str(value) if isinstance(value, str) else _constant(value)
+
+
+def _member(name: str, value: Any) -> str:
+    """Inside a rollout or a range of dates."""
+    return text(from_micros(value)) if name in _MOMENTS and isinstance(value, int) else _text(value)
+
+
+def _duration(micros: int) -> str:
+    unit, letter = next((each for each in _UNITS if micros % each[0] == 0), (1, " µs"))
+    return f"{micros // unit}{letter}"
+
+
+def _param(param: Any) -> str:
+    match param:
+        case Template(parts):
+            return "".join(part if isinstance(part, str) else f"${{{part.source}}}" for part in parts)
+        case Items(items):
+            return f"[{', '.join(map(_param, items))}]"
+        case Fields(fields):
+            return f"{{{', '.join(f'{name}: {_param(each)}' for name, each in fields.items())}}}"
+        case Plain(value):
+            return _constant(value)
+    return str(param)
+
+
+def _constant(value: Any) -> str:
+    """As JSON writes it, so that `"7"`, `7` and `7.0` differ."""
+    match value:
+        case list():
+            return f"[{', '.join(map(_constant, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{name}: {_constant(each)}' for name, each in value.items())}}}"
+        case datetime():
+            return text(value)
+        case bytes():
+            return str(value)
+    return msgspec.json.encode(value).decode()

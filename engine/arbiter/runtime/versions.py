@@ -1,0 +1,254 @@
+"""What operators order: rollback, canary, override.
+
+Law: checks an order and turns it into standing orders and what runs. `prepare` may take long and reads only; `apply` is
+quick and belongs to the desk's thread. No processes, no gRPC.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from arbiter.errors import InvalidField, LimitExceeded, NotFound, StoreError, VersionConflict, did_you_mean
+from arbiter.runtime.admin import (
+    Canary,
+    DropCanary,
+    History,
+    Hold,
+    Kept,
+    Override,
+    PromoteCanary,
+    Rollback,
+    SetCanary,
+    SetOverride,
+    Turn,
+)
+from arbiter.runtime.archive import counts_of
+
+if TYPE_CHECKING:
+    from arbiter.runtime.admin import Cause, Command
+    from arbiter.runtime.archive import Archive
+    from arbiter.runtime.desk import Desk
+    from arbiter.runtime.loader import Built, Loader
+    from arbiter.snapshot import Snapshot
+
+_log = logging.getLogger("arbiter.versions")
+
+MOST_OVERRIDES = 100
+LONGEST_US = 366 * 86_400_000_000
+_STAGED = 3
+
+
+class Versions:
+    """Carries out orders on a desk."""
+
+    def __init__(self, desk: Desk, loader: Loader, archive: Archive) -> None:
+        self._desk = desk
+        self._loader = loader
+        self._archive = archive
+
+    def take_up(self, now: int) -> None:
+        """At a start: go on with the canary and the overrides that stand, as far as they still can."""
+        self.expire(now)
+        canary = self._desk.standing.canary
+        if canary is None:
+            return
+        if canary.digest == self._desk.digest:
+            _log.warning("the canary %s ends: it is what runs", canary.digest[:12])
+            self._desk.order(canary=None)
+            return
+        try:
+            self._desk.beside = self._loader.fetch(canary.digest)
+        except StoreError as error:
+            _log.error("the canary %s ends: %s", canary.digest[:12], error)
+            self._desk.order(canary=None)
+        else:
+            _log.warning("the canary %s goes on for %g %% of the subjects", canary.digest[:12], canary.percent)
+
+    def prepare(self, command: Command) -> Built | None:
+        """Look up what the order names: the snapshot, when it names one that does not run. Raises NotFound."""
+        match command:
+            case Rollback(digest=digest) | SetCanary(digest=digest):
+                return self._fetch(digest)
+            case SetOverride(kind=kind, name=name, until=until) if until:
+                self._check_name(kind, name)
+        return None
+
+    def apply(self, command: Command, built: Built | None, now: int) -> None:
+        """Do it. Raises CallerError, and StoreError when it cannot be written; nothing has changed then."""
+        match command:
+            case Rollback(reason=reason) if built is not None:
+                self._replace(built, "rollback", reason, now)
+            case SetCanary() if built is not None:
+                self._begin(command, built, now)
+            case PromoteCanary(digest=digest, reason=reason):
+                self._the_canary(digest)
+                if self._desk.beside is not None:
+                    self._replace(self._desk.beside, "promotion", reason, now)
+            case DropCanary(digest=digest, reason=reason):
+                canary = self._the_canary(digest)
+                self._desk.order(canary=None)
+                _log.warning("the canary %s is dropped%s", canary.digest[:12], _because(reason))
+            case SetOverride():
+                self._override(command, now)
+
+    def stage(self, built: Built) -> None:
+        """Keep a snapshot that was sent, with the last few before it. Raises StoreError."""
+        digest = built.snapshot.digest
+        before = [each for each in self._desk.standing.staged if each != digest]
+        self._desk.order(staged=(*before, digest)[-_STAGED:])
+
+    def expire(self, now: int) -> None:
+        """End the overrides whose time is over."""
+        before = self._desk.standing.overrides
+        left = tuple(each for each in before if each.until > now)
+        if left == before:
+            return
+        for each in before:
+            if each not in left:
+                _log.warning("the override of %s `%s` is over", each.kind, each.name)
+        try:
+            self._desk.order(overrides=left)
+        except StoreError as error:
+            # A restart finds them expired and ends them again.
+            _log.error("%s", error)
+            self._desk.stand(msgspec.structs.replace(self._desk.standing, overrides=left))
+
+    def history(self) -> History:
+        """What is kept, and the turns that it took. What is damaged is left out."""
+        kept = []
+        for entry in self._archive.history():
+            try:
+                meta = self._archive.meta(entry.digest)
+            except StoreError as error:
+                _log.warning("%s", error)
+                continue
+            kept.append(
+                Kept(
+                    digest=entry.digest,
+                    at=entry.at,
+                    cause=entry.cause,
+                    reason=entry.reason,
+                    counts=meta.counts,
+                    models=tuple(meta.models),
+                )
+            )
+        turns = [
+            Turn(digest=each.digest, at=each.at, cause=each.cause, reason=each.reason) for each in self._archive.turns()
+        ]
+        return History(kept=tuple(kept), turns=tuple(turns))
+
+    def _fetch(self, digest: str) -> Built:
+        desk = self._desk
+        for known in (desk.running, desk.beside):
+            if known is not None and known.snapshot.digest == digest:
+                return known
+        if digest not in {entry.digest for entry in self._archive.history()} | set(desk.standing.staged):
+            raise NotFound(
+                f"no snapshot {digest[:12]} is kept: `ListSnapshots` and `arbiter snapshot list` say which are; send "
+                "the whole digest",
+                field="digest",
+            )
+        try:
+            return self._loader.fetch(digest)
+        except StoreError as error:
+            raise NotFound(f"{error}; choose another", field="digest") from error
+
+    def _replace(self, built: Built, cause: Cause, reason: str, now: int) -> None:
+        """Let `built` run in place of what the files give."""
+        desk, digest = self._desk, built.snapshot.digest
+        if digest == desk.digest:
+            return
+        standing = desk.standing
+        aside = standing.hold.aside if standing.hold is not None else desk.digest
+        hold = None
+        if digest != aside:
+            hold = Hold(digest=digest, aside=aside, cause=cause, since=now, reason=reason)
+        canary = standing.canary
+        if canary is not None and canary.digest == digest:
+            canary = None
+        before = desk.digest
+        desk.order(hold=hold, canary=canary)
+        desk.adopt(built, now, cause, reason)
+        self._loader.runs(built)
+        until = f"held until the files give anything but {aside[:12]}, or a reload" if hold else "the files give it too"
+        what = "rolled back" if cause == "rollback" else "canary promoted"
+        _log.warning("%s from %s to %s%s: %s", what, before[:12], digest[:12], _because(reason), until)
+
+    def _begin(self, command: SetCanary, built: Built, now: int) -> None:
+        desk, percent = self._desk, command.percent
+        if not 0 < percent <= 100:  # noqa: PLR2004 - percent
+            raise InvalidField(
+                f"percent is {percent:g}: send more than 0 and at most 100; DropCanary ends it", field="percent"
+            )
+        if built.snapshot.digest == desk.digest:
+            raise InvalidField(f"digest {desk.digest[:12]} is what runs for everybody: name another", field="digest")
+        before = desk.standing.canary
+        same = before is not None and before.digest == built.snapshot.digest
+        canary = Canary(
+            digest=built.snapshot.digest,
+            percent=percent,
+            since=before.since if before is not None and same else now,
+            reason=command.reason or (before.reason if before is not None and same else ""),
+            counts=counts_of(built.snapshot),
+        )
+        desk.order(canary=canary)
+        desk.beside = built
+        _log.warning("the canary %s decides for %g %% of the subjects%s", canary.digest[:12], percent,
+                     _because(command.reason))  # fmt: skip
+
+    def _the_canary(self, digest: str) -> Canary:
+        canary = self._desk.standing.canary
+        if canary is None:
+            raise NotFound("no canary runs: SetCanary begins one")
+        if digest and digest != canary.digest:
+            raise VersionConflict(
+                f"digest is {digest[:12]}, and the canary that runs is {canary.digest[:12]}: look again", field="digest"
+            )
+        return canary
+
+    def _check_name(self, kind: str, name: str) -> None:
+        snapshots = [each.snapshot for each in (self._desk.running, self._desk.beside) if each is not None]
+        known = {each for snapshot in snapshots for each in _names(snapshot, kind)}
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise NotFound(
+                f"the running snapshot has no {kind} `{name}`{'; ' + hint if hint else ''}", field=_FIELDS[kind]
+            )
+
+    def _override(self, command: SetOverride, now: int) -> None:
+        desk, kind, name = self._desk, command.kind, command.name
+        others = tuple(each for each in desk.standing.overrides if (each.kind, each.name) != (kind, name))
+        if not command.until:
+            if len(others) == len(desk.standing.overrides):
+                raise NotFound(f"no override of {kind} `{name}` stands", field=_FIELDS[kind])
+            desk.order(overrides=others)
+            _log.warning("the override of %s `%s` is cleared%s", kind, name, _because(command.reason))
+            return
+        if not now < command.until <= now + LONGEST_US:
+            raise InvalidField(
+                "until lies in the past, or more than a year ahead: send a moment between", field="until"
+            )
+        if len(others) >= MOST_OVERRIDES:
+            raise LimitExceeded(
+                f"{len(others)} overrides stand, and `overrides` allows {MOST_OVERRIDES}: clear some, or use `enabled`",
+                reason="overrides",
+            )
+        override = Override(kind=kind, name=name, since=now, until=command.until, reason=command.reason)
+        desk.order(overrides=tuple(sorted((*others, override), key=lambda each: (each.kind, each.name))))
+        _log.warning("%s `%s` is switched off%s", kind, name, _because(command.reason))
+
+
+_FIELDS = {"rule": "rule_id", "model": "model"}
+
+
+def _names(snapshot: Snapshot, kind: str) -> set[str]:
+    if kind == "model":
+        return set(snapshot.models)
+    return {rule.id for point in snapshot.points.values() for rule in point.all_rules}
+
+
+def _because(reason: str) -> str:
+    return f" ({reason})" if reason else ""
