@@ -21,6 +21,7 @@ from arbiter.ruleset.rules import DecisionPoint, DecisionTable, Feature, OrderKe
 from arbiter.ruleset.sections import RULE_FILE, SECTIONS, UNBUILT, Places, Sections, gather, read_sections
 from arbiter.ruleset.segments import read_segment, report_nesting
 from arbiter.ruleset.tables.read import TableReader
+from arbiter.ruleset.tables.sheet import SUFFIX
 from arbiter.ruleset.templates import Params
 
 if TYPE_CHECKING:
@@ -31,7 +32,17 @@ if TYPE_CHECKING:
     from arbiter.errors import Diagnostic
     from arbiter.ruleset.declarations import Declared
 
-__all__ = ["RULE_FILE", "SECTIONS", "SUFFIXES", "UNBUILT", "Cache", "is_rule_file", "is_test_file", "load_ruleset"]
+__all__ = [
+    "RULE_FILE",
+    "SECTIONS",
+    "SUFFIXES",
+    "UNBUILT",
+    "Cache",
+    "is_rule_file",
+    "is_table_file",
+    "is_test_file",
+    "load_ruleset",
+]
 
 SUFFIXES: Final = (".yaml", ".yml")
 TESTS: Final = (".test.yaml", ".test.yml")
@@ -43,6 +54,11 @@ _Named = TypeVar("_Named", DecisionPoint, Feature, Segment)
 def is_rule_file(path: str) -> bool:
     """Whether a file of the rules directory is read: YAML by its name, not hidden, and not tests of rules."""
     return path.endswith(SUFFIXES) and not path.endswith(TESTS) and not _is_hidden(path)
+
+
+def is_table_file(path: str) -> bool:
+    """Whether a file of the rules directory may be a decision table; it is read when a rule file names it."""
+    return path.endswith(SUFFIX) and not _is_hidden(path)
 
 
 def is_test_file(path: str) -> bool:
@@ -63,7 +79,8 @@ def load_ruleset(
     folder: str = "",
     cache: Cache | None = None,
 ) -> tuple[Ruleset | None, list[Diagnostic]]:
-    """Read a rule set: relative path → content, and model → output → type; files that are not rule files are left out.
+    """Read a rule set: relative path → content, and model → output → type; files that are neither rule files nor
+    tables that these name are left out.
 
     `labels` gives model → output → the only strings that the output can be: comparing it with another is a mistake.
     `inputs` gives model → the names (root, name) that it reads: using it without declaring them is a mistake.
@@ -143,7 +160,7 @@ class _Loading:
         self.cache = cache
         self._files = {path: content for path, content in sorted(files.items()) if is_rule_file(path)}
         self._digests = {path: digest_of(content) for path, content in self._files.items()}
-        self._others = {path: content for path, content in files.items() if path not in self._files}
+        self._others = {path: content for path, content in files.items() if is_table_file(path)}
         self._folder = folder
         self._fresh: dict[str, Places] = {}  # the rules of the files that this load has read
 

@@ -63,6 +63,8 @@ class TableReader(msgspec.Struct):
         for key in ("inputs", "outputs"):
             block.require(key, "name the columns: `[profile.plan]`, `[offer]`", at=identifier)
         columns = read_columns(block, self.expressions, self.report, self.lowest)
+        if columns.whole and "action" not in {column.target for column in columns.outputs.values()}:
+            block.require("then", "say what its rows do: `then: {action: show_offer}`", at=identifier)
         policy = self._policy(block, columns)
         gaps_allowed = self._gaps(block)
         self._check_repeats(block, columns)
