@@ -369,8 +369,8 @@ def test_an_untouched_directory_is_not_loaded_again(rules: Path, tmp_path: Path)
 def test_what_a_full_disk_kept_from_loading_is_loaded_once_there_is_room(
     rules: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    archive = Archive(tmp_path / "snapshots")
-    loader, desk = Loader(rules, None, archive), Desk(archive)
+    archive, now = Archive(tmp_path / "snapshots"), [0.0]
+    loader, desk = Loader(rules, None, archive, clock=lambda: now[0]), Desk(archive)
     first = loader.look()
     assert first is not None
     desk.record(first)
@@ -385,14 +385,45 @@ def test_what_a_full_disk_kept_from_loading_is_loaded_once_there_is_room(
     expected = f"data/snapshots: cannot write snapshot {desk.digest[:12]}: the disk of the data directory is full"
     assert found.render().partition("\n")[0] == expected
     desk.record(failed)
+    now[0] = 2.0
     assert loader.look() is None  # tried again, and not told again
     assert len(caplog.records) == 1
     assert caplog.records[0].exc_info is None
     full.unlink()
+    now[0] = 5.9
+    assert loader.look() is None  # it waits for twice as long now
+    now[0] = 6.0
     mended = loader.look()
     assert mended is not None
     assert mended.built is not None
     assert loader.look() is None
+
+
+def test_what_fails_for_outside_reasons_is_tried_less_and_less_often(rules: Path, tmp_path: Path) -> None:
+    nowhere, now = tmp_path / "nowhere", [0.0]
+    nowhere.mkdir()
+    archive = Archive(nowhere)
+    nowhere.rmdir()
+    nowhere.write_text("no directory")
+    loader = Loader(rules, None, archive, clock=lambda: now[0])
+    attempt = loader.look()
+    assert attempt is not None
+    assert isinstance(attempt.fault, StoreError)
+    tried = []
+    for second in range(200):
+        now[0] = float(second)
+        before = loader._fault
+        assert loader.look() is None
+        tried += [second] * (loader._fault is not before)
+    assert tried == [2, 6, 14, 30, 62, 122, 182]
+    (rules / "rule.yaml").write_text(rule("second"))
+    assert loader.look() is not None  # other files are tried at once
+    now[0] = 200.0
+    again = loader.load()  # and so are these when somebody asks
+    assert again.fault is not None
+    nowhere.unlink()
+    nowhere.mkdir()
+    assert loader.load().built is not None
 
 
 def test_of_thousands_of_findings_the_first_hundred_are_told(

@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from arbiter.runtime.address import ListenError, reserve
 from arbiter.runtime.archive import Archive
+from arbiter.runtime.loader import Loader
 from arbiter.v1 import admin_pb2, admin_pb2_grpc, decision_pb2, decision_pb2_grpc, profile_pb2, profile_pb2_grpc
 from arbiter.v1.value_pb2 import Value
 
@@ -308,6 +309,24 @@ def test_a_first_start_on_broken_files_reports_them_all_and_fails(serve: Callabl
     written = served.log.read_text()
     assert "rules/rules.yaml:1:9" in written
     assert "rules/base.yaml:1:1" in written
+
+
+def test_a_first_start_on_a_full_disk_says_so_and_blames_no_file(serve: Callable[[], Served], folder: Path) -> None:
+    # As if the disk were full when the first part of the snapshot is written.
+    built = Loader(folder / "rules", folder / "models", None).load().built
+    assert built is not None
+    parts = folder / "data" / "snapshots" / "parts"
+    parts.mkdir(parents=True)
+    full = parts / f".{next(iter(built.snapshot.parts))}"
+    full.symlink_to("/dev/full")
+    served = serve()
+    assert served.ready == ""
+    assert served.stop() == 1
+    written = served.log.read_text()
+    assert "the disk of the data directory is full" in written
+    assert "mistake" not in written
+    full.unlink()
+    assert "arbiter ready" in serve().ready
 
 
 def test_workers_end_with_their_supervisor(serve: Callable[[], Served]) -> None:

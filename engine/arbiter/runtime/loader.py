@@ -2,7 +2,7 @@
 
 Law: the one place that turns directories into snapshots. It remembers the last good one and the content of the last
 attempt, changes nothing else, and never raises for what an author wrote. One thread calls `look`; `validate` may run
-beside it.
+beside it. What fails for no fault of the files is tried again less and less often.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import msgspec
 
 from arbiter.errors import Diagnostic, StoreError
 from arbiter.models.loader import load_models
+from arbiter.ruleset.cache import Cache
 from arbiter.ruleset.image import Maker
 from arbiter.ruleset.load import load_ruleset
 from arbiter.ruletests import failed_tests
@@ -25,6 +26,7 @@ from arbiter.runtime.sources import names_of, read_sources
 from arbiter.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from arbiter.models.model import Model
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from arbiter.runtime.sources import Names, Sources
 
 _log = logging.getLogger("arbiter.loader")
+
+_FIRST_PAUSE_S = 2.0
+_LONGEST_PAUSE_S = 60.0
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -43,11 +48,24 @@ class Built(msgspec.Struct, frozen=True):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """What became of one look at the files. `built` is None when they hold errors; `at` is µs since the epoch."""
+    """What became of one look at the files. `built` is None when they hold errors; `at` is µs since the epoch.
+
+    `fault` is what went wrong when the files are not to blame, a full disk say.
+    """
 
     built: Built | None
     diagnostics: tuple[Diagnostic, ...]
     at: int
+    fault: Exception | None = None
+
+
+class _Fault(msgspec.Struct, frozen=True):
+    """What failed for no fault of the files: their content, what was said, how long to wait, and until when."""
+
+    fingerprint: str
+    said: str
+    pause: float
+    until: float
 
 
 class Loader:
@@ -55,6 +73,7 @@ class Loader:
 
     Files are shown as `names` says, by default below the names of their directories: ``rules/store/banner.yaml``,
     ``models/rfm/manifest.yaml``. With `require_tests` a set whose own tests fail is as bad as one with a mistake.
+    `clock` gives seconds from any start on.
     """
 
     def __init__(
@@ -65,28 +84,33 @@ class Loader:
         names: Names | None = None,
         *,
         require_tests: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rules = rules
         self._models = models
         self._archive = archive
         self._names = names or names_of(rules, models)
         self._require_tests = require_tests
+        self._clock = clock
+        self._cache = Cache()
         self._maker = Maker()
         self._good: Built | None = None
         self._seen = ""  # the content that need not be loaded again
-        self._failed = ""  # the content and the fault of the last attempt, when that was not the files' fault
+        self._fault: _Fault | None = None  # of the last attempt
 
     def look(self) -> Attempt | None:
         """Load the files if they are not as at the last attempt; None when they are.
 
-        What failed for no fault of theirs, on a full disk say, is tried again; None when it fails as before.
+        What failed for no fault of theirs, on a full disk say, is tried again after 2 s, then after twice as long each
+        time, up to a minute; None meanwhile, and when it fails as before.
         """
         sources = self._read()
-        if sources.fingerprint == self._seen:
+        before = self._fault
+        waits = before is not None and before.fingerprint == sources.fingerprint and self._clock() < before.until
+        if waits or sources.fingerprint == self._seen:
             return None
-        before = self._failed
         attempt = self._settled(sources)
-        return None if self._failed and self._failed == before else attempt
+        return None if self._fault is not None and self._fault.pause > _FIRST_PAUSE_S else attempt
 
     def load(self) -> Attempt:
         """Load the files, changed or not."""
@@ -101,7 +125,7 @@ class Loader:
             # Models are read by their own loader: when anything moved meanwhile, the attempt mixes two states.
             if sources.fingerprint == seen:
                 break
-        self._seen = "" if self._failed else seen
+        self._seen = "" if self._fault is not None else seen
         if attempt.built is not None:
             self._good = attempt.built
         return attempt
@@ -188,23 +212,33 @@ class Loader:
         return failed_tests(files, snapshot, folder=folder) if self._require_tests else []
 
     def _load(self, sources: Sources) -> Attempt:
+        fault: Exception | None = None
         try:
             built, found = self._build(sources)
-            failed = ""
         except Exception as error:  # noqa: BLE001 - a bug of ours, or a full disk: it must not end what runs
-            failed = f"{sources.fingerprint} {error!r}"
-            if not isinstance(error, StoreError) and failed != self._failed:
-                _log.exception("cannot load the files")
-            built, found = None, [_our_fault(error)]
-        self._failed = failed
-        return Attempt(built, tuple(sorted(found)), time.time_ns() // 1000)
+            built, found, fault = None, [_our_fault(error)], error
+        self._fault = None if fault is None else self._failed(sources.fingerprint, fault)
+        return Attempt(built, tuple(sorted(found)), time.time_ns() // 1000, fault)
+
+    def _failed(self, fingerprint: str, error: Exception) -> _Fault:
+        before, said = self._fault, repr(error)
+        again = before is not None and (before.fingerprint, before.said) == (fingerprint, said)
+        if not again and not isinstance(error, StoreError):
+            _log.error("cannot load the files", exc_info=error)
+        pause = min(2 * before.pause, _LONGEST_PAUSE_S) if again and before is not None else _FIRST_PAUSE_S
+        return _Fault(fingerprint, said, pause, self._clock() + pause)
 
     def _build(self, sources: Sources) -> tuple[Built | None, list[Diagnostic]]:
         if sources.refused:
             return None, list(sources.refused)
         models, found = self._load_models()
         ruleset, more = load_ruleset(
-            sources.rules, _outputs(models), _labels(models), _inputs(models), folder=self._names.rules
+            sources.rules,
+            _outputs(models),
+            _labels(models),
+            _inputs(models),
+            folder=self._names.rules,
+            cache=self._cache,
         )
         found += more
         if ruleset is None or any(each.severity == "error" for each in found):

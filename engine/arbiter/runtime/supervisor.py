@@ -162,10 +162,13 @@ class _Supervisor:
         attempt = self._loader.load()
         if not self._held(attempt) and attempt.built is None:
             built = self._loader.last_good()
+            if built is None and attempt.fault is not None:
+                raise StartFailed(attempt.diagnostics[0].message)
             if built is None:
                 raise AuthorError(attempt.diagnostics)
             self.desk.adopt(built, attempt.at)
-            _log.error("the files hold errors: starting on the last good snapshot, %s", built.snapshot.digest[:12])
+            why = "the files hold errors" if attempt.fault is None else "the files cannot be loaded"
+            _log.error("%s: starting on the last good snapshot, %s", why, built.snapshot.digest[:12])
         self.desk.record(attempt)
         self._settle()
 
