@@ -151,7 +151,7 @@ class _Reader:
         if not isinstance(node, ScalarNode):
             self._report.at(node, f"`{path}` must be a string", path=path)
             return ""
-        if not node.text:
+        if not node.text or node.value is None:
             self._report.at(node, f"`{path}` is empty", path=path)
         return node.text
 

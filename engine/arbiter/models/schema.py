@@ -18,16 +18,21 @@ def _scalar(description: str) -> Schema:
     return {"description": description, "type": ["string", "number", "boolean"], "minLength": 1}
 
 
+def _name(description: str) -> Schema:
+    """A name: `true` is one too, since the reader takes what is written."""
+    return {"description": description, "type": ["string", "boolean"], "pattern": whole(NAME.pattern)}
+
+
 def manifest_schema() -> Schema:
     """The JSON Schema of a `manifest.yaml`."""
     path = whole(rf"(?:{'|'.join(get_args(Root))})\.{NAME.pattern}")
-    model_name = text("What rules call it: `models.NAME.OUTPUT`. The name of its folder.", pattern=whole(NAME.pattern))
+    model_name = _name("What rules call it: `models.NAME.OUTPUT`. The name of its folder.")
     source = text("Where the value comes from: `features.X`, `profile.X` or `context.X`.", pattern=path)
     default = _scalar("Stands in when the value is missing. Without it a missing value makes every output unknown.")
     each = closed(
         "An input of the model.",
         {
-            "name": text("The name of the input in `model.onnx`.", pattern=whole(NAME.pattern)),
+            "name": _name("The name of the input in `model.onnx`."),
             "from": source,
             "default": {key: value for key, value in default.items() if key != "minLength"},
         },

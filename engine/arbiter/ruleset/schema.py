@@ -35,6 +35,10 @@ from arbiter.ruleset.expressions import LONGEST
 from arbiter.ruleset.features import AGGREGATES, OF_EVENTS
 from arbiter.ruleset.points import KEYS as POINT_KEYS
 from arbiter.ruleset.points import MAX_SLOTS, ORDER_KEYS
+from arbiter.ruleset.tables.columns import MAX_COLUMNS
+from arbiter.ruleset.tables.read import GAPS, POLICIES
+from arbiter.ruleset.tables.read import KEYS as TABLE_KEYS
+from arbiter.ruleset.tables.rows import MAX_ROWS
 from arbiter.types import type_names
 
 FOLDED: Final = frozenset(
@@ -100,7 +104,8 @@ def _effect(description: str, kind: str) -> Schema:
         "action": identifier("What is done: an action's name, declared under `actions` if any is."),
         "params": {"description": f"The action's parameters. {note}"} | params,
     }
-    return closed(description, _in_order(EFFECT_KEYS, keys), required=["action"])
+    needed = ["action"] if kind == "constant" else []
+    return closed(description, _in_order(EFFECT_KEYS, keys), required=needed)
 
 
 def _declaration(what: str, keys: tuple[str, ...]) -> Schema:
@@ -190,6 +195,38 @@ def _segments() -> Schema:
     return named("Named conditions, for use in others as `segments.X`.", condition)
 
 
+def _table() -> dict[str, Schema]:
+    """What makes a rule a decision table."""
+    columns = {"type": "array", "items": {"type": ["string", "number", "boolean"]}, "maxItems": MAX_COLUMNS}
+    by_name = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
+    rows = listed(
+        "The rows: a list of cells each, conditions before outputs, or a mapping from columns to cells. Cells of "
+        'conditions: `-` for any, `"a", "b"`, `not("a")`, `> 5`, `[1..10)`, `${condition}`.',
+        {"type": ["array", "object"]},
+        minItems=1,
+        maxItems=MAX_ROWS,
+    )
+    return {
+        "table": text("The CSV file that holds the rows, beside this file. Its first line names the columns."),
+        "hit_policy": word(
+            "`unique` (the default): no two rows may match together. `first`: the upper row wins. `priority`: the "
+            "row with the highest one. `any`: rows that match together must give the same.",
+            POLICIES,
+        ),
+        "inputs": either(
+            "The condition columns: names such as `profile.plan`, or `{name: expression}`.", columns, by_name
+        ),
+        "outputs": either(
+            "The output columns: names of parameters, or `{name: key}`, of `action`, `priority`, `value`, `enabled`, "
+            "`active.from`, `active.until`, `params.X`.",
+            columns,
+            by_name,
+        ),
+        "rows": rows,
+        "gaps": word("Whether `arbiter check` tells of inputs that no row matches.", GAPS),
+    }
+
+
 def _rule() -> Schema:
     condition = _expression("A condition: CEL that is true or false.")
     moment = whole(times.TIMESTAMP.pattern)
@@ -230,8 +267,20 @@ def _rule() -> Schema:
         "tags": listed("For people and tools; no effect.", identifier("A tag.")),
         "enabled": boolean("`false` takes the rule out, and explanations say so."),
     }  # fmt: skip
-    return closed("A rule: condition, priority, action.", _in_order(authored.KEYS, keys),
-                  required=["id", "decision", "then"])  # fmt: skip
+    is_table = {
+        "if": {"anyOf": [{"required": [key]} for key in TABLE_KEYS]},
+        "then": {
+            "required": ["inputs", "outputs"],
+            "oneOf": [{"required": ["table"]}, {"required": ["rows"]}],
+        },
+        "else": {"required": ["then"], "properties": {"then": {"required": ["action"]}}},
+    }
+    return closed(
+        "A rule: condition, priority, action. With `inputs`, `outputs` and rows it is a decision table.",
+        _in_order(authored.KEYS + TABLE_KEYS, keys | _table()),
+        required=["id", "decision"],
+        allOf=[is_table],
+    )  # fmt: skip
 
 
 def rules_schema() -> Schema:

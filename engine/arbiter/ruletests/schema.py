@@ -28,7 +28,7 @@ _ANYTHING: Schema = {"type": ["string", "number", "boolean", "array", "object", 
 
 
 def _values(description: str, each: Schema | None = None) -> Schema:
-    return {"description": description, "type": ["object", "null"], "additionalProperties": each or _ANYTHING}
+    return {"description": description, "type": "object", "additionalProperties": each or _ANYTHING}
 
 
 def _expected() -> Schema:
@@ -102,7 +102,7 @@ def _settings() -> dict[str, Schema]:
         "changed": _values("When attributes and features changed: `{profile.NAME: 3d ago}`."),
         "features": _values("Features that are said, not computed from events."),
         "segments": _values("Segments that are said to be true or false."),
-        "models": _values("What models are said to answer: `{MODEL: {OUTPUT: value}}`.", _values("Outputs.")),
+        "models": _values("What models are said to answer: `{MODEL: {OUTPUT: value}}`.", optional(_values("Outputs."))),
     }
     # `null` takes back what `defaults` or the test says.
     return {key: optional(keys[key]) for key in SETTINGS}

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["KEYS", "POLICIES", "TableReader"]
 
 POLICIES: Final[tuple[HitPolicy, ...]] = get_args(HitPolicy)
+GAPS: Final = ("allowed", "reported")
 LONGEST_ID: Final = 250  # so that those of rows have at most 256 characters
 
 
@@ -137,8 +138,9 @@ class TableReader(msgspec.Struct):
 
     def _gaps(self, block: Block) -> bool:
         said = block.text("gaps")
-        if said is not None and said.text not in {"allowed", "reported"}:
-            block.refuse(said, f"`gaps` cannot be `{shorten(said.text)}`", "write `allowed` or `reported`", "gaps")
+        if said is not None and said.text not in GAPS:
+            hint = did_you_mean(said.text, GAPS) or f"one of {one_of(GAPS)}"
+            block.refuse(said, f"`gaps` cannot be `{shorten(said.text)}`", hint, "gaps")
         return said is not None and said.text == "allowed"
 
     def _check_order(self, block: Block, table: DecisionTable) -> None:
