@@ -16,9 +16,11 @@ import msgspec
 
 from arbiter.expr.check import infer
 from arbiter.expr.tree import Name
+from arbiter.ruleset.tables.axes import Axis, alive_of
 from arbiter.ruleset.tables.bits import bits_of, joined, mask_of, runs_of
+from arbiter.ruleset.tables.gaps import TooMany, counted_gap, searched_gap
 from arbiter.ruleset.tables.regions import Domain, Regions
-from arbiter.ruleset.tables.terms import Both, Statement, Term, statements
+from arbiter.ruleset.tables.terms import Both, Statement, Term, statements, term_of
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
@@ -27,10 +29,9 @@ if TYPE_CHECKING:
     from arbiter.ruleset.rules import DecisionTable, Rule
     from arbiter.ruleset.tables.regions import Value
 
+__all__ = ["Example", "Overlap", "TooMany", "find_gap", "overlaps", "shown"]
+
 _BLOCK = 32  # atoms whose masks are joined beforehand
-_STATES = 100_000  # of a search: a thousand rows that leave no gap take some thousands
-_DEEPEST = 200  # terms of a search
-_GROUPS = 256  # up to which masks are compared with one another
 
 Example = tuple[tuple[str, "Value"], ...]
 """An input: a value for each term that matters, as it is written."""
@@ -44,23 +45,6 @@ class Overlap(msgspec.Struct, frozen=True):
     example: Example
 
 
-class TooMany(Exception):
-    """The search was given up: the cells fall into too many combinations."""
-
-
-class _Axis(msgspec.Struct, frozen=True):
-    """One term. `regions` has what each row that speaks of it takes, other rows take `everything`; `rows` has for
-    each atom the rows that take it.
-    """
-
-    term: Term
-    samples: list[Value | None]
-    plain: int
-    everything: int
-    regions: dict[int, int]
-    rows: list[int]
-
-
 def overlaps(
     table: DecisionTable, rows: Sequence[Rule], differ: Callable[[int, int], bool] | None = None
 ) -> Iterator[Overlap]:
@@ -70,12 +54,12 @@ def overlaps(
     Rows that are switched off match nothing.
     """
     axes = _axes(table, rows)
-    said: list[list[tuple[_Axis, int]]] = [[] for _ in rows]
+    said: list[list[tuple[Axis, int]]] = [[] for _ in rows]
     for axis in axes:
         meets = _meeting(axis)
         for row, region in axis.regions.items():
             said[row].append((axis, meets[region]))
-    alive = _alive(rows, axes)
+    alive = alive_of(rows, axes)
     for second in bits_of(alive):
         found = alive & ((1 << second) - 1)
         for _, meets_row in said[second]:
@@ -93,11 +77,18 @@ def find_gap(table: DecisionTable, rows: Sequence[Rule]) -> Example | None:
     `rows` are the rules of the table, in any order. Inputs for which the table's guard is not true are none of its
     business, nor are those that lack a value.
     """
-    return _Search(rows, _axes(table, rows)).gap()
+    axes = _axes(table, rows)
+    if any(not axis.everything for axis in axes):
+        return None  # the guard is never true
+    alive = alive_of(rows, axes)
+    choosing = [a for a in axes if any(region != a.everything for region in a.regions.values())]
+    apart = next(overlaps(table, rows), None) is None
+    found = counted_gap(choosing, alive) if apart else searched_gap(choosing, alive)
+    return found and tuple((axis.term.text, axis.sample(found[n])) for n, axis in enumerate(choosing) if n in found)
 
 
-def _axes(table: DecisionTable, rows: Sequence[Rule]) -> list[_Axis]:
-    """The terms, in the order in which rows speak of them. What the guard rules out is no atom."""
+def _axes(table: DecisionTable, rows: Sequence[Rule]) -> list[Axis]:
+    """The terms, those of columns first. What the guard rules out is no atom."""
     domains = {
         each.expression.root.path: Domain(each.expression.type, each.values, each.lowest)
         for each in table.inputs
@@ -106,7 +97,8 @@ def _axes(table: DecisionTable, rows: Sequence[Rule]) -> list[_Axis]:
     limits: dict[Term, list[Statement]] = {}
     for term, statement in statements(table.guard, None):
         limits.setdefault(term, []).append(statement)
-    said: dict[Term, dict[int, list[Statement]]] = {term: {} for term in limits}
+    columns = [term_of(each.expression) for each in table.inputs]
+    said: dict[Term, dict[int, list[Statement]]] = {term: {} for term in [*columns, *limits]}
     for number, row in enumerate(rows):
         for term, statement in statements(row.when, row.active):
             said.setdefault(term, {}).setdefault(number, []).append(statement)
@@ -119,7 +111,7 @@ def _axis(
     limits: Iterable[Statement],
     rows: int,
     domains: Mapping[tuple[str, ...], Domain],
-) -> _Axis:
+) -> Axis:
     declared = domains.get(term.node.path) if isinstance(term.node, Name) else None
     constants = {value for found in [*by_row.values(), limits] for each in found for value in _constants(each)}
     line = Regions(declared or Domain(infer(term.node)), constants)
@@ -131,7 +123,7 @@ def _axis(
         if key not in known:
             known[key] = _region(line, key) & everything
         regions[row] = known[key]
-    return _Axis(term, line.samples, line.plain, everything, regions, _rows_by_atom(line.samples, regions, rows))
+    return Axis(term, line.samples, line.plain, everything, regions, _rows_by_atom(line.samples, regions, rows))
 
 
 def _constants(statement: Statement) -> Iterator[Value]:
@@ -178,7 +170,7 @@ def _rows_by_atom(samples: Sequence[Value | None], regions: Mapping[int, int], r
     return found
 
 
-def _meeting(axis: _Axis) -> dict[int, int]:
+def _meeting(axis: Axis) -> dict[int, int]:
     """For each region the rows that take some atom of it."""
     blocks = [joined(axis.rows[at : at + _BLOCK]) for at in range(0, len(axis.rows), _BLOCK)]
     meets = {}
@@ -195,81 +187,10 @@ def _meeting(axis: _Axis) -> dict[int, int]:
     return meets
 
 
-def _alive(rows: Sequence[Rule], axes: Iterable[_Axis]) -> int:
-    """The rows that can match at all."""
-    dead = {row for axis in axes for row, region in axis.regions.items() if not region}
-    return mask_of(number for number, row in enumerate(rows) if row.enabled and number not in dead)
-
-
-def _shared(axis: _Axis, first: int, second: int) -> Value:
+def _shared(axis: Axis, first: int, second: int) -> Value:
     """A value that two rows take."""
     both = axis.regions.get(first, axis.everything) & axis.regions.get(second, axis.everything)
-    return _sample(axis, next(bits_of(both & axis.plain or both)))
-
-
-def _sample(axis: _Axis, atom: int) -> Value:
-    sample = axis.samples[atom]
-    assert sample is not None  # noqa: S101 - a region has only atoms with a value
-    return sample
-
-
-class _Search:
-    """Depth first, term by term, with the mask of the rows that still can match; empty, it is a gap."""
-
-    def __init__(self, rows: Sequence[Rule], axes: Iterable[_Axis]) -> None:
-        axes = list(axes)
-        self._impossible = any(not axis.everything for axis in axes)
-        self._alive = _alive(rows, axes)
-        self._shown = choosing = [a for a in axes if any(region != a.everything for region in a.regions.values())]
-        grouped = sorted(((axis, _groups(axis)) for axis in choosing), key=lambda pair: len(pair[1]))
-        self._axes = [axis for axis, _ in grouped]
-        self._choices = [groups for _, groups in grouped]
-        self._sure = [self._alive]  # rows that match whatever comes in this term and those behind it
-        for axis in reversed(self._axes):
-            picky = mask_of(row for row, region in axis.regions.items() if region != axis.everything)
-            self._sure.append(self._sure[-1] & ~picky)
-        self._sure.reverse()
-        self._seen: set[tuple[int, int]] = set()
-
-    def gap(self) -> Example | None:
-        if self._impossible:
-            return None
-        if len(self._axes) > _DEEPEST:
-            raise TooMany
-        found = self._below(0, self._alive)
-        if found is None:
-            return None
-        chosen = {id(axis): _sample(axis, atom) for axis, atom in zip(self._axes, found, strict=False)}
-        return tuple((axis.term.text, chosen[id(axis)]) for axis in self._shown if id(axis) in chosen)
-
-    def _below(self, depth: int, mask: int) -> list[int] | None:
-        """An atom for each further term that matters, such that no row is left."""
-        if not mask:
-            return []
-        if mask & self._sure[depth] or (depth, mask) in self._seen:
-            return None
-        if len(self._seen) >= _STATES:
-            raise TooMany
-        self._seen.add((depth, mask))
-        left: dict[int, int] = {}
-        for rows, atom in self._choices[depth].items():
-            left.setdefault(mask & rows, atom)
-        for rows in sorted(left, key=int.bit_count):
-            found = self._below(depth + 1, rows)
-            if found is not None:
-                return [left[rows], *found]
-        return None
-
-
-def _groups(axis: _Axis) -> dict[int, int]:
-    """Masks of rows, each with an atom whose rows they are; where there are few, only those that hold no other."""
-    found: dict[int, int] = {}
-    for atoms in (axis.everything & axis.plain, axis.everything):
-        for atom in bits_of(atoms):
-            found.setdefault(axis.rows[atom], atom)
-    if len(found) > _GROUPS:
-        return found
-    return {rows: atom for rows, atom in found.items() if not any(o != rows and o & rows == o for o in found)}
+    return axis.sample(next(bits_of(both & axis.plain or both)))
 
 
 def shown(example: Example) -> str:

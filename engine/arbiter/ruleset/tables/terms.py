@@ -64,6 +64,11 @@ class Term:
         return hash(self.node)
 
 
+def term_of(expression: Expression) -> Term:
+    """An expression as a term."""
+    return Term(_placeless(expression.root), expression.source)
+
+
 def statements(when: Iterable[Expression], active: Active | None) -> Iterator[tuple[Term, Statement]]:
     """What a condition and dates say, term by term: all of it must hold."""
     for expression in when:
