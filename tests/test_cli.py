@@ -36,7 +36,7 @@ def rules(tmp_path: Path) -> Path:
 def test_help_names_every_command() -> None:
     done = arbiter("--help")
     assert done.returncode == 0
-    for command in ("serve", "check", "decide", "explain", "profile", "events", "snapshot", "demo"):
+    for command in ("serve", "check", "test", "decide", "explain", "profile", "events", "snapshot", "demo"):
         assert f"\n  {command} " in done.stdout
 
 

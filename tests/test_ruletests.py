@@ -24,6 +24,8 @@ from arbiter.ruleset.load import is_rule_file, load_ruleset
 from arbiter.ruletests import Coverage, Runner, failed_tests, read_tests
 from arbiter.ruletests.compare import alike
 from arbiter.ruletests.coverage import Reach, percent
+from arbiter.ruletests.expect import KEYS, REASON_KEYS, REASONS, TREATMENT_KEYS
+from arbiter.ruletests.files import TEST_KEYS
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.sources import read_sources
 from arbiter.snapshot import Snapshot
@@ -346,3 +348,25 @@ def test_files_that_are_sent_are_tested_where_tests_are_required(shop: Path) -> 
         assert (staged is None) is required
         assert [each.file for each in found] == ["bad.test.yaml"] * required
         assert [each.file for each in loader.validate(files)] == ["bad.test.yaml"] * required
+
+
+def test_a_server_that_requires_tests_does_not_begin_with_rules_that_fail_theirs(shop: Path) -> None:
+    done = arbiter("serve", "--require-tests", "--listen", "127.0.0.1:0", "--workers", 1, cwd=shop)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "rules/bad.test.yaml:5:44: the test `cart / a total of 10` fails: treatments: expected" in done.stderr
+    (shop / "arbiter.toml").write_text("require_tests = true\n")
+    done = arbiter("serve", "--config", "arbiter.toml", "--listen", "127.0.0.1:0", "--workers", 1, cwd=shop)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_the_rules_page_lists_every_key_of_a_test() -> None:
+    page = (ROOT / "docs" / "rules.md").read_text("utf-8")
+    section = page[page.index("## Testing rules") : page.index("## What was silent")]
+    given, expected = section.split("What `expect` does not name is not compared:")
+    listed = {
+        name for row in re.findall(r"^\| (`.+?) \| ", given, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert listed == set(TEST_KEYS)
+    assert set(re.findall(r"^\| `(\w+)` \|", expected, re.MULTILINE)) == set(KEYS)
+    assert all(f"`{key}`" in expected for key in (*TREATMENT_KEYS, *REASON_KEYS))
+    assert all(re.search(rf"\b{reason}\b", expected) for reason in REASONS)
