@@ -117,4 +117,4 @@ def _conversion(node: Node, kind: str) -> str:
         return ""
     if kind == "string":
         return f'write `"{node.text}"`'
-    return "remove the quotes" if node.style and kind in {"int", "double", "bool"} else ""
+    return "remove the quotes" if node.style in {"'", '"'} and kind in {"int", "double", "bool"} else ""

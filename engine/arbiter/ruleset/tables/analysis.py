@@ -75,27 +75,30 @@ def find_gap(table: DecisionTable, rows: Sequence[Rule]) -> Example | None:
     """An input that no row matches, or None when there is none. Raises TooMany when that cannot be told in time.
 
     `rows` are the rules of the table, in any order. Inputs for which the table's guard is not true are none of its
-    business, nor are those that lack a value.
+    business, nor are those that lack a value, moments at which no row is active, and tables that are switched off.
     """
     axes = _axes(table, rows)
-    if any(not axis.everything for axis in axes):
-        return None  # the guard is never true
+    if any(not axis.everything for axis in axes) or not any(row.enabled for row in rows):
+        return None
     alive = alive_of(rows, axes)
     choosing = [a for a in axes if any(region != a.everything for region in a.regions.values())]
     apart = next(overlaps(table, rows), None) is None
     found = counted_gap(choosing, alive) if apart else searched_gap(choosing, alive)
-    return found and tuple((axis.term.text, axis.sample(found[n])) for n, axis in enumerate(choosing) if n in found)
+    if found is None:
+        return None
+    return tuple((axis.term.text, axis.sample(found[n])) for n, axis in enumerate(choosing) if n in found)
 
 
 def _axes(table: DecisionTable, rows: Sequence[Rule]) -> list[Axis]:
-    """The terms, those of columns first. What the guard rules out is no atom."""
+    """The terms, those of columns first. What the guard rules out, or dates that all rows share, is no atom."""
     domains = {
         each.expression.root.path: Domain(each.expression.type, each.values, each.lowest)
         for each in table.inputs
         if isinstance(each.expression.root, Name)
     }
     limits: dict[Term, list[Statement]] = {}
-    for term, statement in statements(table.guard, None):
+    active = {row.active for row in rows}
+    for term, statement in statements(table.guard, active.pop() if len(active) == 1 else None):
         limits.setdefault(term, []).append(statement)
     columns = [term_of(each.expression) for each in table.inputs]
     said: dict[Term, dict[int, list[Statement]]] = {term: {} for term in [*columns, *limits]}
