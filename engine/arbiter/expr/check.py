@@ -15,9 +15,9 @@ from arbiter.errors import did_you_mean
 from arbiter.expr import cel
 from arbiter.expr.hints import FUNCTIONS, end_hint, operand_hint, word_hint
 from arbiter.expr.scope import Environments, Scope, environments_of
+from arbiter.expr.shapes import Shape, cut, shape_of
 from arbiter.expr.syntax import PATH_LENGTH, Unreadable, convert, walk, with_children
 from arbiter.expr.tree import AnyNode, Call, Const, Fold, ListOf, Local, MapOf, Name, Select
-from arbiter.expr.shapes import Shape, cut, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["Checked", "Mistake", "Scope", "infer", "names_of", "read_expression"]
 
 _REMEMBERED = 200_000
+_SHAPES = 20_000
 _NUMBERS = frozenset({"int", "double", "uint"})
 _ARITHMETIC = {"_+_": "+", "_-_": "-", "_*_": "*", "_/_": "/", "_%_": "%", "-_": "-"}
-_SHAPES = 20_000
 _COMPARISONS = frozenset(
     {"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "@in", "has", "startsWith", "endsWith", "contains", "matches"}
 )
@@ -70,8 +70,6 @@ def read_expression(source: str, scope: Scope, *, expect: str = "") -> Checked:
     return found
 
 
-def _read(source: str, scope: Scope, environments: Environments, expect: str) -> Checked:
-    if not source.strip():
 def _read_shaped(source: str, scope: Scope, environments: Environments, expect: str) -> Checked:
     """As `_read`, which is spared when an expression that differs only in its literals was read before."""
     shaped = cut(source)
@@ -90,6 +88,8 @@ def _read_shaped(source: str, scope: Scope, environments: Environments, expect: 
     return checked
 
 
+def _read(source: str, scope: Scope, environments: Environments, expect: str) -> Checked:
+    if not source.strip():
         return _refused(
             Mistake(0, max(1, len(source)), "the expression is empty", "write an expression, or take it away")
         )
