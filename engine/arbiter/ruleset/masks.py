@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 MOST: Final = 3_600
 """Branches in a block: the masks of that many still come from Python's own small-object pools (512 bytes)."""
 
+_FEW: Final = 24  # bits that are quicker to switch one by one than by a mask of them
+
 KINDS: Final[tuple[tuple[type, ...], ...]] = ((bool,), (int, float), (str,), (bytes,), (datetime,))
 
 
@@ -91,7 +93,7 @@ def _attribute(path: tuple[str, ...], turn: int, bits: dict[int, list[Literal]],
     silent = ((1 << size) - 1) & ~_mask_of(bits, size)
     asks_absence = [b for b, literals in bits.items() if all(x.test == "absent" for x in literals)]
     asks_presence = {b: literals for b, literals in bits.items() if not any(x.test == "absent" for x in literals)}
-    first, second, third, fourth, fifth = (_kind(kind, asks_presence, silent, size) for kind in KINDS)
+    first, second, third, fourth, fifth = (each.masks(silent, size) for each in _drawn(asks_presence))
     return AttributeMasks(
         path=path,
         turn=turn,
@@ -113,41 +115,85 @@ def _bytes(mask: int, size: int) -> bytes:
     return mask.to_bytes((size + 7) // 8, "little")
 
 
-def _kind(kind: tuple[type, ...], bits: dict[int, list[Literal]], silent: int, size: int) -> KindMasks:
-    points: dict[Any, tuple[list[int], list[int]]] = {}  # value → bits that hold only there, bits that fail there
-    starts: dict[Any, list[int]] = {}
-    ends: dict[Any, list[int]] = {}
-    always: list[int] = []
-    for bit, literals in bits.items():
-        need = _requirement(kind, literals)
+class _Kind:
+    """Where the bits of one attribute hold among the values of one kind: on and off at single points, on from a start
+    to an end, and always.
+    """
+
+    __slots__ = ("always", "ends", "kind", "off", "on", "starts")
+
+    def __init__(self, kind: tuple[type, ...]) -> None:
+        self.kind = kind
+        self.always: list[int] = []
+        self.on: dict[Any, list[int]] = {}
+        self.off: dict[Any, list[int]] = {}
+        self.starts: dict[Any, list[int]] = {}
+        self.ends: dict[Any, list[int]] = {}
+
+    def add(self, bit: int, literals: Sequence[Literal]) -> None:
+        """Draw one bit, which holds where all of its literals do."""
+        need = _requirement(self.kind, literals)
         if need is None:
-            continue
+            return
         if need.only is not None:
             for value in need.only:
-                points.setdefault(value, ([], []))[0].append(bit)
-            continue
+                self.on.setdefault(value, []).append(bit)
+            return
         for value in need.never:
-            points.setdefault(value, ([], []))[1].append(bit)
+            self.off.setdefault(value, []).append(bit)
         if need.low is None:
-            always.append(bit)
+            self.always.append(bit)
         else:
-            starts.setdefault(need.low, []).append(bit)
+            self.starts.setdefault(need.low, []).append(bit)
         if need.high is not None:
-            ends.setdefault(need.high, []).append(bit)
-    edges = sorted({*starts, *ends})
-    mask = silent | _mask_of(always, size)
-    spans = [mask]
-    for edge in edges:
-        # Bits go on at their low edge and off at their high one; a range is never empty, so the two differ.
-        mask = (mask | _mask_of(starts.get(edge, ()), size)) & ~_mask_of(ends.get(edge, ()), size)
-        spans.append(mask)
-    values = sorted(points)
-    at = []
-    for value in values:
-        on, off = points[value]
-        around = spans[bisect_right(edges, value)]
-        at.append(_bytes((around | _mask_of(on, size)) & ~_mask_of(off, size), size))
-    return KindMasks(values, at, edges, [_bytes(span, size) for span in spans])
+            self.ends.setdefault(need.high, []).append(bit)
+
+    def masks(self, silent: int, size: int) -> KindMasks:
+        """The masks of all that was drawn."""
+        edges = sorted({*self.starts, *self.ends})
+        mask = silent | _mask_of(self.always, size)
+        spans = [mask]
+        for edge in edges:
+            # Bits go on at their low edge and off at their high one; a range is never empty, so the two differ.
+            mask = _switched(mask, self.starts.get(edge, ()), self.ends.get(edge, ()), size)
+            spans.append(mask)
+        points = sorted({*self.on, *self.off})
+        at = [
+            _switched(spans[bisect_right(edges, value)], self.on.get(value, ()), self.off.get(value, ()), size)
+            for value in points
+        ]
+        return KindMasks(points, [_bytes(m, size) for m in at], edges, [_bytes(m, size) for m in spans])
+
+
+def _switched(mask: int, on: Sequence[int], off: Sequence[int], size: int) -> int:
+    """The mask with some bits on, then some off."""
+    if len(on) + len(off) > _FEW:
+        return (mask | _mask_of(on, size)) & ~_mask_of(off, size)
+    for bit in on:
+        mask |= 1 << bit
+    for bit in off:
+        mask &= ~(1 << bit)
+    return mask
+
+
+def _drawn(bits: dict[int, list[Literal]]) -> Sequence[_Kind]:
+    """All kinds with all bits. Most bits have one literal on an attribute, which speaks of one kind or of all alike."""
+    kinds = [_Kind(kind) for kind in KINDS]
+    by_class = {each: kind for kind in kinds for each in kind.kind}
+    for bit, literals in bits.items():
+        test, values = literals[0].test, literals[0].values
+        if len(literals) > 1 or test == "ne":
+            for kind in kinds:
+                kind.add(bit, literals)
+        elif test == "has":
+            for kind in kinds:
+                kind.always.append(bit)
+        elif test == "eq":
+            for kind in dict.fromkeys(by_class[value.__class__] for value in values):
+                kind.add(bit, literals)
+        elif test not in {"contains", "lacks"}:
+            by_class[values[0].__class__].add(bit, literals)
+    return kinds
 
 
 def _members(bits: dict[int, list[Literal]], silent: int, size: int) -> MemberMasks:
@@ -190,7 +236,7 @@ class _Requirement(msgspec.Struct):
     never: set[Any] = msgspec.field(default_factory=set)
 
 
-def _requirement(kind: tuple[type, ...], literals: list[Literal]) -> _Requirement | None:
+def _requirement(kind: tuple[type, ...], literals: Sequence[Literal]) -> _Requirement | None:
     """The conjunction of a bit's literals on one attribute for one kind of value; None when nothing satisfies it."""
     need = _Requirement()
     for literal in literals:
