@@ -19,7 +19,8 @@ Severity = Literal["error", "warning"]
 
 
 class Diagnostic(msgspec.Struct, frozen=True, order=True, kw_only=True, omit_defaults=True):
-    """One mistake in an authored file: where, what, and how to mend it.
+    """One mistake in an authored file: where, what, and how to mend it. A warning has a `code`, and an `example` of
+    what it means where there is one.
 
     `line` and `column` count from 1; 0 means that the whole file is meant. `end_column` is exclusive and lies on
     `line`. `path` is the place inside the document (``rules[3].when[0]``).
@@ -34,12 +35,15 @@ class Diagnostic(msgspec.Struct, frozen=True, order=True, kw_only=True, omit_def
     path: str = ""
     source: str = ""
     severity: Severity = "error"
+    code: str = ""
+    example: str = ""
 
     def render(self) -> str:
         """The diagnostic as people read it: position and sentence, the offending text underlined, a hint."""
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         label = "" if self.severity == "error" else f"{self.severity}: "
-        lines = [f"{place}: {label}{self.message}"]
+        code = f" [{self.code}]" if self.code else ""
+        lines = [f"{place}: {label}{self.message}{code}"]
         if self.source and self.line:
             number = str(self.line).rjust(5)
             width = max(1, min(self.end_column, len(self.source) + 1) - self.column)
@@ -47,14 +51,26 @@ class Diagnostic(msgspec.Struct, frozen=True, order=True, kw_only=True, omit_def
             lead = "".join("\t" if c == "\t" else " " for c in self.source[: self.column - 1])
             lines.append(f"{number} | {self.source}")
             lines.append(f"{' ' * len(number)} | {lead}{'^' * width}")
+        if self.example:
+            lines.append(f"  example: {self.example}")
         if self.hint:
             lines.append(f"  hint: {self.hint}")
         return "\n".join(lines)
 
 
+_LONGEST_WORD = 100
+_MOST_WORDS = 500
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint that names the closest known word, or an empty string when none is close."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    if len(word) > _LONGEST_WORD:
+        return ""
+    # At a ratio of 0.6 neither can be longer than 7/3 of the other: `prio` is near to `priority`.
+    near = [other for other in known if 3 * len(word) <= 7 * len(other) and 3 * len(other) <= 7 * len(word)]
+    if len(near) > _MOST_WORDS:  # comparing takes some 5 µs a word
+        near = [other for other in near if other[:2] == word[:2]][:_MOST_WORDS]
+    close = difflib.get_close_matches(word, near, n=1, cutoff=0.6)
     return f"did you mean `{close[0]}`?" if close else ""
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_DEPTH: Final = 48
 MAX_ALIASED: Final = 20_000  # nodes that aliases repeat, in one file
+MAX_VALUES: Final = 2_000_000  # nodes in one file: some 400 bytes of memory each
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # YAML's own printable set, less the three characters that YAML 1.1 parsers take for line breaks and 1.2 does not.
@@ -121,6 +122,7 @@ class _Reader:
         self.open: list[_Open] = []
         self.anchors: dict[str, _Made] = {}
         self.aliased = 0
+        self.values = 0
         self.root: Node | None = None
 
     def documents(self) -> Iterator[Node]:
@@ -140,13 +142,18 @@ class _Reader:
             elif isinstance(event, yaml.DocumentEndEvent) and self.root is not None and not is_nothing(self.root):
                 yield self.root
 
+    def _report(self, start: int, end: int, message: str, hint: str = "") -> None:
+        self.report.add(self.source, start, end, message, hint)
+        if self.report.full:
+            raise _Refused
+
     def _begin(self, event: Any) -> None:
         tag = "map" if isinstance(event, yaml.MappingStartEvent) else "seq"
         if event.tag not in {None, "!", f"tag:yaml.org,2002:{tag}"}:
             self._refuse_tag(event)
         if len(self.open) >= MAX_DEPTH:
             start = event.start_mark.index
-            self.report.add(self.source, start, start + 1, f"more than {MAX_DEPTH} levels of lists and mappings")
+            self._report(start, start + 1, f"more than {MAX_DEPTH} levels of lists and mappings")
             raise _Refused
         self.open.append(_Open(tag == "map", event.start_mark.index, event.anchor, [], {}))
 
@@ -164,6 +171,12 @@ class _Reader:
         """Put a finished node where it belongs: in the innermost open list or mapping, or at the root."""
         if anchor is not None:
             self.anchors[anchor] = made
+        self.values += 1
+        if self.values > MAX_VALUES:
+            start = event.start_mark.index
+            message = f"more than {MAX_VALUES:,} keys and values in one file"
+            self._report(start, start + 1, message, "split it into several")
+            raise _Refused
         if not self.open:
             self.root = made.node
             return
@@ -188,17 +201,17 @@ class _Reader:
                 message, hint = f"the key `{node.text}` is not a string", f'write `"{node.text}"`'
             else:
                 message, hint = "a key must be a string", ""
-            self.report.add(self.source, start, end, message, hint)
+            self._report(start, end, message, hint)
             return None
         if node.value == "<<" and not node.style:
             hint = "write the keys out; an alias may stand for a whole value"
-            self.report.add(self.source, start, end, "merge keys (`<<`) are not part of YAML 1.2", hint)
+            self._report(start, end, "merge keys (`<<`) are not part of YAML 1.2", hint)
             return None
         first = entries.get(node.text)
         if first is not None:
             line, column = self.source.place(first.key.start)
             message = f"the key `{shorten(node.text)}` stands here for the second time; the first is at {line}:{column}"
-            self.report.add(self.source, start, end, message, "remove one of the two")
+            self._report(start, end, message, "remove one of the two")
             return None
         return node
 
@@ -216,7 +229,7 @@ class _Reader:
         else:
             self.aliased += made.size
             return made
-        self.report.add(self.source, start, end, message)
+        self._report(start, end, message)
         if made is not None:
             raise _Refused
         return _Made(None, 1, 1)
@@ -237,7 +250,7 @@ class _Reader:
                 self._refuse_tag(event)
                 return None
         except NotANumber as error:
-            self.report.add(self.source, start, end, str(error), "quote it if text is meant")
+            self._report(start, end, str(error), "quote it if text is meant")
             return None
         return Scalar(self.source, start, end, value, text, style)
 
@@ -248,4 +261,4 @@ class _Reader:
         name = self.source.text[first:last]
         known = event.tag in _CORE_TAGS
         message = f"this is not what its tag `{name}` says" if known else f"unknown tag `{name}`"
-        self.report.add(self.source, first, last, message, "remove the tag; quotes make a string")
+        self._report(first, last, message, "remove the tag; quotes make a string")

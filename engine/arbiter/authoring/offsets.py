@@ -6,6 +6,7 @@ stand for one character each, so the other characters appear in the same order i
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,14 @@ _ESCAPED = {"n": "\n", "t": "\t", "\t": "\t", "r": "\r", "0": "\0", "a": "\a", "
 _ESCAPED |= {"e": "\x1b", " ": " ", "N": "\x85", "_": "\xa0", "L": "\u2028", "P": "\u2029"}
 _WRITTEN_OUT = frozenset({"", '"', "'"})
 _BLANKS = " \t\r\n"
+_LONGEST = 200_000
 
 
 def raw_span(scalar: Scalar, start: int, end: int) -> tuple[int, int]:
-    """The range in the file of a half-open range of the scalar's text; the whole scalar if it cannot be told."""
-    spans = _spans(scalar)
+    """The range in the file of a half-open range of the scalar's text; the whole scalar if it cannot be told, or is
+    very long.
+    """
+    spans = _spans(scalar) if scalar.end - scalar.start <= _LONGEST else None
     if spans is None:
         return scalar.start, scalar.end
     if not spans:
@@ -45,6 +49,7 @@ def raw_start(scalar: Scalar, start: int) -> int:
     return raw_span(scalar, start, start + 1)[0]
 
 
+@functools.lru_cache(maxsize=4)  # one text may hold many expressions
 def _spans(scalar: Scalar) -> list[tuple[int, int]] | None:
     """For every character of the text, where it stands in the file; None when the two do not match up."""
     units = list(_units(scalar))

@@ -6,7 +6,7 @@ Law: turns places in nodes into diagnostics and keeps them, each once. It decide
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from arbiter.authoring.offsets import raw_span
 from arbiter.authoring.source import LONGEST_LINE
@@ -29,7 +29,7 @@ def diagnostic(
         file=file,
         line=line,
         column=column,
-        end_column=column + max(1, min(end - start, source.width_from(start))),
+        end_column=column + source.width_from(start, end - start),
         message=message,
         hint=hint,
         path=path,
@@ -37,8 +37,11 @@ def diagnostic(
     )
 
 
+MOST: Final = 10_000
+
+
 class Report:
-    """The mistakes found so far. An alias shows the same text twice; its mistakes are kept once.
+    """The mistakes found so far, `MOST` at most. An alias shows the same text twice; its mistakes are kept once.
 
     `folder` stands before the names of files wherever people read them: a source knows its place in a set of files, and
     the same set may lie anywhere.
@@ -51,7 +54,7 @@ class Report:
     def add(self, source: Source, start: int, end: int, message: str, hint: str = "", path: str = "") -> None:
         """A mistake at the half-open range of characters."""
         key = (source.file, start, end, message)
-        if key not in self._found:
+        if key not in self._found and not self.full:
             self._found[key] = diagnostic(self._named(source.file), source, start, end, message, hint, path)
 
     def whole(self, file: str, message: str, hint: str = "") -> None:
@@ -70,6 +73,8 @@ class Report:
     def include(self, other: Report) -> None:
         """Take in what another report of the same set of files holds."""
         for key, found in other._found.items():
+            if self.full:
+                break
             self._found.setdefault(key, found)
 
     def place_of(self, node: Node) -> str:
@@ -83,6 +88,11 @@ class Report:
     def found(self) -> list[Diagnostic]:
         """Every mistake, sorted by file, line and column."""
         return sorted(self._found.values())
+
+    @property
+    def full(self) -> bool:
+        """Whether no more is taken in: who reads on may stop."""
+        return len(self._found) >= MOST
 
     def __bool__(self) -> bool:
         """Whether anything was found."""

@@ -40,8 +40,12 @@ class Source:
         text = self.text[start:end].rstrip("\r\n")
         return text if len(text) <= LONGEST_LINE else text[: LONGEST_LINE - 1] + "…"
 
-    def width_from(self, offset: int) -> int:
-        """How many characters follow the offset on its line, trailing blanks left out; at least one."""
+    def width_from(self, offset: int, most: int) -> int:
+        """How many of the `most` characters behind the offset stand on its line, trailing blanks left out; at least
+        one.
+        """
         line, _ = self.place(offset)
         end = self._starts[line] if line < len(self._starts) else len(self.text)
+        if offset + most < end:
+            return max(1, most)
         return max(1, len(self.text[offset:end].rstrip()))

@@ -13,7 +13,9 @@ import msgspec
 
 from arbiter.errors import did_you_mean
 from arbiter.expr import cel
+from arbiter.expr.cost import nested_macros
 from arbiter.expr.hints import FUNCTIONS, end_hint, operand_hint, word_hint
+from arbiter.expr.limits import LEVELS, MACROS, PATTERN_LENGTH, PATTERN_SIZE, pattern_size
 from arbiter.expr.scope import Environments, Scope, environments_of
 from arbiter.expr.shapes import Shape, cut, shape_of
 from arbiter.expr.syntax import PATH_LENGTH, Unreadable, convert, walk, with_children
@@ -109,6 +111,7 @@ def _read(source: str, scope: Scope, environments: Environments, expect: str) ->
     mistakes += _type_mistakes(environment, source, nodes, known={m.start for m in mistakes})
     mistakes += _number_mistakes(nodes)
     mistakes += _pattern_mistakes(nodes)
+    mistakes += _macro_mistakes(root)
     kind = infer(root)
     wrong = {"bool": kind not in {"bool", "dyn"}, "number": kind not in {"int", "double", "dyn"}}
     if expect and wrong[expect] and not mistakes:
@@ -188,7 +191,8 @@ def _offset(source: str, line: int, column: int) -> int:
 
 def _syntax_mistakes(failure: cel.CelFailure, source: str) -> list[Mistake]:
     if "recursion" in str(failure):
-        return [Mistake(0, len(source), "this expression is nested too deeply", "name its parts as segments")]
+        message = f"this expression is nested too deeply; at most {LEVELS} levels of operators and brackets are read"
+        return [Mistake(0, len(source), message, "name its parts as segments")]
     errors = failure.errors or [(1, 1, str(failure).removeprefix("INVALID_ARGUMENT: "))]
     # One slip makes the parser complain several times; the first complaint is where the author looks.
     line, column, message = errors[0]
@@ -304,9 +308,34 @@ def _pattern_mistakes(nodes: list[AnyNode]) -> list[Mistake]:
     for node in nodes:
         if isinstance(node, Call) and node.function == "matches" and isinstance(node.args[-1], Const):
             pattern = node.args[-1]
+            if not isinstance(pattern.value, str):
+                continue
+            length, states = len(pattern.value), pattern_size(pattern.value)
+            if length > PATTERN_LENGTH:
+                message = f"this pattern has {length:,} characters; at most {PATTERN_LENGTH:,} are read"
+                mistakes.append(Mistake(*pattern.span, message, "compare with a list: `in [...]`, or ask in parts"))
+                continue
+            if states > PATTERN_SIZE:
+                message = f"this pattern comes to some {states:,} states; at most {PATTERN_SIZE:,} are allowed"
+                hint = "repetitions with a count are written out: use `+` or `*`, or smaller counts"
+                mistakes.append(Mistake(*pattern.span, message, hint))
+                continue
             try:
                 cel.call("matches", ["", pattern.value], method=True)
             except cel.CelFailure as failure:
                 reason = str(failure).partition("invalid regular expression: ")[2] or str(failure)
                 mistakes.append(Mistake(*pattern.span, f"not a regular expression that RE2 takes: {reason}"))
     return mistakes
+
+
+def _macro_mistakes(root: AnyNode) -> list[Mistake]:
+    """Macros in macros: what they cost is the product of what they run over."""
+    return [
+        Mistake(
+            *fold.span,
+            f"macros stand {depth} deep in each other here; at most {MACROS} do",
+            "make a list with `map` or `filter` first, and ask of that",
+        )
+        for depth, fold in nested_macros(root)
+        if depth == MACROS + 1
+    ]

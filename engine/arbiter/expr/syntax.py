@@ -71,9 +71,11 @@ class _Converter:
             case "const_expr":
                 return self._constant(expr, at)
             case "ident_expr":
-                name = expr.ident_expr.name.removeprefix(".")
-                span = self._token(at, _WORD)
-                return Local(name, span) if name in local else Name((name,), span=span)
+                name = expr.ident_expr.name
+                # A dot before a name passes over what macros bind.
+                outer = name.removeprefix(".")
+                span = self._token(at, _WORD) if outer == name else (at, at + len(name))
+                return Local(name, span) if name in local else Name((outer,), span=span)
             case "select_expr":
                 return self._select(expr, at, local)
             case "call_expr":

@@ -63,6 +63,8 @@ def read_sections(file: str, content: bytes, folder: str) -> tuple[Sections, Pla
             report.at(root, message, f"it may have {one_of(SECTIONS)}")
             continue
         for name, entry in root.entries.items():
+            if report.full:
+                break
             node = entry.node
             if name in UNBUILT:
                 report.at(entry.key, f"`{name}` {NOT_BUILT}", path=name)

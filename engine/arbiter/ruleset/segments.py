@@ -5,10 +5,13 @@ Law: reads ``segments`` into `Segment`s and finds circles and too deep nesting a
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from arbiter.authoring.blocks import NOT_BUILT
 from arbiter.authoring.nodes import Scalar, kind_of
+from arbiter.expr.syntax import walk
+from arbiter.expr.tree import Name
 from arbiter.ruleset.rules import Segment
 
 if TYPE_CHECKING:
@@ -39,29 +42,55 @@ def read_segment(name: str, entry: Entry, report: Report, expressions: Expressio
 
 # Deeper sets are slow to explain, and people lose their way in them long before.
 MAX_DEPTH = 16
+# Segments that name others several times double with each level.
+MAX_SIZE = 5_000
 
 
 def report_nesting(segments: Iterable[Segment], entries: Mapping[str, Entry], report: Report) -> None:
-    """Report each circle of segments once, at the member that comes first by name, and segments nested too deeply."""
-    uses = {s.name: sorted(path[1] for path in s.condition.names if path[0] == "segments") for s in segments}
+    """Report each circle of segments once, at the member that comes first by name, and segments that are nested too
+    deeply or come to too much with those that they name.
+    """
+    named = {s.name: _named(s) for s in segments}
+    uses = {name: sorted(others) for name, (_, others) in named.items()}
     depths: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for start in sorted(uses):
         # Depth first with a stack of our own: chains of segments may be longer than Python's.
-        trail: list[str] = []
+        trail: dict[str, None] = {}
         stack = [(start, False)]
         while stack:
             name, leaving = stack.pop()
             if leaving:
-                trail.pop()
+                trail.popitem()
                 depths[name] = 1 + max((depths.get(used, 0) for used in uses[name]), default=0)
                 if depths[name] == MAX_DEPTH + 1:
                     _report_depth(name, entries, report)
+                own, others = named[name]
+                sizes[name] = own + sum(times * sizes.get(used, 0) for used, times in others.items())
+                if sizes[name] > MAX_SIZE:
+                    _report_size(name, sizes[name], entries, report)
+                    sizes[name] = 0  # once is enough: what names it is not at fault
             elif name in trail:
-                _report_circle(trail[trail.index(name) :], entries, report)
+                names = list(trail)
+                _report_circle(names[names.index(name) :], entries, report)
             elif name not in depths and name in uses:
-                trail.append(name)
+                trail[name] = None
                 stack.append((name, True))
                 stack.extend((used, False) for used in reversed(uses[name]))
+
+
+def _named(segment: Segment) -> tuple[int, Counter[str]]:
+    """How many nodes a segment's condition has, and how often it names each other segment."""
+    nodes = walk(segment.condition.root)
+    return len(nodes), Counter(n.path[1] for n in nodes if isinstance(n, Name) and n.path[0] == "segments")
+
+
+def _report_size(name: str, size: int, entries: Mapping[str, Entry], report: Report) -> None:
+    message = (
+        f"segment `{name}` comes to {size:,} operators and values with the segments that it names, each time that it "
+        f"names them; at most {MAX_SIZE:,} are allowed"
+    )
+    report.at(entries[name].key, message, "name each of them once", f"segments.{name}")
 
 
 def _report_depth(name: str, entries: Mapping[str, Entry], report: Report) -> None:
