@@ -4,6 +4,7 @@ Law: the one place that knows every command. A mistake of whoever types becomes 
 traceback: 0 well, 1 findings or a refusal, 2 wrong usage. A traceback is a fault of ours.
 """
 
+import re
 import sys
 from typing import Any
 
@@ -11,30 +12,36 @@ import typer
 from typer.core import TyperGroup
 
 from arbiter import __version__
+from arbiter.cli.canary import canary
 from arbiter.cli.check import check
 from arbiter.cli.decide import decide
 from arbiter.cli.demo import demo
 from arbiter.cli.events import events
 from arbiter.cli.explain import explain
 from arbiter.cli.fmt import fmt
+from arbiter.cli.override import override
 from arbiter.cli.profile import profile
 from arbiter.cli.schema import schema
 from arbiter.cli.serve import serve
 from arbiter.cli.snapshot import snapshot
 from arbiter.cli.terminal import diagnostic_text, err, fail
 from arbiter.cli.test import run_tests
-from arbiter.errors import ArbiterError, AuthorError
+from arbiter.errors import ArbiterError, AuthorError, did_you_mean
 
 _INTERRUPTED = 130
+_CHOICE = re.compile(r"'(.*)' is not one of (.+)\.", re.DOTALL)
 
 
 class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
-        """Run the command. What pydantic puts before a mistake is no word for whoever typed it."""
+        """Run the command. What pydantic puts before a mistake is no word for whoever typed it, the closest is."""
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")
+            choice = _CHOICE.fullmatch(error.message)
+            if choice and (near := did_you_mean(choice[1], re.findall(r"'([^']+)'", choice[2]))):
+                error.message += f" {near[0].upper()}{near[1:]}".replace("`", "'")
             raise
 
 
@@ -55,6 +62,8 @@ app.command("test")(run_tests)
 app.add_typer(profile)
 app.add_typer(events)
 app.add_typer(snapshot)
+app.add_typer(canary)
+app.add_typer(override)
 app.command()(demo)
 
 

@@ -13,6 +13,8 @@ import msgspec
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, TensorProto
 
+from arbiter.errors import did_you_mean
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -161,7 +163,7 @@ def _layout(graph: GraphProto, manifest: Manifest, places: Places) -> tuple[Layo
     for position, each in enumerate(manifest.inputs):
         path = f"inputs[{position}]"
         if each.name not in by_name:
-            found.append(places.mistake(f"{path}.name", f"the graph has no input `{each.name}`", _names(by_name)))
+            found.append(places.mistake(f"{path}.name", f"the graph has no input `{each.name}`", _names(each.name, by_name)))
         elif each.default is not None and isinstance(each.default, str) != (by_name[each.name].dtype == "str"):
             found.append(places.mistake(f"{path}.default", _wrong_default(each.default, by_name[each.name].dtype)))
     if found:
@@ -196,7 +198,7 @@ def _outputs(graph: GraphProto, manifest: Manifest, places: Places) -> list[Diag
         tensor = by_name.get(output.tensor)
         if tensor is None:
             message = f"the graph has no output `{output.tensor}`"
-            found.append(places.mistake(f"{path}.tensor", message, _names(by_name)))
+            found.append(places.mistake(f"{path}.tensor", message, _names(output.tensor, by_name)))
         elif tensor.dtype not in _carriers(output):
             wanted = " or ".join(_carriers(output))
             message = f"output `{output.name}` needs a tensor of {wanted}"
@@ -212,5 +214,5 @@ def _carriers(output: Output) -> tuple[str, ...]:
     return CARRIERS["int" if output.labels else output.type]
 
 
-def _names(tensors: dict[str, Tensor]) -> str:
-    return f"it has {', '.join(f'`{name}`' for name in tensors)}"
+def _names(name: str, tensors: dict[str, Tensor]) -> str:
+    return did_you_mean(name, tensors) or f"it has {', '.join(f'`{name}`' for name in tensors)}"

@@ -179,7 +179,8 @@ class RuleReader(msgspec.Struct):
         if by.text == "subject":
             return
         if root not in BY or not name:
-            hint = did_you_mean(by.text, ("subject",)) or "write `subject`, `profile.name` or `context.name`"
+            near = did_you_mean(by.text, ("subject", *(f"{each}.{name}" for each in BY if name)))
+            hint = near or "write `subject`, `profile.name` or `context.name`"
             block.refuse(by, f"a rollout cannot go by `{shorten(by.text)}`", hint, "by")
             return
         found = self.expressions.scope.resolve((root, name))

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from arbiter.decision.wording import shown
-from arbiter.errors import InvalidField
+from arbiter.errors import InvalidField, did_you_mean
 from arbiter.server.values import write_value
 from arbiter.types import Reason
 from arbiter.v1 import decision_pb2
@@ -55,7 +55,8 @@ def check_rules(request: Request, snapshot: Snapshot) -> None:
         if rule not in known:
             field = f"explain.rules[{place}]"
             points = ", ".join(f"`{name}`" for name in request.decisions)
-            raise InvalidField(f"{field}: {points} has no rule `{rule}`: check the id, or leave it out", field=field)
+            hint = did_you_mean(rule, known) or "check the id, or leave it out"
+            raise InvalidField(f"{field}: {points} has no rule `{rule}`: {hint}", field=field)
 
 
 def write_explanation(decision: Decision, snapshot: Snapshot) -> decision_pb2.Explanation:
