@@ -5,6 +5,7 @@ Law: turns flags and a config file into settings; what serving is stands in `run
 
 import enum
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ import msgspec
 import typer
 
 from arbiter.cli.remote import DEFAULT_TARGET
+from arbiter.errors import did_you_mean
 
 _PLACES = ("rules", "models", "data")
 
@@ -44,6 +46,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     transport: Transport = Transport.AUTO
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
     grace: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 10.0
+    snapshots: Annotated[int, msgspec.Meta(ge=2, le=10_000)] = 50
     require_tests: bool = False
     log_level: LogLevel = LogLevel.INFO
     limits: dict[str, Any] = {}  # their names and values are judged once their own table is loaded, see `_face`
@@ -69,6 +72,9 @@ Required = Annotated[
     bool | None,
     typer.Option("--require-tests", help="Load no rules whose own tests fail, nor rules whose tests hold mistakes."),
 ]
+Snapshots = Annotated[
+    int | None, typer.Option(min=2, max=10_000, help="Versions that are kept to go back to. [default: 50]")
+]
 Level = Annotated[LogLevel | None, typer.Option(help="From which level on is logged. [default: info]")]
 File = Annotated[
     Path | None,
@@ -86,6 +92,7 @@ def serve(
     transport: Carrier = None,
     threads: Threads = None,
     grace: Grace = None,
+    snapshots: Snapshots = None,
     require_tests: Required = None,
     log_level: Level = None,
     config: File = None,
@@ -97,7 +104,8 @@ def serve(
     """
     given = {
         "rules": rules, "models": models, "data": data, "listen": listen, "workers": workers, "transport": transport,
-        "threads": threads, "grace": grace, "require_tests": require_tests, "log_level": log_level,
+        "threads": threads, "grace": grace, "snapshots": snapshots,
+        "require_tests": require_tests, "log_level": log_level,
     }  # fmt: skip
     chosen = _read(config) if config else Config()
     chosen = msgspec.structs.replace(chosen, **{name: value for name, value in given.items() if value is not None})
@@ -115,6 +123,7 @@ def serve(
         listen=chosen.listen,
         workers=chosen.workers or len(os.sched_getaffinity(0)),
         grace=chosen.grace,
+        kept=chosen.snapshots,
         require_tests=chosen.require_tests,
         face=_face(chosen),
         log_level=chosen.log_level.upper(),
@@ -126,7 +135,10 @@ def _read(path: Path) -> Config:
     try:
         config = msgspec.toml.decode(path.read_bytes(), type=Config)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        known = f"; the options are {', '.join(Config.__struct_fields__)}" if "unknown field" in str(error) else ""
+        unknown = re.search(r"unknown field `(.*)`", str(error))
+        fields = Config.__struct_fields__
+        near = did_you_mean(unknown[1], fields) if unknown else ""
+        known = f"; {near or 'the options are ' + ', '.join(fields)}" if unknown else ""
         raise typer.BadParameter(f"{path}: {error}{known}", param_hint="--config") from error
     from_file: dict[str, Any] = {name: str(path.parent / place) for name in _PLACES if (place := getattr(config, name))}
     return msgspec.structs.replace(config, **from_file)

@@ -1,56 +1,85 @@
-"""`arbiter snapshot`: which versions of rules and models there are, and which one runs.
+"""`arbiter snapshot`: which versions of rules and models there are, which one runs, and going back to another.
 
-Law: reads a data directory, or asks a server; changes nothing.
+Law: asks a server, or reads a data directory; only `rollback` and `reload` change anything, through the server.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
-from arbiter.cli.asking import AsJson, Target
+from arbiter.cli.asking import AsJson, Models, Target
 from arbiter.cli.remote import connected
-from arbiter.cli.terminal import FINDINGS, diagnostic_fields, diagnostic_text, fail, out, print_json, print_table
+from arbiter.cli.terminal import FINDINGS, out, print_json, print_table
+from arbiter.cli.versions import (
+    CAUSES,
+    DIGITS,
+    Reason,
+    archive_in,
+    held_until,
+    kept_by,
+    named,
+    print_status,
+    status_fields,
+    tell,
+)
 from arbiter.decision.wording import shown
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
-    from arbiter.runtime.admin import Status
-    from arbiter.runtime.archive import Archive
+    from arbiter.runtime.admin import History
 
 snapshot = typer.Typer(
-    name="snapshot", help="Which versions of rules and models there are, and which one runs.", no_args_is_help=True
+    name="snapshot",
+    help="Which versions of rules and models there are, which one runs, and going back to another.",
+    no_args_is_help=True,
 )
 
 Data = Annotated[Path, typer.Option(metavar="DIR", help="The server's data directory.")]
+DataInstead = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Read a server's data directory, instead of asking the server.")
+]
 Digest = Annotated[
     str,
     typer.Argument(metavar="[DIGEST]", help="Of a snapshot in the data directory; its first characters are enough."),
 ]
-DIGITS = 12
+Side = typer.Argument(help="The first characters of a digest, `current`, `previous`, or a directory of rule files.")
+Before = Annotated[str, Side]
+Kept = Annotated[str, typer.Argument(metavar="DIGEST", help="The first characters of a kept digest, or `previous`.")]
 
 
 @snapshot.command("list")
-def list_(*, data: Data = Path("data"), as_json: AsJson = False) -> None:
-    """Print the snapshots kept in a data directory, the newest last."""
-    archive = _archive(data)
-    kept = [(from_micros(each.at), archive.meta(each.digest)) for each in archive.history()]
+def list_(*, target: Target = None, data: DataInstead = None, as_json: AsJson = False) -> None:
+    """Print the snapshots that are kept and can be rolled back to, the newest last."""
+    if data is None:
+        with connected(target) as client:
+            history = client.snapshots()
+    else:
+        history = _history(data)
     if as_json:
-        print_json([{"digest": meta.digest, "at": at, "counts": meta.counts} for at, meta in kept])
+        print_json(
+            [
+                {"digest": each.digest, "at": from_micros(each.at), "cause": each.cause, "reason": each.reason,
+                 "counts": each.counts, "models": each.models}
+                for each in history.kept
+            ]
+        )  # fmt: skip
         return
     rows = [
-        (meta.digest[:DIGITS], shown(at), *map(str, (counts.decisions, counts.rules, counts.segments, counts.features)),
-         ", ".join(meta.models))
-        for at, meta in kept
-        for counts in (meta.counts,)
+        (each.digest[:DIGITS], shown(from_micros(each.at)), CAUSES[each.cause],
+         *map(str, (counts.decisions, counts.rules, counts.segments, counts.features)), ", ".join(each.models),
+         each.reason)
+        for each in history.kept
+        for counts in (each.counts,)
     ]  # fmt: skip
-    print_table(("digest", "current from", "decisions", "rules", "segments", "features", "models"), rows)
+    heads = ("digest", "current from", "by", "decisions", "rules", "segments", "features", "models", "reason")
+    print_table(heads, rows, prose=("models", "reason"))
 
 
 @snapshot.command("show")
 def show(digest: Digest = "", *, target: Target = None, data: Data = Path("data"), as_json: AsJson = False) -> None:
-    """Print what a server runs and what became of its last reload; or, with DIGEST, a snapshot in the data directory.
+    """Print what a server runs, what became of its last reload and what operators ordered; or, with DIGEST, a snapshot
+    in the data directory.
 
     Ends with 1 when the last reload failed.
     """
@@ -60,59 +89,76 @@ def show(digest: Digest = "", *, target: Target = None, data: Data = Path("data"
     with connected(target) as client:
         status = client.snapshot()
     if as_json:
-        print_json(_fields(status))
+        print_json(status_fields(status))
     else:
-        _print_status(status)
+        print_status(status)
     if status.last_reload is not None and not status.last_reload.ok:
         raise typer.Exit(FINDINGS)
 
 
-def _fields(status: "Status") -> dict[str, Any]:
-    """The status for JSON: moments as ISO 8601, as everywhere on the command line."""
-    fields: dict[str, Any] = msgspec.to_builtins(status, str_keys=True)
-    if (runs := status.snapshot) is not None:
-        fields["snapshot"]["loaded_at"] = from_micros(runs.loaded_at)
-    if (last := status.last_reload) is not None:
-        fields["last_reload"]["at"] = from_micros(last.at)
-        fields["last_reload"]["diagnostics"] = [diagnostic_fields(each) for each in last.diagnostics]
-    return fields
+@snapshot.command("diff")
+def diff(a: Before, b: Before, *, data: Data = Path("data"), models: Models = None, as_json: AsJson = False) -> None:
+    """Print what differs between two versions: rules, decisions, segments, features, models, declarations.
+
+    Where a rule stands in its file makes no difference. Snapshots are read from the data directory.
+    """
+    from arbiter.cli.versiondiff import difference_between, rows_of  # noqa: PLC0415 - loads onnxruntime
+
+    found = difference_between(a, b, data, models)
+    if as_json:
+        print_json(found)
+        return
+    rows = rows_of(found)
+    if rows:
+        print_table(("kind", "name", "difference", "before", "after"), rows, prose=("before", "after"))
+    else:
+        out().print("no difference")
 
 
-def _print_status(status: "Status") -> None:
-    rows: list[tuple[str, str]] = []
-    if (runs := status.snapshot) is not None:
-        rows += [("snapshot", runs.digest), ("live since", shown(from_micros(runs.loaded_at)))]
-        rows += [(noun, f"{count:,}") for noun, count in msgspec.structs.asdict(runs.counts).items()]
-    rows += [(f"worker {number}", digest[:DIGITS] or "down") for number, digest in sorted(status.workers.items())]
-    if (last := status.last_reload) is not None:
-        became = "went well" if last.ok else "failed, nothing changed"
-        rows.append(("last reload", f"{became}, {shown(from_micros(last.at))}"))
-    print_table(("what", "is"), rows)
-    for found in () if last is None else last.diagnostics:
-        out().print(diagnostic_text(found))
+@snapshot.command("rollback")
+def rollback(digest: Kept, *, reason: Reason = "", target: Target = None, as_json: AsJson = False) -> None:
+    """Run a kept snapshot again, on all workers at once.
+
+    It is held, over restarts too: what it replaces does not come back until the files give another snapshot than that,
+    or `arbiter snapshot reload`.
+    """
+    with connected(target) as client:
+        whole = kept_by(client, digest)
+        status = client.rollback(whole, reason=reason)
+    tell(status, f"snapshot {whole[:DIGITS]} runs{held_until(status)}", as_json=as_json)
 
 
-def _archive(data: Path) -> "Archive":
-    from arbiter.runtime.archive import Archive  # noqa: PLC0415 - loads onnxruntime
+@snapshot.command("reload")
+def reload(*, target: Target = None, as_json: AsJson = False) -> None:
+    """Have the server read its files again, and run what they give: this ends a rollback.
 
-    kept = data / "snapshots"
-    if not kept.is_dir():
-        raise typer.BadParameter(
-            f"{data} is no data directory of a server: it holds no `snapshots`", param_hint="--data"
-        )
-    return Archive(kept)
+    Ends with 1 when they hold errors.
+    """
+    with connected(target) as client:
+        status = client.reload()
+    if as_json:
+        print_json(status_fields(status))
+    else:
+        print_status(status)
+    if status.last_reload is None or not status.last_reload.ok:
+        raise typer.Exit(FINDINGS)
+
+
+def _history(data: Path) -> "History":
+    from arbiter.runtime.versions import history_of  # noqa: PLC0415 - loads onnxruntime
+
+    return history_of(archive_in(data))
 
 
 def _show_kept(digest: str, data: Path, *, as_json: bool) -> None:
-    archive = _archive(data)
-    found = [each for each in archive.history() if each.digest.startswith(digest)]
-    if len(found) != 1:
-        count = len(found) or "no"
-        fail(f"{data} keeps {count} snapshots whose digest begins with {digest}: see `arbiter snapshot list`")
-    meta = archive.meta(found[0].digest)
+    archive = archive_in(data)
+    history = archive.history()
+    whole = named(digest, [each.digest for each in history], str(data))
+    meta = archive.meta(whole)
     if as_json:
         print_json(meta)
         return
+    (at,) = (each.at for each in history if each.digest == whole)
     rows = [(each.path, f"{each.size:,}", each.sha256[:DIGITS]) for each in meta.files]
-    out().print(f"snapshot {meta.digest}, current from {shown(from_micros(found[0].at))}", style="bold")
+    out().print(f"snapshot {meta.digest}, current from {shown(from_micros(at))}", style="bold")
     print_table(("file", "bytes", "sha256"), rows)

@@ -178,7 +178,9 @@ def _text(value: Any) -> str:
 
 def _member(name: str, value: Any) -> str:
     """Inside a rollout or a range of dates."""
-    return text(from_micros(value)) if name in _MOMENTS and isinstance(value, int) else _text(value)
+    if name in _MOMENTS and isinstance(value, int):
+        return text(from_micros(value))
+    return text(value) if isinstance(value, float) else _text(value)
 
 
 def _duration(micros: int) -> str:

@@ -117,28 +117,8 @@ class Versions:
             self._desk.stand(msgspec.structs.replace(self._desk.standing, overrides=left))
 
     def history(self) -> History:
-        """What is kept, and the turns that it took. What is damaged is left out."""
-        kept = []
-        for entry in self._archive.history():
-            try:
-                meta = self._archive.meta(entry.digest)
-            except StoreError as error:
-                _log.warning("%s", error)
-                continue
-            kept.append(
-                Kept(
-                    digest=entry.digest,
-                    at=entry.at,
-                    cause=entry.cause,
-                    reason=entry.reason,
-                    counts=meta.counts,
-                    models=tuple(meta.models),
-                )
-            )
-        turns = [
-            Turn(digest=each.digest, at=each.at, cause=each.cause, reason=each.reason) for each in self._archive.turns()
-        ]
-        return History(kept=tuple(kept), turns=tuple(turns))
+        """What is kept, and the turns that it took."""
+        return history_of(self._archive)
 
     def _fetch(self, digest: str) -> Built:
         desk = self._desk
@@ -242,6 +222,29 @@ class Versions:
 
 
 _FIELDS = {"rule": "rule_id", "model": "model"}
+
+
+def history_of(archive: Archive) -> History:
+    """What is kept, and the turns that it took. What is damaged is left out."""
+    kept = []
+    for entry in archive.history():
+        try:
+            meta = archive.meta(entry.digest)
+        except StoreError as error:
+            _log.warning("%s", error)
+            continue
+        kept.append(
+            Kept(
+                digest=entry.digest,
+                at=entry.at,
+                cause=entry.cause,
+                reason=entry.reason,
+                counts=meta.counts,
+                models=tuple(meta.models),
+            )
+        )
+    turns = [Turn(digest=each.digest, at=each.at, cause=each.cause, reason=each.reason) for each in archive.turns()]
+    return History(kept=tuple(kept), turns=tuple(turns))
 
 
 def _names(snapshot: Snapshot, kind: str) -> set[str]:

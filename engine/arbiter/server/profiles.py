@@ -96,7 +96,7 @@ class ProfileService:
         subject_id = request.subject_id
         self._requests.check_id(subject_id, "subject_id")
         now = self._engine.clock()
-        active = self._engine.current()
+        active = self._engine.current().of(subject_id)
         found = self._engine.describe(subject_id, now, active)
         return profile_pb2.GetProfileResponse(
             subject_id=subject_id,
