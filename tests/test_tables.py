@@ -6,24 +6,21 @@ import csv
 import io
 import itertools
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from arbiter.decision.walk import Walk
-from arbiter.expr.check import read_expression
-from arbiter.expr.evaluate import evaluate
-from arbiter.expr.ops import Unknown
-from arbiter.expr.scope import Scope
-from arbiter.expr.view import Symbols, View
-from arbiter.ruleset.load import Cache, load_ruleset
-from arbiter.ruleset.rules import Rule, Ruleset
+from arbiter.expr.view import View
+from arbiter.ruleset.load import load_ruleset
 from arbiter.ruleset.tables.analysis import find_gap, overlaps
 from arbiter.snapshot import Snapshot
 from arbiter.types import Decision
+
+if TYPE_CHECKING:
+    from arbiter.ruleset.rules import Ruleset
 
 # Every value of each column that a cell of these tests can tell apart from others, and a missing one.
 VALUES: dict[str, list[Any]] = {
@@ -189,9 +186,7 @@ def decide(snapshot: Snapshot, given_: dict[str, Any]) -> str:
     return decision.treatments[0].rule_id if decision.treatments else ""
 
 
-quick = settings(
-    max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
+quick = settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 orders = st.sampled_from([["priority"], ["specificity", "priority"], ["priority", "value", "recency"]])
 
 
@@ -285,28 +280,3 @@ def test_a_table_is_the_same_in_yaml_and_in_csv(table: Table, policy: str) -> No
     for a, b in zip(inline.rules, sheet.rules, strict=True):
         assert [e.source for e in a.when] == [e.source for e in b.when]
         assert (a.id, a.then, a.priority, a.row) == (b.id, b.then, b.priority, b.row)
-
-
-SCOPE = Scope(roots={"profile": None, "context": None, "features": {}, "segments": {}})
-
-
-@quick
-@given(tables())
-def test_a_cell_is_what_its_cel_says(table: Table) -> None:
-    ruleset = load(table, "first")
-    assert ruleset is not None
-    for rule in ruleset.rules:
-        for expression in rule.when:
-            checked = read_expression(expression.source, SCOPE, expect="bool")
-            assert checked.root is not None, expression.source
-            for each in inputs(table, with_missing=True):
-                here = {name: value for name, value in each.items() if value is not MISSING}
-                view = View(here, here, {}, 0)
-                assert truth(expression.root, view) is truth(checked.root, view)
-
-
-def truth(root: Any, view: View) -> Any:
-    try:
-        return evaluate(root, view, Symbols())
-    except Unknown:
-        return None
