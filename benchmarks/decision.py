@@ -33,8 +33,9 @@ from arbiter.snapshot import Snapshot
 from arbiter.telemetry.counters import Counters
 from arbiter.types import Event
 from arbiter.v1 import decision_pb2
+from benchmarks.conditions import POINT
 from benchmarks.measure import alternate, percentiles
-from benchmarks.population import POINT, profile, rule_file
+from benchmarks.population import profile, rule_file
 
 ROOT = Path(__file__).parent.parent
 RULES, PEOPLE, CALLS = 1_000, 1_000, 20_000

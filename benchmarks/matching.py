@@ -9,8 +9,9 @@ from typing import Any
 from arbiter.decision.walk import Walk
 from arbiter.expr.view import View
 from arbiter.snapshot import Snapshot
+from benchmarks.conditions import POINT, files_of
 from benchmarks.measure import alternate
-from benchmarks.population import POINT, profile, rule_set
+from benchmarks.population import broad, profile, rule_set
 
 SIZES = (10, 100, 1_000, 10_000)
 
@@ -21,7 +22,7 @@ def run() -> dict[str, Any]:
     people = [View(profile(draw), {}, {}, 0) for _ in range(256)]
     subjects = {}
     for size in SIZES:
-        point = Snapshot(rule_set(size), {}).points[POINT]
+        point = Snapshot(rule_set(files_of(broad(size))), {}).points[POINT]
         viewers, deciders = itertools.cycle(people), itertools.cycle(people)
         match = point.index.match
         subjects[f"match {size}"] = lambda match=match, viewers=viewers: match(next(viewers))

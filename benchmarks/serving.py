@@ -25,8 +25,9 @@ from arbiter.server.app import Server
 from arbiter.telemetry.counters import Counters
 from arbiter.v1 import decision_pb2
 from benchmarks.decision import FEATURES, MODEL, PEOPLE, ROOT, RULES, add_people
+from benchmarks.conditions import POINT
 from benchmarks.measure import alternate, percentiles
-from benchmarks.population import POINT, rule_file
+from benchmarks.population import rule_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,69 @@
+"""Arbiter, asked what the others are asked: which is the best rule, and which rules hold at all.
+
+Law: the one place of the benchmarks that knows how a compiled point is matched. What is asked starts from the profile,
+as a decision does: the view of it is made inside.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from arbiter.decision.walk import Walk
+from arbiter.expr.view import View
+from arbiter.snapshot import Snapshot
+from arbiter.types import Decision
+from benchmarks.conditions import POINT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from arbiter.ruleset.compiled import Point
+    from arbiter.ruleset.rules import Ruleset
+
+
+def point_of(ruleset: Ruleset) -> Point:
+    """The compiled decision point of the benchmarks."""
+    return Snapshot(ruleset, {}).point(POINT)
+
+
+def best_rule(point: Point, view: View) -> str:
+    """The best rule's id, or an empty text: the index, then the survivors, best first, up to one whose checks hold."""
+    found = point.index.match(view)
+    for number, mask in enumerate((found,) if point.single else found):
+        while mask:
+            low = mask & -mask
+            bit = low.bit_length() - 1
+            branch, rule, _ = point.entries[number][bit] or point.entry(number, bit)
+            if branch.before is None or branch.before(view):
+                return rule.id
+            mask ^= low
+    return ""
+
+
+def all_rules(point: Point, view: View) -> list[str]:
+    """The ids of all rules that hold, best first."""
+    found, holding = point.index.match(view), []
+    for number, mask in enumerate((found,) if point.single else found):
+        while mask:
+            low = mask & -mask
+            bit = low.bit_length() - 1
+            branch, rule, behind = point.entries[number][bit] or point.entry(number, bit)
+            if branch.before is None or branch.before(view):
+                mask &= behind
+                holding.append(rule.id)
+            else:
+                mask ^= low
+    return holding
+
+
+def decided(point: Point, view: View) -> str:
+    """The best rule's id by a whole walk: dates, rollouts, groups, rendering and slots too."""
+    decision = Walk(point, view, "someone").advance()
+    if not isinstance(decision, Decision):
+        raise SystemExit("a benchmark's rule asked for a model")
+    return decision.treatments[0].rule_id
+
+
+def ask(point: Point, how: Callable[[Point, View], Any]) -> Callable[[dict[str, Any]], Any]:
+    """One of the above as a function of a profile."""
+    return lambda person: how(point, View(person, {}, {}, 0))
