@@ -1,0 +1,151 @@
+"""Subjects that show a finding: from a point of the space to values, and to what is really decided with them.
+
+Law: pure. Everything here goes through `Walk`: what a finding says of a subject was decided, not inferred.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from arbiter.decision.hashing import share
+from arbiter.decision.walk import Need, Walk
+from arbiter.decision.wording import shown
+from arbiter.expr.view import View
+from arbiter.lint.domains import LISTED, MISSING, UNNAMED, Domain
+from arbiter.lint.order import limited
+from arbiter.ruleset.branches import NOW
+from arbiter.types import from_micros
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from arbiter.lint.masks import Point
+    from arbiter.lint.space import Space
+    from arbiter.ruleset.rules import Rule
+    from arbiter.snapshot import Snapshot
+
+_IDS: Final = 1_000
+_FULL: Final = 100
+
+
+class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Somebody at some moment. `now` is µs, None where it does not matter; `models` are outputs taken as given.
+
+    `dated` says that the moment matters.
+    """
+
+    id: str
+    now: int
+    profile: dict[str, Any] = {}
+    context: dict[str, Any] = {}
+    features: dict[str, Any] = {}
+    models: dict[str, dict[str, Any]] = {}
+    dated: bool = False
+    named: bool = False
+
+    def text(self) -> str:
+        """The subject as people read it."""
+        sections = (("profile", self.profile), ("context", self.context), ("features", self.features))
+        values = {f"{root}.{name}": value for root, found in sections for name, value in found.items()}
+        values |= {f"models.{m}.{name}": value for m, found in self.models.items() for name, value in found.items()}
+        if self.dated:
+            values["now"] = from_micros(self.now)
+        parts = [f"{name} = {shown(value)}" for name, value in sorted(values.items())]
+        parts += [f"subject {self.id}"] * self.named
+        return ", ".join(parts) or "any subject"
+
+    def fields(self) -> dict[str, Any]:
+        """The subject for JSON."""
+        found: dict[str, Any] = {"subject_id": self.id} if self.named else {}
+        for root in ("profile", "context", "features", "models"):
+            found |= {root: values} if (values := getattr(self, root)) else {}
+        return found | ({"now": from_micros(self.now)} if self.dated else {})
+
+
+def subject_at(space: Space, point: Point, rolled: Iterable[Rule] = (), beside: Iterable[Rule] = ()) -> Subject:
+    """A subject at a point of the space, inside the rollouts of `rolled`, outside those of `beside` where it can be."""
+    found: dict[str, dict[str, Any]] = {"profile": {}, "context": {}, "features": {}}
+    models: dict[str, dict[str, Any]] = {}
+    lists: dict[tuple[str, ...], list[Any]] = {}
+    now, dated = space.now, False
+    for number, domain in enumerate(space.domains):
+        cell = point.get(number, domain.usual)
+        element = space.element(number)
+        if element is not None:
+            lists.setdefault(element[0], []).extend([element[1]] if cell == 0 else [])
+            continue
+        if not isinstance(domain, Domain):
+            continue
+        value, path = domain.cells[cell], space.paths[number]
+        if value is MISSING or (number not in point and path != NOW and domain.missing):
+            continue
+        if value is UNNAMED:
+            value = domain.spare
+        if path == NOW:
+            now, dated = value, number in point
+        elif value is LISTED:
+            found[path[0]][path[1]] = lists.setdefault(path, [])
+        elif "." in path[1]:
+            _, model, output = path[1].split(".")
+            models.setdefault(model, {})[output] = value
+        elif number in point:
+            found[path[0]][path[1]] = value
+    inside = _limits(rolled)
+    identity = _somebody(inside, _limits(beside) - inside)
+    return Subject(identity, now, **found, models=models, dated=dated, named=bool(inside))
+
+
+def _limits(rules: Iterable[Rule]) -> frozenset[tuple[str, float]]:
+    """Salt and percentage of the rollouts that go by subject and leave somebody out."""
+    found = ((rule, rule.rollout) for rule in rules)
+    return frozenset(
+        (rollout.salt, rollout.percent)
+        for rule, rollout in found
+        if rollout is not None and rollout.by == "subject" and limited(rule)
+    )
+
+
+@lru_cache(maxsize=4_096)
+def _somebody(inside: frozenset[tuple[str, float]], outside: frozenset[tuple[str, float]]) -> str:
+    """The id of a subject inside some rollouts, and outside as many others as can be."""
+    if not inside and not outside:
+        return "s0"
+    best, most = "s0", -1
+    for number in range(_IDS):
+        name = f"s{number}"
+        if all(share(salt, name) * _FULL < percent for salt, percent in inside):
+            kept = sum(share(salt, name) * _FULL >= percent for salt, percent in outside)
+            if kept > most:
+                best, most = name, kept
+            if kept == len(outside):
+                break
+    return best
+
+
+def view_of(snapshot: Snapshot, subject: Subject) -> View:
+    """What expressions see of a subject. Counts and sums that nobody gave are 0, as the store has them."""
+    features: dict[str, Any] = {}
+    for feature in snapshot.ruleset.features:
+        value = subject.features.get(feature.name)
+        if value is None and feature.aggregate in {"count", "sum"}:
+            value = 0.0 if feature.type == "double" else 0
+        if value is not None:
+            ages = feature.aggregate == "since"
+            features[feature.key] = subject.now - round(value * feature.unit) if ages else value
+    view = View(subject.profile, subject.context, features, subject.now)
+    view.models = dict(subject.models)
+    return view
+
+
+def winners(
+    snapshot: Snapshot, point: str, subject: Subject, slots: int = 0, off: frozenset[str] = frozenset()
+) -> Sequence[str]:
+    """The ids of the rules whose treatments are really delivered, best first. Models that nobody gave are unknown."""
+    view = view_of(snapshot, subject)
+    walk = Walk(snapshot.points[point], view, subject.id, slots, off=off)
+    while isinstance(outcome := walk.advance(), Need):
+        view.models |= {model: {} for model in outcome.models}
+    return [treatment.rule_id for treatment in outcome.treatments if treatment.rule_id]

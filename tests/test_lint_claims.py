@@ -1,0 +1,200 @@
+"""What the lint claims is true, and of conditions that the index answers it misses nothing.
+
+Small random rule sets are decided for every subject that their rules can tell apart, one by one, by the walk; what is
+seen there is held against what the lint says.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arbiter.decision.hashing import share
+from arbiter.lint.run import Names, findings
+from arbiter.lint.subjects import Subject, winners
+from arbiter.ruleset.load import load_ruleset
+from arbiter.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from arbiter.lint.finding import Finding
+
+NOON = 1_780_000_000_000_000
+HEAD = """
+schema:
+  profile: {n: int, s: {type: string, values: [x, y, z]}, l: list}
+  context: {t: string, any_kind: double}
+  events: {buy: {}}
+features: {buys: {count: buy}}
+segments: {small: profile.n < 2, other: profile.s != "x"}
+"""
+LITERALS = [
+    *(f"profile.n {test} {n}" for test in ("<", ">=", "==", "!=") for n in (1, 2)),
+    "profile.n in [1, 3]", "!(profile.n in [1, 2])", 'profile.s == "x"', 'profile.s != "y"', 'profile.s in ["x", "y"]',
+    "has(profile.s)", "!has(profile.s)", "has(profile.n)",
+    '"a" in profile.l', '!("a" in profile.l)', '"b" in profile.l',
+    'context.t.startsWith("a")', '!context.t.startsWith("ab")', 'context.t == "ab"',
+    "segments.small", "!segments.small", "segments.other", "!segments.other",
+    "features.buys == 0", "features.buys > 1", "features.buys >= 0",
+    'now < timestamp("2026-06-01T00:00:00Z")', 'now >= timestamp("2026-05-01T00:00:00Z")',
+]  # fmt: skip
+RESIDUAL = ["profile.n * 2 > 3", "profile.n * 2 <= 3", "size(context.t) > 1", "profile.n % 2 == 0 || segments.small"]
+SALTS = {(salt, percent) for salt in ("p", "q") for percent in (30, 60)}
+MONTH = 30 * 86_400_000_000
+
+
+def one_of_each() -> list[str]:
+    """Ids of subjects, one for each combination of rollouts."""
+    found: dict[tuple[bool, ...], str] = {}
+    for number in range(200):
+        name = f"s{number}"
+        found.setdefault(tuple(share(salt, name) * 100 < percent for salt, percent in sorted(SALTS)), name)
+    assert len(found) == 9
+    return list(found.values())
+
+
+IDS = one_of_each()
+VALUES: dict[str, list[Any]] = {
+    "n": [None, 0, 1, 2, 3, 4], "s": [None, "x", "y", "z"], "l": [None, [], ["a"], ["b"], ["a", "b"]],
+    "t": [None, "a", "ab", "abc", "b", ""], "buys": [0, 1, 2],
+    "now": [NOON - 2 * MONTH, NOON - MONTH // 2, NOON, NOON + MONTH],
+}  # fmt: skip
+
+
+def subjects(text: str) -> Iterator[Subject]:
+    """Every subject that rules which read only these names can tell apart."""
+    read = {"n": "profile.n" in text or "small" in text, "s": "profile.s" in text or "other" in text}
+    read |= {"l": "profile.l" in text, "t": "context.t" in text, "buys": "features.buys" in text, "now": "now" in text}
+    read["now"] = read["now"] or "active" in text
+    names = [name for name, wanted in read.items() if wanted]
+    for ident in IDS if "rollout" in text else ["s0"]:
+        for values in itertools.product(*(VALUES[name] for name in names)):
+            has = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+            profile: dict[str, Any] = {name: has[name] for name in ("n", "s", "l") if name in has}
+            context = {"t": has["t"]} if "t" in has else {}
+            features = {"buys": has["buys"]} if "buys" in has else {}
+            yield Subject(ident, has.get("now", NOON), profile, context, features)
+
+
+def build(text: str) -> tuple[Snapshot, list[Finding]]:
+    files = {"r.yaml": text.encode()}
+    ruleset, found = load_ruleset(files, {})
+    assert ruleset is not None, [each.render() for each in found]
+    snapshot = Snapshot(ruleset, {})
+    return snapshot, list(findings(snapshot, files, NOON, Names()))
+
+
+@st.composite
+def rule_sets(draw: st.DrawFn, literals: list[str], *, plain: bool) -> str:
+    """A decision with some rules. `plain`: nothing but literals, and each rule with a treatment of its own."""
+    names = draw(
+        st.lists(st.sampled_from(["n", "s", "l", "t", "buys", "now", "small", "other"]), min_size=1, max_size=2)
+    )
+    usable = [each for each in literals if any(name in each for name in names)] or literals[:4]
+    order = draw(
+        st.sampled_from(
+            ["[priority]", "[specificity, priority]", "[]"] + ([] if plain else ["[priority, value]", "[recency]"])
+        )
+    )
+    lines = [HEAD, f"decisions: {{home: {{slots: {draw(st.integers(1, 2))}, order: {order}}}}}", "rules:"]
+    for number in range(draw(st.integers(1, 6))):
+        parts = draw(st.lists(st.sampled_from(usable), max_size=3))
+        if draw(st.booleans()) and len(parts) > 1:
+            parts = [f"({parts[0]}) || ({parts[1]})", *parts[2:]]
+        action = f"give{number if plain else draw(st.integers(0, number))}"
+        then = f"{{action: {action}}}"
+        if not plain and draw(st.integers(0, 4)) == 0:
+            text = draw(st.sampled_from(["${profile.s}", "is ${profile.n}", "${profile.n + 1}"]))
+            then = f"{{action: {action}, params: {{p: '{text}'}}}}"
+        rule = f"id: r{number}, decision: home, priority: {draw(st.integers(0, 2))}, then: {then}"
+        rule += f", when: {msgspec.json.encode(parts).decode()}"
+        match draw(st.integers(0, 7)):
+            case 0:
+                salt, percent = draw(st.sampled_from(sorted(SALTS)))
+                rule += f", rollout: {{percent: {percent}, salt: {salt}}}"
+            case 1:
+                rule += f", active: {{{draw(st.sampled_from(['from', 'until']))}: 2026-05-20T00:00:00Z}}"
+            case 2 if not plain:
+                rule += f", group: g{draw(st.integers(0, 1))}"
+            case 3 if not plain:
+                rule += f", value: {draw(st.sampled_from(['1', '2.5', 'profile.n', 'profile.n * 2']))}"
+        lines.append(f"  - {{{rule}}}")
+    return "\n".join(lines)
+
+
+def claims(found: list[Finding], code: str) -> set[str]:
+    return {each.message.split("`")[1] for each in found if each.code == code}
+
+
+def seen(snapshot: Snapshot, text: str) -> tuple[set[str], set[str], bool]:
+    """The rules that matched some subject, those that won, and whether somebody got nothing."""
+    ids = frozenset(rule.id for rule in snapshot.ruleset.rules)
+    matched: set[str] = set()
+    won: set[str] = set()
+    empty = False
+    for subject in subjects(text):
+        delivered = winners(snapshot, "home", subject)
+        won |= set(delivered)
+        empty = empty or not delivered
+        for rule in ids - matched:
+            matched |= set(winners(snapshot, "home", subject, 0, ids - {rule}))
+    return matched, won, empty
+
+
+@settings(max_examples=100, deadline=None)
+@given(rule_sets(LITERALS + RESIDUAL, plain=False))
+def test_what_never_matches_or_wins_does_not_for_any_subject(text: str) -> None:
+    snapshot, found = build(text)
+    matched, won, _ = seen(snapshot, text)
+    assert not claims(found, "never-matches") & matched
+    assert not claims(found, "never-wins") & won
+
+
+@settings(max_examples=100, deadline=None)
+@given(rule_sets(LITERALS, plain=True))
+def test_of_literals_nothing_is_missed(text: str) -> None:
+    snapshot, found = build(text)
+    matched, won, empty = seen(snapshot, text)
+    rules = {rule.id for rule in snapshot.ruleset.rules}
+    assert claims(found, "never-matches") == rules - matched
+    assert claims(found, "never-wins") | claims(found, "duplicate-rule") == matched - won
+    assert bool(claims(found, "no-default")) is empty
+
+
+def pairs_that_tie(snapshot: Snapshot, text: str) -> set[frozenset[str]]:
+    """The pairs of rules equal in every key of which one wins, for somebody, and the other would alone."""
+    point = snapshot.ruleset.decisions[0]
+    found: set[frozenset[str]] = set()
+    equal: dict[str, set[str]] = {}
+    for rule in snapshot.ruleset.rules:
+        keys = str([getattr(rule, key) for key in point.order])
+        equal.setdefault(keys, set()).add(rule.id)
+    for subject in subjects(text):
+        for slots in range(1, point.slots + 1):
+            won = set(winners(snapshot, "home", subject, slots))
+            for ids in equal.values():
+                for better, worse in itertools.product(ids & won, ids - won):
+                    if worse in winners(snapshot, "home", subject, slots, frozenset(ids - {worse})):
+                        found.add(frozenset({better, worse}))
+    return found
+
+
+@settings(max_examples=100, deadline=None)
+@given(rule_sets(LITERALS, plain=True))
+def test_rules_are_said_to_tie_when_they_do(text: str) -> None:
+    snapshot, found = build(text)
+    real = pairs_that_tie(snapshot, text)
+    never = claims(found, "never-wins") | claims(found, "duplicate-rule")
+    expected = {pair for pair in real if not pair & never}
+    ids = {rule.position: rule.id for rule in snapshot.ruleset.rules}
+    ties = [{ids[position] for position in each.also} for each in found if each.code == "tie"]
+    for finding in (each for each in found if each.code == "tie"):
+        assert frozenset(finding.message.split("`")[1:4:2]) in real
+    for together in ties:
+        assert all(any(each in pair and pair <= together for pair in expected) for each in together)
+    assert all(any(pair <= together for together in ties) for pair in expected)
