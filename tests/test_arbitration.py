@@ -18,6 +18,7 @@ from arbiter.types import Decision, ExplainLevel, Reason, Treatment
 
 KEYS = ["priority", "value", "recency", "specificity"]
 CLOCK = 1_780_272_000_000_000
+MATCHED = {Reason.WON, Reason.LOST_GROUP, Reason.LOST_SLOT, Reason.DUPLICATE, Reason.RENDER_FAILED}
 
 
 class Drawn(msgspec.Struct, frozen=True):
@@ -180,6 +181,11 @@ def test_the_walk_and_the_explanation_equal_the_brute_force(
     assert {o.rule_id: o.reason for o in explained} == expected
     assert len(explained) == len(rules)
     assert [o.rule_id for o in explained if o.reason is Reason.WON] == winners
+    losers = explain(snapshot.point("d"), view, "someone", 0, delivered, lambda: changes, ExplainLevel.LOSERS)
+    assert losers == tuple(o for o in explained if o.reason in MATCHED)
+    two = tuple(r.id for r in rules[:2])
+    of_two = explain(snapshot.point("d"), view, "someone", 0, delivered, lambda: changes, ExplainLevel.ALL, two)
+    assert of_two == tuple(o for o in explained if not two or o.rule_id in two)
     if "value" in order:
         values = {r.id: r.value for r in rules}
         assert all(t.value == values[t.rule_id] for t in decision.treatments)

@@ -1,7 +1,8 @@
 """Explanations: for every rule of a decision point, what became of it and why.
 
-Law: pure and slow. It judges each rule with the three-valued evaluator and replays arbitration with the same
-functions that the walk uses, so that it must agree with the walk about who won; a property test holds the two equal.
+Law: pure and slow. It judges rules with the three-valued evaluator, all of them where all are asked for, and replays
+arbitration with the same functions that the walk uses, so that it must agree with the walk about who won; a property
+test holds the two equal.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def explain(
     was delivered, LOSERS also what matched, ALL everything; `only` filters by rule id.
     `off` says of rules that are switched off, by id, until when and why.
     """
-    judged = [_judge(rule, point, view, subject_id, changes, off) for rule in point.rules]
+    wanted = _worth_judging(point, view, level, only)
+    judged = [_judge(rule, point, view, subject_id, changes, off) for rule in wanted]
     matched = [j for j in judged if j.outcome is None]
     if point.dynamic:
         _settle_rows_behind(matched)
@@ -71,6 +73,17 @@ def explain(
         ExplainLevel.ALL: frozenset(Reason),
     }[level]
     return tuple(o for o in outcomes if o.reason in kept and (not only or o.rule_id in only))
+
+
+def _worth_judging(point: Point, view: View, level: ExplainLevel, only: tuple[str, ...]) -> Iterable[CompiledRule]:
+    """The rules of whom something may be told and those that compete with them, in static order."""
+    if level is ExplainLevel.ALL and not only:
+        return point.rules
+    survivors = point.survivors(view)
+    if level is not ExplainLevel.ALL:
+        return survivors
+    competing = set(survivors)
+    return [rule for rule in point.rules if rule in competing or rule.id in only]
 
 
 def _judge(

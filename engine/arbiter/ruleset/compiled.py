@@ -190,7 +190,21 @@ class Point:
         self.entries[block][bit] = made
         return made
 
-    @property
+    def survivors(self, view: View) -> list[CompiledRule]:
+        """The rules that the index does not rule out, in static order: whatever matches is among them."""
+        found = self.index.match(view)
+        masks = [found] if isinstance(found, int) else found
+        rules: dict[CompiledRule, None] = {}
+        for block, mask in enumerate(masks):
+            rest = mask
+            while rest:
+                bit = (rest & -rest).bit_length() - 1
+                _, rule, behind = self.entries[block][bit] or self.entry(block, bit)
+                rules[rule] = None
+                rest &= behind
+        return list(rules)
+
+    @cached_property
     def rules(self) -> tuple[CompiledRule, ...]:
         """Every rule in static order, disabled ones too: slow the first time, since all are decoded."""
         return tuple(self._compiled(number) for number in self._ranked)

@@ -15,7 +15,7 @@ import msgspec
 from arbiter.types import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from arbiter.ruleset.rules import Rule
     from arbiter.ruletests.run import Result
@@ -49,21 +49,27 @@ class Covered(msgspec.Struct, frozen=True):
 class Coverage:
     """Counts results; `rules` are those of the whole set."""
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
+    def __init__(self, rules: Sequence[Rule]) -> None:
         self._positions = {rule.id: rule.position for rule in rules if rule.enabled}
-        self._reach = dict.fromkeys(self._positions, Reach.UNASKED)
+        self._decisions = {rule.id: rule.decision for rule in rules if rule.enabled}
+        self._reach: dict[str, Reach] = {}
+        self._asked: set[str] = set()
 
     def add(self, result: Result) -> None:
-        """Take in an explained result."""
+        """Take in a result that tells of every rule that matched."""
         for decision in result.decisions:
+            self._asked.add(decision.point)
             for outcome in decision.explanation:
-                known = self._reach.get(outcome.rule_id)
-                if known is not None:
-                    self._reach[outcome.rule_id] = max(known, _reach_of(outcome.reason))
+                known = self._reach.get(outcome.rule_id, Reach.UNASKED)
+                self._reach[outcome.rule_id] = max(known, _reach_of(outcome.reason))
 
     def rules(self) -> list[Covered]:
         """Every rule, by its place."""
-        return sorted((Covered(rule, self._positions[rule], reach) for rule, reach in self._reach.items()), key=_place)
+        return sorted(map(self._covered, self._positions), key=_place)
+
+    def _covered(self, rule: str) -> Covered:
+        least = Reach.JUDGED if self._decisions[rule] in self._asked else Reach.UNASKED
+        return Covered(rule, self._positions[rule], max(least, self._reach.get(rule, least)))
 
 
 def percent(rules: Iterable[Covered]) -> float:

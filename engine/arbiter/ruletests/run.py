@@ -22,10 +22,10 @@ from arbiter.ruletests.given import change_times
 # Fields' types at run time.
 from arbiter.ruletests.spec import RuleTest  # noqa: TC001
 from arbiter.snapshot import Snapshot
-from arbiter.types import Decision, Event, ExplainLevel, Treatment
+from arbiter.types import Decision, Event, ExplainLevel, RuleOutcome, Treatment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from arbiter.ruleset.compiled import Point
 
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 class Result(msgspec.Struct, frozen=True):
     """What became of a test: it passed when there is no mismatch. `broken` says which model failed, if one did.
 
-    `decisions` are explained where that was asked for, or where something did not come true.
+    `decisions` explain the rules that the test names, those that tell why something did not come true, and those that
+    matched, where that was asked for.
     """
 
     test: RuleTest
@@ -56,15 +57,19 @@ class Runner:
         self._variants: dict[tuple[frozenset[tuple[str, bool]], tuple[str, ...]], Snapshot] = {}
 
     def run(self, test: RuleTest, *, explained: bool = False) -> Result:
-        """Decide, and compare with what is expected. `explained` explains every rule, mismatch or not."""
+        """Decide, and compare with what is expected. `explained` tells of every rule that matched."""
         page = _Page(self._snapshot_for(test), self._features, test)
+        named = {
+            point: frozenset(reason.rule for reason in expected.reasons)
+            for point, expected in zip(test.decisions, test.expected, strict=True)
+        }
         try:
-            wanted = explained or any(expected.reasons for expected in test.expected)
-            decisions = page.decide(explained=wanted)
+            decisions = page.decide(named, matched=explained)
             mismatches = compare(test, decisions)
-            if mismatches and not wanted:
-                decisions = page.decide(explained=True)
-                mismatches = compare(test, decisions)
+            for mismatch in mismatches:
+                named[mismatch.decision] |= frozenset(mismatch.rules)
+            if mismatches:
+                decisions = page.decide(named, matched=explained)
         except ModelFailure as error:
             return Result(test, (), (), str(error))
         return Result(test, decisions, mismatches)
@@ -112,30 +117,40 @@ class _Page:
         self._view = View(test.profile, test.context, readings.values | test.features, test.now)
         self._view.models.update(test.models)
 
-    def decide(self, *, explained: bool) -> tuple[Decision, ...]:
-        """One decision per point, each without what the ones before it delivered. Raises ModelFailure."""
+    def decide(self, named: Mapping[str, frozenset[str]], *, matched: bool) -> tuple[Decision, ...]:
+        """One decision per point, each without what the ones before it delivered. Raises ModelFailure.
+
+        They explain what became of the rules that are `named`, by point, and of those that `matched`.
+        """
         delivered: list[Treatment] = []
         decisions: list[Decision] = []
         for name in self._test.decisions:
-            decision = self._decide(self._snapshot.point(name), tuple(delivered), explained=explained)
-            decisions.append(decision)
+            point, before = self._snapshot.point(name), tuple(delivered)
+            decision = self._decide(point, before)
+            outcomes = self._explain(point, before, ExplainLevel.LOSERS) if matched else ()
+            if named[name]:
+                told = {outcome.rule_id for outcome in outcomes}
+                asked = self._explain(point, before, ExplainLevel.ALL, tuple(named[name]))
+                outcomes += tuple(outcome for outcome in asked if outcome.rule_id not in told)
+            decisions.append(msgspec.structs.replace(decision, explanation=outcomes))
             delivered += decision.treatments
         return tuple(decisions)
 
-    def _decide(self, point: Point, delivered: tuple[Treatment, ...], *, explained: bool) -> Decision:
-        test, view = self._test, self._view
-        walk = Walk(point, view, test.subject_id, test.slots, delivered, None, self._change_times)
+    def _decide(self, point: Point, delivered: tuple[Treatment, ...]) -> Decision:
+        test = self._test
+        walk = Walk(point, self._view, test.subject_id, test.slots, delivered, None, self._change_times)
         outcome = walk.advance()
         while isinstance(outcome, Need):
             self._score(outcome.models)
             outcome = walk.advance()
-        if not explained:
-            return outcome
+        return outcome
+
+    def _explain(
+        self, point: Point, delivered: tuple[Treatment, ...], level: ExplainLevel, only: tuple[str, ...] = ()
+    ) -> tuple[RuleOutcome, ...]:
         self._score(point.models)
-        reasons = explain(
-            point, view, test.subject_id, test.slots, delivered, self._change_times, ExplainLevel.ALL
-        )  # fmt: skip
-        return msgspec.structs.replace(outcome, explanation=reasons)
+        test = self._test
+        return explain(point, self._view, test.subject_id, test.slots, delivered, self._change_times, level, only)
 
     def _change_times(self) -> dict[str, int]:
         return self._changes
