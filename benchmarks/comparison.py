@@ -11,7 +11,8 @@ import random
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.conditions import files_of
+from arbiter.snapshot import Snapshot
+from benchmarks.conditions import POINT, files_of
 from benchmarks.measure import alternate
 from benchmarks.population import broad, narrow, profile, rule_set, shoppers
 from benchmarks.rivals import correlation, decision_table, generated, ours
@@ -40,19 +41,19 @@ def run() -> dict[str, Any]:
     results: dict[str, Any] = {"narrow_us": {}, "broad_us": {}, "cannot": {}}
     for size in SIZES:
         rules = narrow(size)
-        _measure(f"narrow {size}", narrow_point(size), rules, shoppers(rules, PEOPLE), results)
+        _measure(f"narrow {size}", narrow_snapshot(size).point(POINT), rules, shoppers(rules, PEOPLE), results)
     draw = random.Random(7)
     anybody = [profile(draw) for _ in range(PEOPLE)]
     for size in BROAD_SIZES:
         rules = broad(size)
-        _measure(f"broad {size}", ours.point_of(rule_set(files_of(rules))), rules, anybody, results)
+        _measure(f"broad {size}", Snapshot(rule_set(files_of(rules)), {}).point(POINT), rules, anybody, results)
     return results | {"ratios": _ratios(results["narrow_us"])}
 
 
 @cache
-def narrow_point(size: int) -> Point:
+def narrow_snapshot(size: int) -> Snapshot:
     """The compiled narrow rules; made once a run, since 100,000 take long to load."""
-    return ours.point_of(rule_set(files_of(narrow(size))))
+    return Snapshot(rule_set(files_of(narrow(size))), {})
 
 
 def _measure(

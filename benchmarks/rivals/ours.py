@@ -10,20 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from arbiter.decision.walk import Walk
 from arbiter.expr.view import View
-from arbiter.snapshot import Snapshot
 from arbiter.types import Decision
-from benchmarks.conditions import POINT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from arbiter.ruleset.compiled import Point
-    from arbiter.ruleset.rules import Ruleset
-
-
-def point_of(ruleset: Ruleset) -> Point:
-    """The compiled decision point of the benchmarks."""
-    return Snapshot(ruleset, {}).point(POINT)
 
 
 def best_rule(point: Point, view: View) -> str:
