@@ -17,6 +17,8 @@ from arbiter.cli.app import app
 from arbiter.profiles.store import Limits as StoreLimits
 from arbiter.ruleset import authored, load
 from arbiter.ruleset.rules import Aggregate, OrderKey
+from arbiter.ruleset.tables.read import KEYS as TABLE_KEYS
+from arbiter.ruleset.tables.read import POLICIES
 from arbiter.server import status
 from arbiter.server.limits import Limits
 from arbiter.telemetry import publish
@@ -155,7 +157,9 @@ def test_the_rules_page_lists_every_key() -> None:
     assert set(column(text, "## Decisions")) == {"slots", "order", "default"}
     assert set(column(text, "Keys of `order`")) == set(get_args(OrderKey))
     assert set(column(text, "## Features")) == set(get_args(Aggregate))
-    unbuilt = {*authored.UNBUILT, *authored._TABLE, *load.UNBUILT, "managed", "purposes", "personal"}
+    assert column(text, "## Decision tables") == sorted(TABLE_KEYS, key=column(text, "## Decision tables").index)
+    assert column(text, "**Outputs**") == sorted(POLICIES, key=column(text, "**Outputs**").index)
+    unbuilt = {*authored.UNBUILT, *load.UNBUILT, "managed", "purposes", "personal"}
     assert set(column(text, "## Not built yet")) == unbuilt | {"account.X", "experiments.X"}
     assert all(f"`{section}`" in text for section in load.SECTIONS)
     assert all(f"`{kind}`" in text for kind in type_names)

@@ -41,7 +41,7 @@ _TOKEN = re.compile(
 _NOT = re.compile(r"not\s*\((.*)\)", re.DOTALL)
 _COMPARISON = re.compile(r"(<=|>=|!=|==|<>|=>|=<|<|>|=)\s*")
 _RANGE = re.compile(rf"([\[(])((?:{_TEXT}|[^\"'])*?)\.\.(.*)([\])])", re.DOTALL)
-_LOOSE = re.compile(r"[\w:.+-]+\s*\.\.\s*[\w:.+-]+")
+_LOOSE = re.compile(r"([\w:.+-]*?)\s*\.\.\s*([\w:+-][\w:.+-]*)?")
 _NUMBER = re.compile(r"-?(?:(?P<int>\d+)|(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?)")
 _BARE = re.compile(r"[^\W\d][\w -]*")
 _BARE_IN_TEXT = re.compile(r"[^\"'()\[\]{}<>=!|&$]+")
@@ -161,9 +161,11 @@ class Cells:
         if bounds is not None and not _SIMPLE.fullmatch(text, start, end):
             yield self._range(cell, bounds, path)
             return
-        if _LOOSE.fullmatch(text, start, end):
-            hint = f"write `[{text[start:end]}]`; with `(` or `)` the end does not belong to it"
-            self._refuse(cell, (start, end), "a range stands in brackets", hint, path)
+        loose = _LOOSE.fullmatch(text, start, end)
+        if loose is not None:
+            whole = f"`[{loose[0]}]`; with `(` or `)` the end does not belong to it"
+            hint = whole if loose[1] and loose[2] else f"`>= {loose[1]}`" if loose[1] else f"`<= {loose[2] or '...'}`"
+            self._refuse(cell, (start, end), "a range stands in brackets", f"write {hint}", path)
         found = _COMPARISON.match(text, start, end)
         test = found[1] if found else "=="
         if test in _MEANT:

@@ -52,11 +52,20 @@ class Entries:
             if key in given:
                 entries[key] = given[key]
         dates = {key: given[f"active.{key}"] for key in ("from", "until") if f"active.{key}" in given}
-        if dates:
-            entries["active"] = Entry(next(iter(dates.values())).key, _mapping(node, dates))
+        if any(column.target.startswith("active.") for column in self._columns.outputs.values()):
+            self._date(entries, dates)
         if then is None or isinstance(then, Mapping):
             entries["then"] = self._effect(then, given)
         return _mapping(node, entries, partial=node.partial)
+
+    def _date(self, entries: dict[str, Entry], dates: dict[str, Entry]) -> None:
+        """Put a row's dates to what the table says of all: their zone, say."""
+        common = entries.pop("active", None)
+        said = common.node if common is not None else None
+        whole = (said.entries if isinstance(said, Mapping) else {}) | dates
+        if whole.keys() & {"from", "until"}:
+            key = common.key if common is not None else next(iter(dates.values())).key
+            entries["active"] = Entry(key, _mapping(said or self._block.node, whole))
 
     def _effect(self, then: Mapping | None, given: dict[str, Entry]) -> Entry:
         block = self._block

@@ -163,9 +163,11 @@ class TableReader(msgspec.Struct):
             constants += ["action"] if "action" in then.entries else []
             params = then.entries["params"].node if "params" in then.entries else None
             constants += [f"params.{name}" for name in params.entries] if isinstance(params, Mapping) else []
+        active = block.get("active")
+        constants += [f"active.{name}" for name in active.entries] if isinstance(active, Mapping) else []
+        constants += [key for key in ("priority", "value", "enabled") if block.has(key)]
         for column in columns.outputs.values():
-            key = column.target.partition(".")[0]
-            if column.target in constants or (key not in {"action", "params"} and block.has(key)):
+            if column.target in constants:
                 message = f"`{column.target}` is said for all rows and by a column"
                 self.report.at(column.key, message, "remove one of the two", block.path)
 
