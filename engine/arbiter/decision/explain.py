@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from arbiter.decision.walk import in_rollout, in_time, last_change, order_key, rendered, repeated
+from arbiter.decision.dates import in_time, outside
+from arbiter.decision.walk import in_rollout, last_change, order_key, rendered, repeated
 from arbiter.decision.wording import shown
 from arbiter.expr.evaluate import Verdict, judge
 from arbiter.expr.syntax import walk as nodes_of
@@ -102,9 +103,9 @@ def _judge(
     failed = _condition(rule, point, view)
     if failed is not None:
         return _Judged(compiled, failed)
-    if not in_time(compiled, view):
+    if not in_time(compiled.active, view):
         return _Judged(
-            compiled, RuleOutcome(rule.id, Reason.INACTIVE, rule.position, detail="the clock is outside `active`")
+            compiled, RuleOutcome(rule.id, Reason.INACTIVE, rule.position, detail=outside(compiled.active, view))
         )
     if not in_rollout(compiled, view, subject_id):
         detail = f"outside the rollout of {rule.rollout.percent:g} %" if rule.rollout else ""

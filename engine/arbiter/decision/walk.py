@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from arbiter.decision.dates import in_time
 from arbiter.decision.hashing import share
 from arbiter.expr.ops import FAILURES, eq
 from arbiter.ruleset.image import tie_break
@@ -165,7 +166,7 @@ class Walk:
             if branch.before is not None and not branch.before(view):
                 mask ^= low
                 continue
-            if (rule.guarded and not (in_time(rule, view) and in_rollout(rule, view, self._subject))) or (
+            if (rule.guarded and not (in_time(rule.active, view) and in_rollout(rule, view, self._subject))) or (
                 self._off and rule.id in self._off
             ):
                 mask &= behind
@@ -235,14 +236,6 @@ class Walk:
         if self._placed:
             return Decision(point.name, tuple(self._placed), False, until)
         return Decision(point.name, (point.default,) if point.default else (), True, until)
-
-
-def in_time(rule: CompiledRule, view: View) -> bool:
-    """Whether the clock lies in the rule's half-open range of dates."""
-    active = rule.active
-    if active is None:
-        return True
-    return (active.start is None or view.clock >= active.start) and (active.until is None or view.clock < active.until)
 
 
 def in_rollout(rule: CompiledRule, view: View, subject_id: str) -> bool:

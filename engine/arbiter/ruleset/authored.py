@@ -15,11 +15,10 @@ from arbiter.authoring.nodes import Mapping, Node, Scalar, Sequence, as_text, ki
 from arbiter.authoring.scalars import INT64, shorten
 from arbiter.errors import did_you_mean
 from arbiter.expr.syntax import conjuncts
+from arbiter.ruleset.dates import read_active
 from arbiter.ruleset.effects import read_effect
-from arbiter.ruleset.rules import Active, Rollout, Rule
+from arbiter.ruleset.rules import Rollout, Rule
 from arbiter.ruleset.tables.read import KEYS as TABLE_KEYS
-from arbiter.ruleset.times import rfc3339
-from arbiter.types import to_micros
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -106,7 +105,7 @@ class RuleReader(msgspec.Struct):
         )
         group = block.identifier("group")
         rollout = self._rollout(block, identifier)
-        active = self._active(block)
+        active = read_active(block, self.declared)
         tags = self._tags(block)
         enabled = block.boolean("enabled")
         if identifier is None or decision is None or then is None:
@@ -186,32 +185,6 @@ class RuleReader(msgspec.Struct):
         found = self.expressions.scope.resolve((root, name))
         if isinstance(found, tuple):
             self.report.inside(by, len(root) + 1, len(by.text), *found, f"{block.path}.by")
-
-    def _active(self, block: Block) -> Active | None:
-        node = block.mapping("active", "write `{from: 2026-11-01T00:00:00Z}`")
-        if node is None:
-            return None
-        inner = Block(node, self.report, what="`active`", path=f"{block.path}.active", keys=("from", "until"))
-        if not node.entries:
-            inner.refuse(block.key("active"), "`active` says neither `from` nor `until`", "remove it, or say one")
-        start, until = self._instant(inner, "from"), self._instant(inner, "until")
-        end = inner.get("until")
-        if start is not None and until is not None and end is not None and start >= until:
-            inner.refuse(end, "`until` does not come after `from`, so the rule would never be on", key="until")
-        return Active(start, until)
-
-    def _instant(self, block: Block, key: str) -> int | None:
-        node = block.get(key)
-        if node is None:
-            return None
-        text = as_text(node)
-        instant = rfc3339(text) if text is not None else None
-        if instant is None:
-            day = rfc3339(f"{text}T00:00:00Z") if text is not None else None
-            hint = f"write `{text}T00:00:00Z`" if day is not None else "write `2026-11-01T00:00:00Z` or `...+01:00`"
-            shown = f"`{shorten(text)}`" if text is not None else kind_of(node)
-            block.refuse(node, f"`{key}` must be an RFC 3339 time, this is {shown}", hint, key)
-        return to_micros(instant) if instant is not None else None
 
     def _tags(self, block: Block) -> tuple[str, ...]:
         tags = set()

@@ -18,6 +18,7 @@ from arbiter.types import type_names
 
 if TYPE_CHECKING:
     from arbiter.authoring.report import Report
+    from arbiter.ruleset.rules import SubjectZone
 
 _OTHER_WORDS: Final = {
     "str": "string",
@@ -53,13 +54,18 @@ class Typed(msgspec.Struct, frozen=True):
 
 
 class Declared(msgspec.Struct):
-    """Everything declared so far. A section is None until some file has it: then names in it are closed."""
+    """Everything declared so far. A section is None until some file has it: then names in it are closed.
+
+    `zone` is where a subject's time zone stands, None until it is known; `zone_refused` says that it was told wrongly.
+    """
 
     report: Report
     profile: dict[str, Typed] | None = None
     context: dict[str, Typed] | None = None
     events: dict[str, dict[str, Typed]] | None = None
     actions: dict[str, dict[str, Typed]] | None = None
+    zone: SubjectZone | None = None
+    zone_refused: bool = False
     _places: dict[tuple[str, ...], Scalar] = {}
 
     def first(self, key: Scalar, what: str, *name: str) -> bool:

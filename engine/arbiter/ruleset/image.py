@@ -283,7 +283,8 @@ def _point(
         blocks=tuple(blocks),
         ranked=array("I", [numbers[id(each.rule)] for each in rules]).tobytes(),
         models=tuple(sorted(models)),
-        timeless=not any(path == ("now",) or _ages(path, symbols) for path in reads),
+        timeless=not any(path == ("now",) or _ages(path, symbols) for path in reads)
+        and not any(active.local for active in actives),
         edges=tuple(sorted({t for a in actives for t in (a.start, a.until) if t is not None})),
     )
 

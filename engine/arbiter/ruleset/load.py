@@ -121,7 +121,7 @@ def load_ruleset(
     bounded = [f for f in features if f is not None and f.aggregate in LOWEST]
     lowest: dict[tuple[str, ...], int] = {("features", f.name): LOWEST[f.aggregate] for f in bounded}
     outside = [scope, list(values.items()), known, declared.profile, declared.context, declared.events]
-    context = digest_of([*outside, declared.actions, list(orders.items()), list(lowest.items())])
+    context = digest_of([*outside, declared.actions, declared.zone, list(orders.items()), list(lowest.items())])
     read = loading.rules(_Outside(declared, expressions, known, orders, lowest, context), report)
     loading.cache.end(good=not report)
     if report:

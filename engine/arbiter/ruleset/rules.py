@@ -64,11 +64,32 @@ class Rollout(msgspec.Struct, frozen=True, gc=False):
     salt: str
 
 
+class SubjectZone(msgspec.Struct, frozen=True, gc=False):
+    """Where a subject's time zone stands: an attribute of the profile, and the zone of who has none."""
+
+    attribute: str
+    default: str
+
+
+class LocalDates(msgspec.Struct, frozen=True, gc=False):
+    """The half-open range by each subject's own clock, in µs from 1970 on that clock; None is open."""
+
+    start: int | None
+    until: int | None
+    zone: SubjectZone
+
+
 class Active(msgspec.Struct, frozen=True, gc=False):
-    """The half-open range of µs since the epoch in which a rule is on; None is open."""
+    """The half-open range of µs since the epoch in which a rule is on; None is open. `zone` is where its dates were
+    written for, and only to be shown.
+
+    With `local` dates the range is the widest that these can mean anywhere, and they decide inside it.
+    """
 
     start: int | None = None
     until: int | None = None
+    zone: str = ""
+    local: LocalDates | None = None
 
 
 class Rule(msgspec.Struct, frozen=True, gc=False):

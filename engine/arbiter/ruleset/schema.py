@@ -229,7 +229,7 @@ def _table() -> dict[str, Schema]:
 
 def _rule() -> Schema:
     condition = _expression("A condition: CEL that is true or false.")
-    moment = whole(times.TIMESTAMP.pattern)
+    moment = whole(f"(?:{times.TIMESTAMP.pattern}|{times.WALL.pattern})")
     keys = {
         "id": identifier("Unique in the whole rule set."),
         "decision": identifier("The decision point at which the rule competes."),
@@ -258,11 +258,13 @@ def _rule() -> Schema:
         "active": closed(
             "When the rule is on; half-open.",
             {
-                "from": text("The first moment, RFC 3339: `2026-11-01T00:00:00Z`. UTC without an offset.",
-                             pattern=moment),
+                "from": text("The first moment, RFC 3339: `2026-11-01T00:00:00Z`. UTC without an offset. With `zone` "
+                             "a local day or time: `2026-11-01`, `2026-11-01T09:00`.", pattern=moment),
                 "until": text("The first moment at which it is off again.", pattern=moment),
+                "zone": text("The zone whose clock `from` and `until` mean, `Europe/Paris`, or `subject`: the "
+                             "subject's own."),
             },
-            minProperties=1,
+            anyOf=[{"required": ["from"]}, {"required": ["until"]}],
         ),
         "tags": listed("For people and tools; no effect.", identifier("A tag.")),
         "enabled": boolean("`false` takes the rule out, and explanations say so."),
@@ -283,6 +285,18 @@ def _rule() -> Schema:
     )  # fmt: skip
 
 
+def _subject() -> Schema:
+    return closed(
+        "What is known of every subject. It stands in one file.",
+        {
+            "time_zone": text("The attribute that holds the name of the subject's time zone: `profile.time_zone`.",
+                              pattern=whole(rf"profile\.{NAME.pattern}")),
+            "default_time_zone": text("The zone of who has none, or one that does not exist. `UTC` when left out."),
+        },
+        required=["time_zone"],
+    )  # fmt: skip
+
+
 def rules_schema() -> Schema:
     """The JSON Schema of one document of a rule file."""
     sections = {
@@ -291,6 +305,7 @@ def rules_schema() -> Schema:
         "decisions": optional(_decisions()),
         "segments": optional(_segments()),
         "features": optional(_features()),
+        "subject": optional(_subject()),
         "rules": optional(listed("The rules, in any order.", _rule())),
     }
     root = optional(closed("", sections))

@@ -16,13 +16,14 @@ from arbiter.authoring.nodes import Entry, Mapping, Node, Sequence, is_nothing, 
 from arbiter.authoring.report import Report
 from arbiter.authoring.scalars import shorten
 from arbiter.errors import did_you_mean
+from arbiter.ruleset.dates import read_subject
 from arbiter.ruleset.declarations import Declared
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-SECTIONS: Final = ("schema", "actions", "decisions", "rules", "segments", "features")
-UNBUILT: Final = ("subject", "triggers", "experiments", "consent")
+SECTIONS: Final = ("schema", "actions", "decisions", "rules", "segments", "features", "subject")
+UNBUILT: Final = ("triggers", "experiments", "consent")
 RULE_FILE: Final = Form("a rule file", 16 << 20, "split it into several files")
 
 Places = list[tuple[str, Node]]
@@ -87,6 +88,7 @@ def read_sections(file: str, content: bytes, folder: str) -> tuple[Sections, Pla
 def gather(files: Iterable[Sections], report: Report) -> Gathered:
     """Put together what the files declare; what two of them declare is reported."""
     gathered = Gathered(Declared(report))
+    subjects: list[Node] = []
     for file in files:
         gathered.whole = gathered.whole and file.whole
         for name, node in file.declarations:
@@ -94,12 +96,30 @@ def gather(files: Iterable[Sections], report: Report) -> Gathered:
                 gathered.declared.read_schema(node)
             elif name == "actions":
                 gathered.declared.read_actions(node)
+            elif name == "subject":
+                subjects.append(node)
             else:
                 _gather_names(name, node, gathered, report)
     if not gathered.whole:
         declared = gathered.declared
         declared.profile = declared.context = declared.events = declared.actions = None
+    _read_subjects(subjects, gathered.declared)
+    gathered.declared.zone_refused |= not gathered.whole
     return gathered
+
+
+def _read_subjects(nodes: Iterable[Node], declared: Declared) -> None:
+    """Take in `subject`, which stands in one file."""
+    first: Node | None = None
+    for node in nodes:
+        if first is None:
+            first = node
+            declared.zone = read_subject(node, declared.report, declared)
+            declared.zone_refused = declared.zone is None
+        else:
+            place = declared.report.place_of(first)
+            message = f"`subject` stands in two places; the other is {place}"
+            declared.report.at(node, message, "remove one of the two", "subject")
 
 
 def _gather_names(section: str, node: Node, gathered: Gathered, report: Report) -> None:

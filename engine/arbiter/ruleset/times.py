@@ -25,6 +25,12 @@ TIMESTAMP: Final = re.compile(
 )
 
 
+_LAST_YEARS = ("0001", "9999")  # a zone's offset may lead out of what a datetime holds
+WALL: Final = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})(?:[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,6}))?)?)?"
+)
+
+
 def duration_micros(text: str) -> int | None:
     """The µs of a duration such as ``5m``, ``7d`` or ``4w``: more than nothing, at most a hundred years."""
     found = _DURATION.fullmatch(text)
@@ -54,4 +60,16 @@ def rfc3339(text: str) -> datetime | None:
         micros = int((found[7] or "0").ljust(6, "0"))
         return datetime(year, month, day, hour, minute, second, micros, tzinfo=zone).astimezone(UTC)
     except (ValueError, OverflowError):
+        return None
+
+
+def wall_time(text: str) -> datetime | None:
+    """What a clock reads: a day, which is its first moment, or a day and a time, without an offset."""
+    found = WALL.fullmatch(text)
+    if found is None or found[1] in _LAST_YEARS:
+        return None
+    year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
+    try:
+        return datetime(year, month, day, hour, minute, second, int((found[7] or "0").ljust(6, "0")))  # noqa: DTZ001
+    except ValueError:
         return None

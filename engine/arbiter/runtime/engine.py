@@ -19,6 +19,7 @@ from arbiter.decision.hashing import share
 from arbiter.decision.walk import Need, Walk
 from arbiter.decision.wording import shown
 from arbiter.errors import CallerError, NotReady
+from arbiter.expr import zones
 from arbiter.expr.evaluate import evaluate
 from arbiter.expr.ops import Unknown
 from arbiter.expr.view import View
@@ -66,7 +67,8 @@ class Active(msgspec.Struct, frozen=True):
 
     `off` are ids of rules, `dark` names of models; `told` says in words, by rule id, what explanations say of them, and
     `until` is when the first of them ends (µs since the epoch), None for never. `beside` is what the canary's subjects
-    get in place of it, with the canary; the canary's own has none, and says so by `canary`.
+    get in place of it, with the canary; the canary's own has none, and says so by `canary`. `doubles` are the names of
+    the context that are declared so.
     """
 
     snapshot: Snapshot
@@ -77,6 +79,7 @@ class Active(msgspec.Struct, frozen=True):
     until: int | None = None
     beside: tuple[Candidate, Active] | None = None
     canary: bool = False
+    doubles: tuple[str, ...] = ()
 
     def of(self, subject_id: str) -> Active:
         """What this subject gets: always the same, as long as the canary is."""
@@ -120,9 +123,11 @@ class Engine:
         features = FeatureSet([*beside, *snapshot.frame.features])
         self.store.use_types(snapshot.frame.profile_types, snapshot.frame.event_types)
         self.store.use_features(features)
-        active = _switched(Active(snapshot, features), overrides)
+        zones.read_all()
+        active = _switched(Active(snapshot, features, doubles=_doubles(snapshot)), overrides)
         if candidate is not None:
-            other = msgspec.structs.replace(active, snapshot=candidate.snapshot, canary=True)
+            doubles = _doubles(candidate.snapshot)
+            other = msgspec.structs.replace(active, snapshot=candidate.snapshot, canary=True, doubles=doubles)
             active = msgspec.structs.replace(active, beside=(candidate, other))
         self._active = active
 
@@ -151,7 +156,8 @@ class Engine:
         first = snapshot.point(asked[0])
         points = [first, *map(snapshot.point, asked[1:])] if len(asked) > 1 else ()
         profile = self.store.read(request.subject_id, request.now, active.features)
-        view = View(profile.attributes, request.context, profile.features, request.now)
+        context = _with_doubles(request.context, active.doubles) if active.doubles else request.context
+        view = View(profile.attributes, context, profile.features, request.now)
         if points:
             return self._page(active, points, request, profile, view, deadline)
         return (self._decide(active, first, request, profile, view, (), deadline),)
@@ -174,7 +180,8 @@ class Engine:
             except CallerError as error:
                 answers[number] = error
                 continue
-            view = View(profile.attributes, request.context, profile.features, request.now)
+            context = _with_doubles(request.context, own.doubles) if own.doubles else request.context
+            view = View(profile.attributes, context, profile.features, request.now)
             if len(points) == 1 and not request.explain:
                 walk = _walk(own, points[0], request, profile, view, ())
                 alone[own.canary].append((number, walk, view))
@@ -363,6 +370,16 @@ def _switched(active: Active, overrides: Iterable[Override]) -> Active:
 def _told(override: Override) -> str:
     because = f": {override.reason}" if override.reason else ""
     return f"switched off until {shown(from_micros(override.until))}{because}"
+
+
+def _doubles(snapshot: Snapshot) -> tuple[str, ...]:
+    return tuple(name for name, kind in snapshot.frame.context_types.items() if kind == "double")
+
+
+def _with_doubles(context: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The context with the ints that are declared doubles made so, as profiles hold them."""
+    ints = {name: float(context[name]) for name in names if context.get(name).__class__ is int}
+    return {**context, **ints} if ints else context
 
 
 def _degraded(decision: Decision, view: View) -> Decision:
