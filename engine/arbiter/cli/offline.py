@@ -33,8 +33,7 @@ def load(rules: Path, models: Path | None) -> tuple[Snapshot | None, list[Diagno
 
     Files are named by paths that a terminal can open: the directory as it was given, then the place in it.
     """
-    names = Names(rules.as_posix(), "" if models is None else models.as_posix())
-    attempt = Loader(rules, models, None, names).load()
+    attempt = Loader(rules, models, None, _names(rules, models)).load()
     return None if attempt.built is None else attempt.built.snapshot, list(attempt.diagnostics)
 
 
@@ -44,6 +43,20 @@ def read_test_files(rules: Path) -> Mapping[str, bytes]:
     if sources.refused:
         raise AuthorError(sources.refused)
     return sources.tests
+
+
+def read_rule_files(rules: Path, models: Path | None) -> Mapping[str, bytes]:
+    """The files that make a rule set, by their path below `rules`, as they are now."""
+    return read_sources(rules, models, _names(rules, models)).rules
+
+
+def fingerprint(rules: Path, models: Path | None) -> str:
+    """A name for the content of both directories."""
+    return read_sources(rules, models, _names(rules, models)).fingerprint
+
+
+def _names(rules: Path, models: Path | None) -> Names:
+    return Names(rules.as_posix(), "" if models is None else models.as_posix())
 
 
 @contextlib.contextmanager

@@ -168,6 +168,10 @@ class Space:
 
     def _way(self, place: int, branch: Branch) -> Way:
         box = self.box(branch)
+        active = self.rules[place].active
+        if active is not None and active.local is not None:
+            # Inside the widest range that the dates can mean, each subject's own clock decides.
+            self._narrow(box, (_CHECK, active.local), 1)
         possible = not empty(box)
         needs = self.needs[place]
         sure: Box | None = None

@@ -62,7 +62,7 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
         found: dict[str, Any] = {"subject_id": self.id} if self.named else {}
         for root in ("profile", "context", "features", "models"):
             found |= {root: values} if (values := getattr(self, root)) else {}
-        return found | ({"now": from_micros(self.now)} if self.dated else {})
+        return found | {"now": from_micros(self.now)}
 
 
 def subject_at(space: Space, point: Point, rolled: Iterable[Rule] = (), beside: Iterable[Rule] = ()) -> Subject:
