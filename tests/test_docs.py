@@ -8,7 +8,8 @@ How a page says what is what, by the info string of a fenced block:
   command that asks a server is asked again until it says what is expected or ten seconds have passed, since a changed
   file is live within a second, not at once.
 - ``yaml``: a rule file. It loads alone, beside the shipped models; ``yaml wrong`` does not, and the next ``text`` block
-  is all that is said of it. ``yaml file=rules/x.yaml`` puts it there, and the whole directory loads.
+  is all that is said of it. ``yaml file=rules/x.yaml`` puts it there, and the whole directory loads. ``yaml test`` is a
+  test file for the rule file before it: its tests pass, one for each rule at least.
 - ``python``: run, in one namespace a page; a ``text output`` block after it is what it prints.
 - ``toml file=x`` and ``json file=x`` are put there. ``sh`` is not run and stands in NOT_RUN with its reason. ``text``
   is a drawing or an output, read by people only, unless something before it says otherwise.
@@ -36,6 +37,8 @@ import msgspec
 import pytest
 
 from arbiter.ruleset.load import load_ruleset
+from arbiter.ruletests import failed_tests, read_tests
+from arbiter.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -251,6 +254,8 @@ class Reader:
     def __init__(self, terminal: Terminal, models: dict[str, Model]) -> None:
         self._terminal = terminal
         self._outputs = {name: model.outputs for name, model in models.items()}
+        self._models = models
+        self._rules = b""
         self._awaited = ""
 
     def read(self, block: Block) -> None:
@@ -260,6 +265,8 @@ class Reader:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text, "utf-8")
         match block.language:
+            case "yaml" if "test" in block.words:
+                self._test(block)
             case "yaml" if not block.file or block.file.startswith("rules/"):
                 self._load(block)
             case "console":
@@ -273,8 +280,21 @@ class Reader:
             case _:
                 assert block.file, f"{block.place}: what is `{block.language}`?"
 
+    def _test(self, block: Block) -> None:
+        ruleset, _ = load_ruleset({"rules.yaml": self._rules}, self._outputs)
+        assert ruleset is not None
+        snapshot = Snapshot(ruleset, self._models)
+        files = {"rules.test.yaml": block.text.encode()}
+        failed = failed_tests(files, snapshot)
+        assert not failed, f"{block.place}:\n" + "\n".join(each.render() for each in failed)
+        tests, _ = read_tests(files, ruleset, self._models)
+        named = {each.rule for test in tests for expected in test.expected for each in expected.treatments or ()}
+        missed = {rule.id for rule in ruleset.rules if rule.enabled and not rule.table} - named
+        assert not missed, f"{block.place}: no test sees these rules win: {missed}"
+
     def _load(self, block: Block) -> None:
-        files = {"rules.yaml": block.text.encode()}
+        self._rules = block.text.encode()
+        files = {"rules.yaml": self._rules}
         if block.file:
             folder = self._terminal.folder / "rules"
             files = {each.relative_to(folder).as_posix(): each.read_bytes() for each in folder.rglob("*.yaml")}

@@ -13,12 +13,18 @@ import pytest
 import typer.main
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from arbiter.authoring import documents
 from arbiter.cli.app import app
+from arbiter.expr import limits
+from arbiter.expr.hints import FUNCTIONS
 from arbiter.profiles.store import Limits as StoreLimits
-from arbiter.ruleset import authored, load
-from arbiter.ruleset.rules import Aggregate, OrderKey
+from arbiter.ruleset import authored, expressions, load, points, segments, times
+from arbiter.ruleset.rules import Aggregate, HitPolicy, OrderKey
+from arbiter.ruleset.schema import rules_schema
+from arbiter.ruleset.tables.columns import MAX_COLUMNS, TARGETS
 from arbiter.ruleset.tables.read import KEYS as TABLE_KEYS
 from arbiter.ruleset.tables.read import POLICIES
+from arbiter.ruleset.tables.rows import MAX_ROWS
 from arbiter.server import status
 from arbiter.server.limits import Limits
 from arbiter.telemetry import publish
@@ -104,7 +110,7 @@ def test_operations_lists_the_options_of_serve() -> None:
 def test_operations_lists_the_metrics() -> None:
     reader = InMemoryMetricReader()
     counters = Counters(last_reload_at=1, snapshot_at=1)
-    for counts in (counters.decisions, counters.defaulted, counters.errors):
+    for counts in (counters.decisions, counters.defaulted, counters.canary_decisions, counters.errors):
         counts["any"] += 1
     provider = publish.start(counters, "test", [reader])
     data = reader.get_metrics_data()
@@ -163,6 +169,37 @@ def test_the_rules_page_lists_every_key() -> None:
     assert set(column(text, "## Not built yet")) == unbuilt | {"account.X", "experiments.X"}
     assert all(f"`{section}`" in text for section in load.SECTIONS)
     assert all(f"`{kind}`" in text for kind in type_names)
+
+
+def keys_of(schema: object) -> set[str]:
+    """Every key that a schema knows of the language, the author's own names left out."""
+    if isinstance(schema, list):
+        return {key for each in schema for key in keys_of(each)}
+    if not isinstance(schema, dict):
+        return set()
+    own = set(schema["properties"]) if isinstance(schema.get("properties"), dict) else set()
+    return own.union(*(keys_of(each) for each in schema.values()))
+
+
+def test_the_language_page_is_complete() -> None:
+    text = prose(page("docs/language.md"))
+    words = {word for named in NAMED.findall(text) for word in (named, *re.findall(r"[\w.]+", named))}
+    known = keys_of(rules_schema()) | {*get_args(OrderKey), *get_args(HitPolicy), *type_names, *FUNCTIONS, *TARGETS}
+    known |= {*times.UNITS, *(f"{root}.X" for root in ("profile", "context", "features", "segments")), "now"}
+    assert not known - words
+
+
+def test_the_language_page_has_the_limits() -> None:
+    cells = {row[0]: row[1].replace(",", "") for row in rows(page("docs/language.md"), "## Limits")}
+    numbers = {name: [int(number) for number in re.findall(r"\d+", cell)] for name, cell in cells.items()}
+    assert numbers["a file"] == [
+        load.RULE_FILE.max_bytes, documents.MAX_DEPTH, documents.MAX_VALUES, documents.MAX_ALIASED,
+    ]  # fmt: skip
+    assert numbers["an expression"] == [expressions.LONGEST, limits.LEVELS, limits.MACROS, limits.STEPS]
+    assert numbers["the pattern of `matches`"] == [limits.PATTERN_LENGTH, limits.PATTERN_SIZE]
+    assert numbers["segments within segments"] == [segments.MAX_DEPTH, segments.MAX_SIZE]
+    assert numbers["`slots`"] == [points.MAX_SLOTS]
+    assert numbers["a table"] == [MAX_ROWS, MAX_COLUMNS]
 
 
 def test_the_development_page_lists_every_target() -> None:

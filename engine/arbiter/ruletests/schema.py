@@ -11,7 +11,6 @@ from arbiter.authoring.schemas import (
     closed,
     document,
     either,
-    identifier,
     integer,
     listed,
     number,
@@ -36,7 +35,7 @@ def _expected() -> Schema:
     treatment = closed(
         "A treatment: what is not said is not compared.",
         {
-            "rule": identifier("The rule that gives it."),
+            "rule": text("The rule that gives it; `table#1` for the first row of a table."),
             "action": text("The action."),
             "params": params | {"description": "All parameters, no others."},
             "some_params": params | {"description": "These parameters, among others."},
@@ -44,7 +43,7 @@ def _expected() -> Schema:
             "priority": integer("The rule's priority."),
         },
     )
-    treatments = listed("", either("A rule's id, or more about the treatment.", identifier(""), treatment))
+    treatments = listed("", either("A rule's id, or more about the treatment.", text(""), treatment))
     why = word("What became of the rule.", REASONS)
     reason = closed(
         "What became of the rule, and why.",
@@ -65,7 +64,7 @@ def _expected() -> Schema:
         {
             "treatments": treatments | {"description": "All treatments, in order."},
             "includes": treatments | {"description": "Treatments among the others."},
-            "absent": listed("Rules that give nothing.", identifier("A rule's id.")),
+            "absent": listed("Rules that give nothing.", text("A rule's id.")),
             "defaulted": boolean("Whether no rule won."),
             "reasons": {
                 "description": "What becomes of rules, by id.",
