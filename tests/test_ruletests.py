@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from arbiter.models.model import Model, ModelFailure
 from arbiter.ruleset.load import is_rule_file, load_ruleset
@@ -64,10 +66,23 @@ def built(files: Mapping[str, str], models: Mapping[str, Model]) -> Snapshot:
     return Snapshot(ruleset, models)
 
 
+def sections(case: Path) -> dict[str, str]:
+    parts = re.split(r"^=== (.+)\n", case.read_text("utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+# Good and bad test files for the rules of shop.yaml.
+TEXTS = [text for case in CASES for path, text in sections(case).items() if path == "a.test.yaml"]
+
+
+@pytest.fixture(scope="session")
+def shop_snapshot(shipped_models: dict[str, Model]) -> Snapshot:
+    return built(SHOP, shipped_models)
+
+
 @pytest.mark.parametrize("case", CASES, ids=[case.stem for case in CASES])
 def test_a_test_file_gives_exactly_these_diagnostics(case: Path, shipped_models: dict[str, Model]) -> None:
-    parts = re.split(r"^=== (.+)\n", case.read_text("utf-8"), flags=re.MULTILINE)
-    files = dict(zip(parts[1::2], parts[2::2], strict=True))
+    files = sections(case)
     expected = files.pop("expected")
     tests = {path: text.encode() for path, text in files.items()}
     rules = {"rules.yaml": files["rules.yaml"]} if "rules.yaml" in files else SHOP
@@ -77,6 +92,41 @@ def test_a_test_file_gives_exactly_these_diagnostics(case: Path, shipped_models:
 
 def test_there_are_cases() -> None:
     assert len(CASES) >= 12
+
+
+TOKENS = [
+    "null",
+    "{}",
+    "[]",
+    "''",
+    "3d ago",
+    "-1",
+    "1e308",
+    "9223372036854775807",
+    "true",
+    "*a",
+    "&a",
+    ":",
+    "{",
+    "]",
+    "@",
+]
+
+
+@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_whatever_is_written_gives_diagnostics_and_never_an_exception(
+    data: st.DataObject, shop_snapshot: Snapshot
+) -> None:
+    """The words of good test files, some of them replaced, dropped or moved."""
+    text = data.draw(st.sampled_from(TEXTS))
+    words = re.split(r"(\W)", text)
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(words) - 1))
+        words[place] = data.draw(st.sampled_from([*TOKENS, "", *words[:60]]))
+    for found in failed_tests({"a.test.yaml": "".join(words).encode()}, shop_snapshot):
+        assert found.line > 0
+        assert found.message
 
 
 def test_a_rule_set_is_the_same_with_its_tests_and_without(shipped_models: dict[str, Model]) -> None:

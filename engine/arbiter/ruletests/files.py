@@ -88,10 +88,11 @@ class _Reader(msgspec.Struct):
             name = test.text("name")
             if name is None:
                 continue
+            # What has cases is a test of its own only where it says what it expects.
+            if test.has("expect") or not test.has("cases"):
+                yield from self._test(name.text, name, path, [*layers, node])
             if test.has("cases"):
                 yield from self._cases(test, name, [*layers, node])
-            else:
-                yield from self._test(name.text, name, path, [*layers, node])
 
     def _cases(self, test: Block, name: Scalar, layers: list[Mapping]) -> Iterator[RuleTest]:
         """One test for each case: what the test says holds for all of them."""

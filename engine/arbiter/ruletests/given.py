@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from arbiter.authoring.blocks import Block, under
+from arbiter.authoring.blocks import Block, check_name, under
 from arbiter.authoring.nodes import Mapping, Node, Scalar, as_text, kind_of
 from arbiter.ruletests.spec import RuleTest
 from arbiter.ruletests.values import REFUSED, Values, is_known, moment, nothing
@@ -28,6 +28,7 @@ MERGED: Final = ("profile", "context", "changed", "features", "segments", "model
 SETTINGS: Final = ("decision", "decisions", "now", "subject", "slots", "events", *MERGED)
 _EVENT_KEYS: Final = ("type", "at", "properties")
 MOST_SLOTS: Final = 1000
+_ID_BYTES: Final = 256
 
 
 class Names:
@@ -56,6 +57,8 @@ def read_given(block: Block, names: Names, file: str, name: str, at: Node) -> Ru
     given = _Given(block, names, Values(block.report, now))
     subject = block.text("subject")
     subject_id = "someone" if subject is None else subject.text
+    if subject is not None and not 0 < len(subject_id.encode()) <= _ID_BYTES:
+        block.refuse(subject, f"a subject's id has 1 to {_ID_BYTES} bytes", key="subject")
     return RuleTest(
         name=name,
         file=file,
@@ -123,6 +126,8 @@ class _Given(msgspec.Struct):
         for key, node, path in self._entries(root):
             if types and not self._known(key, types, f"{root} attribute", path):
                 continue
+            if not check_name(key, "an attribute", self.block.report, path):
+                continue
             kind = types.get(key.text, "dyn")
             if root == "context" and kind not in {"timestamp", "bytes"}:
                 kind = "dyn"
@@ -148,6 +153,8 @@ class _Given(msgspec.Struct):
                 continue
             if declared and not is_known(kind.text, declared, "event", kind, self.block.report, f"{path}.type"):
                 continue
+            if not check_name(kind, "an event type", self.block.report, f"{path}.type"):
+                continue
             properties = self._properties(event, declared.get(kind.text), kind.text)
             yield Event(f"e{number}", subject_id, kind.text, when, properties)
 
@@ -161,6 +168,8 @@ class _Given(msgspec.Struct):
             if nothing(entry.node) or entry.node is None:
                 continue
             if types is not None and not self._known(entry.key, types, f"{kind} property", path):
+                continue
+            if not check_name(entry.key, "a property", self.block.report, path):
                 continue
             value = self.values.typed(entry.node, (types or {}).get(name, "dyn"), path)
             if value is not REFUSED:

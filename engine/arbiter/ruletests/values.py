@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # What stands for a value that was refused, and reported.
 REFUSED: Final = object()
 
+_FIRST: Final = to_micros(datetime.min.replace(tzinfo=UTC))
 _AGO = re.compile(r"(\S+) +ago")
 _CLASSES: Final[dict[str, type]] = {
     "bool": bool,
@@ -85,7 +87,7 @@ class Values(msgspec.Struct):
             return self.now
         ago = _AGO.fullmatch(text)
         before = duration_micros(ago[1]) if ago else None
-        if before is not None:
+        if before is not None and self.now - before >= _FIRST:
             return self.now - before
         return moment(node, path, self.report, "write `2026-06-01T12:00:00Z`, `3d ago` or `now`")
 
