@@ -75,9 +75,12 @@ def statements(when: Iterable[Expression], active: Active | None) -> Iterator[tu
         for node in _conjuncts(expression.root):
             found, statement = _stated(node, wanted=True)
             yield Term(_placeless(found), expression.source[slice(*found.span)]), statement
-    for test, edge in () if active is None else (("ge", active.start), ("lt", active.until)):
+    if active is None:
+        return
+    clock, dates = (_NOW, active) if active.local is None else (_LOCAL, active.local)
+    for test, edge in (("ge", dates.start), ("lt", dates.until)):
         if edge is not None:
-            yield _NOW, Test(test, (("timestamp", edge),))
+            yield clock, Test(test, (("timestamp", edge),))
 
 
 def _conjuncts(node: AnyNode) -> Iterator[AnyNode]:
@@ -118,3 +121,4 @@ def _placeless(node: AnyNode) -> AnyNode:
 
 
 _NOW = Term(Name(("now",), "timestamp"), "now")
+_LOCAL = Term(Name(("now", "local"), "timestamp"), "now on the subject's clock")
