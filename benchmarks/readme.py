@@ -79,6 +79,8 @@ RATIOS = {
     "cold_seconds": "compiling 10,000 rules from 100 files, cold, seconds",
     "one_file_seconds": "the same when one file changed, seconds",
     "p99_reloading_over_quiet": "99th percentile of decisions while reloading over quiet",
+    "failed_calls": "calls that failed while rules reloaded",
+    "mixed_answers": "answers that mixed two snapshots",
     "whole_over_floor": "a whole decision over what no engine could leave out",
     "repurchase_over_session_run": "a row through a model over onnxruntime's plain call, `repurchase`",
     "rfm_over_session_run": "the same, `rfm`",
