@@ -16,7 +16,9 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from arbiter.authoring import documents
 from arbiter.cli.app import app
 from arbiter.expr import limits
+from arbiter.expr.check import read_expression
 from arbiter.expr.hints import FUNCTIONS
+from arbiter.expr.scope import Scope
 from arbiter.profiles.store import Limits as StoreLimits
 from arbiter.ruleset import authored, expressions, load, points, segments, times
 from arbiter.ruleset.rules import Aggregate, HitPolicy, OrderKey
@@ -187,6 +189,15 @@ def test_the_language_page_is_complete() -> None:
     known = keys_of(rules_schema()) | {*get_args(OrderKey), *get_args(HitPolicy), *type_names, *FUNCTIONS, *TARGETS}
     known |= {*times.UNITS, *(f"{root}.X" for root in ("profile", "context", "features", "segments")), "now"}
     assert not known - words
+
+
+def test_every_function_on_the_language_page_is_one() -> None:
+    """A call without arguments may be refused for what it lacks, not for what it is."""
+    scope = Scope({"profile": None})
+    for function in FUNCTIONS:
+        calls = [f"{function}()", f"{function}(1)", f"'a'.{function}()", f"profile.x.{function}()"]
+        said = [mistake.message for call in calls for mistake in read_expression(call, scope).mistakes]
+        assert not all("there is no function" in message for message in said) or len(said) < len(calls), function
 
 
 def test_the_language_page_has_the_limits() -> None:

@@ -306,7 +306,7 @@ def _number_mistakes(nodes: list[AnyNode]) -> list[Mistake]:
 def _pattern_mistakes(nodes: list[AnyNode]) -> list[Mistake]:
     mistakes = []
     for node in nodes:
-        if isinstance(node, Call) and node.function == "matches" and isinstance(node.args[-1], Const):
+        if isinstance(node, Call) and node.function == "matches" and node.args and isinstance(node.args[-1], Const):
             pattern = node.args[-1]
             if not isinstance(pattern.value, str):
                 continue

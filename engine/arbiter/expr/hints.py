@@ -11,9 +11,11 @@ FUNCTIONS = (
     "getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getHours", "getMinutes",
     "getSeconds", "getMilliseconds", "lowerAscii", "upperAscii", "trim", "split", "join", "replace", "substring",
     "indexOf", "lastIndexOf", "charAt", "reverse", "format",
-    "math.greatest", "math.least", "math.ceil", "math.floor", "math.round", "math.abs",
+    "math.greatest", "math.least", "math.ceil", "math.floor", "math.round", "math.trunc", "math.abs", "math.sign",
+    "math.sqrt", "math.isNaN", "math.isInf", "math.isFinite", "math.bitAnd", "math.bitOr", "math.bitXor", "math.bitNot",
+    "math.bitShiftLeft", "math.bitShiftRight", "strings.quote",
 )  # fmt: skip
-"""The functions that authors are likely to mean."""
+"""Every function and macro that an expression may call, unsigned numbers left out."""
 
 _BY_WORD = {
     "=": "compare with `==`",
