@@ -95,7 +95,7 @@ def test_the_usage_line_shows_assignments_as_they_are_typed() -> None:
 def test_check_counts_what_a_good_set_holds(rules: Path) -> None:
     done = arbiter("check", rules)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "no mistakes: 2 decisions, 21 rules, 12 segments, 12 features, 2 models\n"
+    assert done.stdout == "no mistakes: 3 decisions, 27 rules, 12 segments, 12 features, 2 models\n"
 
 
 def test_check_shows_every_mistake_where_it_stands(rules: Path) -> None:
@@ -123,7 +123,7 @@ def test_check_knows_the_labels_of_models(rules: Path) -> None:
     assert done.returncode == 1
     assert done.stdout == (
         f"{segments}:4:36: `models.rfm.cluster` is never `champion`\n"
-        '    3 |   champions: models.rfm.cluster == "champion"\n'
+        '    4 |   champions: models.rfm.cluster == "champion"\n'
         "      |                                    ^^^^^^^^^^\n"
         "  hint: did you mean `champions`?\n"
         "1 error in 1 file\n"
