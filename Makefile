@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
 JOBS ?= 2
 
 # The first of these that is 3.11 or newer. Looked for only when the environment is made.
@@ -61,8 +62,12 @@ lint: $(STAMP) ## ruff, mypy, the protos and their stubs
 	$(BIN)/mypy
 	$(BIN)/python proto/generate.py --check
 
-bench: $(STAMP) ## measure
+bench: $(BENCH_STAMP) ## measure, also what we are compared with (durable_rules needs a C compiler)
 	$(BIN)/python -m benchmarks
+
+$(BENCH_STAMP): $(STAMP)
+	@$(BIN)/python -m pip install --quiet -e '.[bench]'
+	@touch $@
 
 clean: ## remove what make made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

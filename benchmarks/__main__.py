@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from benchmarks.thresholds import Bound
 
 HERE = Path(__file__).parent
-NAMES = ("matching", "comparison", "scale", "compiling", "reload", "decision", "model_latency", "store", "wire", "serving")
+NAMES = (
+    "matching", "comparison", "scale", "compiling", "reload",
+    "decision", "model_latency", "store", "wire", "serving",
+)  # fmt: skip
 
 
 def main() -> int:

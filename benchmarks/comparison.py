@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from arbiter.ruleset.compiled import Point
     from benchmarks.conditions import PlainRule
 
+    Ask = Callable[[Sequence[PlainRule]], Callable[[dict[str, Any]], str]]
+
 SIZES = (10, 100, 1_000, 10_000, 100_000)
 BROAD_SIZES = (100, 1_000, 10_000)
 PEOPLE = 256
 SECONDS = 0.06  # of each subject in each round
 OURS = {"ours, best rule": ours.best_rule, "ours, all rules": ours.all_rules, "ours, whole decision": ours.decided}
-RIVALS: dict[str, Callable[[Sequence[PlainRule]], Callable[[dict[str, Any]], str]]] = {
+RIVALS: dict[str, Ask] = {
     "generated Python": generated.ask,
     "zen-engine, created": decision_table.created,
     "zen-engine, loaded": decision_table.loaded,

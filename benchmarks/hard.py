@@ -1,4 +1,4 @@
-"""A population that is hard on an index: every form of condition that it takes, on many values, and some that it cannot.
+"""A population that is hard on an index: every form of condition that it takes, on many values, and arithmetic.
 
 Law: drawn from a seed, as in `population`. Every rule holds one condition on one of tens of thousands of strings or on
 few of a hundred thousand numbers, as rules of a big set do, and one to three of any form.

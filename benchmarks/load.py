@@ -45,11 +45,13 @@ class Load:
         self._process = context.Process(target=_ask, args=(address, list(subjects), rate, there), daemon=True)
 
     def __enter__(self) -> Self:
+        """Begin; returns when the first call was answered."""
         self._process.start()
         self._pipe.recv()
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End the process."""
         self._process.terminate()
         self._process.join()
 

@@ -123,4 +123,3 @@ def _passing(draw: random.Random, condition: Condition) -> Any:
             return True
         case _:
             return draw.choice(condition.values)
-

@@ -31,9 +31,9 @@ FIGURES = (
     (("matching", "match_us", "100"), "matching 100 rules", "µs"),
     (("matching", "match_us", "10000"), "matching 10,000 rules", "µs"),
     (("comparison", "narrow_us", "ours, best rule", "100000"), "the best of 100,000 narrow rules (3)", "µs"),
-    (("comparison", "narrow_us", "zen-engine, loaded", "10000"), "the best of 10,000, by zen-engine's loader (4)", "µs"),
+    (("comparison", "narrow_us", "zen-engine, loaded", "10000"), "the best of 10,000, zen-engine loaded (4)", "µs"),
     (("comparison", "narrow_us", "ours, best rule", "10000"), "the same, by ours", "µs"),
-    (("comparison", "broad_us", "generated Python", "10000"), "the best of 10,000 broad rules, by generated Python", "µs"),
+    (("comparison", "broad_us", "generated Python", "10000"), "10,000 broad rules, generated Python", "µs"),
     (("comparison", "broad_us", "ours, best rule", "10000"), "the same, by ours", "µs"),
     (("reload", "quiet_ms", "p99"), "a decision over gRPC under steady load, 99th percentile (5)", "ms"),
     (("reload", "reloading_ms", "p99"), "the same while 10,000 rules reload every second", "ms"),
@@ -47,12 +47,12 @@ FIGURES = (
 )
 # Shown where the results have their benchmark; the note's number is what the figures refer to.
 NOTES = {
-    "decision": "(1) Protobuf in and out, a profile of 30 attributes from the store, 1,000 rules, a model of 100 trees.",
+    "decision": "(1) Protobuf in and out, a profile of 30 attributes from the store, 1,000 rules, "
+    "a model of 100 trees.",
     "serving": "(2) The same rules and model, one call at a time on one connection, the caller on the other core.",
-    "comparison": "(3) Narrow rules have four to six conditions on nine attributes, and a person meets one of 100,000 "
-    "or none; broad rules are met by one person in twenty-five, so that the first in order is soon found. (4) A decision "
-    "that was created once goes through a table's rows one by one; a table in zen-engine's own loader is prepared, and "
-    "is its fastest use.",
+    "comparison": "(3) Narrow rules have four to six conditions on nine attributes; a person meets one of 100,000 "
+    "or none; a broad rule is met by one person in twenty-five, so that the first in order is soon found. (4) Its "
+    "fastest use: its own loader prepares a table, where a decision that was created once goes through the rows.",
     "reload": "(5) One worker, a fixed rate of calls from another process.",
 }
 PLOTS = {
@@ -115,7 +115,7 @@ def figures(results: dict[str, Any], bounds: dict[str, dict[str, Bound]]) -> str
         lines.append(f"| {what} | {value:,.{_digits(value)}f} | {unit} |")
     notes = " ".join(note for name, note in NOTES.items() if name in results)
     lines += ["", *textwrap.wrap(notes, 120, break_on_hyphens=False), ""]
-    lines += [ "Times differ from machine to machine; ratios within one run are what is asserted:", ""]
+    lines += ["Times differ from machine to machine; ratios within one run are what is asserted:", ""]
     lines += ["| ratio | measured | must be |", "|---|--:|--:|"]
     for name, result in results.items():
         for ratio, value in result.get("ratios", {}).items() if name != "machine" else ():

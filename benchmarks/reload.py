@@ -123,7 +123,7 @@ def _add_people(address: str) -> list[str]:
     with Client(address) as client:
         for number, person in enumerate(shoppers(everybody, PEOPLE)):
             subjects.append(f"customer-{number}")
-            client.update_profile(subjects[-1], person)
+            client.update_profile(subjects[-1], set=person)
     return subjects
 
 
@@ -137,7 +137,9 @@ def _told(calls: Sequence[Call], phases: list[tuple[str, int, int]], changes: Ma
         for version in call.versions:
             first_seen.setdefault(version, call.due + call.took)
     live = [(first_seen[version] - at) / 1e6 for version, at in changes.items() if version in first_seen]
-    told = {name: {key: statistics.median(tail[key] for tail in each) for key in each[0]} for name, each in tails.items()}
+    told = {
+        name: {key: statistics.median(tail[key] for tail in each) for key in each[0]} for name, each in tails.items()
+    }
     return {
         "load": {"calls a second": RATE, "calls": len(calls), "changes": len(changes), "seen live": len(live)},
         "quiet_ms": told["quiet"],

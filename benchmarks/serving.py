@@ -24,8 +24,8 @@ from arbiter.runtime.settings import Backing
 from arbiter.server.app import Server
 from arbiter.telemetry.counters import Counters
 from arbiter.v1 import decision_pb2
-from benchmarks.decision import FEATURES, MODEL, PEOPLE, ROOT, RULES, add_people
 from benchmarks.conditions import POINT
+from benchmarks.decision import FEATURES, MODEL, PEOPLE, ROOT, RULES, add_people
 from benchmarks.measure import alternate, percentiles
 from benchmarks.population import rule_file
 

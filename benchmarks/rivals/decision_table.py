@@ -1,8 +1,8 @@
 """zen-engine: the rules as one decision table that stops at its first hit, rows best first.
 
-Law: everything that is known of zen-engine is here. Two uses: a decision that is created once and evaluated per request,
-as its own page shows, whose rows are gone through one by one; and a table that the engine's own loader holds, which
-version 2 prepares so that many rows cost little more than few. The second is the faster at every size.
+Law: everything that is known of zen-engine is here. Two uses: a decision that is created once and evaluated per
+request, as its own page shows, whose time grows with the rows down to the first hit; and a table that the engine's own
+loader holds, which version 2 prepares so that many rows cost little more than few. The second is faster at every size.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def best_rule(point: Point, view: View) -> str:
     """The best rule's id, or an empty text: the index, then the survivors, best first, up to one whose checks hold."""
     found = point.index.match(view)
-    for number, mask in enumerate((found,) if point.single else found):
+    for number, survivors in enumerate((found,) if point.single else found):
+        mask = survivors
         while mask:
             low = mask & -mask
             bit = low.bit_length() - 1
@@ -35,7 +36,8 @@ def best_rule(point: Point, view: View) -> str:
 def all_rules(point: Point, view: View) -> list[str]:
     """The ids of all rules that hold, best first."""
     found, holding = point.index.match(view), []
-    for number, mask in enumerate((found,) if point.single else found):
+    for number, survivors in enumerate((found,) if point.single else found):
+        mask = survivors
         while mask:
             low = mask & -mask
             bit = low.bit_length() - 1
