@@ -22,8 +22,9 @@ _STEPS: Final = 2_000
 
 
 class Left(msgspec.Struct, frozen=True):
-    """A point of the box in which too few of the others hold."""
+    """A part of the box in whose plainest point too few of the others hold, and that point."""
 
+    box: Box
     point: Point
 
 
@@ -68,7 +69,7 @@ class Cover:
                 if blocking >> bit & 1 or self._classes[bit] not in taken
             ]
             if not holding:
-                return Left(point)
+                return Left(here, point)
             best = self._best(here, holding, blocking)
             used.add(best)
             box_of = self._boxes[best]
@@ -97,6 +98,11 @@ class Cover:
 def point_in(box: Box) -> Point:
     """A point of a box that is not empty: nothing where nothing is asked, else the plainest value."""
     return {number: (cells & -cells).bit_length() - 1 for number, cells in box.items()}
+
+
+def far_point_in(box: Box) -> Point:
+    """Another point of a box that is not empty, as far from the plainest as can be."""
+    return {number: cells.bit_length() - 1 for number, cells in box.items()}
 
 
 def _outside(box: Box, other: Box, everything: Callable[[int], int]) -> list[Box]:

@@ -38,14 +38,16 @@ def check_tables(ruleset: Ruleset, snapshot: Snapshot, now: int) -> Iterator[Fin
             continue
         subject = _subject(gap, now)
         ids = {rule.id for rule in rows.get(table.id, [])}
-        taken = subject is not None and not ids.isdisjoint(winners(snapshot, table.decision, subject))
+        if subject is not None and not ids.isdisjoint(winners(snapshot, table.decision, subject)):
+            subject = None
         given = ", ".join(f"{term} = {shown(_plain(*value))}" for term, value in gap) or "any input"
         yield Finding(
             code="table-gap",
             position=table.position,
             message=f"no row of the table `{table.id}` matches {given}",
             hint="add a row for it, or say `gaps: allowed`",
-            subject=None if taken else subject,
+            subject=subject,
+            outcome="matches no row",
         )
 
 

@@ -146,7 +146,8 @@ def _never_wins(number: int, beaten: frozenset[int], contest: Contest) -> Iterat
         if rule.id in won:
             return  # the claim would be wrong: never say it
         subject = subject if any(other.id in won for other in others) else None
-        outcome = f"{listed([f'`{each}`' for each in won], _LISTED)} wins" if subject else ""
+        verb = "wins" if len(won) == 1 else "win"
+        outcome = f"{listed([f'`{each}`' for each in won], _LISTED)} {verb}" if subject else ""
     yield _finding("never-wins", rule, message, hint, subject=subject, outcome=outcome)
 
 

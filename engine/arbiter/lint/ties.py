@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from arbiter.lint.cover import Left
+from arbiter.lint.cover import Left, far_point_in
 from arbiter.lint.finding import Finding
 from arbiter.lint.masks import Steps, bits_of, mask_of
 from arbiter.lint.order import gift_of, limited
@@ -94,16 +94,23 @@ def _tie(contest: Contest, one: Way, other: Way, equals: frozenset[str]) -> Subj
     left = contest.left_of(both, min(one.rule, other.rule))
     if not isinstance(left, Left):
         return None
-    subject = subject_at(contest.space, left.point, [first, second], contest.rolled_out)
+    for point in (left.point, far_point_in(left.box)):
+        subject = subject_at(contest.space, point, [first, second], contest.rolled_out)
+        if _decides(contest, subject, first.id, second.id, equals):
+            return subject
+    return None
+
+
+def _decides(contest: Contest, subject: Subject, first: str, second: str, equals: frozenset[str]) -> bool:
+    """Whether one of two rules really wins here, and the other would without its equals."""
     snapshot, point = contest.given.snapshot, contest.point
     for slots in range(1, point.slots + 1):
         won = winners(snapshot, point.name, subject, slots)
-        if first.id in won and second.id in won:
-            continue
-        for better, worse in ((first.id, second.id), (second.id, first.id)):
-            if better in won and worse in winners(snapshot, point.name, subject, slots, equals - {worse}):
-                return subject
-    return None
+        for better, worse in ((first, second), (second, first)):
+            alone = better in won and worse not in won
+            if alone and worse in winners(snapshot, point.name, subject, slots, equals - {worse}):
+                return True
+    return False
 
 
 def _finding(contest: Contest, numbers: list[int], shown: tuple[int, int, Subject]) -> Finding:
