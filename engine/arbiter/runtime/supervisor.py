@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import functools
-import heapq
-import itertools
 import logging
-import queue
 import signal
 import sys
 import threading
@@ -30,6 +27,7 @@ from arbiter.runtime.archive import Archive
 from arbiter.runtime.crew import Crew, Member
 from arbiter.runtime.desk import Desk, abridged
 from arbiter.runtime.loader import Loader
+from arbiter.runtime.mailbox import Mailbox
 from arbiter.runtime.standing import StandingFile
 from arbiter.runtime.versions import Versions
 from arbiter.runtime.watcher import Watcher
@@ -100,15 +98,13 @@ class _Supervisor:
         self.desk.stand(file.read())
         self._settings = settings
         self._address = address
-        self._mail: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._mail = Mailbox()
         self._loader = Loader(
             settings.rules_directory, settings.models_directory, archive, require_tests=settings.require_tests
         )
         self._versions = Versions(self.desk, self._loader, archive)
         self._crew = Crew(settings, address, open_face, self._heard)
         self._checking = ThreadPoolExecutor(1, "arbiter-validate")
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
         self._busy = False  # an attempt or an order is under way
         self._stale = False  # something may have changed since it began
         self._unreadable = False  # a worker could not read the snapshot that is current
@@ -126,31 +122,19 @@ class _Supervisor:
         # Until then a signal ends the process as it is: nothing runs yet, and reading may hang.
         self._first_load()
         for number in (signal.SIGTERM, signal.SIGINT):
-            # SimpleQueue may be put to from a signal handler.
-            signal.signal(number, lambda *_: self._mail.put(self._end))
+            signal.signal(number, lambda *_: self._mail.post(self._end))
         watched = [self._settings.rules_directory, self._settings.models_directory]
-        watcher = Watcher([path for path in watched if path], lambda: self._mail.put(self._look))
+        watcher = Watcher([path for path in watched if path], lambda: self._mail.post(self._look))
         try:
             for member in self._crew.members:
                 self._start(member)
             watcher.start()
             while self._running:
-                self._next_letter()()
+                self._mail.next()()
         finally:
             watcher.stop()
             self._crew.stop(self._settings.grace, self._settings.grace + _MARGIN_S)
             self._checking.shutdown(wait=False, cancel_futures=True)
-
-    def _next_letter(self) -> Callable[[], None]:
-        while True:
-            wait = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
-            try:
-                return self._mail.get(timeout=wait)
-            except queue.Empty:
-                return heapq.heappop(self._timers)[2]
-
-    def _later(self, seconds: float, letter: Callable[[], None]) -> None:
-        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), letter))
 
     def _end(self) -> None:
         _log.info("stopping: %g s for the calls under way", self._settings.grace)
@@ -160,7 +144,7 @@ class _Supervisor:
 
     def _first_load(self) -> None:
         attempt = self._loader.load()
-        if not self._held(attempt) and attempt.built is None:
+        if not self._versions.held(attempt) and attempt.built is None:
             built = self._loader.last_good()
             if built is None and attempt.fault is not None:
                 raise StartFailed(attempt.diagnostics[0].message)
@@ -179,21 +163,6 @@ class _Supervisor:
         self._versions.take_up(_now())
         self._live = self.desk.live
         self._watch_expiry()
-
-    def _held(self, attempt: Attempt) -> bool:
-        """Whether a start goes on with what operators put in place of what the files give."""
-        hold = self.desk.standing.hold
-        if hold is None or (attempt.built is not None and attempt.built.snapshot.digest != hold.aside):
-            return False
-        try:
-            built = self._loader.fetch(hold.digest)
-        except StoreError as error:
-            _log.error("the hold of %s ends: %s", hold.digest[:12], error)
-            self.desk.order(hold=None)
-            return False
-        self.desk.adopt(built, attempt.at, hold.cause, hold.reason)
-        _log.warning("starting on %s, as it was put in place of %s", hold.digest[:12], hold.aside[:12])
-        return True
 
     def _look(self) -> None:
         self._stale = True
@@ -225,7 +194,7 @@ class _Supervisor:
                     self._loader.restore(built, since)
             attempt = self._loader.load() if asking else self._loader.look()
         finally:
-            self._mail.put(lambda: self._looked(attempt, asking))
+            self._mail.post(lambda: self._looked(attempt, asking))
 
     def _looked(self, attempt: Attempt | None, asking: list[tuple[Member, int]]) -> None:
         self._busy = False
@@ -252,7 +221,7 @@ class _Supervisor:
         for member, ask in asking:
             question = (member, ask, self._revision)
             self._waiting.append(question)
-            self._later(_PATIENCE_S, functools.partial(self._give_up, question))
+            self._mail.later(_PATIENCE_S, functools.partial(self._give_up, question))
         self._answer_waiting()
 
     def _answer_waiting(self) -> None:
@@ -283,7 +252,7 @@ class _Supervisor:
         except Exception as caught:  # noqa: BLE001 - a bug of ours must not leave the caller waiting
             _log.exception("cannot carry out %s", asked.what)
             error = StoreError(f"{type(caught).__name__}: {caught}")
-        self._mail.put(lambda: self._prepared(member, asked, built, found, error))
+        self._mail.post(lambda: self._prepared(member, asked, built, found, error))
 
     def _prepared(
         self,
@@ -315,7 +284,7 @@ class _Supervisor:
         first = min((each.until for each in self.desk.standing.overrides), default=0)
         if first and first != self._expiring:
             self._expiring = first
-            self._later(max(0.0, (first - _now()) / 1e6), functools.partial(self._expire, first))
+            self._mail.later(max(0.0, (first - _now()) / 1e6), functools.partial(self._expire, first))
 
     def _expire(self, first: int) -> None:
         if self._expiring == first:
@@ -333,7 +302,7 @@ class _Supervisor:
         message: messages.ToSupervisor | None,
     ) -> None:
         """From a reading thread."""
-        self._mail.put(lambda: self._hear(member, process, message))
+        self._mail.post(lambda: self._hear(member, process, message))
 
     def _hear(
         self,
@@ -402,7 +371,7 @@ class _Supervisor:
             "worker %d ended with exit code %s, starting another in %.1f s", member.number, process.exitcode, pause
         )
         self._tell()
-        self._later(pause, lambda: self._start(member))
+        self._mail.later(pause, lambda: self._start(member))
 
     def _tell(self) -> None:
         """Let every worker know how things stand."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from arbiter.runtime.admin import Cause, Command
     from arbiter.runtime.archive import Archive
     from arbiter.runtime.desk import Desk
-    from arbiter.runtime.loader import Built, Loader
+    from arbiter.runtime.loader import Attempt, Built, Loader
     from arbiter.snapshot import Snapshot
 
 _log = logging.getLogger("arbiter.versions")
@@ -48,6 +48,21 @@ class Versions:
         self._desk = desk
         self._loader = loader
         self._archive = archive
+
+    def held(self, attempt: Attempt) -> bool:
+        """At a start: go on with what operators put in place of what the files give; tells whether that is so."""
+        desk, hold = self._desk, self._desk.standing.hold
+        if hold is None or (attempt.built is not None and attempt.built.snapshot.digest != hold.aside):
+            return False
+        try:
+            built = self._loader.fetch(hold.digest)
+        except StoreError as error:
+            _log.error("the hold of %s ends: %s", hold.digest[:12], error)
+            desk.order(hold=None)
+            return False
+        desk.adopt(built, attempt.at, hold.cause, hold.reason)
+        _log.warning("starting on %s, as it was put in place of %s", hold.digest[:12], hold.aside[:12])
+        return True
 
     def take_up(self, now: int) -> None:
         """At a start: go on with the canary and the overrides that stand, as far as they still can."""
