@@ -22,6 +22,7 @@ from arbiter.ruleset.image import Maker
 from arbiter.ruleset.load import load_ruleset
 from arbiter.ruletests import failed_tests
 from arbiter.runtime.admin import SnapshotFile
+from arbiter.runtime.quiet import undisturbed
 from arbiter.runtime.sources import names_of, read_sources
 from arbiter.snapshot import Snapshot
 
@@ -118,13 +119,14 @@ class Loader:
 
     def _settled(self, sources: Sources) -> Attempt:
         """Load `sources`, and again whatever the files became meanwhile."""
-        while True:
-            attempt = self._load(sources)
-            seen = sources.fingerprint
-            sources = self._read()
-            # Models are read by their own loader: when anything moved meanwhile, the attempt mixes two states.
-            if sources.fingerprint == seen:
-                break
+        with undisturbed():
+            while True:
+                attempt = self._load(sources)
+                seen = sources.fingerprint
+                sources = self._read()
+                # Models are read by their own loader: when anything moved meanwhile, the attempt mixes two states.
+                if sources.fingerprint == seen:
+                    break
         self._seen = "" if self._fault is not None else seen
         if attempt.built is not None:
             self._good = attempt.built
