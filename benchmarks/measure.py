@@ -12,14 +12,14 @@ import platform
 import statistics
 import sys
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 ROUNDS = 9
-PACKAGES = ("grpcio", "protobuf", "lmdb", "msgspec", "onnxruntime", "cel-expr-python")
+PACKAGES = ("grpcio", "protobuf", "lmdb", "msgspec", "onnxruntime", "cel-expr-python", "zen-engine", "durable_rules")
 
 
 def alternate(subjects: Mapping[str, Callable[[], Any]], seconds: float = 0.1) -> dict[str, float]:
@@ -69,8 +69,15 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": sys.version.split()[0],
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: known for name in PACKAGES if (known := _version(name))},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _calls_in(run: Callable[[], Any], seconds: float) -> int:
