@@ -67,6 +67,8 @@ def _comparison(axes: Axes, results: dict[str, Any]) -> None:
             axes.plot(list(points), list(points.values()), marker="o", markersize=4, color=colour)
             ends.append((max(points), points[max(points)], label, colour))
     axes.set(xscale="log", yscale="log", xlabel="rules at the decision point", ylabel="µs per answer")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:,g}")
     axes.set_title(f"Which rule is best for this person? ({results['machine']['processor']})")
     axes.grid(alpha=0.25, which="major")
     # Names stand at the ends of their lines, moved apart where two ends are close.
@@ -88,6 +90,7 @@ def _reload(axes: Axes, results: dict[str, Any]) -> None:
     axes.scatter(at, longest, s=6, color="#7a3b00", linewidth=0)
     axes.plot(at, middle, color="#0b5fa5", linewidth=1)
     axes.set(yscale="log", xlabel="seconds", ylabel="ms of a call")
+    axes.yaxis.set_major_formatter("{x:,g}")
     axes.plot(series["changes"], [0.02] * len(series["changes"]), "|", color=INK, transform=axes.get_xaxis_transform())
     axes.plot(series["live"], [0.06] * len(series["live"]), "|", color="#3a7d34", transform=axes.get_xaxis_transform())
     rate = results["reload"]["load"]["calls a second"]
