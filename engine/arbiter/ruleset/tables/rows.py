@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from arbiter.ruleset.cache import Beside
     from arbiter.ruleset.tables.columns import Columns
 
-MAX_ROWS: Final = 10_000
+MAX_ROWS: Final = 2_000  # what overlaps and gaps cost grows with the square
 
 
 class Row(msgspec.Struct, frozen=True):
