@@ -19,6 +19,7 @@ from arbiter.expr import limits
 from arbiter.expr.check import read_expression
 from arbiter.expr.hints import FUNCTIONS
 from arbiter.expr.scope import Scope
+from arbiter.lint.finding import KINDS
 from arbiter.profiles.store import Limits as StoreLimits
 from arbiter.ruleset import authored, expressions, load, points, segments, times
 from arbiter.ruleset.rules import Aggregate, HitPolicy, OrderKey
@@ -171,6 +172,10 @@ def test_the_rules_page_lists_every_key() -> None:
     assert set(column(text, "## Not built yet")) == unbuilt | {"account.X", "experiments.X"}
     assert all(f"`{section}`" in text for section in load.SECTIONS)
     assert all(f"`{kind}`" in text for kind in type_names)
+
+
+def test_the_rules_page_lists_every_finding_of_the_lint() -> None:
+    assert set(column(page("docs/rules.md"), "## Lint")) == set(KINDS)
 
 
 def keys_of(schema: object) -> set[str]:

@@ -111,7 +111,8 @@ def look(rules: Path, models: Path | None, ignored: Collection[str] = (), *, lin
 
 def models_beside(rules: Path) -> Path | None:
     """The directory `models` beside the rules, when it is there."""
-    beside = rules.resolve().parent / "models"
+    above = rules.resolve().parent
+    beside = (rules.parent if rules.parent.resolve() == above else above) / "models"
     return beside if beside.is_dir() else None
 
 
