@@ -11,7 +11,7 @@ import typer
 from arbiter.cli.asking import AsJson, Target
 from arbiter.cli.remote import connected
 from arbiter.cli.terminal import diagnostic_text, err, fail, out, print_json, print_table
-from arbiter.cli.versions import DIGITS, Reason, canary_rows, held_until, kept_by, status_fields, tell
+from arbiter.cli.versions import DIGITS, PATIENCE_S, Reason, canary_rows, held_until, kept_by, status_fields, tell
 
 if TYPE_CHECKING:
     from arbiter.client import Client
@@ -45,7 +45,7 @@ def start(
     with connected(target) as client:
         path = Path(candidate)
         digest = _sent(client, path) if path.is_dir() else kept_by(client, candidate)
-        status = client.set_canary(digest, percent, reason=reason)
+        status = client.set_canary(digest, percent, reason=reason, timeout=PATIENCE_S)
     tell(status, f"snapshot {digest[:DIGITS]} decides for {percent:g} % of the subjects", as_json=as_json)
 
 
@@ -54,7 +54,7 @@ def share(percent: Share, *, reason: Reason = "", target: Target = None, as_json
     """Change the canary's share. One that grows keeps the subjects that it has."""
     with connected(target) as client:
         digest = _running(client)
-        status = client.set_canary(digest, percent, reason=reason)
+        status = client.set_canary(digest, percent, reason=reason, timeout=PATIENCE_S)
     tell(status, f"snapshot {digest[:DIGITS]} decides for {percent:g} % of the subjects", as_json=as_json)
 
 
@@ -79,7 +79,7 @@ def promote(*, reason: Reason = "", target: Target = None, as_json: AsJson = Fal
     """
     with connected(target) as client:
         digest = _running(client)
-        status = client.promote_canary(digest, reason=reason)
+        status = client.promote_canary(digest, reason=reason, timeout=PATIENCE_S)
     tell(status, f"snapshot {digest[:DIGITS]} runs{held_until(status)}", as_json=as_json)
 
 
@@ -88,7 +88,7 @@ def drop(*, reason: Reason = "", target: Target = None, as_json: AsJson = False)
     """End the canary: everybody gets the current version."""
     with connected(target) as client:
         digest = _running(client)
-        status = client.drop_canary(digest, reason=reason)
+        status = client.drop_canary(digest, reason=reason, timeout=PATIENCE_S)
     tell(status, f"canary {digest[:DIGITS]} is dropped", as_json=as_json)
 
 
@@ -104,7 +104,7 @@ def _sent(client: "Client", path: Path) -> str:
     from arbiter.runtime.sources import names_of, read_sources  # noqa: PLC0415 - not for the others
 
     sources = read_sources(path, None, names_of(path, None), with_tests=True)
-    staged = None if sources.refused else client.keep({**sources.rules, **sources.tests})
+    staged = None if sources.refused else client.keep({**sources.rules, **sources.tests}, timeout=PATIENCE_S)
     for found in sources.refused if staged is None else staged.diagnostics:
         err().print(diagnostic_text(found))
     if staged is None or not staged.digest:

@@ -12,7 +12,7 @@ from arbiter.cli.asking import AsJson, Target
 from arbiter.cli.remote import connected
 from arbiter.cli.terminal import out, print_json, print_table
 from arbiter.cli.values import read_moment
-from arbiter.cli.versions import Reason, status_fields, tell
+from arbiter.cli.versions import PATIENCE_S, Reason, status_fields, tell
 from arbiter.decision.wording import shown
 from arbiter.ruleset.times import duration_micros
 from arbiter.types import from_micros
@@ -46,7 +46,7 @@ def off(
     """
     end = _end(lasting, until)
     with connected(target) as client:
-        status = client.override(name, kind="model" if model else "rule", until=end, reason=reason)
+        status = client.override(name, kind="model" if model else "rule", until=end, reason=reason, timeout=PATIENCE_S)
     tell(status, f"{name} is off until {shown(end)}", as_json=as_json)
 
 
@@ -56,7 +56,7 @@ def clear(
 ) -> None:
     """Switch a rule or a model on again, before its time."""
     with connected(target) as client:
-        status = client.clear_override(name, kind="model" if model else "rule", reason=reason)
+        status = client.clear_override(name, kind="model" if model else "rule", reason=reason, timeout=PATIENCE_S)
     tell(status, f"{name} is on again", as_json=as_json)
 
 

@@ -13,6 +13,7 @@ from arbiter.cli.remote import connected
 from arbiter.cli.terminal import FINDINGS, out, print_json, print_table
 from arbiter.cli.versions import (
     DIGITS,
+    PATIENCE_S,
     Reason,
     archive_in,
     held_until,
@@ -122,7 +123,7 @@ def rollback(digest: Kept, *, reason: Reason = "", target: Target = None, as_jso
     """
     with connected(target) as client:
         whole = kept_by(client, digest)
-        status = client.rollback(whole, reason=reason)
+        status = client.rollback(whole, reason=reason, timeout=PATIENCE_S)
     tell(status, f"snapshot {whole[:DIGITS]} runs{held_until(status)}", as_json=as_json)
 
 
@@ -133,7 +134,7 @@ def reload(*, target: Target = None, as_json: AsJson = False) -> None:
     Ends with 1 when they hold errors.
     """
     with connected(target) as client:
-        status = client.reload()
+        status = client.reload(timeout=PATIENCE_S)
     if as_json:
         print_json(status_fields(status))
     else:

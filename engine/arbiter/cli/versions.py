@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from arbiter.runtime.archive import Archive
 
 DIGITS = 12
+PATIENCE_S = 60.0  # a large snapshot is read, and every worker is waited for
 CURRENT, PREVIOUS = "current", "previous"
 CAUSES = {"files": "files", "rollback": "rollback", "promotion": "canary promoted"}
 

@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from arbiter.decision.explain import explain
-from arbiter.decision.hashing import share
 from arbiter.decision.walk import Need, Walk
-from arbiter.decision.wording import shown
 from arbiter.errors import CallerError, NotReady
 from arbiter.expr import zones
 from arbiter.expr.evaluate import evaluate
 from arbiter.expr.ops import Unknown
 from arbiter.expr.view import View
 from arbiter.profiles.features import FeatureSet
-from arbiter.types import Decision, Degradation, ExplainLevel, Lack, Request, Treatment, from_micros
+from arbiter.runtime.active import Active, Candidate, doubles_of, sooner, switched
+from arbiter.types import Decision, Degradation, ExplainLevel, Lack, Request, Treatment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -52,41 +51,6 @@ class Described(msgspec.Struct, frozen=True):
     attributes: dict[str, Any]
     features: dict[str, Any]
     segments: dict[str, bool | None]
-
-
-class Candidate(msgspec.Struct, frozen=True):
-    """A snapshot that decides for a share of the subjects, see `decision.hashing`."""
-
-    snapshot: Snapshot
-    percent: float
-    salt: str
-
-
-class Active(msgspec.Struct, frozen=True):
-    """What a call reads once: the snapshot, the features that go with it, and what is switched off.
-
-    `off` are ids of rules, `dark` names of models; `told` says in words, by rule id, what explanations say of them, and
-    `until` is when the first of them ends (µs since the epoch), None for never. `beside` is what the canary's subjects
-    get in place of it, with the canary; the canary's own has none, and says so by `canary`. `doubles` are the names of
-    the context that are declared so.
-    """
-
-    snapshot: Snapshot
-    features: FeatureSet
-    off: frozenset[str] = frozenset()
-    dark: frozenset[str] = frozenset()
-    told: Mapping[str, str] = {}
-    until: int | None = None
-    beside: tuple[Candidate, Active] | None = None
-    canary: bool = False
-    doubles: tuple[str, ...] = ()
-
-    def of(self, subject_id: str) -> Active:
-        """What this subject gets: always the same, as long as the canary is."""
-        if self.beside is None:
-            return self
-        candidate, active = self.beside
-        return active if share(candidate.salt, subject_id) * 100 < candidate.percent else self
 
 
 class Engine:
@@ -124,9 +88,9 @@ class Engine:
         self.store.use_types(snapshot.frame.profile_types, snapshot.frame.event_types)
         self.store.use_features(features)
         zones.read_all()
-        active = _switched(Active(snapshot, features, doubles=_doubles(snapshot)), overrides)
+        active = switched(Active(snapshot, features, doubles=doubles_of(snapshot)), overrides)
         if candidate is not None:
-            doubles = _doubles(candidate.snapshot)
+            doubles = doubles_of(candidate.snapshot)
             other = msgspec.structs.replace(active, snapshot=candidate.snapshot, canary=True, doubles=doubles)
             active = msgspec.structs.replace(active, beside=(candidate, other))
         self._active = active
@@ -149,7 +113,9 @@ class Engine:
         `deadline` is in seconds of `time.monotonic`; a model that would start behind it counts as unable to answer.
         Raises NotFound for an unknown decision point, NotReady before the first snapshot.
         """
-        active = (active or self.current()).of(request.subject_id)
+        active = active or self.current()
+        if active.beside is not None:
+            active = active.of(request.subject_id)
         snapshot = active.snapshot
         asked = request.decisions
         # Before the profile is read: a wrong name costs nothing.
@@ -183,7 +149,8 @@ class Engine:
             context = _with_doubles(request.context, own.doubles) if own.doubles else request.context
             view = View(profile.attributes, context, profile.features, request.now)
             if len(points) == 1 and not request.explain:
-                walk = _walk(own, points[0], request, profile, view, ())
+                until = profile.next_change_at if own.until is None else sooner(profile.next_change_at, own.until)
+                walk = Walk(points[0], view, request.subject_id, request.slots, (), until, profile.changes, own.off)
                 alone[own.canary].append((number, walk, view))
             else:
                 answers[number] = self._page(own, points, request, profile, view, deadline)
@@ -230,7 +197,8 @@ class Engine:
         delivered: tuple[Treatment, ...],
         deadline: float | None,
     ) -> Decision:
-        walk = _walk(active, point, request, profile, view, delivered)
+        horizon = profile.next_change_at if active.until is None else sooner(profile.next_change_at, active.until)
+        walk = Walk(point, view, request.subject_id, request.slots, delivered, horizon, profile.changes, active.off)
         outcome = walk.advance()
         while outcome.__class__ is Need:
             self._score(active, outcome.models, view, deadline)
@@ -343,37 +311,6 @@ class Engine:
             return
         for (view, _), scores in zip(known, outputs, strict=True):
             view.models[name] = scores
-
-
-def _walk(
-    active: Active, point: Point, request: Request, profile: Profile, view: View, delivered: tuple[Treatment, ...]
-) -> Walk:
-    horizon = profile.next_change_at
-    if active.until is not None and (horizon is None or active.until < horizon):
-        horizon = active.until
-    return Walk(point, view, request.subject_id, request.slots, delivered, horizon, profile.changes, active.off)
-
-
-def _switched(active: Active, overrides: Iterable[Override]) -> Active:
-    """The same with these rules and models switched off."""
-    overrides = tuple(overrides)
-    rules = [each for each in overrides if each.kind == "rule"]
-    return msgspec.structs.replace(
-        active,
-        off=frozenset(each.name for each in rules),
-        dark=frozenset(each.name for each in overrides if each.kind == "model"),
-        told={each.name: _told(each) for each in rules},
-        until=min((each.until for each in overrides), default=None),
-    )
-
-
-def _told(override: Override) -> str:
-    because = f": {override.reason}" if override.reason else ""
-    return f"switched off until {shown(from_micros(override.until))}{because}"
-
-
-def _doubles(snapshot: Snapshot) -> tuple[str, ...]:
-    return tuple(name for name, kind in snapshot.frame.context_types.items() if kind == "double")
 
 
 def _with_doubles(context: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:

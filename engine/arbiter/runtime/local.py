@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from arbiter.errors import AuthorError
 from arbiter.profiles.store import Store
+from arbiter.runtime.active import Candidate
 from arbiter.runtime.admin import History, Live, Staged
 from arbiter.runtime.archive import Archive
 from arbiter.runtime.desk import Desk, abridged
-from arbiter.runtime.engine import Candidate, Engine
+from arbiter.runtime.engine import Engine
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.versions import Versions
 

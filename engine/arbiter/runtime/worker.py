@@ -21,8 +21,9 @@ import msgspec
 from arbiter.errors import ArbiterError
 from arbiter.profiles.store import Store
 from arbiter.runtime import messages
+from arbiter.runtime.active import Candidate
 from arbiter.runtime.archive import Archive
-from arbiter.runtime.engine import Candidate, Engine
+from arbiter.runtime.engine import Engine
 from arbiter.runtime.link import Link
 from arbiter.runtime.logs import start_logging
 from arbiter.runtime.settings import Backing, Face, OpenFace, Settings

@@ -24,7 +24,8 @@ from arbiter.types import Lack, Reason
 from arbiter.v1 import decision_pb2
 
 if TYPE_CHECKING:
-    from arbiter.runtime.engine import Active, Engine
+    from arbiter.runtime.active import Active
+    from arbiter.runtime.engine import Engine
     from arbiter.server.calls import Work
     from arbiter.server.limits import Limits
     from arbiter.snapshot import Snapshot
@@ -96,7 +97,9 @@ class DecisionService:
             raise malformed(_DecideRequest) from None
         engine = self._engine
         request = self._reader.read(asked, engine.clock())
-        active = engine.current().of(request.subject_id)
+        active = engine.current()
+        if active.beside is not None:
+            active = active.of(request.subject_id)
         decisions = engine.decide(request, deadline, active)
         return self._write(asked, request, decisions, active)
 

@@ -1,0 +1,85 @@
+"""What a call reads once: the snapshot that decides, or the canary's for its subjects, and what is switched off.
+
+Law: frozen data, made anew for every change and swapped by the engine. No store, no models, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003 - a field's type at run time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from arbiter.decision.hashing import share
+from arbiter.decision.wording import shown
+from arbiter.types import from_micros
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from arbiter.profiles.features import FeatureSet
+    from arbiter.runtime.admin import Override
+    from arbiter.snapshot import Snapshot
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A snapshot that decides for a share of the subjects, see `decision.hashing`."""
+
+    snapshot: Snapshot
+    percent: float
+    salt: str
+
+
+class Active(msgspec.Struct, frozen=True):
+    """What a call reads once: the snapshot, the features that go with it, and what is switched off.
+
+    `off` are ids of rules, `dark` names of models; `told` says in words, by rule id, what explanations say of them, and
+    `until` is when the first of them ends (µs since the epoch), None for never. `beside` is what the canary's subjects
+    get in place of it, with the canary; the canary's own has none, and says so by `canary`. `doubles` are the names of
+    the context that are declared so.
+    """
+
+    snapshot: Snapshot
+    features: FeatureSet
+    off: frozenset[str] = frozenset()
+    dark: frozenset[str] = frozenset()
+    told: Mapping[str, str] = {}
+    until: int | None = None
+    beside: tuple[Candidate, Active] | None = None
+    canary: bool = False
+    doubles: tuple[str, ...] = ()
+
+    def of(self, subject_id: str) -> Active:
+        """What this subject gets: always the same, as long as the canary is."""
+        if self.beside is None:
+            return self
+        candidate, active = self.beside
+        return active if share(candidate.salt, subject_id) * 100 < candidate.percent else self
+
+
+def sooner(horizon: int | None, until: int) -> int:
+    """The earlier of a moment that may be none and one that is there."""
+    return until if horizon is None else min(horizon, until)
+
+
+def switched(active: Active, overrides: Iterable[Override]) -> Active:
+    """The same with these rules and models switched off."""
+    overrides = tuple(overrides)
+    rules = [each for each in overrides if each.kind == "rule"]
+    return msgspec.structs.replace(
+        active,
+        off=frozenset(each.name for each in rules),
+        dark=frozenset(each.name for each in overrides if each.kind == "model"),
+        told={each.name: _told(each) for each in rules},
+        until=min((each.until for each in overrides), default=None),
+    )
+
+
+def _told(override: Override) -> str:
+    because = f": {override.reason}" if override.reason else ""
+    return f"switched off until {shown(from_micros(override.until))}{because}"
+
+
+def doubles_of(snapshot: Snapshot) -> tuple[str, ...]:
+    """The names of the context that are declared doubles."""
+    return tuple(name for name, kind in snapshot.frame.context_types.items() if kind == "double")
