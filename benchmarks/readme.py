@@ -72,6 +72,7 @@ RATIOS = {
     "generated_python_over_ours_10000": "the same of 10,000",
     "best_rule_100000_over_100": "the best of 100,000 rules over the best of 100",
     "all_rules_100000_over_100": "all that hold of 100,000 rules over all of 100",
+    "hard_index_100000_over_100": "what the index leaves of 100,000 hard rules over 100",
     "hard_best_rule_100000_over_100": "the best of 100,000 hard rules over the best of 100",
     "hard_all_rules_100000_over_100": "all that hold of 100,000 hard rules over all of 100",
     "narrow_resident_gigabytes": "memory of 100,000 narrow rules in a worker, GB",

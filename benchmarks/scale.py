@@ -31,13 +31,17 @@ GIGABYTE = 1 << 30
 def run() -> dict[str, Any]:
     """µs by number of hard rules, how many of them hold for a person, and gigabytes at the largest size."""
     people = customers(PEOPLE)
-    subjects, holding = {}, {}
+    subjects, holding, left = {}, {}, {}
     snapshots = {size: Snapshot(rule_set(written(hard(size))), {}) for size in SIZES}
     for size, snapshot in snapshots.items():
         point = snapshot.point(POINT)
-        for label, how in (("best", ours.best_rule), ("all", ours.all_rules)):
+        for label, how in (("index", ours.survivors), ("best", ours.best_rule), ("all", ours.all_rules)):
             ask, asked = ours.ask(point, how), itertools.cycle(people)
-            holding[size] = sum(len(ask(person)) for person in people) / PEOPLE  # also compiles what survives
+            answers = [ask(person) for person in people]  # also compiles what survives
+            if how is ours.all_rules:
+                holding[str(size)] = sum(map(len, answers)) / PEOPLE
+            elif how is ours.survivors:
+                left[str(size)] = sum(answers) / PEOPLE
             subjects[f"{label} {size}"] = lambda ask=ask, asked=asked: ask(next(asked))
     took = alternate(subjects)
     most = SIZES[-1]
@@ -46,9 +50,13 @@ def run() -> dict[str, Any]:
         "hard": resident_bytes(snapshots[most], people),
     }
     return {
-        "hard_us": {label: {str(size): took[f"{label} {size}"] for size in SIZES} for label in ("best", "all")},
-        "hard_rules_that_hold": {str(size): each for size, each in holding.items()},
+        "hard_us": {
+            label: {str(size): took[f"{label} {size}"] for size in SIZES} for label in ("index", "best", "all")
+        },
+        "hard_branches_that_survive": left,
+        "hard_rules_that_hold": holding,
         "ratios": {
+            "hard_index_100000_over_100": took[f"index {most}"] / took["index 100"],
             "hard_best_rule_100000_over_100": took[f"best {most}"] / took["best 100"],
             "hard_all_rules_100000_over_100": took[f"all {most}"] / took["all 100"],
             **{f"{name}_resident_gigabytes": value / GIGABYTE for name, value in resident.items()},

@@ -50,6 +50,11 @@ def all_rules(point: Point, view: View) -> list[str]:
     return holding
 
 
+def survivors(point: Point, view: View) -> int:
+    """How many branches the index leaves, over all blocks: what the index costs alone."""
+    return sum(mask.bit_count() for mask in point.index.masks(view))
+
+
 def decided(point: Point, view: View) -> str:
     """The best rule's id by a whole walk: dates, rollouts, groups, rendering and slots too."""
     decision = Walk(point, view, "someone").advance()
