@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,9 +13,11 @@ from arbiter.expr import ops
 from arbiter.expr.view import View
 from arbiter.expr.zones import NAMES, _read, instant_of, zone_of
 from arbiter.ruleset.load import load_ruleset
-from arbiter.ruleset.rules import Ruleset
 from arbiter.snapshot import Snapshot
 from arbiter.types import Decision, ExplainLevel, Reason, from_micros, to_micros
+
+if TYPE_CHECKING:
+    from arbiter.ruleset.rules import Ruleset
 
 HEAD = """
 subject: {time_zone: profile.time_zone, default_time_zone: Europe/Paris}
@@ -167,7 +169,8 @@ def test_dates_that_mean_nothing_are_refused(active: str, message: str) -> None:
         ("schema: {profile: {zone: string}}\nsubject: {time_zone: profile.zon}", "unknown profile attribute `zon`"),
         ("subject: {time_zone: profile.a}\n---\nsubject: {time_zone: profile.b}", "`subject` stands in two places"),
         (
-            "decisions: {d: }\nrules: [{id: r, decision: d, then: {action: a}, active: {from: 2026-01-01, zone: subject}}]",
+            HEAD.partition("\n")[2].partition("\n")[2]
+            + "rules: [{id: r, decision: d, then: {action: a}, active: {until: 2026-01-01, zone: subject}}]",
             "no file says where a subject's time zone stands",
         ),
     ],

@@ -70,3 +70,25 @@ def test_any_edit_of_a_good_file(good: bytes, edits: list[tuple[float, int, byte
         at = int(place * len(content))
         content = content[:at] + added + content[at + removed :]
     check(content)
+
+
+WORDS = r"""
+profile.a context.b now segments.s features.f models.m.o 1 -1 0 2.5 1e308 9223372036854775807 99999999999999999999 0x7f
+1u "a" 'b' b"c" r"\d" true false null ( ) [ ] { } . , : ? ! - + * / % == != < <= > >= in && || has( size( type( int(
+.exists(x, .all(x, .map(x, .filter(x, .exists_one(x, x .matches(" ") .startsWith(" timestamp(" duration(" 1h string(
+2026-01-01T00:00:00Z .getHours( // é 🙂 $ # @ \ ` ; = & | not and
+"""
+TOKENS = st.sampled_from(WORDS.split())
+
+
+@relaxed
+@given(st.lists(TOKENS, max_size=40), st.sampled_from(["", " "]), st.sampled_from(FRAMES))
+def test_any_tokens(tokens: list[str], between: str, frame: str) -> None:
+    check((frame % between.join(tokens)).encode())
+
+
+@relaxed
+@given(st.lists(TOKENS, min_size=1, max_size=3), st.integers(1, 2500), st.lists(TOKENS, max_size=3))
+def test_any_tokens_over_and_over(tokens: list[str], times: int, behind: list[str]) -> None:
+    text = " ".join(tokens * times + behind * times)[:8000]
+    check(f"segments:\n  a: |\n    {text}".encode())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from arbiter.expr.view import Symbols
 
 # Operators that are no functions, and evaluate what they need of their sides.
-_CONTROL = frozenset({"_&&_", "_||_", "!_", "_?_:_", "has"})
+CONTROL = frozenset({"_&&_", "_||_", "!_", "_?_:_", "has"})
 
 
 def weight_of(fold: Fold) -> int:
@@ -33,7 +33,7 @@ def metered(node: AnyNode, symbols: Symbols) -> bool:
             match each:
                 case Fold():
                     return True
-                case Call(function=function) if function in COSTLY or function not in NATIVE.keys() | _CONTROL:
+                case Call(function=function) if function in COSTLY or function not in NATIVE.keys() | CONTROL:
                     return True
                 case Name(path=("segments", name)) if name not in seen:
                     seen.add(name)

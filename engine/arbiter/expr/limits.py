@@ -140,8 +140,15 @@ def pattern_size(pattern: str) -> int:
         else:
             last = _PROPERTY if atom["property"] else 1
             if atom["set"]:
-                last = _SET + len(atom["set"]) + _PROPERTY * len(re.findall(r"\\[pP]", atom["set"]))
+                last = _set_size(atom["set"])
             elif atom["wide"]:
                 last = _WIDE
             sums[-1] += last
     return sum(sums)
+
+
+def _set_size(written: str) -> int:
+    """The states of a set: of plain ASCII a range each, and more where characters of several bytes are among them."""
+    size = len(written) + _PROPERTY * len(re.findall(r"\\[pP]", written))
+    plain = written.isascii() and not written.startswith("[^") and "\\" not in written
+    return size if plain else size + _SET

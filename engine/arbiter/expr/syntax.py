@@ -46,6 +46,10 @@ _STRING = re.compile(
 )
 
 
+# Fractions of a second, and of the units of durations, that are finer than a microsecond.
+_FINE = re.compile(r"\.[0-9]{6}[0-9]*[1-9]|[0-9]ns|\.[0-9]*[1-9][0-9]*us|\.[0-9]{3}[0-9]*[1-9][0-9]*ms")
+
+
 class Unreadable(Exception):
     """Part of an expression is valid CEL that Arbiter does not take, or a constant that has no value."""
 
@@ -89,6 +93,7 @@ class _Converter:
                 entries = tuple(
                     (self.node(e.map_key, local), self.node(e.value, local)) for e in expr.struct_expr.entries
                 )
+                _check_keys(entries)
                 return MapOf(entries, self._bracket(at))
             case "comprehension_expr":
                 return self._fold(expr, at, local)
@@ -168,6 +173,8 @@ class _Converter:
                 '"2026-11-01T00:00:00Z"' if function == "timestamp" else '"36h" or "1h30m" (days are not a unit of CEL)'
             )
             raise Unreadable(span, f"`{arg.value}` is not a {function}", f"write it as {form}") from None
+        if isinstance(arg.value, str) and _FINE.search(arg.value):
+            raise Unreadable(span, "times are counted in microseconds here", "write at most six digits of a second")
         if isinstance(value, datetime):
             return Const("timestamp", to_micros(value), span)
         return Const("duration", value // timedelta(microseconds=1), span)
@@ -241,6 +248,14 @@ class _Converter:
                     return i + 1
             i += 1
         return None
+
+
+def _check_keys(entries: tuple[tuple[AnyNode, AnyNode], ...]) -> None:
+    """Refuse keys that are two in CEL and one in Python, which takes `1` for `true`."""
+    known: dict[Any, str] = {}
+    for key, _ in entries:
+        if isinstance(key, Const) and key.kind in {"int", "bool"} and known.setdefault(key.value, key.kind) != key.kind:
+            raise Unreadable(key.span, "`true` and `1`, `false` and `0` cannot both be keys of one map")
 
 
 def walk(node: AnyNode) -> list[AnyNode]:

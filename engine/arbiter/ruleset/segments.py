@@ -44,6 +44,7 @@ def read_segment(name: str, entry: Entry, report: Report, expressions: Expressio
 MAX_DEPTH = 16
 # Segments that name others several times double with each level.
 MAX_SIZE = 5_000
+_TOLD = 10  # of a circle's members
 
 
 def report_nesting(segments: Iterable[Segment], entries: Mapping[str, Entry], report: Report) -> None:
@@ -101,6 +102,7 @@ def _report_depth(name: str, entries: Mapping[str, Entry], report: Report) -> No
 def _report_circle(circle: list[str], entries: Mapping[str, Entry], report: Report) -> None:
     first = circle.index(min(circle))
     names = [*circle[first:], *circle[:first], circle[first]]
-    shown = " → ".join(f"`{name}`" for name in names)
+    told = [f"`{name}`" for name in names]
+    shown = " → ".join([*told[:_TOLD], "…", told[-1]] if len(told) > 2 * _TOLD else told)
     key = entries[names[0]].key
     report.at(key, f"segments go in a circle: {shown}", "one of them must do without the next", f"segments.{names[0]}")
