@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -364,6 +365,7 @@ def test_the_command_line_runs_a_canary_and_overrides(serve: Callable[[], Served
     )
     assert served.shown() == {"default"}
     assert served.cli("override", "list").stdout.splitlines()[1].startswith("rule\tonly\t")
+    assert re.search(r"only\toverridden\t.*: complaints", served.cli("explain", "someone", "home").stdout)
     assert [each["name"] for each in served.json("override", "list")] == ["only"]
     assert served.cli("override", "clear", "only").stdout == "only is on again\n"
     assert served.cli("override", "list").stdout == "nothing is switched off\n"

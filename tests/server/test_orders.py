@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from arbiter.cli.answers import _OUTCOMES
 from arbiter.client import Ask, Conflict, InvalidRequest, ResourceExhausted, UnknownName
 from arbiter.decision.hashing import share
 from arbiter.runtime.admin import SetOverride
 from arbiter.runtime.local import open_local
+from arbiter.server.explanations import _WORDS, OUTCOMES
 from arbiter.types import Event, ExplainLevel, Lack, Reason, Request
 
 if TYPE_CHECKING:
@@ -185,6 +187,12 @@ def test_an_override_gives_the_slot_to_the_next_rule_and_is_explained(open_shop:
     assert shop.client.decide("ann", "shop.banner", slots=1).treatments == answer.treatments
     shop.client.clear_override("by-name")
     assert shop.client.decide("ann", "shop.banner", slots=1).treatments[0].params["text"] == "Hi Ann"
+
+
+def test_every_reason_has_its_words() -> None:
+    """What the wire, the sentences and the command line call it."""
+    reasons = set(Reason) - {Reason.DEFAULT}
+    assert [set(each) for each in (OUTCOMES, _WORDS, _OUTCOMES)] == [reasons] * 3
 
 
 def test_what_cannot_be_overridden_is_refused(open_shop: OpenShop) -> None:

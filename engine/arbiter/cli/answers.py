@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from arbiter.types import RuleOutcome, Treatment
 
 _TONES = {"won": "bold green", "failed": "", "unknown": "yellow", "lost": "cyan", "group": "cyan", "slots_full": "cyan",
-          "render_failed": "red"}  # fmt: skip
+          "render_failed": "red", "overridden": "magenta"}  # fmt: skip
 _WIDE = 110  # columns of a terminal that has room for where a rule is written
 # The API's words for what became of a rule.
 _OUTCOMES = {
@@ -36,6 +36,7 @@ _OUTCOMES = {
     Reason.LOST_GROUP: "group",
     Reason.DUPLICATE: "duplicate",
     Reason.RENDER_FAILED: "render_failed",
+    Reason.OVERRIDDEN: "overridden",
 }
 
 
