@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -192,6 +193,40 @@ def test_a_restart_after_a_rollback_starts_on_what_it_was_rolled_back_to(serve: 
     (broken.folder / "rules" / "rule.yaml").write_text(RULE.replace("TEXT", "third"))
     wait_until(lambda: broken.shown() == {"third"})
     assert broken.client.snapshot().hold is None
+
+
+def test_no_call_fails_and_none_is_mixed_while_operators_order(serve: Callable[[], Served]) -> None:
+    served = serve()
+    first, second = served.digest, served.edit("second")
+    done = threading.Event()
+    seen: set[tuple[str, str]] = set()
+    failures: list[Exception] = []
+
+    def call(client: Client, number: int) -> None:
+        try:
+            while not done.is_set():
+                answer = client.decide(f"s{number}", "home")
+                seen.add((answer.snapshot, str(answer.treatments[0].params["text"])))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test is to show it
+            failures.append(error)
+
+    threads = [threading.Thread(target=call, args=each) for each in zip(served.callers[1:4], range(3), strict=True)]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        served.client.rollback(first)
+        served.client.set_canary(second, 50)
+        served.client.override("only", until=soon())
+        served.client.promote_canary()
+        served.client.clear_override("only")
+        served.client.set_canary(first, 50)
+        served.client.drop_canary()
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    texts = {(first, "first"), (second, "second")}
+    assert seen - {(first, "default"), (second, "default")} == texts
 
 
 def test_a_killed_worker_comes_back_to_what_was_ordered(serve: Callable[[], Served]) -> None:
