@@ -310,3 +310,18 @@ rules:
         store.ingest([Event("e", "s", "order", NOW - 3_600_000_000, {})]).result()
         (soon,) = stage.decide("s")
         assert soon.valid_until == midnight - 3_600_000_000
+
+
+def test_an_int_of_the_context_becomes_a_double_where_one_is_declared(tmp_path: Path) -> None:
+    rules = """
+schema: {context: {total: double, count: int}}
+decisions: {d: }
+rules: [{id: r, decision: d, then: {action: a, params: {half: "${context.total / 2}", part: "${context.count / 2}"}}}]
+"""
+    with Store.open(tmp_path / "store", map_size=1 << 28, background=False) as store:
+        stage = Stage(store, rules)
+        request = Request("s", ("d",), NOW, {"total": 7, "count": 7})
+        (alone,) = stage.engine.decide(request)
+        ((together,),) = stage.engine.decide_batch([request])  # type: ignore[misc]  # no mistake in it
+        assert alone.treatments[0].params == together.treatments[0].params == {"half": 3.5, "part": 3}
+        assert request.context == {"total": 7, "count": 7}
