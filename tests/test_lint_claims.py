@@ -36,7 +36,7 @@ segments: {small: profile.n < 2, other: profile.s != "x"}
 LITERALS = [
     *(f"profile.n {test} {n}" for test in ("<", ">=", "==", "!=") for n in (1, 2)),
     "profile.n in [1, 3]", "!(profile.n in [1, 2])", 'profile.s == "x"', 'profile.s != "y"', 'profile.s in ["x", "y"]',
-    "has(profile.s)", "!has(profile.s)", "has(profile.n)",
+    "has(profile.s)", "!has(profile.s)", "has(profile.n)", "has(profile.l)",
     '"a" in profile.l', '!("a" in profile.l)', '"b" in profile.l',
     'context.t.startsWith("a")', '!context.t.startsWith("ab")', 'context.t == "ab"',
     "segments.small", "!segments.small", "segments.other", "!segments.other",

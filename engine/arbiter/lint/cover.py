@@ -5,6 +5,7 @@ Law: exact. Only when the work passes its bound is the answer that nobody knows,
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from arbiter.lint.space import Box, Space
 
 _STEPS: Final = 2_000
+_CANDIDATES: Final = 64  # best first, among which the one to take out next is chosen
 
 
 class Left(msgspec.Struct, frozen=True):
@@ -63,11 +65,12 @@ class Cover:
             if self.steps > _STEPS:
                 return Exhausted()
             point = point_in(here)
-            holding = [
+            usable = (
                 bit
                 for bit in bits_of(self._masks.holding(point, among))
                 if blocking >> bit & 1 or self._classes[bit] not in taken
-            ]
+            )
+            holding = list(islice(usable, _CANDIDATES))
             if not holding:
                 return Left(here, point)
             best = self._best(here, holding, blocking)
@@ -82,7 +85,7 @@ class Cover:
     def _best(self, here: Box, holding: list[int], blocking: Mask) -> int:
         """The box to take out next: one that leaves nothing, else one that leaves little."""
         least, chosen = None, holding[0]
-        for bit in holding[:256]:
+        for bit in holding:
             left = sum(1 for n, cells in (self._boxes[bit] or {}).items() if here.get(n, self._everything(n)) & ~cells)
             rank = (left, not blocking >> bit & 1)
             if least is None or rank < least:

@@ -116,7 +116,19 @@ class Rivals:
         self._rollouts = {key: sorted(found) for key, found in rollouts.items()}
         self._groups = {} if ranks.is_static else {key: mask_of(bits) for key, bits in groups.items()}
         self._members = {number: mask_of(bits) for number, bits in members.items() if number in self._pure}
-        self.boxes = [None if shared[way.rule] else way.sure for way in self.ways]
+        alone = self._checks_of_one(space)
+        self.boxes = [
+            None if shared[way.rule] or (way.sure and not alone.isdisjoint(way.sure)) else way.sure for way in self.ways
+        ]
+
+    def _checks_of_one(self, space: Space) -> set[int]:
+        """The residual checks of one rule alone: nobody else knows what they come to, so they cover nothing."""
+        users: dict[int, set[int]] = {}
+        for way in self.ways:
+            for number in way.box:
+                if space.is_check(number):
+                    users.setdefault(number, set()).add(way.rule)
+        return {number for number, rules in users.items() if len(rules) == 1}
 
     @property
     def all_sure(self) -> Mask:

@@ -198,7 +198,7 @@ def check_point(contest: Contest) -> Iterator[Finding]:
 def _content(rule: Rule, trees: Trees) -> Any:
     """Equal for rules that say the same, priorities apart."""
     rollout = None if rule.rollout is None else (rule.rollout.percent, rule.rollout.by, rule.rollout.salt)
-    active = None if rule.active is None else (rule.active.start, rule.active.until)
+    active = None if rule.active is None else (rule.active.start, rule.active.until, rule.active.local)
     value = None if rule.value is None else trees.of(rule.value)
     params = tuple(sorted((name, _param(param, trees)) for name, param in rule.then.params.items()))
     condition = frozenset(trees.of(part.expression) for part in parts_of(rule))

@@ -58,6 +58,14 @@ class Check(msgspec.Struct):
     usual: int = 2
 
 
+class Held(Check):
+    """Whether a list holds something: it does, or it does not."""
+
+    everything: Cells = 3
+    missing: Cells = 0
+    usual: int = 1
+
+
 class Trees:
     """Trees as the lint compares them: without places, model outputs under names that the index takes."""
 
@@ -163,8 +171,8 @@ class Space:
     def _narrow(self, box: Box, path: Path, cells: Cells) -> None:
         number = self._numbers.get(path)
         if number is None:
-            number = self._add(path, Check())
-        box[number] = box.get(number, 7) & cells
+            number = self._add(path, Held() if path[0] == _ELEMENT else Check())
+        box[number] = box.get(number, self.domains[number].everything) & cells
 
     def _way(self, place: int, branch: Branch) -> Way:
         box = self.box(branch)
@@ -195,6 +203,10 @@ class Space:
         return not any(
             self.paths[n][0] == _CHECK or (self.paths[n][0] == "profile" and "." in self.paths[n][1]) for n in box
         )
+
+    def is_check(self, number: int) -> bool:
+        """Whether a name stands for a residual check."""
+        return bool(self.paths[number][0] == _CHECK)
 
     def element(self, number: int) -> tuple[Path, Any] | None:
         """The list's path and the element, for a name that says whether a list holds something."""
