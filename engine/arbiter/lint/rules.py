@@ -136,6 +136,8 @@ def _never_wins(number: int, beaten: frozenset[int], contest: Contest) -> Iterat
         comes = first_difference(contest.point, other, rule)
         message = f"rule `{rule.id}` can never win: whenever it matches, {ids} matches too and {comes}"
         hint = f"let `{rule.id}` come first, narrow `{other.id}`, or remove one of the two"
+        if rule.table and rule.table == other.table:
+            hint = f"move row {rule.row} above row {other.row}, narrow that one, or remove one of the two"
     else:
         taken = f" and take all {slots} slots" if slots > 1 else " and come first"
         message = f"rule `{rule.id}` can never win: {ids} together match whatever it matches{taken}"
