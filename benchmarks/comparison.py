@@ -32,6 +32,7 @@ SECONDS = 0.06  # of each subject in each round
 OURS = {"ours, best rule": ours.best_rule, "ours, all rules": ours.all_rules, "ours, whole decision": ours.decided}
 RIVALS: dict[str, Ask] = {
     "generated Python": generated.ask,
+    "generated Python, choosiest first": generated.ask_choosily,
     "zen-engine, created": decision_table.created,
     "zen-engine, loaded": decision_table.loaded,
     "durable-rules": correlation.ask,
@@ -72,7 +73,7 @@ def _measure(
     _same("ours, whole decision", expected, map(ours.ask(point, ours.decided), people))
     _same("ours, all rules", expected, (next(iter(ids), "") for ids in map(ours.ask(point, ours.all_rules), people)))
     for label, make in RIVALS.items():
-        asked = people if label == "generated Python" else few
+        asked = people if label.startswith("generated Python") else few
         try:
             best = make(rules)
             _same(label, expected, map(best, asked))
@@ -104,6 +105,7 @@ def _ratios(narrow_us: dict[str, dict[str, float]]) -> dict[str, float]:
         "zen-engine, loaded": "zen_engine_loaded",
         "durable-rules": "durable_rules",
         "generated Python": "generated_python",
+        "generated Python, choosiest first": "generated_python_choosily",
     }.items():
         for size in ("1000", "10000"):
             if size in narrow_us[label]:

@@ -77,8 +77,11 @@ def index_of(branches: Sequence[Sequence[Literal]], symbols: Symbols = Symbols()
 
 def survivors(index: Index, view: View) -> list[bool]:
     """Bit by bit through all blocks."""
+    masks = dict(index.survivors(view))
+    assert all(masks.values())
     found = []
-    for block, mask in zip(index.blocks, index.masks(view), strict=True):
+    for number, block in enumerate(index.blocks):
+        mask = masks.get(number, 0)
         assert mask >> block.size == 0
         found += [bool(mask >> bit & 1) for bit in range(block.size)]
     return found

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 def best_rule(point: Point, view: View) -> str:
     """The best rule's id, or an empty text: the index, then the survivors, best first, up to one whose checks hold."""
-    found = point.index.match(view)
-    for number, survivors in enumerate((found,) if point.single else found):
+    for number, survivors in point.index.survivors(view):
         mask = survivors
         while mask:
             low = mask & -mask
@@ -35,8 +34,8 @@ def best_rule(point: Point, view: View) -> str:
 
 def all_rules(point: Point, view: View) -> list[str]:
     """The ids of all rules that hold, best first."""
-    found, holding = point.index.match(view), []
-    for number, survivors in enumerate((found,) if point.single else found):
+    holding = []
+    for number, survivors in point.index.survivors(view):
         mask = survivors
         while mask:
             low = mask & -mask
@@ -52,7 +51,7 @@ def all_rules(point: Point, view: View) -> list[str]:
 
 def survivors(point: Point, view: View) -> int:
     """How many branches the index leaves, over all blocks: what the index costs alone."""
-    return sum(mask.bit_count() for mask in point.index.masks(view))
+    return sum(mask.bit_count() for _, mask in point.index.survivors(view))
 
 
 def decided(point: Point, view: View) -> str:

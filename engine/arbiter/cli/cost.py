@@ -111,7 +111,7 @@ def _measured(snapshot: Snapshot, declared: DecisionPoint) -> PointCost:
     for number, subject in enumerate(_subjects(snapshot, declared)):
         view = view_of(snapshot, subject)
         begun = time.perf_counter_ns()
-        masks = list(point.index.masks(view))
+        masks = [mask for _, mask in point.index.survivors(view)]
         matched = time.perf_counter_ns()
         walk = Walk(point, view, subject.id)
         models = False

@@ -93,13 +93,12 @@ class Walk:
         found = point.index.match(view)
         if point.single:
             self._mask: int = found
-            self._rest: Iterator[int] | None = None
+            self._rest: Iterator[tuple[int, int]] | None = None
             self._block = 0
             self._entries = point.entries[0]
         else:
             self._mask = 0
             self._rest = found
-            self._block = -1
         if point.dynamic:
             self._eligible: list[Candidate] = []
             self._rank: tuple[int, ...] | None = None  # of the tier that is being collected
@@ -186,15 +185,13 @@ class Walk:
 
     def _next_block(self) -> int:
         """The survivors of the next block that has any; 0 when none has."""
-        if self._rest is None:
+        found = next(self._rest, None) if self._rest else None
+        if found is None:
+            self._rest = None
             return 0
-        for mask in self._rest:
-            self._block += 1
-            if mask:
-                self._entries = self._point.entries[self._block]
-                return mask
-        self._rest = None
-        return 0
+        self._block, mask = found
+        self._entries = self._point.entries[self._block]
+        return mask
 
     def _lacking(self, models: tuple[str, ...]) -> Need | None:
         known = self._view.models

@@ -192,10 +192,8 @@ class Point:
 
     def survivors(self, view: View) -> list[CompiledRule]:
         """The rules that the index does not rule out, in static order: whatever matches is among them."""
-        found = self.index.match(view)
-        masks = [found] if isinstance(found, int) else found
         rules: dict[CompiledRule, None] = {}
-        for block, mask in enumerate(masks):
+        for block, mask in self.index.survivors(view):
             rest = mask
             while rest:
                 bit = (rest & -rest).bit_length() - 1

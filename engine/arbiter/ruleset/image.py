@@ -2,7 +2,7 @@
 
 Law: pure, and made of parts that are known by their content: equal rules give equal parts, so that a change of one
 file makes few new ones. A pack holds the rules of one authored file, each decodable alone; a block holds the masks of
-some three thousand branches of one decision point; the image says which bit of which block is which rule.
+some 3,400 branches of one decision point; the image says which bit of which block is which rule.
 
 Rules stand in the static order of their decision point, best first. Where one block ends and the next begins depends
 on the rules' ids there, not on their number: one rule more moves one border, not all behind it.
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 FORMAT: Final = 2
-_LEAST = 2_800  # branches in a block before a border may come
-_BORDER = 256  # one rule in so many is a border
+_LEAST = 3_300  # branches in a block before a border may come
+_BORDER = 64  # one rule in so many is a border
 _DIGEST = 16  # bytes
 
 _encode = msgspec.msgpack.Encoder(order="sorted").encode

@@ -12,28 +12,23 @@ row's. An index of one block has bare masks for rows.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from datetime import datetime
-from operator import and_, or_
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from arbiter.expr.generated import function_of
 from arbiter.ruleset.masks import KINDS, AttributeMasks, KindMasks, MemberMasks
+from arbiter.ruleset.matcher import matcher, numbered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from arbiter.expr.view import Symbols, View
     from arbiter.ruleset.masks import BlockMasks
 
 Row = int | tuple[int, ...]
 
-_MISSING = object()
-_LOOKS = 4  # attributes between two looks whether anything is left: a look costs a tenth of a look-up
 _PAUSE = 64  # masks between two pauses while an index is opened: some 50 µs
 _ROW_PAUSE = 128  # the same for rows
-_NESTED = 64
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -129,13 +124,14 @@ class Index:
     def __init__(self, blocks: Sequence[Block], attributes: Sequence[Attribute], symbols: Symbols, label: str) -> None:
         self.blocks = tuple(blocks)
         self.attributes = tuple(attributes)
-        self.match: Callable[[View], Any] = _matcher(self, symbols, label)
-        """For a view the bits that can be true: of one block its mask, of several an iterator of masks, best first."""
+        self.match: Callable[[View], Any] = matcher(attributes, [block.everything for block in blocks], symbols, label)
+        """For a view the bits that can be true: of one block its mask, of several an iterator of the number and mask
+        of each block that has any, best first.
+        """
 
-    def masks(self, view: View) -> Iterator[int]:
-        """The mask of every block for a view, best first."""
-        found = self.match(view)
-        return iter((found,)) if len(self.blocks) == 1 else found
+    def survivors(self, view: View) -> Iterator[tuple[int, int]]:
+        """The number and mask of each block that has a bit that can be true, best first."""
+        return numbered(self.match(view))
 
 
 def open_index(blocks: Sequence[Block], symbols: Symbols, label: str) -> Generator[None, None, Index]:
@@ -230,114 +226,3 @@ def _telling(row: list[Any], plain: tuple[int, ...]) -> tuple[Any, ...] | None:
     """None for a row that changes nothing."""
     made = tuple(row)
     return None if made == plain else made
-
-
-def _relevant(value: Any, members: Members) -> list[tuple[Any, Any]]:
-    """What the members of a list or the keys of a map add and leave, those that any branch asks about, each once."""
-    found = {}
-    for member in value:
-        known = members.by_kind.get(member.__class__)  # none for a list: it could not be looked up
-        rows = known.get(member) if known else None
-        if rows is not None:
-            found[id(rows)] = rows
-    return list(found.values())
-
-
-def _of_members(value: Any, members: Members) -> int:
-    """The mask for a list or a map, of one block."""
-    mask: Any = members.alone
-    kept = -1
-    for adds, leaves in _relevant(value, members):
-        mask |= adds
-        kept &= leaves
-    return int(mask & kept)
-
-
-def _rows_of_members(value: Any, members: Members) -> Iterable[int]:
-    """The row for a list or a map, of several blocks, each computed when it is asked for."""
-    row: Any = members.alone
-    relevant = _relevant(value, members)
-    nested = 0
-    for operation, place in ((or_, 0), (and_, 1)):
-        for rows in relevant:
-            if rows[place] is not None:
-                row = map(operation, row, rows[place])
-                nested += 1
-                if nested % _NESTED == 0:
-                    row = tuple(row)  # iterators within iterators are calls within calls
-    return row  # type: ignore[no-any-return]
-
-
-def _matcher(index: Index, symbols: Symbols, label: str) -> Callable[[View], Any]:
-    """One generated function that looks every attribute up and ANDs the masks: a loop would pay for each step twice."""
-    several = len(index.blocks) != 1
-    everything = tuple(block.everything for block in index.blocks)
-    names: dict[str, Any] = {
-        "M": _MISSING, "bisect": bisect_right, "EVERYTHING": everything if several else everything[0], "AND": and_,
-        "members": _rows_of_members if several else _of_members, "datetime": datetime,
-    }  # fmt: skip
-    lines = ["def match(v):", "    p = v.profile; c = v.context; f = v.features"]
-    lines += [] if several else ["    mask = EVERYTHING"]
-    for place, attribute in enumerate(index.attributes):
-        take = f"r{place} =" if several else "mask &="
-        root, _, name = ".".join(attribute.path).partition(".")
-        names[f"missing{place}"] = attribute.missing
-        if root == "now":
-            lines += ["    x = v.clock", *(f"    {line}" for line in _by_kind(attribute, 1, place, names, take))]
-        else:
-            lines += _present(root, name, place, symbols, take)
-            lines += [f"        {line}" for line in _look_up(attribute, place, names, take)]
-        if not several and place % _LOOKS == _LOOKS - 1:
-            lines += ["    if not mask:", "        return 0"]
-    if several:
-        anded = "EVERYTHING" if not index.attributes else "r0"
-        for place in range(1, len(index.attributes)):
-            anded = f"map(AND, {anded}, r{place})"
-        lines.append(f"    return iter({anded})")
-    else:
-        lines.append("    return mask")
-    return function_of(["\n".join([*lines, ""])], names, f"index of {label}")
-
-
-def _present(root: str, name: str, place: int, symbols: Symbols, take: str) -> list[str]:
-    """The lines that read a value `x`, up to the ``else:`` behind which it is there."""
-    key, unit = name, 0
-    if root == "features":
-        feature = symbols.features[name]
-        key, unit = feature.key, feature.unit
-    lines = [f"    x = {root[0]}.get({key!r}, M)", "    if x is M:", f"        {take} missing{place}", "    else:"]
-    return [*lines, f"        x = (v.clock - x) / {unit}"] if unit else lines
-
-
-def _look_up(attribute: Attribute, place: int, names: dict[str, Any], take: str) -> list[str]:
-    """The lines that take the row of a present value `x`: a branch per kind whose values the attribute tells apart."""
-    lines, word = ["k = x.__class__"], "if"
-    alike: dict[type, Row] = {}  # kinds whose values all have one row
-    for number, kind in enumerate(KINDS):
-        table = attribute.kinds[number]
-        if not table.exact and not table.edges:
-            alike |= dict.fromkeys(kind, table.spans[0])
-            continue
-        lines.append(f"{word} {' or '.join(f'k is {each.__name__}' for each in kind)}:")
-        lines += [f"    {line}" for line in _by_kind(attribute, number, place, names, take)]
-        word = "elif"
-    if attribute.members.by_kind:
-        names[f"members{place}"] = attribute.members
-        lines += [f"{word} k is list or k is dict:", f"    {take} members(x, members{place})"]
-        word = "elif"
-    names |= {f"alike{place}": alike, f"alone{place}": attribute.members.alone}
-    rest = f"{take} alike{place}.get(k, alone{place})"
-    return [*lines, "else:", f"    {rest}"] if word == "elif" else [lines[0], rest]
-
-
-def _by_kind(attribute: Attribute, number: int, place: int, names: dict[str, Any], take: str) -> list[str]:
-    """The lines that take the row of a value of one kind: first the lines before the last, which takes it."""
-    table = attribute.kinds[number]
-    exact, edges, spans = (f"{part}{place}_{number}" for part in ("exact", "edges", "spans"))
-    names |= {exact: table.exact, edges: table.edges, spans: table.spans}
-    if not table.edges:
-        names[spans] = table.spans[0]
-        return [f"{take} {exact}.get(x, {spans})"]
-    if not table.exact:
-        return [f"{take} {spans}[bisect({edges}, x)]"]
-    return [f"m = {exact}.get(x)", f"{take} {spans}[bisect({edges}, x)] if m is None else m"]
