@@ -275,7 +275,7 @@ def test_a_failed_reload_is_shown_and_is_a_finding(tmp_path: Path) -> None:
         assert "last reload\tfailed, nothing changed" in done.stdout
         assert "\nrules/store/banner.yaml:14:11: unknown segment `champoins`\n" in done.stdout
         (found,) = json.loads(server.ask("snapshot", "show", "--json").stdout)["last_reload"]["diagnostics"]
-        assert (found["file"], found["line"], found["severity"]) == ("rules/store/banner.yaml", 13, "error")
+        assert (found["file"], found["line"], found["severity"]) == ("rules/store/banner.yaml", 14, "error")
         assert server.ask("decide", "nobody", "store.home_banner").returncode == 0
     finally:
         assert server.stop() == 0

@@ -163,7 +163,9 @@ def _layout(graph: GraphProto, manifest: Manifest, places: Places) -> tuple[Layo
     for position, each in enumerate(manifest.inputs):
         path = f"inputs[{position}]"
         if each.name not in by_name:
-            found.append(places.mistake(f"{path}.name", f"the graph has no input `{each.name}`", _names(each.name, by_name)))
+            found.append(
+                places.mistake(f"{path}.name", f"the graph has no input `{each.name}`", _names(each.name, by_name))
+            )
         elif each.default is not None and isinstance(each.default, str) != (by_name[each.name].dtype == "str"):
             found.append(places.mistake(f"{path}.default", _wrong_default(each.default, by_name[each.name].dtype)))
     if found:

@@ -75,9 +75,7 @@ class RuleReader(msgspec.Struct):
         block = Block(node, report, what=what, path=path, keys=keys, unbuilt=UNBUILT)
         block.require("id", f"{'every table' if table else 'every rule'} has an id of its own, `win-back-offer` say")
         at = node.entries["id"].node if block.has("id") else None
-        block.require(
-            "decision", "say at which decision point it competes", at=at if isinstance(at, Scalar) else None
-        )
+        block.require("decision", "say at which decision point it competes", at=at if isinstance(at, Scalar) else None)
         identifier = self._id(block)
         if table:
             return self.tables.read(block, identifier, self._rule)

@@ -28,6 +28,7 @@ from arbiter.runtime.crew import Crew, Member
 from arbiter.runtime.desk import Desk, abridged
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.mailbox import Mailbox
+from arbiter.runtime.quiet import step_back
 from arbiter.runtime.standing import StandingFile
 from arbiter.runtime.versions import Versions
 from arbiter.runtime.watcher import Watcher
@@ -187,6 +188,7 @@ class _Supervisor:
 
     def _load(self, asking: list[tuple[Member, int]], restored: tuple[Built | None, Built | None, int] | None) -> None:
         """In a thread of its own, one at a time. `restored` is what must be written again, and since when it runs."""
+        step_back()
         attempt = None
         try:
             for built, since in ((restored[0], restored[2]), (restored[1], None)) if restored else ():

@@ -66,7 +66,7 @@ class Regions:
                 self._lines[line] = len(self.samples), points
                 self.samples += self._sampled(line, points)
         if own == "dyn":  # everything else: kinds that nothing is compared with, lists and maps
-            other = next((found for line, found in _OTHERS.items() if not cuts[line]), ("list", []))
+            other: Value = next((found for line, found in _OTHERS.items() if not cuts[line]), ("list", []))
             self.samples.append(other)
         self.all = sum(1 << atom for atom, sample in enumerate(self.samples) if sample is not None)
         named = {at + 2 * place + 1 for at, points in self._lines.values() for place in range(len(points))}
