@@ -107,7 +107,9 @@ def _open(
     for key in dict.fromkeys(block.key for point in image.points for block in point.blocks):
         known = before.blocks.get(key) if before else None
         if known is None:
-            masks = msgspec.msgpack.decode(fetch(key), type=BlockMasks)
+            content = fetch(key)
+            yield
+            masks = msgspec.msgpack.decode(content, type=BlockMasks)
             yield
             known = yield from open_block(masks)
         blocks[key] = known
@@ -158,6 +160,20 @@ class Snapshot:
         self.rows: dict[str, Callable[[View], list[float] | None]] = {
             name: _row_builder(model, opened.symbols) for name, model in models.items()
         }
+
+    def pieces(self) -> list[object]:
+        """What holds most of the snapshot's objects. Whoever holds these can let a snapshot go, and then go bit by bit
+        what is in it.
+        """
+        held: list[object] = []
+        for point in self.points.values():
+            held += [point.known, *point.entries]
+            for attribute in point.index.attributes:
+                held += [part for table in attribute.kinds for part in (table.exact, table.edges, table.spans)]
+        for block in self.blocks.values():
+            for attribute in block.attributes.values():
+                held += [part for table in attribute.kinds for part in (table.exact, table.edges, table.spans)]
+        return held
 
     @cached_property
     def parts(self) -> Mapping[str, bytes]:

@@ -70,7 +70,7 @@ class BlockMasks(msgspec.Struct, frozen=True, array_like=True):
     """A block of `size` branches. `attributes` are encoded one by one: a reader may pause between them."""
 
     size: int
-    attributes: list[bytes]
+    attributes: list[msgspec.Raw]
 
 
 def block_masks(branches: Sequence[Sequence[Literal]]) -> BlockMasks:
@@ -86,7 +86,7 @@ def block_masks(branches: Sequence[Sequence[Literal]]) -> BlockMasks:
             asked.setdefault((literal.path, turn), {}).setdefault(bit, []).append(literal)
     encode = msgspec.msgpack.encode
     drawn = [_attribute(path, turn, bits, len(branches)) for (path, turn), bits in sorted(asked.items())]
-    return BlockMasks(len(branches), [encode(each) for each in drawn])
+    return BlockMasks(len(branches), [msgspec.Raw(encode(each)) for each in drawn])
 
 
 def _attribute(path: tuple[str, ...], turn: int, bits: dict[int, list[Literal]], size: int) -> AttributeMasks:

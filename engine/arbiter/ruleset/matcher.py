@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from arbiter.expr.generated import function_of
@@ -41,10 +42,18 @@ def matcher(
         "M": _MISSING, "bisect": bisect_right, "datetime": datetime, "EVERYTHING": tuple(everything),
         "members": Contents if several else contents,
     }  # fmt: skip
-    careful, quick = _Writer(ordered, symbols, names, several), _Writer(ordered, symbols, names, several)
-    careful.write("careful", short=False)
-    quick.write("match", short=True)
-    return function_of([*careful.functions, *quick.functions], names, f"index of {label}")
+    long: list[Callable[[View], Any]] = []
+
+    def careful(view: View) -> Any:
+        if not long:
+            writer = _Writer(ordered, symbols, dict(names), several)
+            writer.write(short=False)
+            long.append(function_of(writer.functions, writer.names, f"careful index of {label}"))
+        return long[0](view)
+
+    writer = _Writer(ordered, symbols, {**names, "careful": careful}, several)
+    writer.write(short=True)
+    return function_of(writer.functions, writer.names, f"index of {label}")
 
 
 def contents(value: Any, members: Members) -> int:
@@ -91,11 +100,11 @@ def _relevant(value: Any, members: Members) -> list[tuple[Any, Any]]:
 
 def _share(attribute: Attribute) -> float:
     """About how many branches the attribute's values leave, in the first block."""
-    counts = []
+    counts: list[int] = []
     for table in attribute.kinds:
         if table.exact or table.edges:
-            rows = [*table.exact.values(), *(table.spans if table.edges else ())]
-            counts += [_count(row) for row in rows[:: max(1, len(rows) // _SAMPLE)]]
+            counts += map(_count, islice(table.exact.values(), _SAMPLE))
+            counts += map(_count, table.spans[:: 1 + len(table.spans) // _SAMPLE] if table.edges else ())
     if attribute.members.by_kind:
         counts.append(_count(attribute.members.alone))
     return sum(counts) / len(counts) if counts else float(_count(attribute.missing))
@@ -119,11 +128,11 @@ class _Writer:
         self.functions: list[str] = []
         self._attributes = attributes
         self._symbols = symbols
-        self._names = names
+        self.names = names
         self._several = several
         self._hashes = False  # a value is looked up whatever it is
 
-    def write(self, name: str, *, short: bool) -> None:
+    def write(self, *, short: bool) -> None:
         """Write the whole function."""
         body: list[str] = []
         for place, attribute in enumerate(self._attributes):
@@ -133,26 +142,26 @@ class _Writer:
             body += ["if not m:", "    return 0"] if looks else []
         rows = ", ".join(f"r{place}" for place in range(len(self._attributes)))
         if self._several:
-            self._write_blocks(f"{name}_blocks", rows)
-            body.append(f"return {name}_blocks({rows})")
+            self._write_blocks(rows)
+            body.append(f"return blocks({rows})")
         else:
             body.append("return m" if self._attributes else "return EVERYTHING[0]")
         if self._hashes:
             body = ["try:", *(f"    {line}" for line in body), "except TypeError:", "    return careful(v)"]
         roots = sorted({attribute.path[0] for attribute in self._attributes} - {"now"})
-        self._define(name, "v", [*(f"{root[0]} = v.{root}" for root in roots), *body])
+        self._define("match", "v", [*(f"{root[0]} = v.{root}" for root in roots), *body])
 
     def _define(self, name: str, arguments: str, body: list[str]) -> None:
         self.functions.append("\n".join([f"def {name}({arguments}):", *(f"    {line}" for line in body), ""]))
 
-    def _write_blocks(self, name: str, rows: str) -> None:
+    def _write_blocks(self, rows: str) -> None:
         """The generator that ANDs the rows, block by block."""
         lines = ["for i, m in enumerate(EVERYTHING):"]
         for start in range(0, len(self._attributes), _LOOKS):
             group = range(start, min(start + _LOOKS, len(self._attributes)))
             lines.append(f"    m {'&' if start else ''}= {' & '.join(f'r{place}[i]' for place in group)}")
             lines += ["    if not m:", "        continue"]
-        self._define(name, rows, [*lines, "    yield i, m"])
+        self._define("blocks", rows, [*lines, "    yield i, m"])
 
     def _attribute(self, attribute: Attribute, place: int, take: str, *, short: bool) -> list[str]:
         root, _, name = ".".join(attribute.path).partition(".")
@@ -162,7 +171,7 @@ class _Writer:
         if root == "features":
             feature = self._symbols.features[name]
             key, unit = feature.key, feature.unit
-        self._names[f"missing{place}"] = attribute.missing
+        self.names[f"missing{place}"] = attribute.missing
         if short:
             lines = self._short(attribute, f"{root[0]}.get({key!r})", place, take, unit)
             if lines:
@@ -193,11 +202,11 @@ class _Writer:
             ]  # fmt: skip
         if telling == [_BOOLS]:
             true, false = (tables[0].exact.get(value, tables[0].spans[0]) for value in (True, False))
-            self._names |= {f"true{place}": true, f"false{place}": false}
+            self.names |= {f"true{place}": true, f"false{place}": false}
             return [f"x = {got}", f"{take} true{place} if x is True else false{place} if x is False else {others}"]
         plain = all(not table.edges and table.spans[0] == attribute.missing for table in tables)
         if plain and set(telling) <= set(_HASHED):
-            self._names[f"exact{place}"] = {value: row for table in tables for value, row in table.exact.items()}
+            self.names[f"exact{place}"] = {value: row for table in tables for value, row in table.exact.items()}
             self._hashes = True
             return [f"{take} exact{place}.get({got}, {others})"]
         return []
@@ -215,19 +224,19 @@ class _Writer:
             lines += [f"    {line}" for line in self._by_kind(table, f"{place}_{number}", take)]
             word = "elif"
         if attribute.members.by_kind:
-            self._names[f"members{place}"] = attribute.members
+            self.names[f"members{place}"] = attribute.members
             lines += [f"{word} k is list or k is dict:", f"    {take} members(x, members{place})"]
             word = "elif"
-        self._names |= {f"alike{place}": alike, f"alone{place}": attribute.members.alone}
+        self.names |= {f"alike{place}": alike, f"alone{place}": attribute.members.alone}
         rest = f"{take} alike{place}.get(k, alone{place})"
         return [*lines, "else:", f"    {rest}"] if word == "elif" else [lines[0], rest]
 
     def _by_kind(self, table: Table, label: str, take: str) -> list[str]:
         """The lines that take the row of a value `x` of one kind."""
         exact, edges, spans = (f"{part}{label}" for part in ("exact", "edges", "spans"))
-        self._names |= {exact: table.exact, edges: table.edges, spans: table.spans}
+        self.names |= {exact: table.exact, edges: table.edges, spans: table.spans}
         if not table.edges:
-            self._names[spans] = table.spans[0]
+            self.names[spans] = table.spans[0]
             return [f"{take} {exact}.get(x, {spans})"]
         if not table.exact:
             return [f"{take} {spans}[bisect({edges}, x)]"]

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from arbiter.snapshot import Snapshot
 
 _log = logging.getLogger("arbiter.worker")
+_Found = TypeVar("_Found")
 
 # At the interpreter's own 5 ms, a thread that compiles a snapshot delays calls by that much.
 SWITCH_INTERVAL_S = 0.0002
@@ -137,6 +138,7 @@ class _Worker:
         # Opening makes many objects and no garbage: the collector would walk them again and again, calls waiting.
         # What is open is then taken out of its sight; it is free of circles, so it goes when its last call ends.
         gc.disable()
+        before = list(engine.snapshots.values())
         try:
             snapshot = self._snapshot(digest)
             candidate = None
@@ -153,7 +155,17 @@ class _Worker:
         if counters.snapshot_digest != digest:
             counters.snapshot_digest = digest
             counters.snapshot_at = engine.clock()
+        pieces = [piece for each in before if each.digest not in engine.snapshots for piece in each.pieces()]
+        before.clear()
+        self._paced(self._let_go(pieces))
         return True
+
+    @staticmethod
+    def _let_go(pieces: list[object]) -> Generator[None, None, None]:
+        """Free what held a snapshot that went: at once it would take as long as a slow call."""
+        while pieces:
+            pieces.pop()
+            yield
 
     def _snapshot(self, digest: str, beside: Snapshot | None = None) -> Snapshot:
         """The snapshot of `digest`: one that decides now, or opened with what those, and `beside`, have of it."""
@@ -163,10 +175,10 @@ class _Worker:
         before = beside or self._backing.engine.snapshot
         alike = [*known.values(), *([beside] if beside else ())]
         loaded = {model.digest: model for snapshot in alike for model in snapshot.models.values()}
-        return self._opened(self._archive.opening(digest, loaded, before))
+        return self._paced(self._archive.opening(digest, loaded, before))
 
-    def _opened(self, steps: Generator[None, None, Snapshot]) -> Snapshot:
-        """Open a snapshot; once calls are served, with a pause after every slice of work that they may have to wait
+    def _paced(self, steps: Generator[None, None, _Found]) -> _Found:
+        """Go through steps; once calls are served, with a pause after every slice of work that they may have to wait
         for.
         """
         if self._face is None:
@@ -177,6 +189,6 @@ class _Worker:
                 while time.perf_counter() < until:
                     next(steps)
             except StopIteration as end:
-                snapshot: Snapshot = end.value
-                return snapshot
+                found: _Found = end.value
+                return found
             time.sleep(PAUSE_S)
