@@ -51,16 +51,21 @@ def run() -> dict[str, Any]:
         rules = home / "rules"
         rules.mkdir()
         for number in range(FILES):
-            _write(rules, number, 0)
+            _drafted(rules, number, 0).rename(_file(rules, number))
+        # Drawing rules takes the machine longer than loading them: it is done before anything is measured.
+        drafts = home / "drafts"
+        drafts.mkdir()
+        count = PAIRS * int(PHASE / EVERY)
+        edits = {version: _drafted(drafts, _changed(version), version) for version in range(1, count + 1)}
         with _server(home) as address:
             subjects = _add_people(address)
             with Load(address, subjects, RATE) as load:
-                phases, changes = _phases(rules)
+                phases, changes = _phases(rules, edits)
                 calls = load.stop()
     return _told(calls, phases, changes)
 
 
-def _phases(rules: Path) -> tuple[list[tuple[str, int, int]], dict[int, int]]:
+def _phases(rules: Path, edits: Mapping[int, Path]) -> tuple[list[tuple[str, int, int]], dict[int, int]]:
     """Run the phases; each one's name, start and end, and by version the moment of its change (ns)."""
     phases, changes = [], {}
     versions = itertools.count(1)
@@ -72,7 +77,7 @@ def _phases(rules: Path) -> tuple[list[tuple[str, int, int]], dict[int, int]]:
         start = time.monotonic_ns()
         for tick in range(int(PHASE / EVERY)):
             version = next(versions)
-            _write(rules, version * 37 % FILES, version)
+            edits[version].rename(_file(rules, _changed(version)))
             changes[version] = time.monotonic_ns()
             time.sleep(max(0.0, start / 1e9 + (tick + 1) * EVERY - time.monotonic()))
         phases.append(("reloading", start, time.monotonic_ns()))
@@ -80,8 +85,17 @@ def _phases(rules: Path) -> tuple[list[tuple[str, int, int]], dict[int, int]]:
     return phases, changes
 
 
-def _write(rules: Path, number: int, version: int) -> None:
-    """Put a version of a file in place, all at once."""
+def _changed(version: int) -> int:
+    """The file that a version changes."""
+    return version * 37 % FILES
+
+
+def _file(rules: Path, number: int) -> Path:
+    return rules / f"bench-{number:03d}.yaml"
+
+
+def _drafted(folder: Path, number: int, version: int) -> Path:
+    """Write a version of a file, to be renamed into its place."""
     lines = []
     if not number:
         lines += [*point_lines(), f"  {MARKS}: {{slots: 2, order: [priority]}}"]
@@ -92,9 +106,9 @@ def _write(rules: Path, number: int, version: int) -> None:
         params = f"{{slot: {slot}, version: {version}}}"
         lines.append(f"  - {{id: mark-{number:03d}-{slot}, decision: {MARKS}, priority: {version},")
         lines.append(f"     then: {{action: mark, params: {params}}}}}")
-    draft = rules / f".bench-{number:03d}.draft"
+    draft = folder / f".bench-{version:03d}-{number:03d}.draft"
     draft.write_text("\n".join([*lines, ""]), "utf-8")
-    draft.rename(rules / f"bench-{number:03d}.yaml")
+    return draft
 
 
 def _rules_of(number: int, version: int) -> list[PlainRule]:

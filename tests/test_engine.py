@@ -18,7 +18,7 @@ from arbiter.profiles.store import Store, Update
 from arbiter.ruleset.image import Maker
 from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime.engine import Engine
-from arbiter.snapshot import Snapshot, finished, model_inputs, open_snapshot, pack, unpack
+from arbiter.snapshot import Snapshot, at_hand, finished, model_inputs, open_snapshot, pack, unpack
 from arbiter.types import Event, ExplainLevel, Lack, Reason, Request
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ def test_a_digest_names_what_rules_and_models_mean(stage: Stage) -> None:
     image = stage.snapshot.image
     assert unpack(pack(image)) == image
     parts = Maker().make(ruleset, model_inputs(stage.snapshot.models)).parts
-    reopened = finished(open_snapshot(unpack(pack(image)), parts.__getitem__, stage.snapshot.models))
+    reopened = finished(open_snapshot(unpack(pack(image)), at_hand(parts), stage.snapshot.models))
     assert (reopened.digest, reopened.ruleset) == (stage.snapshot.digest, ruleset)
     assert Snapshot(ruleset, {}).digest != stage.snapshot.digest
     assert Snapshot(

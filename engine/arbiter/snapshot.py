@@ -8,6 +8,7 @@ calls beside it is not held up; what did not change is taken over from the snaps
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable, Generator
 from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +23,7 @@ from arbiter.ruleset.index import open_block, open_index
 from arbiter.ruleset.masks import BlockMasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Mapping
 
     from arbiter.expr.view import Symbols, View
     from arbiter.models.model import Model
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _encode = msgspec.msgpack.Encoder(order="sorted").encode
 _image_decoder = msgspec.msgpack.Decoder(Image)
 _Found = TypeVar("_Found")
+Fetch = Callable[[str], Generator[None, None, bytes]]
+"""Gives the content of a part by its key, in steps."""
 
 
 def pack(image: Image) -> bytes:
@@ -52,6 +55,16 @@ def digest_of(image: Image, model_digests: Mapping[str, str]) -> str:
     """The 32 hexadecimal characters that name a snapshot: its rules by their packs, not how they are indexed."""
     named = [image.frame, sorted(image.packs), sorted(model_digests.items())]
     return blake2b(_encode(named), digest_size=16).hexdigest()
+
+
+def at_hand(parts: Mapping[str, bytes]) -> Fetch:
+    """What fetches parts that are in memory."""
+
+    def fetch(key: str) -> Generator[None, None, bytes]:
+        yield from ()
+        return parts[key]
+
+    return fetch
 
 
 def model_inputs(models: Mapping[str, Model]) -> dict[str, tuple[tuple[str, ...], ...]]:
@@ -97,17 +110,18 @@ class _Opened(msgspec.Struct, frozen=True):
 
 
 def _open(
-    image: Image, fetch: Callable[[str], bytes], models: Mapping[str, Model], before: Snapshot | None
+    image: Image, fetch: Fetch, models: Mapping[str, Model], before: Snapshot | None
 ) -> Generator[None, None, _Opened]:
     packs: dict[str, Pack] = {}
     for key, _ in image.packs:
-        packs[key] = (before and before.packs.get(key)) or msgspec.msgpack.decode(fetch(key), type=Pack)
+        known_pack = before.packs.get(key) if before else None
+        packs[key] = known_pack or msgspec.msgpack.decode((yield from fetch(key)), type=Pack)
         yield
     blocks: dict[str, Block] = {}
     for key in dict.fromkeys(block.key for point in image.points for block in point.blocks):
         known = before.blocks.get(key) if before else None
         if known is None:
-            content = fetch(key)
+            content = yield from fetch(key)
             yield
             masks = msgspec.msgpack.decode(content, type=BlockMasks)
             yield
@@ -145,7 +159,7 @@ class Snapshot:
         before: Snapshot | None = None,
     ) -> None:
         made = (maker or Maker()).make(ruleset, model_inputs(models))
-        self._take(finished(_open(made.image, made.parts.__getitem__, models, before)), models)
+        self._take(finished(_open(made.image, at_hand(made.parts), models, before)), models)
         self.parts = made.parts
 
     def _take(self, opened: _Opened, models: Mapping[str, Model]) -> None:
@@ -205,7 +219,7 @@ class Snapshot:
 
 
 def open_snapshot(
-    image: Image, fetch: Callable[[str], bytes], models: Mapping[str, Model], before: Snapshot | None = None
+    image: Image, fetch: Fetch, models: Mapping[str, Model], before: Snapshot | None = None
 ) -> Generator[None, None, Snapshot]:
     """Open an image; `fetch` gives the content of a part. What `before` has of it is not fetched again.
 

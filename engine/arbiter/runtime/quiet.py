@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LESS_URGENT = 10  # a tenth of the share of an ordinary thread, when there is not enough for all
-
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
@@ -32,9 +30,10 @@ def undisturbed() -> Iterator[None]:
 
 
 def step_back() -> None:
-    """Let this thread run on what processor time others leave. Only Linux knows the urgency of single threads.
+    """Let this thread run on what processor time nobody else wants, until it ends. Only Linux knows that of a thread.
 
-    Not for a process that serves: a thread that holds the interpreter and does not run holds up all the others.
+    A lower priority would not do: the kernel lets a thread that runs go on for milliseconds, and calls would wait. Not
+    for a process that serves: a thread that holds the interpreter and does not run holds up all the others.
     """
     with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LESS_URGENT)
+        os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))

@@ -45,8 +45,8 @@ _Found = TypeVar("_Found")
 # At the interpreter's own 5 ms, a thread that compiles a snapshot delays calls by that much.
 SWITCH_INTERVAL_S = 0.0002
 # A worker that serves opens a snapshot in slices, and leaves the interpreter to its calls in between.
-SLICE_S = 0.0002
-PAUSE_S = 0.001
+SLICE_S = 0.0001
+PAUSE_S = 0.0006
 
 
 def run_worker(pipe: Connection, number: int, settings: bytes, address: str, open_face: OpenFace) -> None:
