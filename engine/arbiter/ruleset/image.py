@@ -77,9 +77,10 @@ class Image(msgspec.Struct, frozen=True, array_like=True):
     points: tuple[PointPart, ...]
 
     @property
-    def parts(self) -> set[str]:
+    def parts(self) -> frozenset[str]:
         """The keys of all parts."""
-        return {key for key, _ in self.packs} | {block.key for point in self.points for block in point.blocks}
+        blocks = (block.key for point in self.points for block in point.blocks)
+        return frozenset((*(key for key, _ in self.packs), *blocks))
 
     @property
     def rules(self) -> int:

@@ -74,6 +74,7 @@ class Archive:
         self._kept = kept
         self.spared: frozenset[str] = frozenset()
         self._parts = Parts(directory / _PARTS)
+        self._held: dict[str, frozenset[str]] = {}  # by digest, the parts of snapshots whose images were read
 
     def write(self, snapshot: Snapshot, files: tuple[SnapshotFile, ...], models: Mapping[str, bytes]) -> None:
         """Put a snapshot on disk; nothing happens when it is there. `models` are model files by ``NAME/FILE``.
@@ -137,11 +138,13 @@ class Archive:
 
     def _keep_parts(self, digests: Iterable[str]) -> None:
         """Remove the parts that none of these snapshots holds; none when one of them cannot be read."""
-        used: set[str] = set()
         try:
-            for digest in digests:
-                used |= unpack((self._directory / digest / _IMAGE).read_bytes()).parts
-            self._parts.keep(used)
+            # What a snapshot holds never changes: each image is read once.
+            self._held = {
+                digest: self._held.get(digest) or unpack((self._directory / digest / _IMAGE).read_bytes()).parts
+                for digest in digests
+            }
+            self._parts.keep(set().union(*self._held.values()))
         except (OSError, msgspec.DecodeError) as error:
             _log.warning("parts of old snapshots stay for now: %s", error)
 
@@ -222,9 +225,11 @@ class Archive:
     ) -> Generator[None, None, Snapshot]:
         """The same in steps of at most a few hundred µs, taking over from `before` what did not change."""
         meta = self.meta(digest)
+        yield
         folder = self._directory / digest
         try:
             image = unpack((folder / _IMAGE).read_bytes())
+            yield
             models = {
                 name: loaded.get(model_digest) or _load_model(folder / "models" / name)
                 for name, model_digest in meta.models.items()
