@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 _encode = msgspec.msgpack.Encoder(order="sorted").encode
 _image_decoder = msgspec.msgpack.Decoder(Image)
 _Found = TypeVar("_Found")
-Fetch = Callable[[str], Generator[None, None, bytes]]
+Buffer = bytes | memoryview
+Fetch = Callable[[str], Generator[None, None, Buffer]]
 """Gives the content of a part by its key, in steps."""
 
 
@@ -60,7 +61,7 @@ def digest_of(image: Image, model_digests: Mapping[str, str]) -> str:
 def at_hand(parts: Mapping[str, bytes]) -> Fetch:
     """What fetches parts that are in memory."""
 
-    def fetch(key: str) -> Generator[None, None, bytes]:
+    def fetch(key: str) -> Generator[None, None, Buffer]:
         yield from ()
         return parts[key]
 

@@ -7,7 +7,6 @@ go on, and swaps with one assignment. When the pipe ends the supervisor is gone,
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import queue
 import signal
@@ -26,6 +25,7 @@ from arbiter.runtime.archive import Archive
 from arbiter.runtime.engine import Engine
 from arbiter.runtime.link import Link
 from arbiter.runtime.logs import start_logging
+from arbiter.runtime.quiet import undisturbed
 from arbiter.runtime.settings import Backing, Face, OpenFace, Settings
 from arbiter.snapshot import finished
 from arbiter.telemetry import publish
@@ -46,7 +46,7 @@ _Found = TypeVar("_Found")
 SWITCH_INTERVAL_S = 0.0002
 # A worker that serves opens a snapshot in slices, and leaves the interpreter to its calls in between.
 SLICE_S = 0.0001
-PAUSE_S = 0.0006
+PAUSE_S = 0.001
 
 
 def run_worker(pipe: Connection, number: int, settings: bytes, address: str, open_face: OpenFace) -> None:
@@ -135,23 +135,18 @@ class _Worker:
     def _load(self, live: Live, revision: int) -> bool:
         engine, counters = self._backing.engine, self._backing.counters
         digest, canary = live.digest, live.canary
-        # Opening makes many objects and no garbage: the collector would walk them again and again, calls waiting.
-        # What is open is then taken out of its sight; it is free of circles, so it goes when its last call ends.
-        gc.disable()
         before = list(engine.snapshots.values())
         try:
-            snapshot = self._snapshot(digest)
-            candidate = None
-            if canary is not None:
-                candidate = Candidate(self._snapshot(canary.digest, snapshot), canary.percent, canary.salt)
-            engine.activate(snapshot, candidate, live.overrides)
+            with undisturbed():
+                snapshot = self._snapshot(digest)
+                candidate = None
+                if canary is not None:
+                    candidate = Candidate(self._snapshot(canary.digest, snapshot), canary.percent, canary.salt)
+                engine.activate(snapshot, candidate, live.overrides)
         except Exception as error:  # noqa: BLE001 - a thread that dies here would leave this worker behind for ever
             _log.exception("cannot serve snapshot %s", digest[:12])
             self._link.send(messages.Refused(revision, str(error)))
             return False
-        finally:
-            gc.freeze()
-            gc.enable()
         if counters.snapshot_digest != digest:
             counters.snapshot_digest = digest
             counters.snapshot_at = engine.clock()
