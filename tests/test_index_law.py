@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from arbiter.expr import ops
 from arbiter.expr.check import Scope, read_expression
 from arbiter.expr.view import FeatureRead, Symbols, View
+from arbiter.ruleset.blocks import block_of
 from arbiter.ruleset.branches import NOW, Literal, branches_of
 from arbiter.ruleset.index import Index, open_block, open_index
-from arbiter.ruleset.masks import block_masks
 from arbiter.snapshot import finished
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def index_of(branches: Sequence[Sequence[Literal]], symbols: Symbols = Symbols()
     """The index of these branches, in blocks that end at `cuts`."""
     ends = [*sorted({cut for cut in cuts if 0 < cut < len(branches)}), len(branches)]
     starts = [0, *ends]
-    blocks = [finished(open_block(block_masks(branches[start:end]))) for start, end in zip(starts, ends, strict=False)]
+    blocks = [finished(open_block(block_of(branches[start:end]))) for start, end in zip(starts, ends, strict=False)]
     return finished(open_index(blocks, symbols, "law"))
 
 

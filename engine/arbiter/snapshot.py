@@ -17,10 +17,10 @@ import msgspec
 
 from arbiter.errors import NotFound, did_you_mean
 from arbiter.expr.generated import function_of
+from arbiter.ruleset.blocks import BlockBits
 from arbiter.ruleset.compiled import Point, Rules
 from arbiter.ruleset.image import FORMAT, Image, Maker, Pack, symbols_of
 from arbiter.ruleset.index import open_block, open_index
-from arbiter.ruleset.masks import BlockMasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,9 +124,9 @@ def _open(
         if known is None:
             content = yield from fetch(key)
             yield
-            masks = msgspec.msgpack.decode(content, type=BlockMasks)
+            bits = msgspec.msgpack.decode(content, type=BlockBits)
             yield
-            known = yield from open_block(masks)
+            known = yield from open_block(bits)
         blocks[key] = known
     symbols = symbols_of(image.frame, model_inputs(models))
     rules = Rules([packs[key] for key, _ in image.packs])

@@ -1,7 +1,7 @@
 """The image of a rule set: what a snapshot is on disk and what a worker opens, made by the loader once for all workers.
 
 Law: pure, and made of parts that are known by their content: equal rules give equal parts, so that a change of one
-file makes few new ones. A pack holds the rules of one authored file, each decodable alone; a block holds the masks of
+file makes few new ones. A pack holds the rules of one authored file, each decodable alone; a block holds the bits of
 some 3,400 branches of one decision point; the image says which bit of which block is which rule.
 
 Rules stand in the static order of their decision point, best first. Where one block ends and the next begins depends
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from arbiter.expr.view import FeatureRead, Symbols
+from arbiter.ruleset.blocks import MOST, block_of
 from arbiter.ruleset.branches import Literal, branches_of, reads_of
-from arbiter.ruleset.masks import MOST, BlockMasks, block_masks
 from arbiter.ruleset.render import expressions_of
 from arbiter.ruleset.rules import DYNAMIC_KEYS, DecisionPoint, OrderKey, Rule, Ruleset
 
@@ -44,7 +44,7 @@ class Pack(msgspec.Struct, frozen=True, array_like=True):
 
 
 class BlockPart(msgspec.Struct, frozen=True, array_like=True):
-    """A block of a point: the key of its masks, and for each bit its rule's number (u32) and its branch in it (u8)."""
+    """A block of a point: the key of its bits, and for each bit its rule's number (u32) and its branch in it (u8)."""
 
     key: str
     rules: bytes
@@ -253,8 +253,7 @@ def _cut(rules: Iterable[_Pressed], most: int) -> Iterable[list[_Pressed]]:
 
 
 def _block(members: Sequence[_Pressed]) -> tuple[str, bytes]:
-    masks: BlockMasks = block_masks([literals for each in members for literals in each.literals])
-    content = _encode(masks)
+    content = _encode(block_of([literals for each in members for literals in each.literals]))
     return key_of(content), content
 
 

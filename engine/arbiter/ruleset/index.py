@@ -1,7 +1,7 @@
 """The bitmap index: which branches can still be true for this subject, one look-up an attribute and one AND a block.
 
 Law: bits in, bits out; it knows branches by number and attributes by path, nothing of rules, models or requests. What
-the masks mean is `masks`' law.
+the masks mean is `blocks`' law.
 
 A look-up gives a row: the masks of all blocks for that value. Blocks come best first and are ANDed one at a time, only
 as far as somebody asks: a decision whose slots are full never pays for the rules behind. Rows share the masks of
@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from arbiter.ruleset.masks import KINDS, AttributeMasks, KindMasks, MemberMasks
+from arbiter.ruleset.blocks import KINDS, AttributeBits, KindBits, MemberBits, mask_of, switched
 from arbiter.ruleset.matcher import matcher, numbered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
     from arbiter.expr.view import Symbols, View
-    from arbiter.ruleset.masks import BlockMasks
+    from arbiter.ruleset.blocks import BlockBits
 
 Row = int | tuple[int, ...]
 
-_PAUSE = 64  # masks between two pauses while an index is opened: some 50 µs
+_PAUSE = 128  # masks between two pauses while an index is opened: some 50 µs
 _ROW_PAUSE = 128  # the same for rows
 
 
@@ -72,48 +72,51 @@ class Block:
         self.attributes = attributes
 
 
-def open_block(masks: BlockMasks) -> Generator[None, None, Block]:
-    """Read a block, with a pause (a bare yield) wherever a caller may be served meanwhile."""
+def open_block(bits: BlockBits) -> Generator[None, None, Block]:
+    """Make the masks of a block, with a pause (a bare yield) wherever a caller may be served meanwhile."""
     attributes = {}
-    for encoded in masks.attributes:
-        drawn = msgspec.msgpack.decode(encoded, type=AttributeMasks)
+    size = bits.size
+    everything = (1 << size) - 1
+    for encoded in bits.attributes:
+        drawn = msgspec.msgpack.decode(encoded, type=AttributeBits)
         yield
+        silent = everything & ~mask_of(drawn.mentions, size)
         kinds = []
         for kind in drawn.kinds:
-            kinds.append((yield from _open_kind(kind)))  # noqa: PERF401 - a comprehension takes no `yield`
-        members = yield from _open_members(drawn.members)
-        attributes[drawn.path, drawn.turn] = Attribute(drawn.path, tuple(kinds), members, _mask(drawn.missing))
-    return Block(masks.size, attributes)
+            kinds.append((yield from _open_kind(kind, silent, size)))  # noqa: PERF401 - a comprehension takes no `yield`
+        members = yield from _open_members(drawn.members, silent, size)
+        missing = silent | mask_of(drawn.absent, size)
+        attributes[drawn.path, drawn.turn] = Attribute(drawn.path, tuple(kinds), members, missing)
+    return Block(size, attributes)
 
 
-def _mask(raw: bytes) -> int:
-    return int.from_bytes(raw, "little")
-
-
-def _open_kind(drawn: KindMasks) -> Generator[None, None, Table]:
-    exact: dict[Any, Row] = {}
-    for number, (value, raw) in enumerate(zip(drawn.points, drawn.at, strict=True)):
-        exact[value] = _mask(raw)
+def _open_kind(drawn: KindBits, silent: int, size: int) -> Generator[None, None, Table]:
+    mask = silent | mask_of(drawn.always, size)
+    spans: list[Any] = [mask]
+    # Bits go on at their low edge and off at their high one; a range is never empty, so the two differ.
+    for number, (starts, ends) in enumerate(zip(drawn.starts, drawn.ends, strict=True)):
+        mask = switched(mask, starts, ends, size)
+        spans.append(mask)
         if number % _PAUSE == _PAUSE - 1:
             yield
-    spans: list[Row] = []
-    for number, raw in enumerate(drawn.spans):
-        spans.append(_mask(raw))
+    exact: dict[Any, Row] = {}
+    for number, (value, on, off) in enumerate(zip(drawn.points, drawn.on, drawn.off, strict=True)):
+        exact[value] = switched(spans[bisect_right(drawn.edges, value)], on, off, size)
         if number % _PAUSE == _PAUSE - 1:
             yield
     return Table(exact, drawn.edges, spans)
 
 
-def _open_members(drawn: MemberMasks) -> Generator[None, None, Members]:
+def _open_members(drawn: MemberBits, silent: int, size: int) -> Generator[None, None, Members]:
     by_kind: dict[type, dict[Any, tuple[Row | None, Row | None]]] = {}
-    for number, (value, adds, leaves) in enumerate(zip(drawn.points, drawn.adds, drawn.leaves, strict=True)):
+    for number, (value, adds, drops) in enumerate(zip(drawn.points, drawn.adds, drawn.drops, strict=True)):
         kind = next(kind for kind in KINDS if value.__class__ in kind)
         known = by_kind.setdefault(kind[0], {})
-        known[value] = (_mask(adds), _mask(leaves))
+        known[value] = (mask_of(adds, size), ~mask_of(drops, size) & ((1 << size) - 1))
         by_kind |= dict.fromkeys(kind, known)
         if number % _PAUSE == _PAUSE - 1:
             yield
-    return Members(_mask(drawn.alone), by_kind)
+    return Members(silent | mask_of(drawn.alone, size), by_kind)
 
 
 class Index:

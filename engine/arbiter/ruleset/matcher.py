@@ -15,7 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from arbiter.expr.generated import function_of
-from arbiter.ruleset.masks import KINDS
+from arbiter.ruleset.blocks import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -1,20 +1,19 @@
-"""The masks of one block: what each value of each attribute leaves standing of up to `MOST` branches.
+"""What a block stores: of up to `MOST` branches, which bits each value of each attribute switches on and off.
 
-Law: branches in, plain data out and back; equal branches give equal bytes, so that a block is known by its content.
-The index law holds here: the mask for a value has the bits whose literals on that attribute are *true* for it, and all
-bits that do not mention it; the mask for a missing attribute only bits that do not mention it or ask for its absence.
-Python holds True == 1 == 1.0, so masks are kept by kind of value.
+Law: branches in, plain data out; equal branches give equal bytes, so that a block is known by its content. The index
+law is laid down here: a value has the bits whose literals on its attribute are *true* for it, and all bits that do not
+mention the attribute; a missing attribute only bits that do not mention it or ask for its absence. Python holds
+True == 1 == 1.0, so bits are kept by kind of value. Whoever opens a block makes masks of the bits: the bits of ten
+thousand thresholds are a few kilobytes, their masks are megabytes.
 
-Per attribute and kind: single points, and ranges as masks between sorted edges. An edge right behind a value is the
-next value of its kind (the next double, the string with a NUL behind it, the next microsecond), so that one kind of
-edge serves `<`, `<=`, `>` and `>=`. A list or a map has a mask to begin with; its members add bits, and
-leave some of them.
+Per attribute and kind: single points, and ranges from a start to an end. An edge right behind a value is the next value
+of its kind (the next double, the string with a NUL behind it, the next microsecond), so that one kind of edge serves
+`<`, `<=`, `>` and `>=`. A list or a map has bits to begin with; its members add some, and drop some.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,51 +29,76 @@ if TYPE_CHECKING:
 MOST: Final = 3_600
 """Branches in a block: the masks of that many still come from Python's own small-object pools (512 bytes)."""
 
-_FEW: Final = 24  # bits that are quicker to switch one by one than by a mask of them
-
 KINDS: Final[tuple[tuple[type, ...], ...]] = ((bool,), (int, float), (str,), (bytes,), (datetime,))
 
+_FEW: Final = 24  # bits that are quicker to switch one by one than by a mask of them
 
-class KindMasks(msgspec.Struct, frozen=True, array_like=True):
-    """One kind's masks: ``at[i]`` for the value ``points[i]``, else ``spans[bisect_right(edges, value)]``."""
 
+class KindBits(msgspec.Struct, frozen=True, array_like=True):
+    """The bits of one attribute among the values of one kind: those that hold always; those that ``points[i]`` alone
+    switches on and off; those that go on and off at ``edges[i]``. Points and edges are sorted.
+    """
+
+    always: list[int]
     points: list[Any]
-    at: list[bytes]
+    on: list[list[int]]
+    off: list[list[int]]
     edges: list[Any]
-    spans: list[bytes]
+    starts: list[list[int]]
+    ends: list[list[int]]
 
 
-class MemberMasks(msgspec.Struct, frozen=True, array_like=True):
-    """Of lists and maps: the bits that hold without any member, those that a member adds, and those that it leaves."""
+class MemberBits(msgspec.Struct, frozen=True, array_like=True):
+    """Of lists and maps: the bits that hold without any member, those that ``points[i]`` adds, and those it drops."""
 
-    alone: bytes
+    alone: list[int]
     points: list[Any]
-    adds: list[bytes]
-    leaves: list[bytes]
+    adds: list[list[int]]
+    drops: list[list[int]]
 
 
-class AttributeMasks(msgspec.Struct, frozen=True, array_like=True):
-    """The masks of one attribute in one block. Masks are little-endian.
+class AttributeBits(msgspec.Struct, frozen=True, array_like=True):
+    """The bits of one attribute in one block: those that mention it, and those that ask for its absence alone.
 
     A branch that asks for a second member of the same list has that literal in the next `turn` of the attribute.
     """
 
     path: tuple[str, ...]
     turn: int
-    kinds: tuple[KindMasks, KindMasks, KindMasks, KindMasks, KindMasks]
-    members: MemberMasks
-    missing: bytes
+    mentions: list[int]
+    kinds: tuple[KindBits, KindBits, KindBits, KindBits, KindBits]
+    members: MemberBits
+    absent: list[int]
 
 
-class BlockMasks(msgspec.Struct, frozen=True, array_like=True):
-    """A block of `size` branches. `attributes` are encoded one by one: a reader may pause between them."""
+class BlockBits(msgspec.Struct, frozen=True, array_like=True):
+    """A block of `size` branches. `attributes` are encoded `AttributeBits`: a reader may pause between them."""
 
     size: int
     attributes: list[msgspec.Raw]
 
 
-def block_masks(branches: Sequence[Sequence[Literal]]) -> BlockMasks:
-    """The masks of these branches, each a conjunction of literals; bit i is branch i."""
+def mask_of(bits: Iterable[int], size: int) -> int:
+    """One integer with the given bits set, built in linear time."""
+    raw = bytearray((size + 7) // 8)
+    for bit in bits:
+        raw[bit >> 3] |= 1 << (bit & 7)
+    return int.from_bytes(raw, "little")
+
+
+def switched(mask: int, on: Sequence[int], off: Sequence[int], size: int) -> int:
+    """The mask with some bits on, then some off."""
+    if len(on) + len(off) > _FEW:
+        return (mask | mask_of(on, size)) & ~mask_of(off, size)
+    for bit in on:
+        mask |= 1 << bit
+    for bit in off:
+        mask &= ~(1 << bit)
+    return mask
+
+
+def block_of(branches: Sequence[Sequence[Literal]]) -> BlockBits:
+    """The block of these branches, each a conjunction of literals; bit i is branch i."""
     asked: dict[tuple[tuple[str, ...], int], dict[int, list[Literal]]] = {}
     for bit, literals in enumerate(branches):
         turns: dict[tuple[str, ...], int] = {}
@@ -85,40 +109,26 @@ def block_masks(branches: Sequence[Sequence[Literal]]) -> BlockMasks:
                 turns[literal.path] = turn + 1
             asked.setdefault((literal.path, turn), {}).setdefault(bit, []).append(literal)
     encode = msgspec.msgpack.encode
-    drawn = [_attribute(path, turn, bits, len(branches)) for (path, turn), bits in sorted(asked.items())]
-    return BlockMasks(len(branches), [msgspec.Raw(encode(each)) for each in drawn])
+    drawn = [_attribute(path, turn, bits) for (path, turn), bits in sorted(asked.items())]
+    return BlockBits(len(branches), [msgspec.Raw(encode(each)) for each in drawn])
 
 
-def _attribute(path: tuple[str, ...], turn: int, bits: dict[int, list[Literal]], size: int) -> AttributeMasks:
-    silent = ((1 << size) - 1) & ~_mask_of(bits, size)
+def _attribute(path: tuple[str, ...], turn: int, bits: dict[int, list[Literal]]) -> AttributeBits:
     asks_absence = [b for b, literals in bits.items() if all(x.test == "absent" for x in literals)]
     asks_presence = {b: literals for b, literals in bits.items() if not any(x.test == "absent" for x in literals)}
-    first, second, third, fourth, fifth = (each.masks(silent, size) for each in _drawn(asks_presence))
-    return AttributeMasks(
+    first, second, third, fourth, fifth = (each.bits() for each in _drawn(asks_presence))
+    return AttributeBits(
         path=path,
         turn=turn,
+        mentions=list(bits),
         kinds=(first, second, third, fourth, fifth),
-        members=_members(asks_presence, silent, size),
-        missing=_bytes(silent | _mask_of(asks_absence, size), size),
+        members=_members(asks_presence),
+        absent=asks_absence,
     )
 
 
-def _mask_of(bits: Iterable[int], size: int) -> int:
-    """One integer with the given bits set, built in linear time."""
-    raw = bytearray((size + 7) // 8)
-    for bit in bits:
-        raw[bit >> 3] |= 1 << (bit & 7)
-    return int.from_bytes(raw, "little")
-
-
-def _bytes(mask: int, size: int) -> bytes:
-    return mask.to_bytes((size + 7) // 8, "little")
-
-
 class _Kind:
-    """Where the bits of one attribute hold among the values of one kind: on and off at single points, on from a start
-    to an end, and always.
-    """
+    """Where the bits of one attribute hold among the values of one kind, while they are drawn."""
 
     __slots__ = ("always", "ends", "kind", "off", "on", "starts")
 
@@ -148,32 +158,14 @@ class _Kind:
         if need.high is not None:
             self.ends.setdefault(need.high, []).append(bit)
 
-    def masks(self, silent: int, size: int) -> KindMasks:
-        """The masks of all that was drawn."""
-        edges = sorted({*self.starts, *self.ends})
-        mask = silent | _mask_of(self.always, size)
-        spans = [mask]
-        for edge in edges:
-            # Bits go on at their low edge and off at their high one; a range is never empty, so the two differ.
-            mask = _switched(mask, self.starts.get(edge, ()), self.ends.get(edge, ()), size)
-            spans.append(mask)
-        points = sorted({*self.on, *self.off})
-        at = [
-            _switched(spans[bisect_right(edges, value)], self.on.get(value, ()), self.off.get(value, ()), size)
-            for value in points
-        ]
-        return KindMasks(points, [_bytes(m, size) for m in at], edges, [_bytes(m, size) for m in spans])
-
-
-def _switched(mask: int, on: Sequence[int], off: Sequence[int], size: int) -> int:
-    """The mask with some bits on, then some off."""
-    if len(on) + len(off) > _FEW:
-        return (mask | _mask_of(on, size)) & ~_mask_of(off, size)
-    for bit in on:
-        mask |= 1 << bit
-    for bit in off:
-        mask &= ~(1 << bit)
-    return mask
+    def bits(self) -> KindBits:
+        """All that was drawn."""
+        points, edges = sorted({*self.on, *self.off}), sorted({*self.starts, *self.ends})
+        return KindBits(
+            self.always,
+            points, [self.on.get(value, []) for value in points], [self.off.get(value, []) for value in points],
+            edges, [self.starts.get(edge, []) for edge in edges], [self.ends.get(edge, []) for edge in edges],
+        )  # fmt: skip
 
 
 def _drawn(bits: dict[int, list[Literal]]) -> Sequence[_Kind]:
@@ -196,7 +188,7 @@ def _drawn(bits: dict[int, list[Literal]]) -> Sequence[_Kind]:
     return kinds
 
 
-def _members(bits: dict[int, list[Literal]], silent: int, size: int) -> MemberMasks:
+def _members(bits: dict[int, list[Literal]]) -> MemberBits:
     """A list or a map differs from every constant and has no order with any; what it contains is looked at."""
     on: dict[tuple[str, Any], list[int]] = {}
     off: dict[tuple[str, Any], list[int]] = {}
@@ -213,13 +205,8 @@ def _members(bits: dict[int, list[Literal]], silent: int, size: int) -> MemberMa
         if not wanted:
             alone.append(bit)
     keys = sorted({*on, *off})
-    everything = (1 << size) - 1
-    return MemberMasks(
-        _bytes(silent | _mask_of(alone, size), size),
-        [value for _, value in keys],
-        [_bytes(_mask_of(on.get(key, ()), size), size) for key in keys],
-        [_bytes(everything & ~_mask_of(off.get(key, ()), size), size) for key in keys],
-    )
+    points = [value for _, value in keys]
+    return MemberBits(alone, points, [on.get(key, []) for key in keys], [off.get(key, []) for key in keys])
 
 
 def _keyed(value: Any) -> tuple[str, Any]:
