@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import time
 from pathlib import Path
@@ -80,6 +81,21 @@ def test_a_file_that_is_renamed_over_another_is_noticed(
         draft.write_text(f"rules: [{number}]\n")
         draft.replace(rules / "a.yaml")
         watched(lambda s, number=number: contents(s) == {"a.yaml": b"rules: [%d]\n" % number})  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", [b"\xff.yaml", b"\xff.txt"])
+def test_files_are_watched_on_after_one_whose_name_is_no_utf8(
+    name: bytes, rules: Path, watched: Callable[[Callable[[Sources], bool]], None]
+) -> None:
+    odd = os.fsencode(rules) + b"/" + name
+    with open(odd, "wb"):  # noqa: PTH123 - a path of bytes
+        pass
+    if name.endswith(b".yaml"):
+        watched(lambda s: [(d.file, d.message) for d in s.refused] == [("rules/\\xff.yaml", "its name is not UTF-8")])
+    (rules / "a.yaml").write_text("rules: [3]\n")
+    watched(lambda s: contents(s) == {"a.yaml": b"rules: [3]\n"})
+    os.unlink(odd)  # noqa: PTH108 - a path of bytes
+    watched(lambda s: not s.refused)
 
 
 def test_new_folders_are_watched_too(rules: Path, watched: Callable[[Callable[[Sources], bool]], None]) -> None:

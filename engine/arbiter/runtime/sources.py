@@ -157,13 +157,19 @@ def _read(
     contents: dict[str, bytes] = {}
     for below, path in _walk(directory):
         if wanted(below):
+            named = _shown(name, below)
+            # What is no UTF-8 in a name arrives as lone surrogates, which cannot be told to another process.
+            shown = named.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            if shown != named:
+                refused.append(Diagnostic(file=shown, message="its name is not UTF-8", hint="rename or remove it"))
+                continue
             try:
                 content = _content(path, limit)
             except OSError as error:
-                refused.append(Diagnostic(file=_shown(name, below), message=f"cannot be read: {error.strerror}"))
+                refused.append(Diagnostic(file=shown, message=f"cannot be read: {error.strerror}"))
                 continue
             if content is None:
-                refused.append(Diagnostic(file=_shown(name, below), message="is no regular file"))
+                refused.append(Diagnostic(file=shown, message="is no regular file"))
             else:
                 contents[below] = content
     return contents

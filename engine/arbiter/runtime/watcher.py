@@ -52,8 +52,9 @@ class Watcher:
         while not self._stop.is_set():
             try:
                 self._watch_until_replaced()
-            except OSError:
-                # A directory went away between the check and the watch, or the system's watches are used up.
+            except (OSError, RuntimeError):
+                # A directory went away between the check and the watch, the system's watches are used up, or,
+                # a RuntimeError, a file moved whose name is not UTF-8.
                 _log.warning("cannot watch the directories, looking every %d ms", _POLL_MS, exc_info=True)
                 self._stop.wait(_POLL_MS / 1000)
                 self._look()
@@ -136,7 +137,7 @@ class _Links:
             for _ in changes:
                 self.swapped.set()
                 return
-        except OSError:
+        except (OSError, RuntimeError):
             _log.warning("cannot watch links, looking every %d ms", _POLL_MS, exc_info=True)
 
 
