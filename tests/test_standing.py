@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from arbiter.errors import StoreError
-from arbiter.runtime.admin import Override, Rollback, SetCanary, SetOverride
+from arbiter.errors import NotFound, StoreError
+from arbiter.runtime.admin import Live, Override, Rollback, SetCanary, SetOverride
 from arbiter.runtime.archive import Archive
 from arbiter.runtime.desk import Desk
 from arbiter.runtime.loader import Loader
@@ -69,8 +69,21 @@ def test_an_override_that_ran_out_while_nothing_ran_is_gone(folder: Path) -> Non
     assert StandingFile(folder).read() == Standing()
 
 
-def test_a_file_that_cannot_be_read_stops_a_start(folder: Path) -> None:
-    (folder / FILE).write_text("{")
+def test_an_override_of_a_rule_that_went_stands_and_may_be_prolonged(folder: Path) -> None:
+    process = Process(folder)
+    process.carry_out(SetOverride(kind="rule", name="only", until=NOW + 1))
+    (folder / "rules" / "a.yaml").write_text(RULES.replace("id: only", "id: other"))
+    process.desk.record(process.loader.load())
+    process.carry_out(SetOverride(kind="rule", name="only", until=NOW + 2))
+    assert [each.until for each in process.desk.standing.overrides] == [NOW + 2]
+    process.carry_out(SetOverride(kind="rule", name="only", until=0))
+    with pytest.raises(NotFound, match="no rule `only`"):
+        process.carry_out(SetOverride(kind="rule", name="only", until=NOW + 1))
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"staged": ["\xff"]}', b""])
+def test_a_file_that_cannot_be_read_stops_a_start(folder: Path, content: bytes) -> None:
+    (folder / FILE).write_bytes(content)
     with pytest.raises(StoreError, match=f"{FILE}, which holds rollback, canary and overrides"):
         Process(folder)
 
@@ -88,6 +101,14 @@ def test_what_cannot_be_written_is_refused_and_changes_nothing(folder: Path) -> 
             process.carry_out(command)
     assert (process.desk.digest, process.desk.standing, process.desk.beside) == (second, Standing(), None)
     assert process.archive.latest() == second
+
+
+def test_what_went_from_disk_ends_at_a_start_that_cannot_write_either(folder: Path) -> None:
+    first, second = digests(folder)
+    Process(folder).carry_out(Rollback(digest=first))
+    shutil.rmtree(folder / "snapshots" / first)
+    (folder / f".{FILE}").mkdir()
+    assert Process(folder).desk.live == Live(digest=second)
 
 
 def test_what_is_held_and_what_is_a_canary_is_never_pruned(folder: Path) -> None:

@@ -97,6 +97,15 @@ class Desk:
             self._file.write(standing)
         self.stand(standing)
 
+    def over(self, **changes: Any) -> None:
+        """Change fields of the standing orders that hold no longer, whether that can be written or not."""
+        try:
+            self.order(**changes)
+        except StoreError as error:
+            # A restart sees the same, and comes to the same end.
+            _log.error("%s", error)
+            self.stand(msgspec.structs.replace(self.standing, **changes))
+
     def stand(self, standing: Standing) -> None:
         """Take over standing orders as they are on disk."""
         self.standing = standing
@@ -163,12 +172,7 @@ class Desk:
         if canary is not None and canary.digest == built.snapshot.digest:
             _log.warning("the canary %s ends: the files give it to everybody", canary.digest[:12])
             changes["canary"] = None
-        try:
-            self.order(**changes)
-        except StoreError as error:
-            # It is over all the same: a restart reads the same files, and comes to the same end.
-            _log.error("%s", error)
-            self.stand(msgspec.structs.replace(self.standing, **changes))
+        self.over(**changes)
         return self.adopt(built, at)
 
     def adopt(self, built: Built, at: int, cause: Cause = "files", reason: str = "") -> bool:

@@ -42,7 +42,7 @@ class StandingFile:
             return msgspec.json.decode(self._path.read_bytes(), type=Standing)
         except FileNotFoundError:
             return Standing()
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
             # To go on without it would bring back what an operator took away.
             raise StoreError(
                 f"cannot read {self._path}, which holds rollback, canary and overrides: {error}; mend it, or remove it "

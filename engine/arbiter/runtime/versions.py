@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from arbiter.errors import InvalidField, LimitExceeded, NotFound, StoreError, VersionConflict, did_you_mean
 from arbiter.runtime.admin import (
     Canary,
@@ -58,7 +56,7 @@ class Versions:
             built = self._loader.fetch(hold.digest)
         except StoreError as error:
             _log.error("the hold of %s ends: %s", hold.digest[:12], error)
-            desk.order(hold=None)
+            desk.over(hold=None)
             return False
         desk.adopt(built, attempt.at, hold.cause, hold.reason)
         _log.warning("starting on %s, as it was put in place of %s", hold.digest[:12], hold.aside[:12])
@@ -72,13 +70,13 @@ class Versions:
             return
         if canary.digest == self._desk.digest:
             _log.warning("the canary %s ends: it is what runs", canary.digest[:12])
-            self._desk.order(canary=None)
+            self._desk.over(canary=None)
             return
         try:
             self._desk.beside = self._loader.fetch(canary.digest)
         except StoreError as error:
             _log.error("the canary %s ends: %s", canary.digest[:12], error)
-            self._desk.order(canary=None)
+            self._desk.over(canary=None)
         else:
             _log.warning("the canary %s goes on for %g %% of the subjects", canary.digest[:12], canary.percent)
 
@@ -124,12 +122,7 @@ class Versions:
         for each in before:
             if each not in left:
                 _log.warning("the override of %s `%s` is over", each.kind, each.name)
-        try:
-            self._desk.order(overrides=left)
-        except StoreError as error:
-            # A restart finds them expired and ends them again.
-            _log.error("%s", error)
-            self._desk.stand(msgspec.structs.replace(self._desk.standing, overrides=left))
+        self._desk.over(overrides=left)
 
     def history(self) -> History:
         """What is kept, and the turns that it took."""
@@ -207,6 +200,8 @@ class Versions:
     def _check_name(self, kind: str, name: str) -> None:
         snapshots = [each.snapshot for each in (self._desk.running, self._desk.beside) if each is not None]
         known = {each for snapshot in snapshots for each in _names(snapshot, kind)}
+        # What is off stays off though a reload takes it away, and a rollback may bring it back: it may be prolonged.
+        known |= {each.name for each in self._desk.standing.overrides if each.kind == kind}
         if name not in known:
             hint = did_you_mean(name, known)
             raise NotFound(
