@@ -218,7 +218,7 @@ def _syntax_mistakes(failure: cel.CelFailure, source: str) -> list[Mistake]:
         if meant and (meant.group() != "<" or word == ">"):
             word = "<>" if word == ">" else "not"
             span = (meant.start(), meant.start() + len(word))
-        return [Mistake(*span, f"`{word}` cannot stand here", word_hint(word))]
+        return [Mistake(*span, f"`{word}` cannot stand here", word_hint(word, source[: span[0]]))]
     word = re.match(r"[\w.]*", source[at:])
     return [Mistake(at, at + max(1, word.end() if word else 0), message, word_hint(message))]
 

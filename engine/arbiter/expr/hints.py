@@ -5,6 +5,8 @@ Law: words for authors, chosen from an operator, types of operands or a source t
 
 from __future__ import annotations
 
+import re
+
 FUNCTIONS = (
     "size", "startsWith", "endsWith", "contains", "matches", "has", "all", "exists", "exists_one", "map", "filter",
     "int", "double", "string", "bool", "bytes", "timestamp", "duration", "type", "dyn",
@@ -17,11 +19,24 @@ FUNCTIONS = (
 )  # fmt: skip
 """Every function and macro that an expression may call, unsigned numbers left out."""
 
+_DATE = re.compile(r"\d{4}-\d\d-\d\d\Z")
+_QUOTES = frozenset("\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb")
+_FUNCTION_OF_TEXT = frozenset({"contains", "startsWith", "endsWith"})
 _BY_WORD = {
     "=": "compare with `==`",
     "and": "write `&&`",
     "or": "write `||`",
     "not": "write `!`",
+    "AND": "write `&&`",
+    "OR": "write `||`",
+    "NOT": "write `!`",
+    "IN": "write `in`",
+    "between": "write `x >= 3 && x <= 5`",
+    "BETWEEN": "write `x >= 3 && x <= 5`",
+    "is": "compare with `==`",
+    "like": 'write `x.startsWith("a")` or `x.contains("a")`',
+    "LIKE": 'write `x.startsWith("a")` or `x.contains("a")`',
+    "contains": 'write `"a" in list`; of a text, `text.contains("a")`',
     "&": "write `&&`",
     "|": "write `||`",
     "<>": "write `!=`",
@@ -30,8 +45,12 @@ _BY_WORD = {
 }
 
 
-def word_hint(word: str) -> str:
-    """For a word of another language, or a complaint of the parser; else an empty string."""
+def word_hint(word: str, before: str = "") -> str:
+    """For a word of another language behind `before`, or a complaint of the parser; else an empty string."""
+    if word[:1] in _QUOTES:
+        return 'write straight quotes: `"text"`'
+    if word[:1] == "T" and _DATE.search(before):
+        return 'write a time as `timestamp("2026-11-01T00:00:00Z")`'
     return _BY_WORD.get(word, "")
 
 
@@ -49,6 +68,8 @@ def operand_hint(operator: str, kinds: list[str]) -> str:
         return "each side must be true or false: compare it with something"
     if operator == "in":
         return 'the right side must be a list: `in ["a", "b"]`'
+    if operator in _FUNCTION_OF_TEXT and kinds[:1] and kinds[0].startswith("list"):
+        return 'of a list, write `"a" in list`'
     if "bool" in kinds and operator in {"<", "<=", ">", ">="}:
         return "join comparisons with `&&`"
     if {"google.protobuf.Timestamp", "timestamp"} & set(kinds) and {"int", "double", "string"} & set(kinds):
