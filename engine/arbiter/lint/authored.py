@@ -14,6 +14,7 @@ from arbiter.authoring.documents import read_documents
 from arbiter.authoring.nodes import Mapping as MappingNode
 from arbiter.authoring.report import Report
 from arbiter.lint.domains import Allowed
+from arbiter.lint.finding import KINDS
 from arbiter.ruleset.declarations import Declared
 from arbiter.ruleset.load import RULE_FILE, is_rule_file
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _DECLARES: Final = re.compile(rb"""(?m)(?:^|[\s{,"'])(?:schema|actions)["']?\s*:""")
 _ALLOW: Final = re.compile(r"#\s*arbiter:\s*allow\s+([a-z][a-z-]*(?:\s*,\s*[a-z][a-z-]*)*)")
+_NOT_ALLOW: Final = re.compile(r"#\s*arbiter\s*:\s*(?:ignore|disable|skip|suppress|accept|allow)\b")
+_BEHIND: Final = re.compile(r"\s+([a-z]+(?:-[a-z]+)*)")
 _COMMENT: Final = re.compile(r"\s*#")
 
 
@@ -81,9 +84,13 @@ def allowed_of(
 
 
 class Comments:
-    """The comments ``# arbiter: allow CODE`` of all files: on the line of what they accept, or right above it."""
+    """The comments ``# arbiter: allow CODE`` of all files: on the line of what they accept, or right above it.
+
+    `unread` has file, line, column and a hint of what is meant to be one and is not.
+    """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
+        self.unread: list[tuple[str, int, int, str]] = []
         self._lines: dict[str, list[str]] = {}
         self._allows: dict[tuple[str, int], tuple[str, ...]] = {}
         self._files = files
@@ -92,6 +99,12 @@ class Comments:
             if is_rule_file(path) and b"arbiter:" in content:
                 for number, line in enumerate(self.lines(path), 1):
                     found = _ALLOW.search(line)
+                    if found is None and (meant := _NOT_ALLOW.search(line)):
+                        hint = "write `# arbiter: allow CODE`, with commas between several codes"
+                        self.unread.append((path, number, meant.start() + 1, hint))
+                    if found and (behind := _BEHIND.match(line, found.end())) and behind[1] in KINDS:
+                        hint = f"write `{found[1]}, {behind[1]}`: without a comma it is a reason, no code"
+                        self.unread.append((path, number, behind.start(1) + 1, hint))
                     if found:
                         self._allows[path, number] = tuple(code.strip() for code in found[1].split(","))
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from arbiter.authoring.source import LONGEST_LINE
-from arbiter.errors import Diagnostic
+from arbiter.errors import Diagnostic, did_you_mean
 from arbiter.lint.authored import Comments, allowed_of, read_declarations, split_position
 from arbiter.lint.contest import Contest, Given
-from arbiter.lint.finding import Finding
+from arbiter.lint.finding import KINDS, Finding
 from arbiter.lint.gaps import check_tables
 from arbiter.lint.order import Gift, elsewhere, gift_of
 from arbiter.lint.rules import check_point, check_rules
@@ -67,9 +67,18 @@ def lint(
                 position=f"{path}:{line}:{column}",
                 text=comments.lines(path)[line - 1][column - 1 :],
                 message=f"there is no `{code}` here to allow",
-                hint="remove it from the comment",
+                hint=(did_you_mean(code, KINDS) if code not in KINDS else "") or "remove it from the comment",
             )
             found.append(Noted(_diagnostic(idle, comments, names), idle))
+        for path, line, column, hint in comments.unread:
+            unread = Finding(
+                code="unneeded-allow",
+                position=f"{path}:{line}:{column}",
+                text=comments.lines(path)[line - 1][column - 1 :],
+                message="this accepts nothing",
+                hint=hint,
+            )
+            found.append(Noted(_diagnostic(unread, comments, names), unread))
     return sorted(found, key=lambda noted: noted.diagnostic)
 
 

@@ -55,7 +55,7 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
             values["now"] = from_micros(self.now)
         parts = [f"{name} = {shown(value)}" for name, value in sorted(values.items())]
         parts += [f"subject {self.id}"] * self.named
-        return ", ".join(parts) or "any subject"
+        return ", ".join(parts) or "somebody of whom nothing is known"
 
     def fields(self) -> dict[str, Any]:
         """The subject for JSON."""

@@ -120,7 +120,7 @@ def _finding(contest: Contest, numbers: list[int], shown: tuple[int, int, Subjec
     ids = listed([f"`{rule.id}`" for rule in (first, second, *rest)], _NAMED)
     keys = listed([f"`{key}`" for key in contest.point.order], _NAMED) or "everything, since there is no `order`"
     same = "subject" if len(rules) == 2 else "subjects"  # noqa: PLR2004 - a pair
-    tell = " and ".join(f"`{key}`" for key in contest.point.order if key in {"priority", "specificity", "value"})
+    tell = " or ".join(f"`{key}`" for key in contest.point.order if key in {"priority", "specificity", "value"})
     return Finding(
         code="tie",
         position=first.position,
