@@ -93,7 +93,7 @@ class TableReader(msgspec.Struct):
         """The rows with the rules that they are, and the condition that stands before each of them."""
         entries = Entries(block, columns, self.report, self.declared)
         made: list[tuple[Row, Rule, tuple[Expression, ...]]] = []
-        for number, row in enumerate(rows, 1):
+        for row in rows:
             conditions = [
                 columns.inputs[name].cells.read(cell, under(row.path, name))
                 for name, cell in row.cells.items()
@@ -108,13 +108,13 @@ class TableReader(msgspec.Struct):
             of_cells = tuple(each for condition in conditions if condition for each in condition)
             whole = msgspec.structs.replace(
                 found,
-                id=f"{identifier.text}#{number}",
+                id=f"{identifier.text}#{row.number}",
                 when=(*found.when, *of_cells),
                 group=found.group or identifier.text,
                 position=row.node.source.position(row.node.start),
                 specificity=found.specificity + len(columns.inputs),
                 table=identifier.text,
-                row=number,
+                row=row.number,
             )
             made.append((row, whole, found.when))
         return made

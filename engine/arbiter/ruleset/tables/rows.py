@@ -25,11 +25,14 @@ MAX_ROWS: Final = 2_000  # what overlaps and gaps cost grows with the square
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One row: the node to point at and its cells by column; None was refused. `path` is its place in the document."""
+    """One row: the node to point at and its cells by column; None was refused. `path` is its place in the document,
+    `number` counts from 1, refused rows too.
+    """
 
     node: Node
     cells: dict[str, Node | None]
     path: str
+    number: int
 
 
 class RowReader:
@@ -51,8 +54,8 @@ class RowReader:
         if block.has("table"):
             rows = self._of_file()
         elif block.has("rows"):
-            items = list(block.items("rows", "write `- [cell, cell]` for each row"))
-            rows = [row for path, item in items if (row := self._inline(item, path)) is not None]
+            items = enumerate(block.items("rows", "write `- [cell, cell]` for each row"), 1)
+            rows = [row for number, (path, item) in items if (row := self._inline(item, path, number)) is not None]
             node = block.get("rows")
             if isinstance(node, Sequence) and not node.items:
                 block.refuse(block.key("rows"), "the table has no rows", key="rows")
@@ -64,11 +67,11 @@ class RowReader:
             self._report.at(rows[MAX_ROWS].node, message, "split it into several tables", block.path)
         return rows[:MAX_ROWS]
 
-    def _inline(self, item: Node, path: str) -> Row | None:
+    def _inline(self, item: Node, path: str, number: int) -> Row | None:
         names = self._names
         if isinstance(item, Sequence):
-            if len(item.items) == len(names):
-                return Row(item, dict(zip(names, item.items, strict=True)), path)
+            if self._whole and len(item.items) == len(names):
+                return Row(item, dict(zip(names, item.items, strict=True)), path, number)
             if self._whole:
                 message = (
                     f"this row has {_counted(len(item.items), 'cell')}, the table {_counted(len(names), 'column')}"
@@ -83,7 +86,9 @@ class RowReader:
             if name not in names and self._whole:
                 hint = did_you_mean(name, names) or f"there are {one_of(names)}"
                 self._report.at(entry.key, f"the table has no column `{shorten(name)}`", hint, path)
-        return Row(item, {name: entry.node for name, entry in item.entries.items()}, path)
+        if self._whole and not item.entries.keys() <= set(names):
+            return None  # what it says of the column that is meant is not known
+        return Row(item, {name: entry.node for name, entry in item.entries.items()}, path, number)
 
     def _of_file(self) -> list[Row]:
         said = self._block.text("table", "name a CSV file: `table: offers.csv`")
@@ -105,7 +110,7 @@ class RowReader:
                 self._report.at(surplus or cells[-1], message, hint, path)
                 continue
             node = Sequence(cells[0].source, cells[0].start, cells[-1].end, cells)
-            rows.append(Row(node, {name: cells[place] for place, name in places.items()}, path))
+            rows.append(Row(node, {name: cells[place] for place, name in places.items()}, path, number))
         if not sheet.rows:
             self._report.at(sheet.header[0], "the table has no rows", "write them below the names of the columns")
         return rows
