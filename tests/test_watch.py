@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import queue
 import time
@@ -96,6 +97,34 @@ def test_files_are_watched_on_after_one_whose_name_is_no_utf8(
     watched(lambda s: contents(s) == {"a.yaml": b"rules: [3]\n"})
     os.unlink(odd)  # noqa: PTH108 - a path of bytes
     watched(lambda s: not s.refused)
+
+
+def test_a_folder_that_cannot_be_listed_is_refused_and_not_taken_for_empty(
+    rules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = rules / "closed"
+    closed.mkdir()
+    listed = os.scandir
+
+    def scandir(path: str) -> object:  # as for anybody but root, who lists what has no permissions
+        if os.fspath(path) == str(closed):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    (found,) = read_sources(rules, None).refused
+    assert (found.file, found.message) == ("rules/closed", "cannot be listed: Permission denied")
+
+
+def test_no_more_is_read_than_all_files_may_have(rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(9):
+        (rules / f"b{number}.yaml").write_bytes(b"#" * 100)
+    monkeypatch.setattr("arbiter.runtime.sources.MOST_BYTES", 350)
+    sources = read_sources(rules, None)
+    assert [(d.file, d.message.partition(" bytes")[0]) for d in sources.refused] == [
+        ("rules", "the files of the directory have more than 350")
+    ]
+    assert len(sources.rules) < 6
 
 
 def test_new_folders_are_watched_too(rules: Path, watched: Callable[[Callable[[Sources], bool]], None]) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 MODEL_FILES = ("manifest.yaml", "model.onnx")
+MOST_BYTES = 256 << 20  # of all rule files, some million rules: all of them stay in memory
+MOST_MODEL_BYTES = 16 * MAX_MODEL_BYTES
 _SCRAPS = ("~", ".swp", ".swx", ".swo", ".tmp", ".bak", ".orig")
 _ATTEMPTS = 20
 _DOUBTFUL_ATTEMPTS = 10
@@ -96,10 +98,10 @@ def read_sources(rules: Path, models: Path | None, names: Names | None = None, *
         before = _stamps(rules, models)
         refused: list[Diagnostic] = []
         contents = (
-            _read(rules, names.rules, _is_of_rules, RULE_FILE.max_bytes, refused),
-            _read(models, names.models, _is_model, MAX_MODEL_BYTES, refused),
+            _read(rules, names.rules, _is_of_rules, RULE_FILE.max_bytes, refused, MOST_BYTES),
+            _read(models, names.models, _is_model, MAX_MODEL_BYTES, refused, MOST_MODEL_BYTES),
         )
-        tests = _read(rules, names.rules, is_test_file, RULE_FILE.max_bytes, refused) if with_tests else {}
+        tests = _read(rules, names.rules, is_test_file, RULE_FILE.max_bytes, refused, MOST_BYTES) if with_tests else {}
         # Gone between listing and reading, or empty: somebody is probably writing; but it may be meant so.
         doubtful = bool(refused) or not all(contents[0].values())
         settled = before == _stamps(rules, models) and not (doubtful and attempt < _DOUBTFUL_ATTEMPTS)
@@ -133,12 +135,12 @@ def _missing(rules: Path, models: Path | None, names: Names, read: Mapping[str, 
         )
 
 
-def _walk(directory: Path | None) -> Iterator[tuple[str, Path]]:
-    """Every file below, links followed, each real directory once."""
+def _walk(directory: Path | None, failed: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, Path]]:
+    """Every file below, links followed, each real directory once. `failed` hears of folders that cannot be listed."""
     if directory is None or not directory.is_dir():
         return
     seen: set[str] = set()
-    for folder, folders, names in os.walk(directory, followlinks=True):
+    for folder, folders, names in os.walk(directory, onerror=failed, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             folders.clear()
@@ -152,15 +154,25 @@ def _walk(directory: Path | None) -> Iterator[tuple[str, Path]]:
 
 
 def _read(
-    directory: Path | None, name: str, wanted: Callable[[str], bool], limit: int, refused: list[Diagnostic]
+    directory: Path | None,
+    name: str,
+    wanted: Callable[[str], bool],
+    limit: int,
+    refused: list[Diagnostic],
+    most: int,
 ) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
-    for below, path in _walk(directory):
+    left = most
+
+    def failed(error: OSError) -> None:
+        # Without it the rules of a folder would go as if somebody had removed them.
+        below = os.path.relpath(error.filename, directory)
+        refused.append(Diagnostic(file=_printable(_shown(name, below)), message=f"cannot be listed: {error.strerror}"))
+
+    for below, path in _walk(directory, failed):
         if wanted(below):
-            named = _shown(name, below)
-            # What is no UTF-8 in a name arrives as lone surrogates, which cannot be told to another process.
-            shown = named.encode(errors="surrogateescape").decode(errors="backslashreplace")
-            if shown != named:
+            shown = _printable(_shown(name, below))
+            if shown != _shown(name, below):
                 refused.append(Diagnostic(file=shown, message="its name is not UTF-8", hint="rename or remove it"))
                 continue
             try:
@@ -172,7 +184,17 @@ def _read(
                 refused.append(Diagnostic(file=shown, message="is no regular file"))
             else:
                 contents[below] = content
+                left -= len(content)
+            if left < 0:
+                message = f"the files of the directory have more than {most:,} bytes, and no more are read"
+                refused.append(Diagnostic(file=name, message=message, hint="remove what is not needed"))
+                break
     return contents
+
+
+def _printable(named: str) -> str:
+    """The name, if it is UTF-8: other bytes arrive as lone surrogates, which cannot be told to another process."""
+    return named.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _content(path: Path, limit: int) -> bytes | None:
