@@ -21,6 +21,7 @@ from arbiter.authoring.scalars import INT64, shorten
 from arbiter.expr.tree import Const, Expression, Name
 from arbiter.ruleset.declarations import article
 from arbiter.ruleset.expressions import Expressions, not_allowed
+from arbiter.ruleset.tables.hints import cell_hint, kind_hint
 from arbiter.ruleset.times import rfc3339
 from arbiter.types import to_micros
 
@@ -176,7 +177,8 @@ class Cells:
         if test not in {"==", "!="} and literal.kind == "bool":
             self._refuse(cell, (start, end), "true and false have no order", "", path)
         if test in {"==", "!="} and self._allowed and literal.value not in self._allowed:
-            self._refuse(cell, (at, end), *not_allowed(literal.value, self.what, self._allowed), path)
+            message, hint = not_allowed(literal.value, self.what, self._allowed)
+            self._refuse(cell, (at, end), message, cell_hint(self._type, text[at:end]) or hint, path)
         yield _Part(((test, literal.text),))
 
     def _range(self, cell: Scalar, bounds: re.Match[str], path: str) -> _Part:
@@ -201,8 +203,7 @@ class Cells:
         literal = self._constant(cell, start, end, path)
         kinds = _NUMBERS if self._type in _NUMBERS else {self._type}
         if literal.kind not in (COMPARED if self._type == "dyn" else kinds):
-            instant = self._type == "timestamp" and literal.kind == "string" and rfc3339(literal.value)
-            hint = f"write `{literal.value}` without quotes" if instant else ""
+            hint = kind_hint(self._type, literal.kind, literal.value)
             message = f"`{self.what}` is {article(self._type)}, this is {article(literal.kind)}"
             self._refuse(cell, (start, end), message, hint, path)
         return literal
@@ -234,6 +235,9 @@ class Cells:
 
     def _written_out(self, cell: Scalar, start: int, end: int, path: str) -> _Literal:
         """A constant as CEL writes it: ``timestamp("...")``, ``b"..."``, a text with escapes."""
+        hint = cell_hint(self._type, cell.text[start:end])
+        if hint:
+            self._refuse(cell, (start, end), f"`{shorten(cell.text[start:end])}` is no value", hint, path)
         found = self._expressions.part(cell, start, end, path)
         if found is None:
             raise _Refused
