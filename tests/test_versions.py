@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from arbiter.client import Ask, Client, InvalidRequest, UnknownName
+from arbiter.client import Ask, CallFailed, Client, InvalidRequest, UnknownName
 from arbiter.decision.hashing import share
 from arbiter.types import ExplainLevel, Reason
 
@@ -263,6 +263,17 @@ def test_what_was_live_is_listed_with_its_turns_and_bounded(serve: Callable[[], 
         served.client.rollback("")
     folders = {path.name for path in (served.folder / "data" / "snapshots").iterdir() if len(path.name) == 32}
     assert folders == {each.digest for each in history.kept}
+
+
+def test_a_damaged_version_is_left_out_of_the_list_and_the_others_stay(serve: Callable[[], Served]) -> None:
+    served = serve()
+    first, second = served.digest, served.edit("second")
+    for damage in (b"{", b'{"digest": "\xff"}'):
+        (served.folder / "data" / "snapshots" / first / "meta.json").write_bytes(damage)
+        assert [each.digest for each in served.client.snapshots().kept] == [second]
+        with pytest.raises(CallFailed):
+            served.client.rollback(first)
+        assert served.shown() == {"second"}
 
 
 def test_a_canary_decides_for_its_share_always_for_the_same_subjects(serve: Callable[[], Served]) -> None:

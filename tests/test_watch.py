@@ -116,6 +116,12 @@ def test_a_folder_that_cannot_be_listed_is_refused_and_not_taken_for_empty(
     assert (found.file, found.message) == ("rules/closed", "cannot be listed: Permission denied")
 
 
+def test_folders_deep_inside_each_other_are_refused(rules: Path) -> None:
+    (rules / "/".join(["d"] * 80)).mkdir(parents=True)
+    (found,) = read_sources(rules, None).refused
+    assert found.message == "cannot be listed: more than 64 folders inside each other"
+
+
 def test_no_more_is_read_than_all_files_may_have(rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(9):
         (rules / f"b{number}.yaml").write_bytes(b"#" * 100)

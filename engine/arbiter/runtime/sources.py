@@ -7,6 +7,7 @@ dot or end as editors' scraps do are not there at all.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 MODEL_FILES = ("manifest.yaml", "model.onnx")
 MOST_BYTES = 256 << 20  # of all rule files, some million rules: all of them stay in memory
 MOST_MODEL_BYTES = 16 * MAX_MODEL_BYTES
+MOST_LEVELS = 64  # of folders; `os.walk` takes a call for each
 _SCRAPS = ("~", ".swp", ".swx", ".swo", ".tmp", ".bak", ".orig")
 _ATTEMPTS = 20
 _DOUBTFUL_ATTEMPTS = 10
@@ -146,6 +148,11 @@ def _walk(directory: Path | None, failed: Callable[[OSError], None] | None = Non
             folders.clear()
             continue
         seen.add(real)
+        if len(Path(folder).parts) - len(directory.parts) >= MOST_LEVELS:
+            if folders and failed is not None:
+                message = f"more than {MOST_LEVELS} folders inside each other"
+                failed(OSError(errno.ENAMETOOLONG, message, folder))
+            folders.clear()
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not ignored(name):

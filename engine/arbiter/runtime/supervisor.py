@@ -348,14 +348,19 @@ class _Supervisor:
 
     def _validate(self, member: Member, ask: int, files: dict[str, bytes]) -> None:
         """In the checking thread."""
-        member.send(messages.Answer(ask, diagnostics=abridged(self._loader.validate(files))))
+        self._answer(member, ask, lambda: messages.Answer(ask, diagnostics=abridged(self._loader.validate(files))))
 
     def _tell_history(self, member: Member, ask: int) -> None:
         """In the checking thread."""
+        self._answer(member, ask, lambda: messages.Answer(ask, history=self._versions.history()))
+
+    def _answer(self, member: Member, ask: int, found: Callable[[], messages.Answer]) -> None:
         try:
-            member.send(messages.Answer(ask, history=self._versions.history()))
-        except ArbiterError as error:
-            member.send(messages.refusal(ask, error))
+            answer = found()
+        except Exception as error:  # noqa: BLE001 - an executor keeps it to itself, and the caller would wait
+            _log.exception("cannot answer")
+            answer = messages.refusal(ask, StoreError(f"{type(error).__name__}: {error}"))
+        member.send(answer)
 
     def _start(self, member: Member) -> None:
         member.start()
