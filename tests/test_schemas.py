@@ -44,6 +44,8 @@ BEYOND = {
     "hit_policies_and_priorities": CELLS,
     "mistakes_in_a_csv_file": CELLS,
     "mistakes_in_cells_of_a_table": CELLS,
+    "a_row_with_an_unknown_column_is_not_held_against_others": CELLS,
+    "cells_that_other_tables_would_take": CELLS,
     "outputs_that_are_keys_of_a_rule": CELLS,
     "rows_of_a_unique_table_that_overlap": CELLS,
     "rows_of_an_any_table_that_differ": CELLS,

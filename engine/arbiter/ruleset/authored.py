@@ -12,7 +12,7 @@ import msgspec
 
 from arbiter.authoring.blocks import Block, check_identifier, one_of
 from arbiter.authoring.nodes import Mapping, Node, Scalar, Sequence, as_text, kind_of
-from arbiter.authoring.scalars import INT64, shorten
+from arbiter.authoring.scalars import IDENTIFIER, INT64, shorten
 from arbiter.errors import did_you_mean
 from arbiter.expr.syntax import conjuncts
 from arbiter.ruleset.dates import read_active
@@ -186,7 +186,9 @@ class RuleReader(msgspec.Struct):
 
     def _tags(self, block: Block) -> tuple[str, ...]:
         tags = set()
-        for path, item in block.items("tags", "write `[one, two]`"):
+        said = block.get("tags")
+        word = said.text if isinstance(said, Scalar) and IDENTIFIER.fullmatch(said.text) else "one, two"
+        for path, item in block.items("tags", f"write `[{word}]`"):
             if not isinstance(item, Scalar) or as_text(item) is None:
                 self.report.at(item, f"a tag must be text, this is {kind_of(item)}", path=path)
             elif check_identifier(item, "tag", self.report, path):

@@ -149,7 +149,13 @@ class Declared(msgspec.Struct):
             return Typed("dyn")
         inner = block.get("type")
         kind = self._type_name(inner, path) if inner is not None else "dyn"
-        return Typed(kind, self._values(block, kind), optional=bool(block.boolean("optional")))
+        return Typed(kind, self._values(block, kind), optional=self._optional(block))
+
+    @staticmethod
+    def _optional(block: Block) -> bool:
+        """Whether a parameter may be left out; of one that does not say so soundly, nobody is told to add it."""
+        said = block.boolean("optional")
+        return block.has("optional") if said is None else said
 
     def _type_name(self, node: Node, path: str) -> str:
         word = as_text(node)

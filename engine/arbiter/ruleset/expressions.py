@@ -48,7 +48,11 @@ class Expressions:
         """The expression that a scalar is; None when it was refused. Numbers and booleans are expressions too."""
         if isinstance(node, Scalar) and node.value is not None:
             return self.part(node, 0, len(node.text), path, expect=expect)
-        self.report.at(node, f"{what} must be an expression, this is {kind_of(node)}", path=path)
+        if isinstance(node, Scalar):
+            hint = "write an expression, or leave the key out"
+        else:
+            hint = 'write it as text: `profile.plan == "free"`' if expect == "bool" else ""
+        self.report.at(node, f"{what} must be an expression, this is {kind_of(node)}", hint, path)
         return None
 
     def part(self, scalar: Scalar, start: int, end: int, path: str, *, expect: str = "") -> Expression | None:
