@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shutil
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from arbiter.runtime.admin import Live, Override, Rollback, SetCanary, SetOverri
 from arbiter.runtime.archive import Archive
 from arbiter.runtime.desk import Desk
 from arbiter.runtime.loader import Loader
+from arbiter.runtime.messages import refusal
 from arbiter.runtime.standing import FILE, Standing, StandingFile
 from arbiter.runtime.versions import Versions
 
@@ -109,6 +112,22 @@ def test_what_went_from_disk_ends_at_a_start_that_cannot_write_either(folder: Pa
     shutil.rmtree(folder / "snapshots" / first)
     (folder / f".{FILE}").mkdir()
     assert Process(folder).desk.live == Live(digest=second)
+
+
+def test_an_order_that_a_full_disk_refuses_is_told_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    process = Process(folder)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError) as caught:
+        process.carry_out(SetOverride(kind="rule", name="only", until=NOW + 1))
+    answer = refusal(7, caught.value)
+    assert (answer.problem, answer.reason) == ("LimitExceeded", "disk_full")
+    assert FILE in answer.message
+    assert "No space left" in answer.message
+    monkeypatch.undo()
+    assert StandingFile(folder).read() == Standing()
 
 
 def test_what_is_held_and_what_is_a_canary_is_never_pruned(folder: Path) -> None:

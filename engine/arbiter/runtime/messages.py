@@ -5,12 +5,13 @@ Law: plain data, MessagePack, never pickle. A question carries a number that its
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
 # Fields' types at run time: msgspec reads them to decode.
-from arbiter.errors import CallerError, Diagnostic
+from arbiter.errors import CallerError, Diagnostic, LimitExceeded, StoreError
 from arbiter.runtime.admin import Command, History, Live, Status  # noqa: TC001
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # The class, by name, of an error that a question is answered with.
 Problem = Literal["NotFound", "InvalidField", "LimitExceeded", "VersionConflict", "StoreError"]
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
@@ -77,7 +79,10 @@ class Ask(msgspec.Struct, frozen=True, tag=True):
 
 
 def refusal(ask: int, error: ArbiterError) -> Answer:
-    """The answer to a question that cannot be had."""
+    """The answer to a question that cannot be had. A full disk is no secret of ours: who asks can make room."""
+    cause = error.__cause__
+    if isinstance(error, StoreError) and isinstance(cause, OSError) and cause.errno in _FULL:
+        error = LimitExceeded(str(error), reason="disk_full")
     kind = type(error).__name__
     problem: Problem = kind if kind in get_args(Problem) else "StoreError"  # type: ignore[assignment]
     caller = error if isinstance(error, CallerError) else CallerError("")
