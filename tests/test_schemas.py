@@ -43,6 +43,7 @@ BEYOND = {
     "columns_that_make_no_sense": CELLS,
     "hit_policies_and_priorities": CELLS,
     "mistakes_in_a_csv_file": CELLS,
+    "letters_of_a_zone_are_no_name_of_one": NAMES,
     "mistakes_in_cells_of_a_table": CELLS,
     "a_row_with_an_unknown_column_is_not_held_against_others": CELLS,
     "cells_that_other_tables_would_take": CELLS,

@@ -116,7 +116,9 @@ def _zone(block: Block, key: str, more: tuple[str, ...] = ()) -> str | None:
     if node.text in more or zones.zone_of(node.text) is not None:
         return node.text
     same = next((name for name in zones.NAMES if name.lower() == node.text.lower()), "")
-    near = f"did you mean `{same}`?" if same else did_you_mean(node.text, (*more, *sorted(zones.NAMES)))
+    # Letters such as `CEST` are near to those of another hour, `EST`.
+    known = more if node.text.isupper() else (*more, *sorted(zones.NAMES))
+    near = f"did you mean `{same}`?" if same else did_you_mean(node.text, known)
     hint = near or "write a name of the IANA database, `Europe/Paris` say"
     block.refuse(node, f"there is no time zone `{shorten(node.text)}`", hint, key)
     return None
