@@ -239,7 +239,7 @@ def test_the_archive_gives_back_what_was_loaded(local: tuple[Engine, LocalAdmin]
 
 
 @pytest.mark.parametrize("file", ["image.msgpack", "meta.json", "models/rfm/model.onnx", "a part"])
-@pytest.mark.parametrize("damage", ["cut", "gone"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "no UTF-8"])
 def test_a_damaged_snapshot_is_refused_and_mended_by_the_next_load(
     local: tuple[Engine, LocalAdmin], tmp_path: Path, file: str, damage: str
 ) -> None:
@@ -254,6 +254,9 @@ def test_a_damaged_snapshot_is_refused_and_mended_by_the_next_load(
     )
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-9])
+    elif damage == "no UTF-8":
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"home", b"\xff\xff\xff\xff").replace(b"format", b"\xff" * 6) + b"\xff")
     else:
         path.unlink()
     with pytest.raises(StoreError, match=f"snapshot {engine.snapshot.digest[:12]}"):

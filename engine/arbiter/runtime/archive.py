@@ -41,6 +41,8 @@ _META = "meta.json"
 _IMAGE = "image.msgpack"
 _PARTS = "parts"
 _HISTORY = "history.json"
+# msgspec says of bytes that are no UTF-8 what Python says.
+_UNREADABLE = (OSError, msgspec.DecodeError, UnicodeDecodeError)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -145,7 +147,7 @@ class Archive:
                 for digest in digests
             }
             self._parts.keep(set().union(*self._held.values()))
-        except (OSError, msgspec.DecodeError) as error:
+        except _UNREADABLE as error:
             _log.warning("parts of old snapshots stay for now: %s", error)
 
     def history(self) -> list[Adopted]:
@@ -162,7 +164,7 @@ class Archive:
         """The digest of what became current last, ``""`` when nothing says so."""
         try:
             entries = msgspec.json.decode((self._directory / _HISTORY).read_bytes(), type=list[Adopted])
-        except (OSError, msgspec.DecodeError):
+        except _UNREADABLE:
             return ""
         return entries[-1].digest if entries else ""
 
@@ -179,7 +181,7 @@ class Archive:
         path, reason = self._directory / _HISTORY, ""
         try:
             entries = msgspec.json.decode(path.read_bytes(), type=list[Adopted])
-        except (OSError, msgspec.DecodeError) as error:
+        except _UNREADABLE as error:
             entries, reason = [entry for entry in self._found() if entry.digest != besides], str(error)
         # A first snapshot is written before there is a history.
         if entries and reason:
@@ -207,7 +209,7 @@ class Archive:
         """What the folder of `digest` says. Raises StoreError."""
         try:
             meta = msgspec.json.decode((self._directory / digest / _META).read_bytes(), type=Meta)
-        except (OSError, msgspec.DecodeError) as error:
+        except _UNREADABLE as error:
             raise StoreError(f"snapshot {digest[:12]} cannot be read: {error}") from error
         if meta.format != _FORMAT:
             raise StoreError(f"snapshot {digest[:12]} has format {meta.format}, this version reads {_FORMAT}")
@@ -235,7 +237,7 @@ class Archive:
                 for name, model_digest in meta.models.items()
             }
             snapshot = yield from open_snapshot(image, self._parts.get, models, before)
-        except (OSError, msgspec.DecodeError, ArbiterError) as error:
+        except (*_UNREADABLE, ArbiterError, LookupError, TypeError) as error:
             raise StoreError(f"snapshot {digest[:12]} cannot be read: {error}") from error
         if snapshot.digest != digest:
             raise StoreError(f"snapshot {digest[:12]} is damaged: its content has digest {snapshot.digest[:12]}")

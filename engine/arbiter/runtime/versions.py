@@ -240,7 +240,7 @@ def history_of(archive: Archive) -> History:
     for entry in archive.history():
         try:
             meta = archive.meta(entry.digest)
-        except (StoreError, UnicodeDecodeError) as error:
+        except StoreError as error:
             _log.warning("%s", error)
             continue
         kept.append(
