@@ -1,7 +1,8 @@
 """Which rule is best for a person: asked of Arbiter, zen-engine, durable-rules and generated Python.
 
-The same rules, the same people, answers checked to be equal before anything is timed, all from the attributes of a
-profile in a dict. The people of narrow rules are by turns anybody, and somebody for whom one of the rules was written.
+The same rules, the same people, answers checked to be equal before anything is timed, all from a dict of the attributes
+that the rules read. The people of narrow rules are by turns anybody, and somebody for whom one of the rules was
+written.
 """
 
 from __future__ import annotations
@@ -65,22 +66,19 @@ def _measure(
     """Check that all answer alike, time them by turns, and put what was found into `results`."""
     kind, size = name.split()
     names = decision_table.columns(rules)
-    few = [{each: person[each] for each in names} for person in people]
-    subjects: dict[str, Callable[[], Any]] = {
-        label: _asking(ours.ask(point, how), people) for label, how in OURS.items()
-    }
-    expected = list(map(ours.ask(point, ours.best_rule), people))
-    _same("ours, whole decision", expected, map(ours.ask(point, ours.decided), people))
-    _same("ours, all rules", expected, (next(iter(ids), "") for ids in map(ours.ask(point, ours.all_rules), people)))
+    people = [{each: person[each] for each in names} for person in people]
+    subjects: dict[str, Callable[[], Any]] = {label: _asking(how(point), people) for label, how in OURS.items()}
+    expected = list(map(ours.best_rule(point), people))
+    _same("ours, whole decision", expected, map(ours.decided(point), people))
+    _same("ours, all rules", expected, (next(iter(ids), "") for ids in map(ours.all_rules(point), people)))
     for label, make in RIVALS.items():
-        asked = people if label.startswith("generated Python") else few
         try:
             best = make(rules)
-            _same(label, expected, map(best, asked))
+            _same(label, expected, map(best, people))
         except correlation.TooMuch as error:
             results["cannot"][f"{label}, {name}"] = str(error)
             continue
-        subjects[label] = _asking(best, asked)
+        subjects[label] = _asking(best, people)
     for label, took in alternate(subjects, SECONDS).items():
         results[f"{kind}_us"].setdefault(label, {})[size] = took
 

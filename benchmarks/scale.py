@@ -21,6 +21,7 @@ from benchmarks.population import narrow, rule_set, shoppers
 from benchmarks.rivals import ours
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
 SIZES = (100, 10_000, 100_000)
@@ -35,13 +36,15 @@ def run() -> dict[str, Any]:
     snapshots = {size: Snapshot(rule_set(written(hard(size))), {}) for size in SIZES}
     for size, snapshot in snapshots.items():
         point = snapshot.point(POINT)
-        for label, how in (("index", ours.survivors), ("best", ours.best_rule), ("all", ours.all_rules)):
-            ask, asked = ours.ask(point, how), itertools.cycle(people)
-            answers = [ask(person) for person in people]  # also compiles what survives
-            if how is ours.all_rules:
-                holding[str(size)] = sum(map(len, answers)) / PEOPLE
-            elif how is ours.survivors:
-                left[str(size)] = sum(answers) / PEOPLE
+        leaves, every = ours.survivors(point), ours.all_rules(point)
+        # Asked once beforehand, which also compiles what survives.
+        left[str(size)] = sum(map(leaves, people)) / PEOPLE
+        holding[str(size)] = sum(len(every(person)) for person in people) / PEOPLE
+        asks: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "index": leaves, "best": ours.best_rule(point), "all": every
+        }  # fmt: skip
+        for label, ask in asks.items():
+            asked = itertools.cycle(people)
             subjects[f"{label} {size}"] = lambda ask=ask, asked=asked: ask(next(asked))
     took = alternate(subjects)
     most = SIZES[-1]
@@ -80,7 +83,7 @@ def resident_bytes(snapshot: Snapshot, people: list[dict[str, Any]]) -> int:
 def _open(folder: str, digest: str, people: list[dict[str, Any]], pipe: Connection) -> None:
     before = _resident()
     point = Archive(Path(folder)).read(digest, {}).point(POINT)
-    best, every = ours.ask(point, ours.best_rule), ours.ask(point, ours.all_rules)
+    best, every = ours.best_rule(point), ours.all_rules(point)
     for person in people:
         best(person)
         every(person)

@@ -18,50 +18,76 @@ if TYPE_CHECKING:
     from arbiter.ruleset.compiled import Point
 
 
-def best_rule(point: Point, view: View) -> str:
-    """The best rule's id, or an empty text: the index, then the survivors, best first, up to one whose checks hold."""
-    for number, survivors in point.index.survivors(view):
-        mask = survivors
+_NOTHING: dict[str, Any] = {}
+
+
+def best_rule(point: Point) -> Callable[[dict[str, Any]], str]:
+    """A function to the best rule's id, or an empty text: the index, then the survivors, best first, up to one whose
+    checks hold.
+    """
+    match, blocks, entry = point.index.match, point.entries, point.entry
+
+    def first(number: int, mask: int, view: View) -> str:
         while mask:
             low = mask & -mask
             bit = low.bit_length() - 1
-            branch, rule, _ = point.entries[number][bit] or point.entry(number, bit)
+            branch, rule, _ = blocks[number][bit] or entry(number, bit)
             if branch.before is None or branch.before(view):
                 return rule.id
             mask ^= low
-    return ""
+        return ""
+
+    def best_of_one(person: dict[str, Any]) -> str:
+        view = View(person, _NOTHING, _NOTHING, 0)
+        found = match(view)
+        return first(0, found, view) if found else ""
+
+    def best(person: dict[str, Any]) -> str:
+        view = View(person, _NOTHING, _NOTHING, 0)
+        for number, mask in match(view):
+            if found := first(number, mask, view):
+                return found
+        return ""
+
+    return best_of_one if point.single else best
 
 
-def all_rules(point: Point, view: View) -> list[str]:
-    """The ids of all rules that hold, best first."""
-    holding = []
-    for number, survivors in point.index.survivors(view):
-        mask = survivors
-        while mask:
-            low = mask & -mask
-            bit = low.bit_length() - 1
-            branch, rule, behind = point.entries[number][bit] or point.entry(number, bit)
-            if branch.before is None or branch.before(view):
-                mask &= behind
-                holding.append(rule.id)
-            else:
-                mask ^= low
-    return holding
+def all_rules(point: Point) -> Callable[[dict[str, Any]], list[str]]:
+    """A function to the ids of all rules that hold, best first."""
+    match, single, blocks, entry = point.index.match, point.single, point.entries, point.entry
+
+    def every(person: dict[str, Any]) -> list[str]:
+        view, holding = View(person, _NOTHING, _NOTHING, 0), []
+        found = match(view)
+        for number, survivors in ((0, found),) if single else found:
+            mask = survivors
+            while mask:
+                low = mask & -mask
+                bit = low.bit_length() - 1
+                branch, rule, behind = blocks[number][bit] or entry(number, bit)
+                if branch.before is None or branch.before(view):
+                    mask &= behind
+                    holding.append(rule.id)
+                else:
+                    mask ^= low
+        return holding
+
+    return every
 
 
-def survivors(point: Point, view: View) -> int:
-    """How many branches the index leaves, over all blocks: what the index costs alone."""
-    return sum(mask.bit_count() for _, mask in point.index.survivors(view))
+def survivors(point: Point) -> Callable[[dict[str, Any]], int]:
+    """A function to how many branches the index leaves, over all blocks: what the index costs alone."""
+    left = point.index.survivors
+    return lambda person: sum(mask.bit_count() for _, mask in left(View(person, _NOTHING, _NOTHING, 0)))
 
 
-def decided(point: Point, view: View) -> str:
-    """The best rule's id by a whole walk: dates, rollouts, groups, rendering and slots too."""
-    decision = Walk(point, view, "someone").advance()
-    if not isinstance(decision, Decision):
-        raise SystemExit("a benchmark's rule asked for a model")
-    return decision.treatments[0].rule_id
+def decided(point: Point) -> Callable[[dict[str, Any]], str]:
+    """A function to the best rule's id by a whole walk: dates, rollouts, groups, rendering and slots too."""
 
+    def decide(person: dict[str, Any]) -> str:
+        decision = Walk(point, View(person, _NOTHING, _NOTHING, 0), "someone").advance()
+        if not isinstance(decision, Decision):
+            raise SystemExit("a benchmark's rule asked for a model")
+        return decision.treatments[0].rule_id
 
-def ask(point: Point, how: Callable[[Point, View], Any]) -> Callable[[dict[str, Any]], Any]:
-    """One of the above as a function of a profile."""
-    return lambda person: how(point, View(person, {}, {}, 0))
+    return decide

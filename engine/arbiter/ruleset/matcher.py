@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from arbiter.ruleset.index import Attribute, Members, Table
 
 _MISSING = object()
-_LOOKS = 3  # attributes between two looks whether anything stands: a look costs a tenth of a look-up
+_LOOKS = 2  # attributes between two looks whether anything stands: a look costs a tenth of a look-up
 _SAMPLE = 8  # rows of a table that are looked at to tell how many branches they leave
 _BOOLS, _NUMBERS = 0, 1  # places in KINDS
 _HASHED = (2, 3, 4)  # places of the kinds whose values equal none of another kind
@@ -149,7 +149,7 @@ class _Writer:
         if self._hashes:
             body = ["try:", *(f"    {line}" for line in body), "except TypeError:", "    return careful(v)"]
         roots = sorted({attribute.path[0] for attribute in self._attributes} - {"now"})
-        self._define("match", "v", [*(f"{root[0]} = v.{root}" for root in roots), *body])
+        self._define("match", "v", [*(f"{root[0]} = v.{root}.get" for root in roots), *body])
 
     def _define(self, name: str, arguments: str, body: list[str]) -> None:
         self.functions.append("\n".join([f"def {name}({arguments}):", *(f"    {line}" for line in body), ""]))
@@ -173,13 +173,13 @@ class _Writer:
             key, unit = feature.key, feature.unit
         self.names[f"missing{place}"] = attribute.missing
         if short:
-            lines = self._short(attribute, f"{root[0]}.get({key!r})", place, take, unit)
+            lines = self._short(attribute, f"{root[0]}({key!r})", place, take, unit)
             if lines:
                 return lines
         present = [f"x = (v.clock - x) / {unit}"] if unit else []
         present += self._look_up(attribute, place, take)
         return [
-            f"x = {root[0]}.get({key!r}, M)", "if x is M:", f"    {take} missing{place}",
+            f"x = {root[0]}({key!r}, M)", "if x is M:", f"    {take} missing{place}",
             "else:", *(f"    {line}" for line in present),
         ]  # fmt: skip
 
@@ -206,9 +206,10 @@ class _Writer:
             return [f"x = {got}", f"{take} true{place} if x is True else false{place} if x is False else {others}"]
         plain = all(not table.edges and table.spans[0] == attribute.missing for table in tables)
         if plain and set(telling) <= set(_HASHED):
-            self.names[f"exact{place}"] = {value: row for table in tables for value, row in table.exact.items()}
+            exact = {value: row for table in tables for value, row in table.exact.items()}
+            self.names[f"exact{place}"] = exact.get
             self._hashes = True
-            return [f"{take} exact{place}.get({got}, {others})"]
+            return [f"{take} exact{place}({got}, {others})"]
         return []
 
     def _look_up(self, attribute: Attribute, place: int, take: str) -> list[str]:
@@ -234,13 +235,13 @@ class _Writer:
     def _by_kind(self, table: Table, label: str, take: str) -> list[str]:
         """The lines that take the row of a value `x` of one kind."""
         exact, edges, spans = (f"{part}{label}" for part in ("exact", "edges", "spans"))
-        self.names |= {exact: table.exact, edges: table.edges, spans: table.spans}
+        self.names |= {exact: table.exact.get, edges: table.edges, spans: table.spans}
         if not table.edges:
             self.names[spans] = table.spans[0]
-            return [f"{take} {exact}.get(x, {spans})"]
+            return [f"{take} {exact}(x, {spans})"]
         if not table.exact:
             return [f"{take} {spans}[bisect({edges}, x)]"]
-        return [f"y = {exact}.get(x)", f"{take} {spans}[bisect({edges}, x)] if y is None else y"]
+        return [f"y = {exact}(x)", f"{take} {spans}[bisect({edges}, x)] if y is None else y"]
 
 
 def numbered(found: Any) -> Iterator[tuple[int, int]]:
