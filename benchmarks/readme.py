@@ -70,6 +70,8 @@ RATIOS = {
     "durable_rules_over_ours_1000": "durable-rules over ours: the best of 1,000 rules (it takes no 10,000)",
     "generated_python_over_ours_1000": "generated Python over ours: the best of 1,000 rules",
     "generated_python_over_ours_10000": "the same of 10,000",
+    "generated_python_choosily_over_ours_1000": "generated Python that knows which conditions few people pass, 1,000",
+    "generated_python_choosily_over_ours_10000": "the same, 10,000",
     "best_rule_100000_over_100": "the best of 100,000 rules over the best of 100",
     "all_rules_100000_over_100": "all that hold of 100,000 rules over all of 100",
     "hard_index_100000_over_100": "what the index leaves of 100,000 hard rules over 100",
