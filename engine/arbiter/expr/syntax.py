@@ -309,9 +309,9 @@ def constant_value(node: Const) -> Any:
     return node.value
 
 
-def conjuncts(node: AnyNode) -> int:
-    """How many conditions `&&` joins at the top of a tree; 1 when it is none."""
+def conjuncts(node: AnyNode) -> list[AnyNode]:
+    """The conditions that `&&` joins at the top of a tree, in source order; the node itself when it joins none."""
     match node:
         case Call(function="_&&_", args=sides):
-            return sum(map(conjuncts, sides))
-    return 1
+            return [each for side in sides for each in conjuncts(side)]
+    return [node]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from arbiter.expr.tree import Call, Expression
+from arbiter.expr.syntax import conjuncts
 from arbiter.lint.cover import Cover, Covered, point_in
 from arbiter.lint.masks import Masks
 from arbiter.lint.space import Box, Space, empty
@@ -18,9 +18,9 @@ from arbiter.ruleset.branches import reads_of
 from arbiter.ruleset.rules import Effect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from arbiter.expr.tree import AnyNode
+    from arbiter.expr.tree import AnyNode, Expression
     from arbiter.lint.contest import Given
     from arbiter.ruleset.rules import Rule
 
@@ -47,17 +47,8 @@ def parts_of(rule: Rule) -> list[Part]:
     return [
         Part(_part(line, node), line, f"when[{number}]")
         for number, line in enumerate(rule.when)
-        for node in _conjuncts(line.root)
+        for node in conjuncts(line.root)
     ]
-
-
-def _conjuncts(node: AnyNode) -> Iterator[AnyNode]:
-    match node:
-        case Call(function="_&&_", args=(left, right)):
-            yield from _conjuncts(left)
-            yield from _conjuncts(right)
-        case _:
-            yield node
 
 
 def _part(line: Expression, node: AnyNode) -> Expression:

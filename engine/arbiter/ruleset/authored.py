@@ -121,7 +121,7 @@ class RuleReader(msgspec.Struct):
             tags=tags,
             enabled=enabled is not False,
             position=identifier.source.position(identifier.start),
-            specificity=sum(conjuncts(expression.root) for expression in when),
+            specificity=sum(len(conjuncts(expression.root)) for expression in when),
         )
 
     def _id(self, block: Block) -> Scalar | None:

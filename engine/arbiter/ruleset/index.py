@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 Row = int | tuple[int, ...]
 
-_PAUSE = 128  # masks between two pauses while an index is opened: some 50 µs
-_ROW_PAUSE = 128  # the same for rows
+_PAUSE = 128  # masks or rows between two pauses while an index is opened: some 50 µs
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -171,12 +170,12 @@ def _joined_tables(tables: Sequence[Table | None], everything: tuple[int, ...]) 
     for number, table in enumerate(tables):
         for count, (value, mask) in enumerate(table.exact.items() if table else ()):
             by_value.setdefault(value, []).append((number, mask))
-            if count % _ROW_PAUSE == _ROW_PAUSE - 1:
+            if count % _PAUSE == _PAUSE - 1:
                 yield
     exact: dict[Any, Row] = {}
     for count, (value, masks) in enumerate(by_value.items()):
         exact[value] = _with(list(spans[bisect_right(edges, value)]), masks)  # type: ignore[arg-type]  # of several
-        if count % _ROW_PAUSE == _ROW_PAUSE - 1:
+        if count % _PAUSE == _PAUSE - 1:
             yield
     return Table(exact, edges, spans)
 
@@ -185,7 +184,7 @@ def _stretches(tables: Sequence[Table | None]) -> Iterator[dict[Any, list[tuple[
     """The edges of all blocks in stretches that ascend: by edge, the number and the mask of each block that has it."""
     known = [table or _BARE for table in tables]
     longest = max((table.edges for table in known), key=len)
-    step = max(1, _ROW_PAUSE // len(tables))
+    step = max(1, _PAUSE // len(tables))
     starts = [0] * len(tables)
     for pivot in [*longest[step::step], None]:
         stretch: dict[Any, list[tuple[int, Any]]] = {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from arbiter.expr.syntax import with_children
+from arbiter.expr.syntax import conjuncts, with_children
 from arbiter.expr.tree import AnyNode, Call, Const, ListOf, Name
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def term_of(expression: Expression) -> Term:
 def statements(when: Iterable[Expression], active: Active | None) -> Iterator[tuple[Term, Statement]]:
     """What a condition and dates say, term by term: all of it must hold."""
     for expression in when:
-        for node in _conjuncts(expression.root):
+        for node in conjuncts(expression.root):
             found, statement = _stated(node, wanted=True)
             yield Term(_placeless(found), expression.source[slice(*found.span)]), statement
     if active is None:
@@ -81,15 +81,6 @@ def statements(when: Iterable[Expression], active: Active | None) -> Iterator[tu
     for test, edge in (("ge", dates.start), ("lt", dates.until)):
         if edge is not None:
             yield clock, Test(test, (("timestamp", edge),))
-
-
-def _conjuncts(node: AnyNode) -> Iterator[AnyNode]:
-    match node:
-        case Call(function="_&&_", args=(left, right)):
-            yield from _conjuncts(left)
-            yield from _conjuncts(right)
-        case _:
-            yield node
 
 
 def _stated(node: AnyNode, *, wanted: bool) -> tuple[AnyNode, Statement]:
