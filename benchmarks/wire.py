@@ -15,10 +15,10 @@ from arbiter.server.decisions import DecisionService
 from arbiter.server.limits import Limits
 from arbiter.server.reading import ValueReader
 from arbiter.server.requests import RequestReader
-from arbiter.server.values import write_entries, write_values
 from arbiter.snapshot import Snapshot
 from arbiter.telemetry.counters import Counters
 from arbiter.v1 import decision_pb2
+from arbiter.wire.values import write_entries, write_values
 from benchmarks.measure import alternate
 
 RULES = b"""

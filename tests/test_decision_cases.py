@@ -36,8 +36,6 @@ from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime.local import open_local
 from arbiter.runtime.settings import Backing
 from arbiter.server.app import Server
-from arbiter.server.explanations import OUTCOMES
-from arbiter.server.values import plain_values, write_timestamp, write_values
 from arbiter.snapshot import Snapshot
 from arbiter.telemetry.counters import Counters
 from arbiter.types import (
@@ -53,6 +51,8 @@ from arbiter.types import (
     to_micros,
 )
 from arbiter.v1 import admin_pb2, admin_pb2_grpc, decision_pb2, decision_pb2_grpc, profile_pb2, profile_pb2_grpc
+from arbiter.wire.numbers import OUTCOMES
+from arbiter.wire.values import plain_values, write_timestamp, write_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

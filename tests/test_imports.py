@@ -16,11 +16,14 @@ LAYERS = [
     {"decision", "profiles", "triggers", "learning"},
     {"snapshot"},
     {"ruleset", "models"},
-    {"expr", "authoring", "datasets"},
+    {"expr", "authoring", "datasets", "serving"},
     {"types", "errors"},
 ]
 ROW = {part: row for row, parts in enumerate(LAYERS) for part in parts}
-FREE = {"__init__", "v1", "client", "telemetry"}  # held by the rules below, or by none
+FREE = {"__init__", "v1", "client", "telemetry", "wire"}  # held by the rules below, or by none
+# What stands alone, and all that it may import: the client is used without a server beside it.
+ALONE = {"wire": {"types", "errors", "serving", "v1"}}
+ALONE["client"] = {*ALONE["wire"], "wire"}
 SHELL_ONLY = {"grpc", "grpc_health", "grpc_reflection", "grpc_status", "arbiter.v1"}
 IMPURE = {"grpc", "lmdb", "asyncio", "time", "random", "logging", "os"}
 PURE = {"decision", "expr", "authoring", "ruleset", "ruletests", "lint"}
@@ -54,7 +57,10 @@ def faults(path: Path) -> list[str]:
     names = imports(path)
     outside = {name.split(".")[0] for name in names} | {".".join(name.split(".")[:2]) for name in names}
     inside = {name.split(".")[1] for name in names if name.startswith("arbiter.")} & (ROW.keys() | FREE)
-    bad = {name for name in outside & SHELL_ONLY if here not in {"server", "client"}}
+    bad = {name for name in outside & SHELL_ONLY if here not in {"server", "client", "wire"}}
+    bad |= {to for to in inside if here in ALONE and to != here and to not in ALONE[here]}
+    bad |= outside & (IMPURE | {"opentelemetry"}) if here == "wire" else set()
+    bad |= {to for to in inside if to == "wire" and here not in {"wire", "server", "client"}}
     bad |= outside & IMPURE if here in PURE else set()
     bad |= {to for to in inside if here in ROW and to in ROW and to != here and ROW[to] <= ROW[here]}
     bad |= {to for to in inside if to == "telemetry" and here not in {"telemetry", "server", "runtime", "cli"}}

@@ -23,8 +23,8 @@ from arbiter.types import Request
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from arbiter.runtime.admin import Status
     from arbiter.runtime.engine import Engine
+    from arbiter.serving import Status
 
 SHIPPED = Path(__file__).parent.parent / "models"
 

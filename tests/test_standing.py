@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from arbiter.errors import NotFound, StoreError
-from arbiter.runtime.admin import Live, Override, Rollback, SetCanary, SetOverride
+from arbiter.runtime.admin import Live, Rollback, SetCanary, SetOverride
 from arbiter.runtime.archive import Archive
 from arbiter.runtime.desk import Desk
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.messages import refusal
 from arbiter.runtime.standing import FILE, Standing, StandingFile
 from arbiter.runtime.versions import Versions
+from arbiter.serving import Override
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from arbiter.errors import CallerError, InvalidField, LimitExceeded
 from arbiter.server.limits import Limits
 from arbiter.server.reading import ValueReader
-from arbiter.server.values import plain_values, read_timestamp, write_timestamp, write_value, write_values
 from arbiter.types import to_micros
 from arbiter.v1 import value_pb2
+from arbiter.wire.values import plain_values, read_timestamp, write_timestamp, write_value, write_values
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 TEXT = st.text(max_size=20)

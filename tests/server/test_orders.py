@@ -15,8 +15,9 @@ from arbiter.client import Ask, Conflict, InvalidRequest, ResourceExhausted, Unk
 from arbiter.decision.hashing import share
 from arbiter.runtime.admin import SetOverride
 from arbiter.runtime.local import open_local
-from arbiter.server.explanations import _WORDS, OUTCOMES
+from arbiter.server.explanations import _WORDS
 from arbiter.types import Event, ExplainLevel, Lack, Reason, Request
+from arbiter.wire.numbers import OUTCOMES
 
 if TYPE_CHECKING:
     from tests.server.conftest import OpenShop, Shop

@@ -27,7 +27,7 @@ from arbiter.decision.wording import shown
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
-    from arbiter.runtime.admin import History
+    from arbiter.serving import History
 
 snapshot = typer.Typer(
     name="snapshot",

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from arbiter.client import Client
-    from arbiter.runtime.admin import Status
     from arbiter.runtime.archive import Archive
+    from arbiter.serving import Status
 
 DIGITS = 12
 PATIENCE_S = 60.0  # a large snapshot is read, and every worker is waited for

@@ -11,7 +11,7 @@ import msgspec
 
 from arbiter.client.failures import CallFailed, failure
 from arbiter.errors import Diagnostic
-from arbiter.runtime.admin import (
+from arbiter.serving import (
     Canary,
     Cause,
     Counts,
@@ -26,11 +26,10 @@ from arbiter.runtime.admin import (
     Status,
     Turn,
 )
-from arbiter.server.admin import CAUSES
-from arbiter.server.explanations import OUTCOMES
-from arbiter.server.values import plain_values, read_timestamp
 from arbiter.types import Reason, RuleOutcome, Treatment, from_micros
 from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
+from arbiter.wire.numbers import CAUSES, OUTCOMES
+from arbiter.wire.values import plain_values, read_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -17,15 +17,14 @@ from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
 
 from arbiter.client.failures import InvalidRequest
-from arbiter.server.reading import step
-from arbiter.server.values import write_timestamp, write_values
 from arbiter.types import Event, ExplainLevel, to_micros
 from arbiter.v1 import decision_pb2, profile_pb2
+from arbiter.wire.values import step, write_timestamp, write_values
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    from arbiter.server.values import Value
+    from arbiter.wire.values import Value
 
 _T = TypeVar("_T")
 

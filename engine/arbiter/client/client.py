@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from arbiter.errors import Diagnostic
-    from arbiter.runtime.admin import History, Staged, Status
+    from arbiter.serving import History, Staged, Status
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")

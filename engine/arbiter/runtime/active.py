@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from arbiter.profiles.features import FeatureSet
-    from arbiter.runtime.admin import Override
+    from arbiter.serving import Override
     from arbiter.snapshot import Snapshot
 
 

@@ -10,148 +10,14 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
-# A field's type at run time: msgspec reads it to decode a Status that another process sent.
-from arbiter.errors import Diagnostic  # noqa: TC001
+# Fields' types at run time: msgspec reads them.
+from arbiter.serving import Canary, Override  # noqa: TC001
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-# What made a snapshot current: the files, a rollback, a canary that was promoted.
-Cause = Literal["files", "rollback", "promotion"]
-
-
-class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """How many of each thing a snapshot holds."""
-
-    rules: int
-    decisions: int
-    segments: int
-    features: int
-    models: int
-
-
-class SnapshotFile(msgspec.Struct, frozen=True, order=True, kw_only=True):
-    """A file that a snapshot was built from: its path as diagnostics show it, lower-case hex SHA-256, bytes."""
-
-    path: str
-    sha256: str
-    size: int
-
-
-class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The snapshot that runs. `loaded_at` is µs since the epoch; `files` are sorted by path."""
-
-    digest: str
-    loaded_at: int
-    counts: Counts
-    files: tuple[SnapshotFile, ...] = ()
-
-
-class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one attempt to load. `at` is µs since the epoch.
-
-    `changed`: another snapshot runs than before it. `digest` names what runs after it, ``""`` when nothing does.
-    `diagnostics` holds what was found, warnings too, sorted; of more than a hundred the first, errors before warnings,
-    and one that counts the rest. With `ok` false it is never empty.
-    """
-
-    ok: bool
-    at: int
-    changed: bool
-    digest: str
-    diagnostics: tuple[Diagnostic, ...] = ()
-
-    @property
-    def first_error(self) -> str:
-        """The first line of the first error, ``""`` when `ok`."""
-        if self.ok:
-            return ""
-        errors = [d for d in self.diagnostics if d.severity == "error"] or self.diagnostics
-        return errors[0].render().partition("\n")[0] if errors else "the reload failed"
-
-
-class Hold(msgspec.Struct, frozen=True, kw_only=True):
-    """That an operator, by `cause`, put another snapshot in place of what the files give.
-
-    `digest` runs, and `aside` does not come back by itself: the hold ends when the files give anything but `aside`, or
-    by a reload that is asked for. `since` is µs since the epoch.
-    """
-
-    digest: str
-    aside: str
-    cause: Cause
-    since: int
-    reason: str = ""
-
-
-class Canary(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate that decides for a share of subjects: those whose ``share(salt, subject_id) * 100 < percent``.
-
-    `since` is when it began, in µs since the epoch; `counts` are the snapshot's.
-    """
-
-    digest: str
-    percent: float
-    since: int
-    reason: str = ""
-    counts: Counts
-
-    @property
-    def salt(self) -> str:
-        """Its own: another candidate meets other subjects, a growing share keeps those that it has."""
-        return f"canary:{self.digest}"
-
-
-class Override(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule or a model that is switched off until `until`. Times are µs since the epoch."""
-
-    kind: Literal["rule", "model"]
-    name: str
-    since: int
-    until: int
-    reason: str = ""
-
-
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot that can be rolled back to. `at` is when it last became current, in µs since the epoch."""
-
-    digest: str
-    at: int
-    cause: Cause
-    reason: str
-    counts: Counts
-    models: tuple[str, ...]
-
-
-class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """That a snapshot became current, at a moment in µs since the epoch."""
-
-    digest: str
-    at: int
-    cause: Cause
-    reason: str
-
-
-class History(msgspec.Struct, frozen=True, kw_only=True):
-    """The snapshots that are kept, each once, and the turns that they took; both oldest first."""
-
-    kept: tuple[Kept, ...] = ()
-    turns: tuple[Turn, ...] = ()
-
-
-class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known about snapshots at one moment.
-
-    `snapshot` is None before the first good one, `last_reload` before the first attempt ended. `workers` maps a
-    worker's number, from 0, to the digest that it serves, ``""`` while it is down.
-    """
-
-    snapshot: SnapshotInfo | None = None
-    last_reload: ReloadReport | None = None
-    workers: dict[int, str] = {}
-    hold: Hold | None = None
-    canary: Canary | None = None
-    overrides: tuple[Override, ...] = ()
+    from arbiter.errors import Diagnostic
+    from arbiter.serving import History, Staged, Status
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,13 +67,6 @@ class SetOverride(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 Command = Rollback | SetCanary | PromoteCanary | DropCanary | SetOverride
-
-
-class Staged(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of files that were sent to be staged: the digest of their snapshot, ``""`` when they hold errors."""
-
-    digest: str
-    diagnostics: tuple[Diagnostic, ...]
 
 
 class Admin(Protocol):

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from arbiter.errors import Diagnostic, StoreError
-from arbiter.runtime.admin import Live, ReloadReport, SnapshotInfo, Status
+from arbiter.runtime.admin import Live
 from arbiter.runtime.archive import counts_of
 from arbiter.runtime.standing import Standing
+from arbiter.serving import ReloadReport, SnapshotInfo, Status
 from arbiter.telemetry.counters import Counters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from arbiter.runtime.admin import Cause
     from arbiter.runtime.archive import Archive
     from arbiter.runtime.loader import Attempt, Built
     from arbiter.runtime.standing import StandingFile
+    from arbiter.serving import Cause
 
 _log = logging.getLogger("arbiter.reload")
 

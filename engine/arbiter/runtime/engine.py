@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from arbiter.models.model import Model
     from arbiter.profiles.store import Profile, Store
     from arbiter.ruleset.compiled import Point
-    from arbiter.runtime.admin import Override
+    from arbiter.serving import Override
     from arbiter.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from arbiter.errors import ArbiterError, InvalidField, LimitExceeded, NotFound, StoreError, VersionConflict
 from arbiter.runtime import messages
-from arbiter.runtime.admin import History, Staged, Status
+from arbiter.serving import History, Staged, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

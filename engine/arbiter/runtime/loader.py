@@ -21,9 +21,9 @@ from arbiter.ruleset.cache import Cache
 from arbiter.ruleset.image import Maker
 from arbiter.ruleset.load import load_ruleset
 from arbiter.ruletests import failed_tests
-from arbiter.runtime.admin import SnapshotFile
 from arbiter.runtime.quiet import undisturbed
 from arbiter.runtime.sources import names_of, read_sources
+from arbiter.serving import SnapshotFile
 from arbiter.snapshot import Snapshot
 
 if TYPE_CHECKING:

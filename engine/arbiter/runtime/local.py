@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING
 from arbiter.errors import AuthorError
 from arbiter.profiles.store import Store
 from arbiter.runtime.active import Candidate
-from arbiter.runtime.admin import History, Live, Staged
+from arbiter.runtime.admin import Live
 from arbiter.runtime.archive import Archive
 from arbiter.runtime.desk import Desk, abridged
 from arbiter.runtime.engine import Engine
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.versions import Versions
+from arbiter.serving import History, Staged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from arbiter.errors import Diagnostic
-    from arbiter.runtime.admin import Command, Status
+    from arbiter.runtime.admin import Command
     from arbiter.runtime.loader import Attempt
+    from arbiter.serving import Status
     from arbiter.telemetry.counters import Counters
 
 

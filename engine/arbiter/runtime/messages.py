@@ -12,7 +12,8 @@ import msgspec
 
 # Fields' types at run time: msgspec reads them to decode.
 from arbiter.errors import CallerError, Diagnostic, LimitExceeded, StoreError
-from arbiter.runtime.admin import Command, History, Live, Status  # noqa: TC001
+from arbiter.runtime.admin import Command, Live  # noqa: TC001
+from arbiter.serving import History, Status  # noqa: TC001
 
 if TYPE_CHECKING:
     from arbiter.errors import ArbiterError

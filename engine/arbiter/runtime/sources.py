@@ -20,7 +20,7 @@ import msgspec
 from arbiter.errors import Diagnostic
 from arbiter.models.graph import MAX_MODEL_BYTES
 from arbiter.ruleset.load import RULE_FILE, is_rule_file, is_table_file, is_test_file
-from arbiter.runtime.admin import SnapshotFile
+from arbiter.serving import SnapshotFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -12,8 +12,8 @@ import msgspec
 
 # Fields' types at run time: msgspec reads them to decode.
 from arbiter.errors import StoreError
-from arbiter.runtime.admin import Canary, Hold, Override  # noqa: TC001
 from arbiter.runtime.durable import replace
+from arbiter.serving import Canary, Hold, Override  # noqa: TC001
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,26 +10,16 @@ import logging
 from typing import TYPE_CHECKING
 
 from arbiter.errors import InvalidField, LimitExceeded, NotFound, StoreError, VersionConflict, did_you_mean
-from arbiter.runtime.admin import (
-    Canary,
-    DropCanary,
-    History,
-    Hold,
-    Kept,
-    Override,
-    PromoteCanary,
-    Rollback,
-    SetCanary,
-    SetOverride,
-    Turn,
-)
+from arbiter.runtime.admin import DropCanary, PromoteCanary, Rollback, SetCanary, SetOverride
 from arbiter.runtime.archive import counts_of
+from arbiter.serving import Canary, History, Hold, Kept, Override, Turn
 
 if TYPE_CHECKING:
-    from arbiter.runtime.admin import Cause, Command
+    from arbiter.runtime.admin import Command
     from arbiter.runtime.archive import Archive
     from arbiter.runtime.desk import Desk
     from arbiter.runtime.loader import Attempt, Built, Loader
+    from arbiter.serving import Cause
     from arbiter.snapshot import Snapshot
 
 _log = logging.getLogger("arbiter.versions")

@@ -11,34 +11,19 @@ from typing import TYPE_CHECKING
 from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.runtime.admin import DropCanary, PromoteCanary, Rollback, SetCanary, SetOverride
 from arbiter.server.calls import parsed
-from arbiter.server.reading import step
-from arbiter.server.values import read_timestamp, write_timestamp
 from arbiter.v1 import admin_pb2
+from arbiter.wire.numbers import CAUSES
+from arbiter.wire.values import read_timestamp, step, write_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from arbiter.errors import Diagnostic
-    from arbiter.runtime.admin import (
-        Admin,
-        Canary,
-        Cause,
-        Command,
-        Counts,
-        Hold,
-        Override,
-        ReloadReport,
-        SnapshotInfo,
-        Status,
-    )
+    from arbiter.runtime.admin import Admin, Command
     from arbiter.server.calls import Work
     from arbiter.server.limits import Limits
+    from arbiter.serving import Canary, Counts, Hold, Override, ReloadReport, SnapshotInfo, Status
 
-CAUSES: dict[Cause, admin_pb2.Cause.ValueType] = {
-    "files": admin_pb2.CAUSE_FILES,
-    "rollback": admin_pb2.CAUSE_ROLLBACK,
-    "promotion": admin_pb2.CAUSE_PROMOTION,
-}
 _REASON_BYTES = 1024
 SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 

@@ -19,9 +19,9 @@ from arbiter.server.calls import malformed, parse
 from arbiter.server.explanations import check_rules, write_explanation
 from arbiter.server.requests import RequestReader
 from arbiter.server.status import status_of
-from arbiter.server.values import write_entries
 from arbiter.types import Lack, Reason
 from arbiter.v1 import decision_pb2
+from arbiter.wire.values import write_entries
 
 if TYPE_CHECKING:
     from arbiter.runtime.active import Active

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from arbiter.decision.wording import shown
 from arbiter.errors import InvalidField, did_you_mean
-from arbiter.server.values import write_value
 from arbiter.types import Reason
 from arbiter.v1 import decision_pb2
+from arbiter.wire.numbers import OUTCOMES
+from arbiter.wire.values import write_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,19 +21,6 @@ if TYPE_CHECKING:
     from arbiter.snapshot import Snapshot
     from arbiter.types import Decision, Request, RuleOutcome
 
-OUTCOMES: dict[Reason, decision_pb2.RuleOutcome.ValueType] = {
-    Reason.WON: decision_pb2.RULE_OUTCOME_WON,
-    Reason.LOST_SLOT: decision_pb2.RULE_OUTCOME_LOST,
-    Reason.FAILED: decision_pb2.RULE_OUTCOME_FAILED,
-    Reason.UNKNOWN: decision_pb2.RULE_OUTCOME_UNKNOWN,
-    Reason.DISABLED: decision_pb2.RULE_OUTCOME_DISABLED,
-    Reason.INACTIVE: decision_pb2.RULE_OUTCOME_INACTIVE,
-    Reason.ROLLED_OUT_OF: decision_pb2.RULE_OUTCOME_ROLLOUT,
-    Reason.LOST_GROUP: decision_pb2.RULE_OUTCOME_GROUP,
-    Reason.DUPLICATE: decision_pb2.RULE_OUTCOME_DUPLICATE,
-    Reason.RENDER_FAILED: decision_pb2.RULE_OUTCOME_RENDER_FAILED,
-    Reason.OVERRIDDEN: decision_pb2.RULE_OUTCOME_OVERRIDDEN,
-}
 _WORDS = {
     Reason.WON: "won",
     Reason.LOST_SLOT: "lost its slot",

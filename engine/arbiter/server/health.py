@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from arbiter.runtime.admin import Status
+    from arbiter.serving import Status
 
 RELOAD = "arbiter.reload"
 LAST_ERROR = "arbiter-last-error"

@@ -15,9 +15,9 @@ from arbiter.server.calls import parsed
 from arbiter.server.reading import ValueReader
 from arbiter.server.requests import RequestReader
 from arbiter.server.status import DeadlinePassed
-from arbiter.server.values import read_timestamp, write_timestamp, write_values
 from arbiter.types import Event
 from arbiter.v1 import profile_pb2
+from arbiter.wire.values import read_timestamp, write_timestamp, write_values
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

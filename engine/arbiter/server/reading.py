@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Meta
 
 from arbiter.errors import InvalidField, LimitExceeded
-from arbiter.server.values import Entries, Value, read_timestamp
 from arbiter.types import EPOCH
+from arbiter.wire.values import Entries, Value, read_timestamp, step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from arbiter.server.limits import Limits
 
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
-_SHOWN = 128  # characters of a key in a path
-_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 # The escape of the first half of a character, too close to the end for a second half.
 _HALF_AT_END = re.compile(rb"(\\u[dD][89abAB][0-9a-fA-F]{2}).{0,5}\Z", re.DOTALL)
 _JSON = msgspec.json.Decoder(dict[str, Any])
@@ -46,12 +44,6 @@ class _Refused(Exception):
     def invalid(self, field: str) -> InvalidField:
         path = field + "".join(reversed(self.steps))
         return InvalidField(f"{path} {self.message}", field=path, reason=self.limit)
-
-
-def step(key: str) -> str:
-    """Return the path's step into the entry `key` of a map: ``.key``, or ``["any text"]``; a long key is cut."""
-    shown = key if len(key) <= _SHOWN else f"{key[:_SHOWN]}…"
-    return f".{shown}" if _NAME.fullmatch(shown) else f"[{msgspec.json.encode(shown).decode()}]"
 
 
 class ValueReader:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.server.reading import ValueReader
-from arbiter.server.values import read_timestamp
 from arbiter.types import ExplainLevel, Request
 from arbiter.v1 import decision_pb2
+from arbiter.wire.values import read_timestamp
 
 if TYPE_CHECKING:
     from arbiter.server.limits import Limits

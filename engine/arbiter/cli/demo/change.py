@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from arbiter.cli.demo.flow import Call, Flow
     from arbiter.cli.demo.scene import Scene
-    from arbiter.runtime.admin import ReloadReport
+    from arbiter.serving import ReloadReport
 
 EDITED_RULE = "champions-early-access"
 _FILE = "store/banner.yaml"

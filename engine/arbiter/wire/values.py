@@ -1,14 +1,16 @@
 """Between `arbiter.v1.Value` and plain Python values, for what Arbiter itself says.
 
-Law: with `reading`, the only place that knows how a value is written on the wire. No limits here: writing trusts the
-engine, and `plain_value` reads what a server wrote.
+Law: with `server.reading`, the only place that knows how a value is written on the wire. No limits here: writing trusts
+the engine, and `plain_value` reads what a server wrote.
 """
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from arbiter.types import EPOCH, to_micros
@@ -22,6 +24,8 @@ Value = value_pb2.Value
 _SECONDS_MIN = int((datetime(1, 1, 1, tzinfo=UTC) - EPOCH).total_seconds())
 _SECONDS_MAX = int((datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - EPOCH).total_seconds())
 _NANOS = 1_000_000_000
+_SHOWN = 128  # characters of a key in a path
+_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 class Entries(Protocol):
@@ -42,6 +46,12 @@ class MutableEntries(Protocol):
     def __getitem__(self, key: str, /) -> Value:
         """Return the entry, which is made when it is not there."""
         ...
+
+
+def step(key: str) -> str:
+    """Return the path's step into the entry `key` of a map: ``.key``, or ``["any text"]``; a long key is cut."""
+    shown = key if len(key) <= _SHOWN else f"{key[:_SHOWN]}…"
+    return f".{shown}" if _NAME.fullmatch(shown) else f"[{msgspec.json.encode(shown).decode()}]"
 
 
 def read_timestamp(stamp: Timestamp) -> int:

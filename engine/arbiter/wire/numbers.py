@@ -1,0 +1,39 @@
+"""The numbers that closed enums have on the wire.
+
+Law: one table each, whole in both directions; a test holds every member to have its number.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arbiter.types import ExplainLevel, Reason
+from arbiter.v1 import admin_pb2, decision_pb2
+
+if TYPE_CHECKING:
+    from arbiter.serving import Cause
+
+OUTCOMES: dict[Reason, decision_pb2.RuleOutcome.ValueType] = {
+    Reason.WON: decision_pb2.RULE_OUTCOME_WON,
+    Reason.LOST_SLOT: decision_pb2.RULE_OUTCOME_LOST,
+    Reason.FAILED: decision_pb2.RULE_OUTCOME_FAILED,
+    Reason.UNKNOWN: decision_pb2.RULE_OUTCOME_UNKNOWN,
+    Reason.DISABLED: decision_pb2.RULE_OUTCOME_DISABLED,
+    Reason.INACTIVE: decision_pb2.RULE_OUTCOME_INACTIVE,
+    Reason.ROLLED_OUT_OF: decision_pb2.RULE_OUTCOME_ROLLOUT,
+    Reason.LOST_GROUP: decision_pb2.RULE_OUTCOME_GROUP,
+    Reason.DUPLICATE: decision_pb2.RULE_OUTCOME_DUPLICATE,
+    Reason.RENDER_FAILED: decision_pb2.RULE_OUTCOME_RENDER_FAILED,
+    Reason.OVERRIDDEN: decision_pb2.RULE_OUTCOME_OVERRIDDEN,
+}
+CAUSES: dict[Cause, admin_pb2.Cause.ValueType] = {
+    "files": admin_pb2.CAUSE_FILES,
+    "rollback": admin_pb2.CAUSE_ROLLBACK,
+    "promotion": admin_pb2.CAUSE_PROMOTION,
+}
+LEVELS: dict[ExplainLevel, decision_pb2.ExplainLevel.ValueType] = {
+    ExplainLevel.NONE: decision_pb2.EXPLAIN_LEVEL_UNSPECIFIED,
+    ExplainLevel.WINNERS: decision_pb2.EXPLAIN_LEVEL_WINNERS,
+    ExplainLevel.LOSERS: decision_pb2.EXPLAIN_LEVEL_LOSERS,
+    ExplainLevel.ALL: decision_pb2.EXPLAIN_LEVEL_ALL,
+}
