@@ -112,12 +112,19 @@ class Shop:
 OpenShop = Callable[..., Shop]
 
 
+@pytest.fixture(scope="module", params=["inline", "stock"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """What carries the calls: all tests that open a shop run on both."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture
-def open_shop(tmp_path: Path) -> Iterator[OpenShop]:
+def open_shop(tmp_path: Path, transport: str) -> Iterator[OpenShop]:
     opened: list[Shop] = []
 
     def opener(*, load: bool = True, **settings: object) -> Shop:
-        face = msgspec.convert(settings, FaceSettings)
+        face = msgspec.convert({"transport": transport, **settings}, FaceSettings)
         folder = tmp_path / str(len(opened))
         folder.mkdir()
         opened.append(Shop(folder, face, load=load))
@@ -129,7 +136,7 @@ def open_shop(tmp_path: Path) -> Iterator[OpenShop]:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    opened = Shop(tmp_path_factory.mktemp("shop"))
+def shop(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[Shop]:
+    opened = Shop(tmp_path_factory.mktemp("shop"), msgspec.convert({"transport": transport}, FaceSettings))
     yield opened
     opened.close()

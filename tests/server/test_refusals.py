@@ -39,6 +39,7 @@ from arbiter.errors import (
 from arbiter.runtime.address import ListenError
 from arbiter.runtime.local import open_local
 from arbiter.server.app import FaceSettings, Server, TransportError, open_face
+from arbiter.server.calls import Call, settled
 from arbiter.server.decisions import DecisionService
 from arbiter.server.limits import Limits
 from arbiter.server.requests import RequestReader
@@ -216,7 +217,8 @@ def test_a_call_whose_deadline_passed_while_it_waited_does_no_work(open_shop: Op
     release = threading.Event()
     shop.server._pool.submit(release.wait)
     with pytest.raises(DeadlineExceeded):
-        shop.client.decide("x", "shop.banner", timeout=0.2)
+        # An explanation, since the pool works out those in every transport.
+        shop.client.decide("x", "shop.banner", explain=ExplainLevel.ALL, timeout=0.2)
     release.set()
     assert shop.client.decide("x", "shop.footer").defaulted
     assert dict(shop.counters.decisions) == {"shop.footer": 1}
@@ -226,9 +228,13 @@ def test_models_that_are_too_late_degrade_the_decision(tmp_path: Path) -> None:
     engine, _admin = open_local(ROOT / "rules" / "store", ROOT / "models", tmp_path)
     service = DecisionService(engine, Limits(), Counters())
     asked = request(subject_id="x", decision="store.home_banner", explain={}).SerializeToString()
+
+    def answered(call: Call) -> bytes:
+        return settled(service.decide(asked, call), call)
+
     try:
-        late = decision_pb2.DecideResponse.FromString(service.decide(asked, time.monotonic() - 1))
-        in_time = decision_pb2.DecideResponse.FromString(service.decide(asked, None))
+        late = decision_pb2.DecideResponse.FromString(answered(Call(time.monotonic() - 1)))
+        in_time = decision_pb2.DecideResponse.FromString(answered(Call()))
     finally:
         engine.store.close()
     assert [each.name for each in late.degraded] == ["models.repurchase", "models.rfm"]
@@ -317,9 +323,26 @@ def test_a_request_that_a_client_cannot_write_fails_alone_in_its_batch(shop: Sho
     assert third.field == "requests[2].subject_id"
 
 
-def test_the_inline_transport_is_refused_clearly(shop: Shop) -> None:
-    with pytest.raises(TransportError, match="not built yet: use `--transport auto` or `--transport stock`"):
+def test_a_grpcio_that_changed_is_told_and_auto_falls_back(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr("grpc._server._stop_serving")
+    with pytest.raises(TransportError, match=r"grpc\._server has no `_stop_serving`; use `--transport auto`"):
         Server(shop.backing, "127.0.0.1:0", FaceSettings(transport="inline"))
+    monkeypatch.undo()
+    monkeypatch.setattr("grpc._server._process_event_and_continue", lambda state: state)
+    server = Server(shop.backing, "127.0.0.1:0", FaceSettings(transport="auto"))
+    assert server.transport == "stock"
+    assert "_process_event_and_continue takes state; calls are answered by the stock transport" in caplog.text
+    monkeypatch.undo()
+    server.stop(0)
+
+
+def test_the_grpcio_at_hand_is_what_the_inline_transport_was_made_for(shop: Shop) -> None:
+    # When this fails, grpcio changed its insides: read docs/decisions/0027, and mend server/inline.py.
+    server = Server(shop.backing, "127.0.0.1:0", FaceSettings(transport="auto"))
+    assert server.transport == "inline"
+    server.stop(0)
 
 
 def test_a_port_that_is_taken_is_refused(shop: Shop) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
+from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
@@ -27,7 +28,7 @@ from arbiter.profiles.values import Limits, as_declared, check_id, check_name, c
 from arbiter.profiles.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from arbiter.profiles.environment import Environment
@@ -152,12 +153,31 @@ class Store:
 
         `features` as for `read`. Raises StoreError.
         """
-        features = features or self._features
+        with self.reading(features) as read:
+            return [read(subject_id, now) for subject_id, now in asked]
+
+    @contextmanager
+    def reading(self, features: FeatureSet | None = None) -> Iterator[Callable[[str, int], Profile]]:
+        """While the block runs, what it gets reads a subject's profile as of a now (µs), from one state of the store.
+
+        `features` and errors as for `read`.
+        """
+        wanted = features or self._features
+
+        def read(subject_id: str, now: int) -> Profile:
+            try:
+                return self._read_in(txn, self._key(subject_id), wanted, now)
+            except (lmdb.Error, msgspec.MsgspecError) as error:
+                raise self._unreadable(error) from error
+
         try:
-            with self._begin(self._profiles) as txn:
-                return [self._read_in(txn, self._key(subject_id), features, now) for subject_id, now in asked]
-        except (lmdb.Error, msgspec.MsgspecError) as error:
+            txn = self._begin(self._profiles)
+        except lmdb.Error as error:
             raise self._unreadable(error) from error
+        try:
+            yield read
+        finally:
+            txn.abort()
 
     def events(
         self,

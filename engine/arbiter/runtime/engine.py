@@ -23,10 +23,11 @@ from arbiter.expr.ops import Unknown
 from arbiter.expr.view import View
 from arbiter.profiles.features import FeatureSet
 from arbiter.runtime.active import Active, Candidate, doubles_of, sooner, switched
+from arbiter.snapshot import finished
 from arbiter.types import Decision, Degradation, ExplainLevel, Lack, Request, Treatment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from arbiter.models.model import Model
     from arbiter.profiles.store import Profile, Store
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from arbiter.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
+# Decisions of a batch between which other calls may go.
+STEP = 32
 _NO_SCORES: Mapping[str, Any] = {}
 
 
@@ -135,28 +138,37 @@ class Engine:
 
         A model runs once for all walks that wait for it. Raises NotReady before the first snapshot.
         """
+        return finished(self.deciding(requests, deadline, active))
+
+    def deciding(
+        self, requests: Sequence[Request], deadline: float | None = None, active: Active | None = None
+    ) -> Generator[None, None, list[tuple[Decision, ...] | CallerError]]:
+        """`decide_batch` in steps of some 32 decisions, for who has other calls to answer in between."""
         active = active or self.current()
         answers: dict[int, tuple[Decision, ...] | CallerError] = {}
         alone: dict[bool, list[tuple[int, Walk, View]]] = {False: [], True: []}
-        profiles = self.store.read_many([(r.subject_id, r.now) for r in requests], active.features)
-        for number, (request, profile) in enumerate(zip(requests, profiles, strict=True)):
-            own = active.of(request.subject_id)
-            try:
-                points = [own.snapshot.point(name) for name in request.decisions]
-            except CallerError as error:
-                answers[number] = error
-                continue
-            context = _with_doubles(request.context, own.doubles) if own.doubles else request.context
-            view = View(profile.attributes, context, profile.features, request.now)
-            if len(points) == 1 and not request.explain:
-                until = profile.next_change_at if own.until is None else sooner(profile.next_change_at, own.until)
-                walk = Walk(points[0], view, request.subject_id, request.slots, (), until, profile.changes, own.off)
-                alone[own.canary].append((number, walk, view))
-            else:
-                answers[number] = self._page(own, points, request, profile, view, deadline)
-        self._advance_together(active, alone[False], answers, deadline)
+        with self.store.reading(active.features) as read:
+            for number, request in enumerate(requests):
+                own = active.of(request.subject_id)
+                try:
+                    points = [own.snapshot.point(name) for name in request.decisions]
+                except CallerError as error:
+                    answers[number] = error
+                    continue
+                profile = read(request.subject_id, request.now)
+                context = _with_doubles(request.context, own.doubles) if own.doubles else request.context
+                view = View(profile.attributes, context, profile.features, request.now)
+                if len(points) == 1 and not request.explain:
+                    until = profile.next_change_at if own.until is None else sooner(profile.next_change_at, own.until)
+                    walk = Walk(points[0], view, request.subject_id, request.slots, (), until, profile.changes, own.off)
+                    alone[own.canary].append((number, walk, view))
+                else:
+                    answers[number] = self._page(own, points, request, profile, view, deadline)
+                if number % STEP == STEP - 1:
+                    yield
+        yield from self._advance_together(active, alone[False], answers, deadline)
         if active.beside is not None:
-            self._advance_together(active.beside[1], alone[True], answers, deadline)
+            yield from self._advance_together(active.beside[1], alone[True], answers, deadline)
         return [answers[number] for number in range(len(requests))]
 
     def describe(self, subject_id: str, now: int, active: Active | None = None) -> Described:
@@ -243,12 +255,14 @@ class Engine:
         walks: list[tuple[int, Walk, View]],
         answers: dict[int, tuple[Decision, ...] | CallerError],
         deadline: float | None,
-    ) -> None:
+    ) -> Generator[None, None, None]:
         """Advance all walks; run each model once for every walk that waits for it; again until none waits."""
         while walks:
             waiting: dict[str, list[View]] = {}
             stopped = []
-            for item in walks:
+            for place, item in enumerate(walks):
+                if place % STEP == STEP - 1:
+                    yield
                 number, walk, view = item
                 outcome = walk.advance()
                 if isinstance(outcome, Need):

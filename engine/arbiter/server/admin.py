@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from arbiter.errors import Diagnostic
     from arbiter.runtime.admin import Admin, Command
-    from arbiter.server.calls import Work
+    from arbiter.server.calls import Call, Work
     from arbiter.server.limits import Limits
     from arbiter.serving import Canary, Counts, Hold, Override, ReloadReport, SnapshotInfo, Status
 
@@ -49,7 +49,7 @@ class AdminService:
             "SetOverride": parsed(admin_pb2.SetOverrideRequest, self._override),
         }
 
-    def _get(self, _request: admin_pb2.GetSnapshotRequest, _deadline: float | None) -> admin_pb2.GetSnapshotResponse:
+    def _get(self, _request: admin_pb2.GetSnapshotRequest, _call: Call) -> admin_pb2.GetSnapshotResponse:
         status = self._admin.snapshot_info()
         return admin_pb2.GetSnapshotResponse(
             snapshot=_snapshot(status.snapshot),
@@ -60,7 +60,7 @@ class AdminService:
             overrides=_overrides(status),
         )
 
-    def _reload(self, _request: admin_pb2.ReloadRequest, _deadline: float | None) -> admin_pb2.ReloadResponse:
+    def _reload(self, _request: admin_pb2.ReloadRequest, _call: Call) -> admin_pb2.ReloadResponse:
         status = self._admin.reload()
         return admin_pb2.ReloadResponse(
             snapshot=_snapshot(status.snapshot),
@@ -72,7 +72,7 @@ class AdminService:
             overrides=_overrides(status),
         )
 
-    def _validate(self, request: admin_pb2.ValidateRequest, _deadline: float | None) -> admin_pb2.ValidateResponse:
+    def _validate(self, request: admin_pb2.ValidateRequest, _call: Call) -> admin_pb2.ValidateResponse:
         count, allowed = len(request.files), self._limits.validate_files
         if count > allowed:
             raise LimitExceeded(
@@ -93,9 +93,7 @@ class AdminService:
             ok=not any(each.severity == "error" for each in found), diagnostics=_diagnostics(found), digest=digest
         )
 
-    def _list(
-        self, _request: admin_pb2.ListSnapshotsRequest, _deadline: float | None
-    ) -> admin_pb2.ListSnapshotsResponse:
+    def _list(self, _request: admin_pb2.ListSnapshotsRequest, _call: Call) -> admin_pb2.ListSnapshotsResponse:
         history = self._admin.history()
         return admin_pb2.ListSnapshotsResponse(
             snapshots=[
@@ -115,27 +113,23 @@ class AdminService:
             ],
         )
 
-    def _rollback(self, request: admin_pb2.RollbackRequest, _deadline: float | None) -> admin_pb2.RollbackResponse:
+    def _rollback(self, request: admin_pb2.RollbackRequest, _call: Call) -> admin_pb2.RollbackResponse:
         order = Rollback(digest=_digest(request.digest), reason=_reason(request.reason))
         return admin_pb2.RollbackResponse(state=self._carried_out(order))
 
-    def _set_canary(self, request: admin_pb2.SetCanaryRequest, _deadline: float | None) -> admin_pb2.SetCanaryResponse:
+    def _set_canary(self, request: admin_pb2.SetCanaryRequest, _call: Call) -> admin_pb2.SetCanaryResponse:
         order = SetCanary(digest=_digest(request.digest), percent=request.percent, reason=_reason(request.reason))
         return admin_pb2.SetCanaryResponse(state=self._carried_out(order))
 
-    def _promote(
-        self, request: admin_pb2.PromoteCanaryRequest, _deadline: float | None
-    ) -> admin_pb2.PromoteCanaryResponse:
+    def _promote(self, request: admin_pb2.PromoteCanaryRequest, _call: Call) -> admin_pb2.PromoteCanaryResponse:
         order = PromoteCanary(digest=request.digest, reason=_reason(request.reason))
         return admin_pb2.PromoteCanaryResponse(state=self._carried_out(order))
 
-    def _drop(self, request: admin_pb2.DropCanaryRequest, _deadline: float | None) -> admin_pb2.DropCanaryResponse:
+    def _drop(self, request: admin_pb2.DropCanaryRequest, _call: Call) -> admin_pb2.DropCanaryResponse:
         order = DropCanary(digest=request.digest, reason=_reason(request.reason))
         return admin_pb2.DropCanaryResponse(state=self._carried_out(order))
 
-    def _override(
-        self, request: admin_pb2.SetOverrideRequest, _deadline: float | None
-    ) -> admin_pb2.SetOverrideResponse:
+    def _override(self, request: admin_pb2.SetOverrideRequest, _call: Call) -> admin_pb2.SetOverrideResponse:
         target = request.WhichOneof("target")
         if target is None:
             raise InvalidField("rule_id and model are both missing: name what to switch off", field="rule_id")

@@ -5,7 +5,8 @@ Law: puts the parts together and owns their start and end. What a call does stan
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import logging
+import os
 from typing import TYPE_CHECKING, Literal
 
 import grpc
@@ -16,18 +17,31 @@ from grpc_reflection.v1alpha import reflection
 from arbiter.errors import ArbiterError
 from arbiter.runtime.address import ListenError
 from arbiter.server import admin, decisions, health, profiles
-from arbiter.server.calls import unary
+from arbiter.server.calls import Rpc
+from arbiter.server.inline import InlineLoop, missing
 from arbiter.server.limits import Limits
+from arbiter.server.stock import Door, Pool, handler
 
 if TYPE_CHECKING:
     from arbiter.runtime.settings import Backing
     from arbiter.server.calls import Work
+    from arbiter.server.gate import Gate
+
+_log = logging.getLogger("arbiter.server")
 
 Transport = Literal["auto", "inline", "stock"]
 
+# The methods that the inline transport answers itself, if it is there: what services call in masses.
+INLINE = {
+    decisions.SERVICE: frozenset({"Decide", "DecideBatch"}),
+    profiles.SERVICE: frozenset({"UpdateProfile", "IngestEvents"}),
+}
+# grpc reads sockets in threads of its own otherwise, and each call is handed from one to the next.
+_EXPERIMENTS = ("GRPC_EXPERIMENTS", "-event_engine_listener")
+
 
 class TransportError(ArbiterError):
-    """The transport that was asked for is not built."""
+    """The transport that was asked for cannot be had."""
 
 
 class FaceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,33 +61,46 @@ class FaceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Server:
-    """A server that runs. `port` is the one that it listens on."""
+    """A server that runs. `port` is the one that it listens on, `transport` what answers (inline or stock)."""
 
-    def __init__(self, backing: Backing, listen: str, settings: FaceSettings | None = None) -> None:
+    def __init__(
+        self, backing: Backing, listen: str, settings: FaceSettings | None = None, gate: Gate | None = None
+    ) -> None:
         """Bind ``HOST:PORT`` (port 0: any free one) and answer from now on. Raises ListenError, TransportError."""
         settings = settings or FaceSettings()
-        if settings.transport == "inline":
-            raise TransportError("the inline transport is not built yet: use `--transport auto` or `--transport stock`")
-        limits = settings.limits
-        self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="arbiter-call")
-        self._server = grpc.server(
-            self._pool,
-            options=(
-                ("grpc.so_reuseport", int(settings.reuse_port)),
-                ("grpc.max_receive_message_length", limits.message_bytes),
-                ("grpc.max_send_message_length", -1),
-            ),
-            maximum_concurrent_rpcs=limits.concurrent_calls,
-        )
+        if settings.transport != "stock":
+            os.environ.setdefault(*_EXPERIMENTS)
         counters = backing.counters
+        limits = settings.limits
         services: dict[str, dict[str, Work]] = {
             decisions.SERVICE: decisions.DecisionService(backing.engine, limits, counters).works(),
             profiles.SERVICE: profiles.ProfileService(backing.engine, limits, counters).works(),
             admin.SERVICE: admin.AdminService(backing.admin, limits).works(),
         }
+        rpcs = {
+            (service, name): Rpc(f"/{service}/{name}", work, gate, counters)
+            for service, works in services.items()
+            for name, work in works.items()
+        }
+        self._pool = Pool(settings.threads)
+        by_path = {rpc.path: rpc for rpc in rpcs.values()}
+        self._door = Door(by_path, gate, self._pool, limits.concurrent_calls, open_to_all=(health.SERVICE,))
+        self._server = grpc.server(
+            self._pool,
+            interceptors=[self._door],
+            options=(
+                ("grpc.so_reuseport", int(settings.reuse_port)),
+                ("grpc.max_receive_message_length", limits.message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", limits.connection_calls),
+            ),
+        )
+        self.transport = _chosen(settings.transport, self._server)
+        inline = INLINE if self.transport == "inline" else {}
         for service, works in services.items():
-            short = service.rpartition(".")[2]
-            handlers = {name: unary(f"{short}.{name}", work, counters) for name, work in works.items()}
+            handlers = {
+                name: handler(rpcs[service, name]) for name in works if name not in inline.get(service, frozenset())
+            }
             # Registered methods are matched in C; the generic handler answers where a channel does not use them.
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
             self._server.add_registered_method_handlers(service, handlers)  # type: ignore[attr-defined] # newer than the stubs
@@ -83,16 +110,38 @@ class Server:
         try:
             self.port = self._server.add_insecure_port(listen)
         except RuntimeError as error:
-            self._pool.shutdown(wait=False)
+            self._end_threads()
             raise ListenError(f"cannot listen on {listen}: {error}") from error
-        self._server.start()
+        if inline:
+            answered = [rpcs[service, name] for service, names in inline.items() for name in sorted(names)]
+            InlineLoop(self._server, answered, self._pool, limits.concurrent_calls).start()
+        else:
+            self._server.start()
         backing.admin.watch(self._health.update)
 
     def stop(self, grace: float) -> None:
         """Say NOT_SERVING, take no new calls, give those begun `grace` seconds, return when all have ended."""
         self._health.enter_graceful_shutdown()
         self._server.stop(grace).wait()
+        self._end_threads()
+
+    def _end_threads(self) -> None:
         self._pool.shutdown()
+        self._door.close()
+
+
+def _chosen(wanted: Transport, server: grpc.Server) -> Literal["inline", "stock"]:
+    """The transport that can be had. Raises TransportError when that is not what was asked for."""
+    if wanted == "stock":
+        return "stock"
+    lacking = missing(server)
+    if not lacking:
+        return "inline"
+    said = f"grpcio {grpc.__version__} is not what the inline transport was made for: {lacking}"
+    if wanted == "inline":
+        raise TransportError(f"{said}; use `--transport auto` or `--transport stock`")
+    _log.warning("%s; calls are answered by the stock transport, which is slower", said)
+    return "stock"
 
 
 def open_face(backing: Backing, listen: str, settings: bytes) -> Server:

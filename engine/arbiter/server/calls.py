@@ -1,62 +1,143 @@
-"""From a gRPC call to bytes in, bytes out.
+"""From a gRPC call to bytes in, bytes out, whatever transport carries it.
 
-Law: the only place that touches grpc's servicer context. A service offers `Work`: the request's bytes and the call's
-deadline go in, the response's bytes come out, errors are raised. So a transport can run the same work without contexts.
+Law: no servicer contexts and no completion queues: a transport says what it knows in a `Call`. A service offers `Work`:
+the request's bytes and the call go in, an answer comes out, errors are raised. An answer that is not there at once says
+what it waits for, so that a transport that has one thread for all calls need not wait itself.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Generator
+from concurrent.futures import Future  # noqa: TC003 - a field's type at run time
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
+import msgspec
 from google.protobuf.message import DecodeError, Message
-from grpc_status import rpc_status
 
 from arbiter.errors import InvalidField
+from arbiter.server.gate import Caller, Metadata  # noqa: TC001 - as above
 from arbiter.server.status import DeadlinePassed, status_of
 
 if TYPE_CHECKING:
+    from google.rpc.status_pb2 import Status
+
+    from arbiter.server.gate import Gate, Identities
     from arbiter.telemetry.counters import Counters
 
-# The deadline is in seconds of `time.monotonic`, None for none.
-Work = Callable[[bytes, float | None], bytes]
 
-_FAR_S = 1e8  # grpc gives calls without a deadline one some centuries away
+class Call(msgspec.Struct, frozen=True):
+    """What is known of a call beside its message.
+
+    `deadline` is in seconds of `time.monotonic`, None for none. `caller` is None where nobody asks who calls. `peer`
+    gives the address that the call came from.
+    """
+
+    deadline: float | None = None
+    metadata: Metadata = ()
+    caller: Caller | None = None
+    peer: Callable[[], str | bytes] = str
+
+    @property
+    def late(self) -> bool:
+        """Whether the deadline lies behind."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def check_deadline(self) -> None:
+        """Raise DeadlinePassed when the deadline lies behind: nobody waits for the answer."""
+        if self.late:
+            raise DeadlinePassed("the deadline passed before the answer was there: allow more time, or ask for less")
+
+
+class Later(msgspec.Struct, frozen=True):
+    """An answer that is there when `future` is: what `finish` makes of its result."""
+
+    future: Future[Any]
+    finish: Callable[[Any], bytes]
+
+
+class Slow(msgspec.Struct, frozen=True):
+    """An answer that takes long to work out: other calls should not wait for it."""
+
+    run: Callable[[], bytes]
+
+
+# An answer in steps: other calls may go between them.
+Steps = Generator[None, None, bytes]
+Answer = bytes | Later | Slow | Steps
+Work = Callable[[bytes, Call], Answer]
+
+_FAR_S = 4e9  # grpc gives calls without a deadline one some centuries away; in seconds since the epoch
 _Request = TypeVar("_Request", bound=Message)
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
-def unary(name: str, work: Work, counters: Counters) -> grpc.RpcMethodHandler[bytes, bytes]:
-    """Return the handler of a unary call named `name` (``Service.Rpc``), for logs and counters."""
+class Rpc:
+    """A unary method: its `path`, its `name` (``Service.Rpc``) for logs, and the work."""
 
-    def answer(content: bytes, context: grpc.ServicerContext) -> bytes:  # noqa: RET503 - an abort never returns
+    def __init__(self, path: str, work: Work, gate: Gate | None, counters: Counters) -> None:
+        self.path = path
+        self.work = work
+        self.name = path.rpartition("/")[0].rpartition(".")[2] + "." + path.rpartition("/")[2]
+        self._gate = gate
+        self._counters = counters
+
+    def call(self, due: float, metadata: Metadata, peer: Callable[[], str | bytes], identities: Identities) -> Call:
+        """Let a call in. `due` is its deadline in seconds since the epoch.
+
+        Raises DeadlinePassed when that lies behind, since such a call gets no work, and what the gate raises.
+        """
+        deadline = None
+        if due < _FAR_S:
+            remaining = due - time.time()
+            if remaining <= 0:
+                raise DeadlinePassed("the deadline had passed before work began: nothing was done; allow more time")
+            deadline = time.monotonic() + remaining
+        caller = None if self._gate is None else self._gate.admit(self.path, metadata, identities)
+        return Call(deadline, metadata, caller, peer)
+
+    def failed(self, error: BaseException) -> Status:
+        """Return what the caller is told of an error, which is counted."""
+        status = status_of(error, self.name)
+        self._counters.errors[_NAMES[status.code]] += 1
+        return status
+
+
+def settled(answer: Answer, call: Call) -> bytes:
+    """Return an answer once it is there, in a thread that may wait. Raises DeadlinePassed, and what the work raises."""
+    if isinstance(answer, bytes):
+        return answer
+    if isinstance(answer, Slow):
+        return answer.run()
+    if isinstance(answer, Later):
         try:
-            return work(content, deadline_of(context))
-        except Exception as error:  # noqa: BLE001 - the boundary: whatever it is becomes a status
-            status = status_of(error, name)
-        counters.errors[_NAMES[status.code]] += 1
-        context.abort_with_status(rpc_status.to_status(status))
-
-    return grpc.unary_unary_rpc_method_handler(answer)
-
-
-def deadline_of(context: grpc.ServicerContext) -> float | None:
-    """Return the deadline of a call. Raises DeadlinePassed when it lies behind: such a call gets no work."""
-    remaining = context.time_remaining()
-    if remaining > _FAR_S:
-        return None
-    if remaining <= 0:
-        raise DeadlinePassed("the deadline had passed before work began: nothing was done; allow more time")
-    return time.monotonic() + remaining
+            result = answer.future.result(None if call.deadline is None else max(0.0, call.deadline - time.monotonic()))
+        except TimeoutError:
+            raise late_write() from None
+        return answer.finish(result)
+    while True:
+        call.check_deadline()
+        try:
+            next(answer)
+        except StopIteration as end:
+            content: bytes = end.value
+            return content
 
 
-def parsed(request: type[_Request], work: Callable[[_Request, float | None], Message]) -> Work:
+def late_write() -> DeadlinePassed:
+    """Return the error for a write that its caller could not wait for."""
+    return DeadlinePassed(
+        "the deadline passed before the write was on disk, and it may still get there: send the same request again, an "
+        "event's id or an idempotency_key keeps it from counting twice"
+    )
+
+
+def parsed(request: type[_Request], work: Callable[[_Request, Call], Message]) -> Work:
     """Return the Work of a function from message to message."""
 
-    def run(content: bytes, deadline: float | None) -> bytes:
-        return work(parse(request, content), deadline).SerializeToString()
+    def run(content: bytes, call: Call) -> bytes:
+        return work(parse(request, content), call).SerializeToString()
 
     return run
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from arbiter.errors import CallerError, LimitExceeded
-from arbiter.server.calls import malformed, parse
+from arbiter.runtime.engine import STEP
+from arbiter.server.calls import Call, Slow, malformed, parse
 from arbiter.server.explanations import check_rules, write_explanation
 from arbiter.server.requests import RequestReader
 from arbiter.server.status import status_of
@@ -26,7 +27,7 @@ from arbiter.wire.values import write_entries
 if TYPE_CHECKING:
     from arbiter.runtime.active import Active
     from arbiter.runtime.engine import Engine
-    from arbiter.server.calls import Work
+    from arbiter.server.calls import Steps, Work
     from arbiter.server.limits import Limits
     from arbiter.snapshot import Snapshot
     from arbiter.telemetry.counters import Counters
@@ -37,6 +38,7 @@ SERVICE = decision_pb2.DESCRIPTOR.services_by_name["DecisionService"].full_name
 _DecideRequest = decision_pb2.DecideRequest
 _DecideResponse = decision_pb2.DecideResponse
 _parse_request = _DecideRequest.FromString
+NOBODY = Call()
 _REASONS = {Reason.WON: decision_pb2.REASON_RULE, Reason.DEFAULT: decision_pb2.REASON_DEFAULT}
 _ID_TAG = decision_pb2.DecideResponse.DESCRIPTOR.fields_by_name["decision_id"].number << 3 | 2
 _CAUSES = {
@@ -89,8 +91,11 @@ class DecisionService:
         """Return the work of each RPC by name."""
         return {"Decide": self.decide, "DecideBatch": self.decide_batch}
 
-    def decide(self, content: bytes, deadline: float | None = None) -> bytes:
-        """Answer a serialised DecideRequest with a serialised DecideResponse. Raises CallerError, NotReady."""
+    def decide(self, content: bytes, call: Call = NOBODY) -> bytes | Slow:
+        """Answer a serialised DecideRequest with a serialised DecideResponse. Raises CallerError, NotReady.
+
+        Explaining takes as long as fifty decisions do.
+        """
         try:
             asked = _parse_request(content)
         except DecodeError:
@@ -100,10 +105,12 @@ class DecisionService:
         active = engine.current()
         if active.beside is not None:
             active = active.of(request.subject_id)
-        decisions = engine.decide(request, deadline, active)
-        return self._write(asked, request, decisions, active)
+        deadline = call.deadline
+        if request.explain:
+            return Slow(lambda: self._write(asked, request, engine.decide(request, deadline, active), active))
+        return self._write(asked, request, engine.decide(request, deadline, active), active)
 
-    def decide_batch(self, content: bytes, deadline: float | None = None) -> bytes:
+    def decide_batch(self, content: bytes, call: Call = NOBODY) -> Steps:
         """Answer a serialised DecideBatchRequest. A bad request of the batch fails alone."""
         batch = parse(decision_pb2.DecideBatchRequest, content).requests
         if len(batch) > self._limits.batch_requests:
@@ -114,16 +121,20 @@ class DecisionService:
             )
         now = self._engine.clock()
         read: list[Request | CallerError] = []
-        for asked in batch:
+        for place, asked in enumerate(batch):
             try:
                 read.append(self._reader.read(asked, now))
             except CallerError as error:
                 read.append(error)
+            if place % STEP == STEP - 1:
+                yield
         good = [request for request in read if not isinstance(request, CallerError)]
         active = self._engine.current()
-        answers = iter(self._engine.decide_batch(good, deadline, active))
+        answers = iter((yield from self._engine.deciding(good, call.deadline, active)))
         response = decision_pb2.DecideBatchResponse(snapshot=active.snapshot.digest)
         for place, (asked, request) in enumerate(zip(batch, read, strict=True)):
+            if place % STEP == STEP - 1:
+                yield
             result = response.results.add()
             try:
                 if isinstance(request, CallerError):

@@ -36,4 +36,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     validate_file_bytes: int = 4 * _MIB
     # The whole call.
     message_bytes: int = 16 * _MIB
-    concurrent_calls: int = 1000
+    # Calls under way: on one connection, beyond which the client waits, and in one worker, beyond which it is refused.
+    connection_calls: int = 256
+    concurrent_calls: int = 512

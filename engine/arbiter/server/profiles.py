@@ -1,35 +1,30 @@
 """ProfileService: attributes and events into the store, a profile out of it.
 
 Law: turns messages into the store's values and back; what may be stored is the store's to judge. A write is answered
-when the store says that it is on disk, or with DEADLINE_EXCEEDED when the caller cannot wait that long.
+when the store says that it is on disk; the transport knows how to wait for that.
 """
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.profiles.store import Update
-from arbiter.server.calls import parsed
+from arbiter.server.calls import Later, parse, parsed
 from arbiter.server.reading import ValueReader
 from arbiter.server.requests import RequestReader
-from arbiter.server.status import DeadlinePassed
 from arbiter.types import Event
 from arbiter.v1 import profile_pb2
 from arbiter.wire.values import read_timestamp, write_timestamp, write_values
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
+    from arbiter.profiles.store import Ingested
     from arbiter.runtime.engine import Engine
-    from arbiter.server.calls import Work
+    from arbiter.server.calls import Call, Work
     from arbiter.server.limits import Limits
     from arbiter.telemetry.counters import Counters
 
 SERVICE = profile_pb2.DESCRIPTOR.services_by_name["ProfileService"].full_name
-
-_Answer = TypeVar("_Answer")
 
 
 class ProfileService:
@@ -45,14 +40,13 @@ class ProfileService:
     def works(self) -> dict[str, Work]:
         """Return the work of each RPC by name."""
         return {
-            "UpdateProfile": parsed(profile_pb2.UpdateProfileRequest, self._update),
-            "IngestEvents": parsed(profile_pb2.IngestEventsRequest, self._ingest),
+            "UpdateProfile": self._update,
+            "IngestEvents": self._ingest,
             "GetProfile": parsed(profile_pb2.GetProfileRequest, self._get),
         }
 
-    def _update(
-        self, request: profile_pb2.UpdateProfileRequest, deadline: float | None
-    ) -> profile_pb2.UpdateProfileResponse:
+    def _update(self, content: bytes, _call: Call) -> Later:
+        request = parse(profile_pb2.UpdateProfileRequest, content)
         update = Update(
             subject_id=request.subject_id,
             set=self._values.entries(request.set, "set"),
@@ -62,12 +56,14 @@ class ProfileService:
             expected_version=request.expected_version if request.HasField("expected_version") else None,
             idempotency_key=request.idempotency_key,
         )
-        version = self._on_disk(self._engine.store.update(update), deadline)
-        return profile_pb2.UpdateProfileResponse(version=version)
+        return Later(self._engine.store.update(update), self._updated)
 
-    def _ingest(
-        self, request: profile_pb2.IngestEventsRequest, deadline: float | None
-    ) -> profile_pb2.IngestEventsResponse:
+    def _updated(self, version: int) -> bytes:
+        self._counters.store_writes += 1
+        return profile_pb2.UpdateProfileResponse(version=version).SerializeToString()
+
+    def _ingest(self, content: bytes, _call: Call) -> Later:
+        request = parse(profile_pb2.IngestEventsRequest, content)
         count, allowed = len(request.events), self._limits.batch_events
         if count > allowed:
             raise LimitExceeded(
@@ -77,10 +73,13 @@ class ProfileService:
             )
         now = self._engine.clock()
         events = [self._event(event, place, now) for place, event in enumerate(request.events)]
-        done = self._on_disk(self._engine.store.ingest(events), deadline)
+        return Later(self._engine.store.ingest(events), self._ingested)
+
+    def _ingested(self, done: Ingested) -> bytes:
+        self._counters.store_writes += 1
         return profile_pb2.IngestEventsResponse(
             accepted=done.accepted, duplicates=done.duplicates, position=done.position
-        )
+        ).SerializeToString()
 
     def _event(self, event: profile_pb2.Event, place: int, now: int) -> Event:
         properties = self._values.entries(event.properties, f"events[{place}].properties")
@@ -92,7 +91,7 @@ class ProfileService:
                 raise InvalidField(f"{field} {error}", field=field) from None
         return Event(event.id, event.subject_id, event.type, now, properties)
 
-    def _get(self, request: profile_pb2.GetProfileRequest, _deadline: float | None) -> profile_pb2.GetProfileResponse:
+    def _get(self, request: profile_pb2.GetProfileRequest, _call: Call) -> profile_pb2.GetProfileResponse:
         subject_id = request.subject_id
         self._requests.check_id(subject_id, "subject_id")
         now = self._engine.clock()
@@ -109,14 +108,3 @@ class ProfileService:
             snapshot=active.snapshot.digest,
             at=write_timestamp(now),
         )
-
-    def _on_disk(self, written: Future[_Answer], deadline: float | None) -> _Answer:
-        try:
-            answer = written.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        except TimeoutError:
-            raise DeadlinePassed(
-                "the deadline passed before the write was on disk, and it may still get there: send the same request "
-                "again, an event's id or an idempotency_key keeps it from counting twice"
-            ) from None
-        self._counters.store_writes += 1
-        return answer

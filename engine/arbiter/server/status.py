@@ -27,6 +27,7 @@ from arbiter.errors import (
     VersionConflict,
 )
 from arbiter.profiles.attributes import STORED
+from arbiter.server.gate import PermissionDenied, Unauthenticated
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -38,7 +39,7 @@ _log = logging.getLogger("arbiter.server")
 _TEXT_BYTES = 700
 _PATH_BYTES = 400
 # Limits on work under way, not on what one call holds: the same call may succeed a moment later.
-_PASSING_LIMITS = frozenset({"write_queue"})
+_PASSING_LIMITS = frozenset({"concurrent_calls", "write_queue"})
 _RETRY_MS = 100
 
 
@@ -55,6 +56,8 @@ _CODES: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
     CallerError: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
     NotReady: (grpc.StatusCode.UNAVAILABLE, "NOT_READY"),
     DeadlinePassed: (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PASSED"),
+    Unauthenticated: (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    PermissionDenied: (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"),
 }
 _OURS = (grpc.StatusCode.INTERNAL, "INTERNAL")
 

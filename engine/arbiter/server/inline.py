@@ -1,0 +1,331 @@
+"""The inline transport: calls are answered in the thread that waits for them.
+
+Law: the one module that leans on names inside grpcio (docs/decisions/0027). It takes the state of grpcio's own server
+and runs a loop of its own on its completion queue; events of the methods that it is given it answers itself, all others
+it hands to grpcio's own function. What a call is answered stands in the services.
+
+A call is three events: it came (a `_Slot` was asked for it), its message is there (a `_Message`), its answer went out
+(`_WENT`). Only the loop's thread counts calls. An answer that takes long is worked out by the pool, one that waits for
+the disk is sent by the thread that wrote, and one in steps (a batch) goes on between the events of other calls; from
+then on the call's end is watched, so that nobody works for a caller who has left.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from grpc_status import rpc_status
+
+from arbiter.server.calls import Later, Slow, late_write, settled
+from arbiter.server.stock import overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Executor, Future
+
+    import grpc
+
+    from arbiter.server.calls import Answer, Call, Rpc, Steps
+
+try:
+    from grpc import _common, _server
+    from grpc._cython import cygrpc  # type: ignore[attr-defined] # the stubs have public names
+except ImportError:  # `missing` says so
+    _common = _server = cygrpc = None  # type: ignore[assignment]
+
+_log = logging.getLogger("arbiter.server")
+
+# A message this long takes long to read.
+_LONG_BYTES = 64 * 1024
+# How many calls of a method grpc may hand over before the loop has come round to ask for more.
+_ASKED = 128
+_NOW = 0.0  # a moment that has passed: to look at the queue without waiting
+
+_MODULE_NAMES = (
+    "_ServerStage", "_process_event_and_continue", "_request_call", "_request_registered_call", "_stop_serving",
+)  # fmt: skip
+_STATE_NAMES = (
+    "completion_queue", "due", "lock", "registered_method_handlers", "rpc_states", "server", "stage",
+)  # fmt: skip
+_CORE_NAMES = (
+    "CompletionType", "ReceiveCloseOnServerOperation", "ReceiveMessageOperation", "SendInitialMetadataOperation",
+    "SendMessageOperation", "SendStatusFromServerOperation", "StatusCode",
+)  # fmt: skip
+
+
+def missing(server: grpc.Server) -> str:
+    """Say what this transport needs and grpcio does not have, ``""`` when all is there."""
+    state = getattr(server, "_state", None)
+    wanted = [
+        *(("grpc._server", _server, name) for name in _MODULE_NAMES),
+        *(("cygrpc", cygrpc, name) for name in _CORE_NAMES),
+        *(("the state of grpc's server", state, name) for name in _STATE_NAMES),
+        ("cygrpc.Server", getattr(state, "server", None), "register_method"),
+        ("cygrpc.Server", getattr(state, "server", None), "request_registered_call"),
+        ("cygrpc.CompletionQueue", getattr(state, "completion_queue", None), "poll"),
+    ]
+    lacking = [f"{where} has no `{name}`" for where, thing, name in wanted if not hasattr(thing, name)]
+    if lacking:
+        return "; ".join(lacking)
+    takes = tuple(inspect.signature(_server._process_event_and_continue).parameters)  # noqa: SLF001 - see the law
+    if takes != ("state", "event"):
+        return f"grpc._server._process_event_and_continue takes {', '.join(takes)}"
+    return ""
+
+
+class _Slot:
+    """Tag of a question for the next call of a method."""
+
+    __slots__ = ("path", "rpc")
+
+    def __init__(self, rpc: Rpc) -> None:
+        self.rpc = rpc
+        self.path = rpc.path
+
+
+class _Message:
+    """Tag of the question for a call's message, and what is known of the call until it ends."""
+
+    __slots__ = ("arrival", "gone", "rpc", "watched")
+
+    def __init__(self, rpc: Rpc, arrival: Any) -> None:
+        self.rpc = rpc
+        self.arrival = arrival
+        self.watched = False  # whether the call's end has been asked for
+        self.gone = False  # whether the caller left
+
+
+class _End:
+    """Tag of the question for a call's end."""
+
+    __slots__ = ("of",)
+
+    def __init__(self, of: _Message) -> None:
+        self.of = of
+
+
+class _Went:
+    """Tag of an answer."""
+
+    __slots__ = ()
+
+
+_WENT = _Went()
+
+
+class InlineLoop:
+    """Serves `rpcs` on `server`, a server of grpcio's that was not started, and all else as that would.
+
+    `pool` works out long answers, `allowed` bounds the calls under way.
+    """
+
+    def __init__(self, server: grpc.Server, rpcs: Iterable[Rpc], pool: Executor, allowed: int) -> None:
+        self._state: Any = server._state  # type: ignore[attr-defined] # noqa: SLF001 - see the law
+        self._rpcs = tuple(rpcs)
+        self._pool = pool
+        self._allowed = allowed
+        self._refused = overloaded(allowed)
+        self._open = 0  # events to come of calls that have begun: an answer's, and a watched call's end
+        self._lost: deque[_Message] = deque()  # calls whose answer could not be sent: no event comes of them
+        self._steps: deque[tuple[_Message, Call, Steps]] = deque()
+        self._started = _server._ServerStage.STARTED  # noqa: SLF001
+        # Equal for all calls. Nothing in them is freed with a call: they hold no metadata, and texts so short that
+        # they stand in the operation itself.
+        self._initial = cygrpc.SendInitialMetadataOperation(None, 0)
+        self._well = cygrpc.SendStatusFromServerOperation(None, cygrpc.StatusCode.ok, b"", 0)
+        self._close = cygrpc.ReceiveCloseOnServerOperation(0)
+
+    def start(self) -> None:
+        """Answer from now on, in a thread of its own."""
+        state = self._state
+        for rpc in self._rpcs:
+            state.server.register_method(rpc.path)
+        with state.lock:
+            state.server.start()
+            state.stage = self._started
+            for method in state.registered_method_handlers:
+                _server._request_registered_call(state, method)  # noqa: SLF001
+            _server._request_call(state)  # noqa: SLF001
+            # While this stands there, grpcio's functions do not end the server: the loop does, when its calls ended.
+            state.rpc_states.add(self)
+            for rpc in self._rpcs:
+                for _ in range(min(_ASKED, self._allowed)):
+                    slot = _Slot(rpc)
+                    state.due.add(slot)
+                    self._ask(slot)
+        threading.Thread(target=self._serve, name="arbiter-calls", daemon=True).start()
+
+    def _ask(self, slot: _Slot) -> None:
+        queue = self._state.completion_queue
+        self._state.server.request_registered_call(queue, queue, slot.path, slot)
+
+    def _serve(self) -> None:
+        state, steps = self._state, self._steps
+        poll, timeout = state.completion_queue.poll, cygrpc.CompletionType.queue_timeout
+        theirs = _server._process_event_and_continue  # noqa: SLF001
+        while True:
+            event = poll(_NOW if steps else None)
+            try:
+                tag = event.tag
+                kind = tag.__class__
+                if kind is _Message:
+                    self._answer(tag, event)
+                elif kind is _Slot:
+                    self._arrived(tag, event)
+                elif kind is _Went:
+                    self._open -= 1
+                elif kind is _End:
+                    self._open -= 1
+                    tag.of.gone = event.batch_operations[0].cancelled()
+                elif event.completion_type != timeout:
+                    theirs(state, event)
+                if steps:
+                    self._step()
+            except Exception:  # noqa: BLE001 - the thread must go on: one call's fault is not that of all
+                _log.exception("a call failed in the transport")
+            # What it holds must go before the next wait: an event may keep a call that has ended.
+            event = tag = None
+            if state.stage is not self._started and self._ended():
+                return
+
+    def _ended(self) -> bool:
+        """While the server stops: whether all has ended."""
+        state = self._state
+        with state.lock:
+            if self._open <= len(self._lost):
+                state.rpc_states.discard(self)
+            stopped: bool = _server._stop_serving(state)  # noqa: SLF001
+            return stopped
+
+    def _arrived(self, slot: _Slot, event: Any) -> None:
+        if not event.success:  # no more calls will come
+            self._state.due.discard(slot)
+            return
+        if self._state.stage is self._started:
+            self._ask(slot)
+        else:
+            self._state.due.discard(slot)
+        self._open += 1
+        if self._open > self._allowed:
+            self._fail(_Message(slot.rpc, event), self._refused)
+        else:
+            event.call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), _Message(slot.rpc, event))
+
+    def _answer(self, message: _Message, event: Any) -> None:
+        arrival, rpc = message.arrival, message.rpc
+        content = event.batch_operations[0].message()
+        if content is None:
+            text = f'"{rpc.path}" requires exactly one request message.'
+            self._send_status(message, cygrpc.StatusCode.unimplemented, text.encode(), None)
+            return
+        try:
+            handle = arrival.call
+            call = rpc.call(
+                arrival.call_details.deadline,
+                arrival.invocation_metadata,
+                handle.peer,
+                lambda: cygrpc.peer_identities(handle),
+            )
+            if len(content) > _LONG_BYTES:
+                self._submit(message, call, lambda: rpc.work(content, call))
+                return
+            answer = rpc.work(content, call)
+        except Exception as error:  # noqa: BLE001 - the boundary: whatever it is becomes a status
+            self._fail(message, error)
+            return
+        if answer.__class__ is bytes:
+            self._end(message, (self._initial, cygrpc.SendMessageOperation(answer, 0), self._well))
+        else:
+            self._defer(message, call, answer)
+
+    def _defer(self, message: _Message, call: Call, answer: Answer) -> None:
+        """See to an answer that is not there yet."""
+        if isinstance(answer, Later):
+            self._watch(message)
+            finish = answer.finish
+            answer.future.add_done_callback(lambda future: self._written(message, call, future, finish))
+        elif isinstance(answer, Slow):
+            self._submit(message, call, answer.run)
+        elif isinstance(answer, bytes):
+            self._send(message, answer)
+        else:
+            self._watch(message)
+            self._steps.append((message, call, answer))
+
+    def _watch(self, message: _Message) -> None:
+        """Ask for the call's end, which is otherwise asked for with the answer."""
+        if not message.watched:
+            message.watched = True
+            self._open += 1
+            message.arrival.call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(0),), _End(message))
+
+    def _submit(self, message: _Message, call: Call, run: Callable[[], Answer]) -> None:
+        self._watch(message)
+        self._pool.submit(self._work, message, call, run)
+
+    def _work(self, message: _Message, call: Call, run: Callable[[], Answer]) -> None:
+        """In a thread of the pool."""
+        try:
+            if message.gone:
+                self._send_status(message, cygrpc.StatusCode.cancelled, b"", None)
+                return
+            call.check_deadline()
+            content = settled(run(), call)
+        except Exception as error:  # noqa: BLE001 - the boundary
+            self._fail(message, error)
+        else:
+            self._send(message, content)
+
+    def _written(self, message: _Message, call: Call, future: Future[Any], finish: Callable[[Any], bytes]) -> None:
+        """In the thread that wrote."""
+        try:
+            content = finish(future.result())
+            if call.late:
+                self._fail(message, late_write())
+                return
+        except Exception as error:  # noqa: BLE001 - the boundary
+            self._fail(message, error)
+        else:
+            self._send(message, content)
+
+    def _step(self) -> None:
+        """Go on with the batch whose turn it is."""
+        message, call, steps = self._steps.popleft()
+        try:
+            if message.gone:
+                steps.close()
+                self._send_status(message, cygrpc.StatusCode.cancelled, b"", None)
+                return
+            call.check_deadline()
+            next(steps)
+        except StopIteration as end:
+            self._send(message, end.value)
+        except Exception as error:  # noqa: BLE001 - the boundary
+            self._fail(message, error)
+        else:
+            self._steps.append((message, call, steps))
+
+    def _send(self, message: _Message, content: bytes) -> None:
+        self._end(message, (self._initial, cygrpc.SendMessageOperation(content, 0), self._well))
+
+    def _fail(self, message: _Message, error: BaseException) -> None:
+        status = rpc_status.to_status(message.rpc.failed(error))
+        code = _common.STATUS_CODE_TO_CYGRPC_STATUS_CODE[status.code]
+        self._send_status(message, code, status.details.encode(), status.trailing_metadata)
+
+    def _send_status(self, message: _Message, code: Any, text: bytes, metadata: Any) -> None:
+        self._end(message, (self._initial, cygrpc.SendStatusFromServerOperation(metadata, code, text, 0)))
+
+    def _end(self, message: _Message, operations: tuple[Any, ...]) -> None:
+        """The last of a call: any thread may send it."""
+        if not message.watched:
+            operations = (*operations, self._close)
+        try:
+            message.arrival.call.start_server_batch(operations, _WENT)
+        except BaseException:
+            self._lost.append(message)
+            raise
