@@ -16,7 +16,7 @@ LAYERS = [
     {"decision", "profiles", "triggers", "learning"},
     {"snapshot"},
     {"ruleset", "models"},
-    {"expr", "authoring", "datasets", "serving"},
+    {"expr", "authoring", "datasets", "serving", "bench"},
     {"types", "errors"},
 ]
 ROW = {part: row for row, parts in enumerate(LAYERS) for part in parts}
