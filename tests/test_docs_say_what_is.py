@@ -168,7 +168,7 @@ def test_the_rules_page_lists_every_key() -> None:
     assert set(column(text, "## Features")) == set(get_args(Aggregate))
     assert column(text, "## Decision tables") == sorted(TABLE_KEYS, key=column(text, "## Decision tables").index)
     assert column(text, "**Outputs**") == sorted(POLICIES, key=column(text, "**Outputs**").index)
-    unbuilt = {*authored.UNBUILT, *load.UNBUILT, "managed", "purposes", "personal"}
+    unbuilt = {*authored.UNBUILT, *load.UNBUILT, "managed", "purposes"}
     assert set(column(text, "## Not built yet")) == unbuilt | {"account.X", "experiments.X"}
     assert all(f"`{section}`" in text for section in load.SECTIONS)
     assert all(f"`{kind}`" in text for kind in type_names)

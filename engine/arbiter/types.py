@@ -93,8 +93,8 @@ class Treatment(msgspec.Struct, frozen=True):
 
 class RuleOutcome(msgspec.Struct, frozen=True):
     """What became of one rule. `expression` is the failed or unknown sub-expression, `values` what it read there,
-    `missing` the names that were unknown, `lost_to` the rule that took the slot or group, decided on order key
-    `lost_on`.
+    `withheld` the names that it read there and whose values are personal, `missing` the names that were unknown,
+    `lost_to` the rule that took the slot or group, decided on order key `lost_on`.
     """
 
     rule_id: str
@@ -107,6 +107,7 @@ class RuleOutcome(msgspec.Struct, frozen=True):
     lost_on: str = ""
     detail: str = ""
     value: float | None = None
+    withheld: tuple[str, ...] = ()
 
 
 class Lack(enum.IntEnum):

@@ -85,6 +85,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     expression: str
     values: dict[str, Any]
     missing: tuple[str, ...]
+    withheld: tuple[str, ...]
     detail: str
     position: str
 
@@ -99,6 +100,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
             expression=outcome.expression,
             values=outcome.values,
             missing=outcome.missing,
+            withheld=outcome.withheld,
             detail=outcome.detail,
             position=outcome.position,
         )
@@ -111,7 +113,10 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
         if self.lost_to:
             parts.append(f"to {self.lost_to}" + (f" on {self.lost_on}" if self.lost_on else ""))
         if self.expression:
-            seen = ", ".join(f"{name} = {shown(value)}" for name, value in self.values.items())
+            seen = ", ".join(
+                [f"{name} = {shown(value)}" for name, value in self.values.items()]
+                + [f"{name} is withheld" for name in self.withheld]
+            )
             parts.append(f"{self.expression}  where {seen}" if seen else self.expression)
         if self.missing:
             parts.append(f"for lack of {', '.join(self.missing)}")

@@ -287,6 +287,7 @@ def _outcome(message: decision_pb2.RuleExplanation) -> RuleOutcome:
         message.lost_on,
         message.detail,
         message.value if message.HasField("value") else None,
+        tuple(message.withheld),
     )
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 _NONE: Mapping[str, str] = {}
+_WITHHELD = "why is withheld, since it reads personal values"
 
 
 class _Judged(msgspec.Struct):
@@ -149,9 +150,31 @@ def _outcome(
     rule: Rule, reason: Reason, expression: Expression, verdict: Verdict, point: Point, view: View
 ) -> RuleOutcome:
     inside = [n for n in nodes_of(expression.root) if n.span[0] >= verdict.span[0] and n.span[1] <= verdict.span[1]]
-    detail = "; ".join([*([verdict.why] if verdict.why else []), *_segments_text(inside, point, view)])
+    # An operator's complaint may repeat the value that it was given.
+    why = _WITHHELD if verdict.why and _is_personal(inside, point) else verdict.why
+    detail = "; ".join([*([why] if why else []), *_segments_text(inside, point, view)])
     source = expression.source[slice(*verdict.span)]
-    return RuleOutcome(rule.id, reason, rule.position, source, verdict.values, verdict.missing, detail=detail)
+    personal = point.symbols.personal
+    shown_values = {name: value for name, value in verdict.values.items() if name not in personal}
+    withheld = tuple(name for name in verdict.values if name in personal)
+    return RuleOutcome(
+        rule.id, reason, rule.position, source, shown_values, verdict.missing, detail=detail, withheld=withheld
+    )
+
+
+def _is_personal(nodes: Iterable[AnyNode], point: Point) -> bool:
+    """Whether personal values are read here, or by the segments that are named here."""
+    pending = [n for n in nodes if isinstance(n, Name)]
+    seen: set[str] = set()
+    while pending:
+        dotted = ".".join(pending.pop().path)
+        if dotted in point.symbols.personal:
+            return True
+        root, _, name = dotted.partition(".")
+        if root == "segments" and dotted not in seen:
+            seen.add(dotted)
+            pending += [n for n in nodes_of(point.symbols.segment(name)) if isinstance(n, Name)]
+    return False
 
 
 def _segments_text(nodes: Iterable[AnyNode], point: Point, view: View) -> list[str]:
@@ -163,7 +186,9 @@ def _segments_text(nodes: Iterable[AnyNode], point: Point, view: View) -> list[s
         if name in found:
             continue
         inner = judge(point.symbols.segment(name), view, point.symbols)
-        said = [f"{k} = {shown(v)}" for k, v in inner.values.items()] + [f"{m} is missing" for m in inner.missing]
+        said = [
+            f"{k} is withheld" if k in point.symbols.personal else f"{k} = {shown(v)}" for k, v in inner.values.items()
+        ] + [f"{m} is missing" for m in inner.missing]
         found[name] = f"segment {name}: {', '.join(said)}"
         pending += [k.partition(".")[2] for k in (*inner.values, *inner.missing) if k.startswith("segments.")]
     return list(found.values())
@@ -224,9 +249,12 @@ def _render_failure(judged: _Judged, point: Point, view: View) -> RuleOutcome:
     for name, param in rule.then.params.items():
         found = failure_of(param, view, point.symbols)
         if found is not None:
-            expression, why = found
+            expression, failure = found
+            why = str(failure)
+            if not failure.names and _is_personal(nodes_of(expression.root), point):
+                why = _WITHHELD
             return msgspec.structs.replace(
-                plain, expression=expression.source, missing=why.names, detail=f"param `{name}`: {why}"
+                plain, expression=expression.source, missing=failure.names, detail=f"param `{name}`: {why}"
             )
     return plain
 

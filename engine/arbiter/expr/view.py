@@ -32,12 +32,13 @@ class FeatureRead(msgspec.Struct, frozen=True):
 
 class Symbols(msgspec.Struct, frozen=True):
     """What names stand for within one snapshot: features by name, the trees of segments by name, and what each model
-    reads.
+    reads. `personal` are the dotted names whose values explanations withhold.
     """
 
     features: dict[str, FeatureRead] = {}
     segments: dict[str, Any] = {}
     model_inputs: dict[str, tuple[tuple[str, ...], ...]] = {}
+    personal: frozenset[str] = frozenset()
 
     def segment(self, name: str) -> AnyNode:
         """The condition's tree of a declared segment."""

@@ -17,8 +17,10 @@ from arbiter.ruleset.times import rfc3339
 from arbiter.types import type_names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from arbiter.authoring.report import Report
-    from arbiter.ruleset.rules import SubjectZone
+    from arbiter.ruleset.rules import Feature, SubjectZone
 
 _OTHER_WORDS: Final = {
     "str": "string",
@@ -38,12 +40,13 @@ _OTHER_WORDS: Final = {
     "dict": "map",
 }
 LISTABLE: Final = ("string", "int", "double", "bool")
-OF_ATTRIBUTE: Final = ("type", "values")
-OF_PARAMETER: Final = (*OF_ATTRIBUTE, "optional")
+OF_ATTRIBUTE: Final = ("type", "values", "personal")
+OF_PARAMETER: Final = ("type", "values", "optional")
 
 
 class Typed(msgspec.Struct, frozen=True):
-    """A declared type; `values` are the only ones allowed, empty for any. `optional` is for parameters of actions.
+    """A declared type; `values` are the only ones allowed, empty for any. `optional` is for parameters of actions,
+    `personal` for attributes and properties: their values stay out of explanations, logs, traces and metrics.
 
     ``dyn`` stands for a type that was refused, so that one mistake is reported once.
     """
@@ -51,6 +54,7 @@ class Typed(msgspec.Struct, frozen=True):
     type: str
     values: tuple[Any, ...] = ()
     optional: bool = False
+    personal: bool = False
 
 
 class Declared(msgspec.Struct):
@@ -143,13 +147,19 @@ class Declared(msgspec.Struct):
         if not isinstance(node, Mapping):
             return Typed(self._type_name(node, path))
         keys = OF_PARAMETER if of_param else OF_ATTRIBUTE
-        unbuilt = () if of_param else ("purposes", "personal")
+        unbuilt = () if of_param else ("purposes",)
         block = Block(node, self.report, what="a declaration", path=path, keys=keys, unbuilt=unbuilt)
         if not block.require("type", f"one of {one_of(type_names)}"):
             return Typed("dyn")
         inner = block.get("type")
         kind = self._type_name(inner, path) if inner is not None else "dyn"
-        return Typed(kind, self._values(block, kind), optional=self._optional(block))
+        return Typed(kind, self._values(block, kind), optional=self._optional(block), personal=self._personal(block))
+
+    @staticmethod
+    def _personal(block: Block) -> bool:
+        """Whether values are personal; where that is said wrongly, they are."""
+        said = block.boolean("personal")
+        return block.has("personal") if said is None else said
 
     @staticmethod
     def _optional(block: Block) -> bool:
@@ -208,6 +218,22 @@ def constant_of(node: Node, kind: str) -> tuple[Any, bool]:
         return instant, instant is None
     classes: dict[str, type] = {"bool": bool, "int": int, "double": float, "string": str}
     return value, type(value) is not classes.get(kind)
+
+
+def personal_names(declared: Declared, features: Iterable[Feature]) -> tuple[str, ...]:
+    """The dotted names whose values are declared personal: attributes, and features that give what events hold."""
+    events = declared.events or {}
+    found = [
+        f"{root}.{name}"
+        for root, types in (("profile", declared.profile), ("context", declared.context))
+        for name, typed in (types or {}).items()
+        if typed.personal
+    ]
+    for feature in features:
+        typed = events.get(feature.event, {}).get(feature.property)
+        if typed is not None and typed.personal:
+            found.append(f"features.{feature.name}")
+    return tuple(sorted(found))
 
 
 def article(kind: str) -> str:

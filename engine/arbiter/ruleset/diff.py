@@ -141,7 +141,11 @@ def _declared(ruleset: Ruleset) -> dict[str, _Written]:
     groups = {"profile": ruleset.profile_types, "context": ruleset.context_types}
     groups |= {f"events.{event}": types for event, types in ruleset.event_types.items()}
     named = {f"{group}.{name}": kind for group, types in groups.items() for name, kind in types.items()}
-    return {name: {"type": (kind,)} for name, kind in named.items()}
+    personal = frozenset(ruleset.personal)
+    written: dict[str, _Written] = {name: {"type": (kind,)} for name, kind in named.items()}
+    for name in personal & written.keys():
+        written[name]["personal"] = ("true",)
+    return written
 
 
 def _fields(thing: msgspec.Struct) -> _Written:

@@ -112,6 +112,7 @@ def symbols_of(frame: Ruleset, model_inputs: Mapping[str, tuple[tuple[str, ...],
         {f.name: FeatureRead(f.key, f.unit if f.aggregate == "since" else 0) for f in frame.features},
         {s.name: s.condition.root for s in frame.segments},
         dict(model_inputs),
+        frozenset(frame.personal),
     )
 
 

@@ -14,6 +14,7 @@ import msgspec
 from arbiter.authoring.report import Report
 from arbiter.ruleset.authored import RuleReader
 from arbiter.ruleset.cache import Beside, Cache, FileRules, digest_of
+from arbiter.ruleset.declarations import personal_names
 from arbiter.ruleset.expressions import Expressions, rule_scope, types_of, values_of
 from arbiter.ruleset.features import FeatureReader
 from arbiter.ruleset.points import read_point
@@ -139,6 +140,7 @@ def load_ruleset(
             for event, properties in sorted((declared.events or {}).items())
         },
         tables=tuple(sorted((table for file in read for table in file.tables), key=_table_id)),
+        personal=personal_names(declared, (f for f in features if f is not None)),
     ), []
 
 

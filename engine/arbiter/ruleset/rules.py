@@ -184,7 +184,8 @@ class DecisionTable(msgspec.Struct, frozen=True, gc=False):
 class Ruleset(msgspec.Struct, frozen=True, gc=False):
     """Everything that the rule files say. Tuples are sorted by name or id.
 
-    `profile_types` are the declared attribute types; empty when nothing is declared.
+    `profile_types` are the declared attribute types; empty when nothing is declared. `personal` are the dotted names of
+    attributes and features whose values are declared personal.
     """
 
     decisions: tuple[DecisionPoint, ...]
@@ -195,3 +196,4 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     context_types: dict[str, str] = {}
     event_types: dict[str, dict[str, str]] = {}
     tables: tuple[DecisionTable, ...] = ()
+    personal: tuple[str, ...] = ()

@@ -113,6 +113,7 @@ def _declaration(what: str, keys: tuple[str, ...]) -> Schema:
     schemas = {
         "type": kind,
         "values": listed("The only values that it has.", {}, minItems=1, uniqueItems=True),
+        "personal": boolean("Whether its values stay out of explanations, logs, traces and metrics."),
         "optional": boolean("Whether the parameter may be left out."),
     }
     limits: list[Schema] = [

@@ -23,6 +23,7 @@ from arbiter.expr.ops import Unknown
 from arbiter.expr.view import View
 from arbiter.profiles.features import FeatureSet
 from arbiter.runtime.active import Active, Candidate, doubles_of, sooner, switched
+from arbiter.runtime.faults import told
 from arbiter.snapshot import finished
 from arbiter.types import Decision, Degradation, ExplainLevel, Lack, Request, Treatment
 
@@ -295,9 +296,9 @@ class Engine:
             try:
                 model = snapshot.models[name]
                 view.models[name] = _scores(model, model.run_one(row))
-            except Exception:  # noqa: BLE001 - the model is foreign code
+            except Exception as error:  # noqa: BLE001 - the model is foreign code
                 # A model that fails must not fail the decision: its rules become unknown, and the answer says so.
-                _log.exception("model %s failed", name)
+                _log.error("model %s failed\n%s", name, told(error))
                 view.models[name] = _NO_SCORES
                 view.failed = {**view.failed, name: Lack.FAILED}
 
@@ -317,9 +318,9 @@ class Engine:
         try:
             model = snapshot.models[name]
             outputs = [_scores(model, answer) for answer in model.run([row for _, row in known])]
-        except Exception:  # noqa: BLE001 - the model is foreign code
+        except Exception as error:  # noqa: BLE001 - the model is foreign code
             # One row may be at fault: each runs alone, so that only that one goes without.
-            _log.exception("model %s failed on a batch of %d, which now runs one by one", name, len(known))
+            _log.error("model %s failed on a batch of %d, which now runs one by one\n%s", name, len(known), told(error))
             for view, _ in known:
                 self._score(active, (name,), view, deadline)
             return

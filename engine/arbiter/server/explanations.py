@@ -16,7 +16,7 @@ from arbiter.wire.numbers import OUTCOMES
 from arbiter.wire.values import write_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from arbiter.snapshot import Snapshot
     from arbiter.types import Decision, Request, RuleOutcome
@@ -60,6 +60,7 @@ def write_explanation(decision: Decision, snapshot: Snapshot) -> decision_pb2.Ex
                 expression=outcome.expression,
                 values={name: write_value(_plain(value)) for name, value in outcome.values.items()},
                 missing=outcome.missing,
+                withheld=outcome.withheld,
                 detail=outcome.detail,
                 position=outcome.position,
                 priority=priorities.get(outcome.rule_id, 0),
@@ -83,7 +84,7 @@ def _line(outcome: RuleOutcome) -> str:
     if outcome.lost_to:
         parts.append(f" to {outcome.lost_to}" + (f" on {outcome.lost_on}" if outcome.lost_on else ""))
     if outcome.expression:
-        parts.append(f": {outcome.expression}{_seen(outcome.values)}")
+        parts.append(f": {outcome.expression}{_seen(outcome)}")
     if outcome.missing:
         parts.append(f", for lack of {', '.join(outcome.missing)}")
     if outcome.detail:
@@ -91,8 +92,10 @@ def _line(outcome: RuleOutcome) -> str:
     return "".join(parts)
 
 
-def _seen(values: Mapping[str, Any]) -> str:
-    return f" where {', '.join(f'{name} = {shown(value)}' for name, value in values.items())}" if values else ""
+def _seen(outcome: RuleOutcome) -> str:
+    said = [f"{name} = {shown(value)}" for name, value in outcome.values.items()]
+    said += [f"{name} is withheld" for name in outcome.withheld]
+    return f" where {', '.join(said)}" if said else ""
 
 
 def _plain(value: Any) -> Any:

@@ -28,10 +28,13 @@ class PermissionDenied(ArbiterError):
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who calls: `name` for the audit log, and what they may do."""
+    """Who calls: `name` for the audit log, what they may do, and by what they are known (`token`, `jwt`,
+    `certificate`).
+    """
 
     name: str
     roles: frozenset[str] = frozenset()
+    by: str = ""
 
 
 class Gate(Protocol):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpc_status import rpc_status
 
+from arbiter.runtime.faults import told
 from arbiter.server.calls import Later, Slow, late_write, settled
 from arbiter.server.stock import overloaded
 
@@ -185,8 +186,8 @@ class InlineLoop:
                     theirs(state, event)
                 if steps:
                     self._step()
-            except Exception:  # noqa: BLE001 - the thread must go on: one call's fault is not that of all
-                _log.exception("a call failed in the transport")
+            except Exception as error:  # noqa: BLE001 - the thread must go on: one call's fault is not that of all
+                _log.error("a call failed in the transport\n%s", told(error))
             # What it holds must go before the next wait: an event may keep a call that has ended.
             event = tag = None
             if state.stage is not self._started and self._ended():

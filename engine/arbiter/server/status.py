@@ -27,6 +27,7 @@ from arbiter.errors import (
     VersionConflict,
 )
 from arbiter.profiles.attributes import STORED
+from arbiter.runtime.faults import told
 from arbiter.server.gate import PermissionDenied, Unauthenticated
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def status_of(error: BaseException, doing: str, within: str = "") -> Status:
     text = _cut(str(error), _TEXT_BYTES)
     if code is grpc.StatusCode.INTERNAL:
         reference = secrets.token_hex(4)
-        _log.error("%s failed, reference %s", doing, reference, exc_info=error)
+        _log.error("%s failed, reference %s\n%s", doing, reference, told(error))
         info.metadata["reference"] = reference
         text = f"internal error; the server's log has its cause under reference {reference}"
     elif isinstance(error, CallerError):

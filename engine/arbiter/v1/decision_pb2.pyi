@@ -580,6 +580,7 @@ class RuleExplanation(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    WITHHELD_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
     """The rule."""
     outcome: Global___RuleOutcome.ValueType
@@ -604,11 +605,17 @@ class RuleExplanation(_message.Message):
     """The rule's value, when it was computed and known."""
     @_builtins.property
     def values(self) -> _containers.MessageMap[_builtins.str, _value_pb2.Value]:
-        """The names that `expression` reads and what they were, keyed as rules write them: `profile.age`."""
+        """The names that `expression` reads and what they were, keyed as rules write them: `profile.age`. Personal ones stand
+        in `withheld`.
+        """
 
     @_builtins.property
     def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The names that `expression` reads and that were unknown, in the order they were read."""
+
+    @_builtins.property
+    def withheld(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names that `expression` reads and whose values are declared personal, which explanations never show."""
 
     def __init__(
         self,
@@ -624,10 +631,11 @@ class RuleExplanation(_message.Message):
         position: _builtins.str = ...,
         priority: _builtins.int = ...,
         value: _builtins.float | None = ...,
+        withheld: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "detail", b"detail", "expression", b"expression", "lost_on", b"lost_on", "lost_to", b"lost_to", "missing", b"missing", "outcome", b"outcome", "position", b"position", "priority", b"priority", "rule_id", b"rule_id", "value", b"value", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "detail", b"detail", "expression", b"expression", "lost_on", b"lost_on", "lost_to", b"lost_to", "missing", b"missing", "outcome", b"outcome", "position", b"position", "priority", b"priority", "rule_id", b"rule_id", "value", b"value", "values", b"values", "withheld", b"withheld"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
     _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
