@@ -6,7 +6,6 @@ Law: puts the parts together and owns their start and end. What a call does stan
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING, Literal
 
 import grpc
@@ -36,8 +35,6 @@ INLINE = {
     decisions.SERVICE: frozenset({"Decide", "DecideBatch"}),
     profiles.SERVICE: frozenset({"UpdateProfile", "IngestEvents"}),
 }
-# grpc reads sockets in threads of its own otherwise, and each call is handed from one to the next.
-_EXPERIMENTS = ("GRPC_EXPERIMENTS", "-event_engine_listener")
 
 
 class TransportError(ArbiterError):
@@ -68,8 +65,6 @@ class Server:
     ) -> None:
         """Bind ``HOST:PORT`` (port 0: any free one) and answer from now on. Raises ListenError, TransportError."""
         settings = settings or FaceSettings()
-        if settings.transport != "stock":
-            os.environ.setdefault(*_EXPERIMENTS)
         counters = backing.counters
         limits = settings.limits
         services: dict[str, dict[str, Work]] = {
