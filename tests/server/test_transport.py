@@ -1,0 +1,339 @@
+"""What gRPC's own interoperability tests name, and how calls end: the same on every transport."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
+
+from arbiter.server.app import FaceSettings, Server
+from arbiter.server.decisions import DecisionService
+from arbiter.server.gate import Caller, PermissionDenied, Unauthenticated
+from arbiter.v1 import (
+    decision_pb2,
+    decision_pb2_grpc,
+    profile_pb2,
+    profile_pb2_grpc,
+)
+from arbiter.v1.value_pb2 import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from arbiter.server.calls import Call
+    from arbiter.server.gate import Identities, Metadata
+    from tests.server.conftest import OpenShop, Shop
+
+PATIENCE_S = 20.0
+SPECIAL = "\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n"
+
+
+def decide(shop: Shop, channel: grpc.Channel | None = None) -> Any:
+    return decision_pb2_grpc.DecisionServiceStub(channel or shop.channel).Decide
+
+
+def request(**fields: Any) -> decision_pb2.DecideRequest:
+    return decision_pb2.DecideRequest(**({"subject_id": "x", "decision": "shop.footer"} | fields))
+
+
+def code_of(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    failed: Any = caught.value
+    return failed.code(), failed.details()
+
+
+def until(true: Callable[[], object]) -> None:
+    for _ in range(int(PATIENCE_S / 0.01)):
+        if true():
+            return
+        time.sleep(0.01)
+    raise AssertionError("what was waited for did not come")
+
+
+@contextlib.contextmanager
+def held(shop: Shop) -> Iterator[None]:
+    """LMDB has one writer: while this runs, no write reaches the disk."""
+    with shop.store._environment.handle.begin(write=True):
+        yield
+
+
+def update(shop: Shop, subject: str, **options: Any) -> grpc.CallFuture[profile_pb2.UpdateProfileResponse]:
+    stub = profile_pb2_grpc.ProfileServiceStub(shop.channel)
+    asked = profile_pb2.UpdateProfileRequest(subject_id=subject, set={"n": Value(int_value=1)})
+    return stub.UpdateProfile.future(asked, **options)
+
+
+# What gRPC's interoperability tests name
+
+
+def test_empty_unary(shop: Shop) -> None:
+    batch = decision_pb2_grpc.DecisionServiceStub(shop.channel).DecideBatch(decision_pb2.DecideBatchRequest())
+    assert not batch.results
+    assert batch.snapshot
+
+
+def test_large_unary(shop: Shop) -> None:
+    channel = grpc.insecure_channel(
+        f"127.0.0.1:{shop.server.port}", options=[("grpc.max_receive_message_length", 64 << 20)]
+    )
+    with channel:
+        context = {f"k{n}": Value(string_value="é" * 1000) for n in range(100)}
+        asked = [request(context=context, request_id=str(n) * 20) for n in range(40)]
+        message = decision_pb2.DecideBatchRequest(requests=asked)
+        assert message.ByteSize() > 4 << 20
+        answer = decision_pb2_grpc.DecisionServiceStub(channel).DecideBatch(message, timeout=PATIENCE_S)
+        assert [each.response.request_id for each in answer.results] == [str(n) * 20 for n in range(40)]
+        explained = [request(explain={}) for _ in range(1000)]
+        answer = decision_pb2_grpc.DecisionServiceStub(channel).DecideBatch(
+            decision_pb2.DecideBatchRequest(requests=explained), timeout=PATIENCE_S
+        )
+        assert answer.ByteSize() > 100_000
+        assert all(each.response.HasField("explanation") for each in answer.results)
+
+
+def test_status_code_and_message(shop: Shop) -> None:
+    code, text = code_of(lambda: decide(shop)(request(decision="nope")))
+    assert (code, "nope" in text) == (grpc.StatusCode.NOT_FOUND, True)
+
+
+def test_special_status_message(shop: Shop) -> None:
+    code, text = code_of(lambda: decide(shop)(request(decision=SPECIAL)))
+    assert code is grpc.StatusCode.NOT_FOUND
+    assert SPECIAL in text
+
+
+def test_unimplemented_method(shop: Shop) -> None:
+    call: Any = shop.channel.unary_unary("/arbiter.v1.DecisionService/Foretell", bytes, bytes)
+    assert code_of(lambda: call(b""))[0] is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_unimplemented_service(shop: Shop) -> None:
+    call: Any = shop.channel.unary_unary("/arbiter.v9.Oracle/Decide", bytes, bytes)
+    assert code_of(lambda: call(b""))[0] is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_cancel_after_begin(shop: Shop) -> None:
+    with held(shop):
+        call = update(shop, "cancelled")
+        call.cancel()  # type: ignore[no-untyped-call] # the stubs leave it open
+        assert call.cancelled()
+    assert decide(shop)(request()).defaulted
+
+
+def test_timeout_on_a_call_that_waits(shop: Shop) -> None:
+    with held(shop):
+        code, _ = code_of(update(shop, "late", timeout=0.2).result)
+        assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    # The write went on, since it was begun; whoever repeats it with a key of its own sees the answer.
+    until(lambda: shop.client.get_profile("late").exists)
+
+
+def test_custom_metadata(shop: Shop) -> None:
+    metadata = (("x-arbiter-test", "plain"), ("x-arbiter-test-bin", b"\x0a\x0b\x0a\x0b\x0a\x0b"))
+    answer, call = decide(shop).with_call(request(request_id="r"), metadata=metadata)
+    assert answer.request_id == "r"
+    assert dict(call.trailing_metadata()) == {}
+    with pytest.raises(grpc.RpcError) as caught:
+        decide(shop)(request(decision="nope"), metadata=metadata)
+    failed: Any = caught.value
+    assert [key for key, _ in failed.trailing_metadata()] == ["grpc-status-details-bin"]
+
+
+@pytest.mark.parametrize("algorithm", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_client_compressed_unary(shop: Shop, algorithm: grpc.Compression) -> None:
+    asked = request(context={"text": Value(string_value="a" * 20_000)}, request_id="compressed")
+    assert decide(shop)(asked, compression=algorithm).request_id == "compressed"
+
+
+def test_a_message_that_is_too_large(open_shop: OpenShop) -> None:
+    shop = open_shop(limits={"message_bytes": 1000})
+    code, _ = code_of(lambda: decide(shop)(request(context_json=b" " * 2000)))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert decide(shop)(request()).defaulted
+
+
+def test_a_call_without_a_message(shop: Shop) -> None:
+    call: Any = shop.channel.stream_unary("/arbiter.v1.DecisionService/Decide", bytes, bytes)
+    code, text = code_of(lambda: call(iter(())))
+    assert code is grpc.StatusCode.UNIMPLEMENTED
+    assert "requires exactly one request message" in text
+
+
+def test_a_call_with_two_messages_is_answered_for_the_first(shop: Shop) -> None:
+    call: Any = shop.channel.stream_unary("/arbiter.v1.DecisionService/Decide", bytes, bytes)
+    both = iter([request(request_id="first").SerializeToString(), request(request_id="second").SerializeToString()])
+    assert decision_pb2.DecideResponse.FromString(call(both)).request_id == "first"
+
+
+def test_bytes_that_are_no_message(shop: Shop) -> None:
+    call: Any = shop.channel.unary_unary("/arbiter.v1.DecisionService/Decide", bytes, bytes)
+    code, text = code_of(lambda: call(b"\xff\xff\xff"))
+    assert (code, "are no arbiter.v1.DecideRequest" in text) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+
+
+# Many at once
+
+
+def test_calls_of_one_connection_are_each_answered_with_their_own(shop: Shop) -> None:
+    calls = [decide(shop).future(request(request_id=str(n)), timeout=PATIENCE_S) for n in range(600)]
+    assert [call.result().request_id for call in calls] == [str(n) for n in range(600)]
+
+
+def test_calls_of_all_kinds_mix(shop: Shop) -> None:
+    health = health_pb2_grpc.HealthStub(shop.channel)
+    asked: list[tuple[Any, Callable[[Any], object]]] = []
+    for n in range(60):
+        asked.append((update(shop, f"mixed-{n}", timeout=PATIENCE_S), lambda answer: answer.version))
+        asked.append((decide(shop).future(request(explain={}), timeout=PATIENCE_S), lambda answer: answer.explanation))
+        asked.append((decide(shop).future(request(), timeout=PATIENCE_S), lambda answer: answer.decision_id))
+        asked.append((health.Check.future(health_pb2.HealthCheckRequest()), lambda answer: answer.status))
+    assert all(good(call.result()) for call, good in asked)
+
+
+def test_other_calls_go_between_the_steps_of_a_batch(open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    def endless(_self: DecisionService, _content: bytes, _call: Call) -> Generator[None, None, bytes]:
+        while not release.is_set():
+            yield
+        return b""
+
+    monkeypatch.setattr(DecisionService, "decide_batch", endless)
+    shop = open_shop()
+    stub = decision_pb2_grpc.DecisionServiceStub(shop.channel)
+    batches = [stub.DecideBatch.future(decision_pb2.DecideBatchRequest(), timeout=PATIENCE_S) for _ in range(2)]
+    assert decide(shop)(request(), timeout=PATIENCE_S).defaulted
+    late = stub.DecideBatch.future(decision_pb2.DecideBatchRequest(), timeout=0.2)
+    assert code_of(late.result)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+    left = stub.DecideBatch.future(decision_pb2.DecideBatchRequest())
+    left.cancel()  # type: ignore[no-untyped-call] # the stubs leave it open
+    release.set()
+    assert all(batch.result() is not None for batch in batches)
+
+
+def test_what_is_too_much_is_refused_with_a_delay_and_the_rest_is_served(open_shop: OpenShop) -> None:
+    shop = open_shop(limits={"concurrent_calls": 2}, threads=2)
+    with held(shop):
+        calls = [update(shop, f"busy-{n}", timeout=PATIENCE_S) for n in range(12)]
+        until(lambda: sum(call.done() for call in calls) == 10)
+        refused = [call for call in calls if call.done()]
+        status = rpc_status.from_call(refused[0])
+        assert status is not None
+        assert status.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+        info, retry = ErrorInfo(), RetryInfo()
+        assert status.details[0].Unpack(info)
+        assert status.details[1].Unpack(retry)
+        assert (info.reason, info.metadata["limit"]) == ("LIMIT_EXCEEDED", "concurrent_calls")
+        assert retry.retry_delay.ToMilliseconds() > 0
+    assert [call.result().version for call in calls if call not in refused] == [1, 1]
+    until(lambda: decide(shop)(request()).defaulted)
+    assert shop.counters.errors["RESOURCE_EXHAUSTED"] == 10
+
+
+def test_a_fault_of_ours_is_told_with_a_reference_and_serving_goes_on(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_self: DecisionService, _content: bytes, _call: Call) -> bytes:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DecisionService, "decide_batch", broken)
+        shop = open_shop()
+    stub = decision_pb2_grpc.DecisionServiceStub(shop.channel)
+    code, text = code_of(lambda: stub.DecideBatch(decision_pb2.DecideBatchRequest()))
+    assert (code, "reference" in text, "a bug" in text) == (grpc.StatusCode.INTERNAL, True, False)
+    assert "a bug" in caplog.text
+    assert decide(shop)(request()).defaulted
+
+
+# How serving ends
+
+
+def test_draining_ends_what_was_begun_and_takes_nothing_new(open_shop: OpenShop) -> None:
+    shop = open_shop()
+    decide(shop)(request())
+    with held(shop):
+        begun = [update(shop, f"drained-{n}", timeout=PATIENCE_S) for n in range(10)]
+        until(lambda: shop.store._writer._queue.qsize() >= 9)
+        stopping = threading.Thread(target=shop.server.stop, args=(PATIENCE_S,))
+        stopping.start()
+        until(lambda: code_of(lambda: decide(shop)(request()))[0] is grpc.StatusCode.UNAVAILABLE)
+        assert stopping.is_alive()
+    assert [call.result().version for call in begun] == [1] * 10
+    stopping.join(PATIENCE_S)
+    assert not stopping.is_alive()
+
+
+def test_when_the_grace_is_over_what_still_waits_is_cancelled(open_shop: OpenShop) -> None:
+    shop = open_shop()
+    with held(shop):
+        begun = [update(shop, f"cut-{n}", timeout=PATIENCE_S) for n in range(2)]
+        until(lambda: shop.store._writer._queue.qsize())
+        stopping = threading.Thread(target=shop.server.stop, args=(0.2,))
+        stopping.start()
+        for call in begun:
+            assert code_of(call.result)[0] in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    stopping.join(PATIENCE_S)
+    assert not stopping.is_alive()
+
+
+def test_a_server_that_served_nothing_ends(open_shop: OpenShop) -> None:
+    shop = open_shop()
+    shop.server.stop(0)
+    assert code_of(lambda: decide(shop)(request()))[0] is grpc.StatusCode.UNAVAILABLE
+
+
+# Who may call
+
+
+class Passwords:
+    """Lets in who says the word; only those who may, may reflect."""
+
+    def admit(self, method: str, metadata: Metadata, _identities: Identities) -> Caller:
+        said = dict(metadata).get("x-word")
+        if said is None:
+            raise Unauthenticated(f"{method} wants a word: send x-word")
+        if said == "guest" and "Reflection" in method:
+            raise PermissionDenied(f"guests may not call {method}")
+        return Caller(str(said))
+
+
+def test_the_gate_is_asked_before_any_work_and_health_is_open_to_all(shop: Shop, transport: str) -> None:
+    settings = FaceSettings(transport="inline" if transport == "inline" else "stock")
+    server = Server(shop.backing, "127.0.0.1:0", settings, Passwords())
+    before = shop.counters.decisions["shop.footer"]
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            code, text = code_of(lambda: decide(shop, channel)(request()))
+            assert (code, text) == (
+                grpc.StatusCode.UNAUTHENTICATED,
+                "/arbiter.v1.DecisionService/Decide wants a word: send x-word",
+            )
+            assert shop.counters.decisions["shop.footer"] == before
+            assert decide(shop, channel)(request(), metadata=[("x-word", "guest")]).defaulted
+            assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status
+            reflect = ProtoReflectionDescriptorDatabase
+            assert code_of(lambda: reflect(channel).get_services())[0] is grpc.StatusCode.UNAUTHENTICATED
+            guest = grpc.intercept_channel(channel, _WithWord("guest"))
+            assert code_of(lambda: reflect(guest).get_services())[0] is grpc.StatusCode.PERMISSION_DENIED
+            member = grpc.intercept_channel(channel, _WithWord("member"))
+            assert "arbiter.v1.DecisionService" in set(reflect(member).get_services())
+    finally:
+        server.stop(0)
+
+
+class _WithWord(grpc.StreamStreamClientInterceptor):  # type: ignore[type-arg] # at run time it takes none
+    def __init__(self, word: str) -> None:
+        self._word = word
+
+    def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return continuation(details._replace(metadata=[("x-word", self._word)]), requests)
