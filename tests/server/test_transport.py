@@ -277,7 +277,7 @@ def test_when_the_grace_is_over_what_still_waits_is_cancelled(open_shop: OpenSho
     shop = open_shop()
     with held(shop):
         begun = [update(shop, f"cut-{n}", timeout=PATIENCE_S) for n in range(2)]
-        until(lambda: shop.store._writer._queue.qsize())
+        until(shop.store._writer._queue.qsize)
         stopping = threading.Thread(target=shop.server.stop, args=(0.2,))
         stopping.start()
         for call in begun:

@@ -8,7 +8,9 @@ serialised once per snapshot, and only the rest is written per call.
 from __future__ import annotations
 
 import itertools
+import logging
 import secrets
+import time
 import weakref
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from arbiter.server.calls import Call, Slow, malformed, parse
 from arbiter.server.explanations import check_rules, write_explanation
 from arbiter.server.requests import RequestReader
 from arbiter.server.status import status_of
+from arbiter.server.weights import LONG_NS, Weights
 from arbiter.types import Lack, Reason
 from arbiter.v1 import decision_pb2
 from arbiter.wire.values import write_entries
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 SERVICE = decision_pb2.DESCRIPTOR.services_by_name["DecisionService"].full_name
 
+_log = logging.getLogger("arbiter.server")
+_clock = time.perf_counter_ns
 _DecideRequest = decision_pb2.DecideRequest
 _DecideResponse = decision_pb2.DecideResponse
 _parse_request = _DecideRequest.FromString
@@ -81,6 +86,7 @@ class DecisionService:
         self._counters = counters
         self._reader = RequestReader(limits)
         self._parts: _Parts | None = None
+        self._weights = Weights()  # of the snapshot that is current
         # Of a canary's snapshot, for as long as it is there.
         self._others: weakref.WeakKeyDictionary[Snapshot, _Parts] = weakref.WeakKeyDictionary()
         # Time, process and number make an id unique without a system call per decision.
@@ -94,7 +100,7 @@ class DecisionService:
     def decide(self, content: bytes, call: Call = NOBODY) -> bytes | Slow:
         """Answer a serialised DecideRequest with a serialised DecideResponse. Raises CallerError, NotReady.
 
-        Explaining takes as long as fifty decisions do.
+        Explaining takes as long as fifty decisions do, and so may a question that has proven heavy.
         """
         try:
             asked = _parse_request(content)
@@ -106,9 +112,18 @@ class DecisionService:
         if active.beside is not None:
             active = active.of(request.subject_id)
         deadline = call.deadline
-        if request.explain:
+        question = request.decisions
+        if request.explain or self._weights.heavy(question):
             return Slow(lambda: self._write(asked, request, engine.decide(request, deadline, active), active))
-        return self._write(asked, request, engine.decide(request, deadline, active), active)
+        begun = _clock()
+        decisions = engine.decide(request, deadline, active)
+        if self._weights.took(question, _clock() - begun):
+            _log.warning(
+                "decisions at %s take over %d ms again and again: from now on they are worked out beside other calls",
+                ", ".join(question),
+                LONG_NS // 1_000_000,
+            )
+        return self._write(asked, request, decisions, active)
 
     def decide_batch(self, content: bytes, call: Call = NOBODY) -> Steps:
         """Answer a serialised DecideBatchRequest. A bad request of the batch fails alone."""
@@ -178,6 +193,7 @@ class DecisionService:
                 parts = self._others[active.snapshot] = _Parts(active.snapshot)
             return parts
         self._parts = _Parts(active.snapshot)
+        self._weights = Weights()
         return self._parts
 
     def _own(
