@@ -26,6 +26,7 @@ from arbiter.client import (
     Unavailable,
     UnknownName,
 )
+from arbiter.client.methods import DECIDE
 from arbiter.errors import (
     CallerError,
     InvalidField,
@@ -148,7 +149,7 @@ def test_too_much_is_exhausted_and_the_limit_is_named(
 ) -> None:
     shop = open_shop(limits=limits)
     with pytest.raises(ResourceExhausted) as caught:
-        shop.client._call(shop.client._decisions.Decide, request(**asked), None)
+        shop.client.run(DECIDE.call(request(**asked), lambda response: response, None))
     assert (caught.value.code, caught.value.reason, caught.value.limit) == (
         "RESOURCE_EXHAUSTED",
         "LIMIT_EXCEEDED",

@@ -1,4 +1,4 @@
-"""A small synchronous client: plain Python values in and out.
+"""The Python SDK: plain values in and out, blocking (`Client`) or for asyncio (`AsyncClient`).
 
 ```python
 from arbiter.client import Client
@@ -9,6 +9,8 @@ with Client("127.0.0.1:50051") as client:
 ```
 """
 
+from arbiter.client.access import Misconfigured, Tls
+from arbiter.client.aio import AsyncClient
 from arbiter.client.answers import Answer, Batch, Ingested, Page, ProfileAnswer
 from arbiter.client.arguments import Ask
 from arbiter.client.client import Client
@@ -17,29 +19,40 @@ from arbiter.client.failures import (
     Conflict,
     DeadlineExceeded,
     InvalidRequest,
+    PermissionDenied,
     PreconditionFailed,
     ResourceExhausted,
     ServerFault,
+    Unauthenticated,
     Unavailable,
     UnknownName,
     Violation,
 )
+from arbiter.client.fallback import Fallback
+from arbiter.client.retry import Retries
 
 __all__ = [
     "Answer",
     "Ask",
+    "AsyncClient",
     "Batch",
     "CallFailed",
     "Client",
     "Conflict",
     "DeadlineExceeded",
+    "Fallback",
     "Ingested",
     "InvalidRequest",
+    "Misconfigured",
     "Page",
+    "PermissionDenied",
     "PreconditionFailed",
     "ProfileAnswer",
     "ResourceExhausted",
+    "Retries",
     "ServerFault",
+    "Tls",
+    "Unauthenticated",
     "Unavailable",
     "UnknownName",
     "Violation",

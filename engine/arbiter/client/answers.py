@@ -5,7 +5,7 @@ Law: data and its translation from messages; no calls. Times are aware UTC datet
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -42,10 +42,19 @@ _CAUSES: dict[int, Cause] = {number: cause for cause, number in CAUSES.items()}
 _OUTCOMES = {number: reason for reason, number in OUTCOMES.items()}
 
 
+class Carried(Protocol):
+    """What an order is answered with."""
+
+    @property
+    def state(self) -> admin_pb2.ServingState:
+        """How things stand now."""
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """The decision at one point. `degraded` names what could not be computed, as ``models.churn``.
 
-    `explanation` is empty unless it was asked for; `explanation_text` is the same for people.
+    `explanation` is empty unless it was asked for; `explanation_text` is the same for people. `failure` is None when a
+    server decided; a `local` answer came from the caller's fallback, in place of this failure.
     """
 
     decision: str
@@ -58,14 +67,26 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     explanation: tuple[RuleOutcome, ...]
     explanation_text: str
     request_id: str
+    failure: CallFailed | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether no server decided this."""
+        return self.failure is not None
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """The decisions of a page, in the order asked."""
+    """The decisions of a page, in the order asked; all of them `local`, or none."""
 
     decisions: tuple[Answer, ...]
     snapshot: str
     request_id: str
+    failure: CallFailed | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether no server decided this."""
+        return self.failure is not None
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -124,6 +145,11 @@ def read_batch(response: decision_pb2.DecideBatchResponse) -> Batch:
     return Batch(tuple(_result(each) for each in response.results), response.snapshot)
 
 
+def read_ingested(response: profile_pb2.IngestEventsResponse) -> Ingested:
+    """Return what became of a batch of events."""
+    return Ingested(response.accepted, response.duplicates, response.position)
+
+
 def read_profile(response: profile_pb2.GetProfileResponse) -> ProfileAnswer:
     """Return what is known of a subject."""
     known: dict[str, bool | None] = dict(response.segments)
@@ -169,6 +195,11 @@ def read_status(
         canary=_canary(response.canary) if response.HasField("canary") else None,
         overrides=tuple(_override(each) for each in response.overrides),
     )
+
+
+def read_outcome(response: Carried) -> Status:
+    """Return how things stand after an order."""
+    return read_status(response.state)
 
 
 def read_history(response: admin_pb2.ListSnapshotsResponse) -> History:

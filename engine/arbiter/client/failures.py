@@ -1,18 +1,18 @@
 """What a call fails with, typed by whose turn it is.
 
-Law: one class per thing that a caller can do about it; details as the server gave them, never parsed from text.
+Law: one class per thing that a caller can do about it; details as the server gave them, never parsed from text. No
+gRPC: `channels` knows how a failure arrives.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
-import grpc
 import msgspec
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
+from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
-from grpc_status import rpc_status
 
 from arbiter.errors import ArbiterError
 
@@ -33,12 +33,16 @@ class CallFailed(ArbiterError):
     """A call failed. `code` is the canonical code's name (``INVALID_ARGUMENT``), `reason` Arbiter's own word for it.
 
     `violations` name the fields at fault, `limit` the limit that was passed, `reference` the entry in the server's log;
-    `retry_after` is in seconds, None when the server says nothing of it. What does not apply is empty.
+    `retry_after` is in seconds, None when the server says nothing of it. `attempts` counts how often the call was sent:
+    0 when it never was, as a bad argument is not, or when one request of a batch failed alone. What does not apply is
+    empty.
     """
+
+    attempts = 0
 
     def __init__(self, status: Status) -> None:
         """Take over what the server said."""
-        self.code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN).name
+        self.code = _name(status.code)
         self.message = status.message
         infos = list(_details(status, ErrorInfo))
         metadata = {key: value for info in infos for key, value in info.metadata.items()}
@@ -68,6 +72,14 @@ class UnknownName(CallFailed):
     """The request names something that the server does not have."""
 
 
+class Unauthenticated(CallFailed):
+    """The server does not know who calls: give a token or a certificate that it takes."""
+
+
+class PermissionDenied(CallFailed):
+    """The server knows who calls, and does not let them do this."""
+
+
 class Conflict(CallFailed):
     """Somebody else was faster: read again, then retry."""
 
@@ -92,35 +104,40 @@ class ServerFault(CallFailed):
     """The server failed; `reference` finds the cause in its log."""
 
 
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
-_KINDS: dict[grpc.StatusCode, type[CallFailed]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
-    grpc.StatusCode.NOT_FOUND: UnknownName,
-    grpc.StatusCode.ABORTED: Conflict,
-    grpc.StatusCode.FAILED_PRECONDITION: PreconditionFailed,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
-    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
-    grpc.StatusCode.UNAVAILABLE: Unavailable,
-    grpc.StatusCode.INTERNAL: ServerFault,
+_KINDS: dict[str, type[CallFailed]] = {
+    "INVALID_ARGUMENT": InvalidRequest,
+    "NOT_FOUND": UnknownName,
+    "UNAUTHENTICATED": Unauthenticated,
+    "PERMISSION_DENIED": PermissionDenied,
+    "ABORTED": Conflict,
+    "FAILED_PRECONDITION": PreconditionFailed,
+    "RESOURCE_EXHAUSTED": ResourceExhausted,
+    "DEADLINE_EXCEEDED": DeadlineExceeded,
+    "UNAVAILABLE": Unavailable,
+    "INTERNAL": ServerFault,
 }
 
 
 def failure(status: Status) -> CallFailed:
     """Return the exception for a google.rpc.Status."""
-    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
-    return _KINDS.get(code, CallFailed)(status)
+    return _KINDS.get(_name(status.code), CallFailed)(status)
 
 
-def failure_of(error: grpc.RpcError) -> CallFailed:
-    """Return the exception for what a stub raised. grpc's own errors (no server, too late) bring no details."""
-    # What a stub raises is the call itself; the stubs' types do not say so.
-    call = cast("grpc.Call", error)
-    try:
-        status = rpc_status.from_call(call)
-    except (ValueError, DecodeError):
-        # A proxy on the way changed the status and left the details behind.
-        status = None
-    return failure(status or Status(code=call.code().value[0], message=call.details() or ""))
+def cancelled(message: str) -> CallFailed:
+    """Return the failure of a call that was not let go on."""
+    return CallFailed(Status(code=code_pb2.CANCELLED, message=message))
+
+
+def too_late() -> DeadlineExceeded:
+    """Return the failure of a call that had no time from the start."""
+    message = "the timeout was over before anything was sent: allow more time"
+    return DeadlineExceeded(Status(code=code_pb2.DEADLINE_EXCEEDED, message=message))
+
+
+def _name(code: int) -> str:
+    """The canonical name; numbers of no code are UNKNOWN, as gRPC has it."""
+    known = code in code_pb2.Code.values()
+    return code_pb2.Code.Name(code if known else code_pb2.UNKNOWN)  # type: ignore[arg-type] # one of its own
 
 
 def _details(status: Status, kind: type[_Detail]) -> Iterator[_Detail]:

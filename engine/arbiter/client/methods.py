@@ -1,0 +1,316 @@
+"""Every method of the client, once: what it takes, what it sends, what it gives.
+
+Law: each builds a `Call` and runs nothing. What goes in is defined in `arguments`, what comes out in `answers`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from arbiter.client import answers, arguments
+from arbiter.client.answers import Answer, Batch, Ingested, Page, ProfileAnswer
+from arbiter.client.arguments import Ask
+from arbiter.client.calls import Again, Call, Method, rpc
+from arbiter.client.failures import CallFailed, InvalidRequest
+from arbiter.client.fallback import for_page, for_point, for_request, mended
+from arbiter.types import Event, ExplainLevel
+from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from arbiter.client.fallback import Fallback, Fallbacks
+    from arbiter.errors import Diagnostic
+    from arbiter.serving import History, Staged, Status
+
+_decisions = decision_pb2.DESCRIPTOR.services_by_name["DecisionService"].methods_by_name
+_profiles = profile_pb2.DESCRIPTOR.services_by_name["ProfileService"].methods_by_name
+_admin = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].methods_by_name
+
+DECIDE = rpc(_decisions["Decide"], decision_pb2.DecideRequest, decision_pb2.DecideResponse, Again.ALWAYS)
+DECIDE_BATCH = rpc(
+    _decisions["DecideBatch"], decision_pb2.DecideBatchRequest, decision_pb2.DecideBatchResponse, Again.ALWAYS
+)
+UPDATE_PROFILE = rpc(
+    _profiles["UpdateProfile"], profile_pb2.UpdateProfileRequest, profile_pb2.UpdateProfileResponse, Again.KEYED
+)
+# Events that a server has are dropped by their ids.
+INGEST_EVENTS = rpc(
+    _profiles["IngestEvents"], profile_pb2.IngestEventsRequest, profile_pb2.IngestEventsResponse, Again.ALWAYS
+)
+GET_PROFILE = rpc(_profiles["GetProfile"], profile_pb2.GetProfileRequest, profile_pb2.GetProfileResponse, Again.ALWAYS)
+GET_SNAPSHOT = rpc(_admin["GetSnapshot"], admin_pb2.GetSnapshotRequest, admin_pb2.GetSnapshotResponse, Again.ALWAYS)
+LIST_SNAPSHOTS = rpc(
+    _admin["ListSnapshots"], admin_pb2.ListSnapshotsRequest, admin_pb2.ListSnapshotsResponse, Again.ALWAYS
+)
+# The same files give the same snapshot, which is kept once.
+VALIDATE = rpc(_admin["Validate"], admin_pb2.ValidateRequest, admin_pb2.ValidateResponse, Again.ALWAYS)
+# Orders: somebody else may have ordered otherwise in between.
+RELOAD = rpc(_admin["Reload"], admin_pb2.ReloadRequest, admin_pb2.ReloadResponse, Again.NEVER)
+ROLLBACK = rpc(_admin["Rollback"], admin_pb2.RollbackRequest, admin_pb2.RollbackResponse, Again.NEVER)
+SET_CANARY = rpc(_admin["SetCanary"], admin_pb2.SetCanaryRequest, admin_pb2.SetCanaryResponse, Again.NEVER)
+PROMOTE_CANARY = rpc(
+    _admin["PromoteCanary"], admin_pb2.PromoteCanaryRequest, admin_pb2.PromoteCanaryResponse, Again.NEVER
+)
+DROP_CANARY = rpc(_admin["DropCanary"], admin_pb2.DropCanaryRequest, admin_pb2.DropCanaryResponse, Again.NEVER)
+SET_OVERRIDE = rpc(_admin["SetOverride"], admin_pb2.SetOverrideRequest, admin_pb2.SetOverrideResponse, Again.NEVER)
+
+
+class Methods:
+    """The methods that `Client` and `AsyncClient` share.
+
+    Every one raises CallFailed, or the child of it that says what to do: InvalidRequest, before anything is sent, for
+    arguments that no request can hold. `timeout`, in seconds, is for the whole call with its retries.
+    """
+
+    _fallbacks: Fallbacks
+
+    @Method
+    def decide(
+        self,
+        subject_id: str,
+        decision: str,
+        *,
+        context: Mapping[str, Any] | None = None,
+        context_json: bytes = b"",
+        slots: int = 0,
+        explain: ExplainLevel = ExplainLevel.NONE,
+        explain_rules: Sequence[str] = (),
+        dry_run: bool = False,
+        at: datetime | None = None,
+        request_id: str = "",
+        fallback: Fallback | None = None,
+        timeout: float | None = None,
+    ) -> Call[Answer]:
+        """Decide one decision point. `fallback` answers when no server does, else the client's own for the point."""
+        asked = Ask(
+            subject_id=subject_id,
+            decision=decision,
+            context=context,
+            context_json=context_json,
+            slots=slots,
+            explain=explain,
+            explain_rules=explain_rules,
+            dry_run=dry_run,
+            at=at,
+            request_id=request_id,
+        )
+        message = asked.message()
+        chosen = self._fallbacks.get(decision) if fallback is None else fallback
+        return DECIDE.call(message, _answer, timeout, None if chosen is None else for_point(chosen, asked))
+
+    @Method
+    def decide_page(
+        self,
+        subject_id: str,
+        decisions: Sequence[str],
+        *,
+        context: Mapping[str, Any] | None = None,
+        context_json: bytes = b"",
+        slots: int = 0,
+        explain: ExplainLevel = ExplainLevel.NONE,
+        dry_run: bool = False,
+        at: datetime | None = None,
+        request_id: str = "",
+        fallback: Fallbacks | None = None,
+        timeout: float | None = None,
+    ) -> Call[Page]:
+        """Decide several decision points from one profile read, no treatment twice.
+
+        Local answers stand in only for a whole page: each of its points needs one, in `fallback` or the client's own.
+        """
+        asked = Ask(
+            subject_id=subject_id,
+            decisions=decisions,
+            context=context,
+            context_json=context_json,
+            slots=slots,
+            explain=explain,
+            dry_run=dry_run,
+            at=at,
+            request_id=request_id,
+        )
+        message = asked.message()
+        local = for_page(self._with(fallback), asked, message.decisions)
+        return DECIDE.call(message, answers.read_page, timeout, local)
+
+    @Method
+    def decide_batch(
+        self, requests: Iterable[Ask], *, fallback: Fallbacks | None = None, timeout: float | None = None
+    ) -> Call[Batch]:
+        """Decide many requests on one snapshot; a bad one fails alone, as a CallFailed among the results.
+
+        When no server answers, those whose decision points have a fallback are answered locally, and the others fail.
+        """
+        fallbacks = self._with(fallback)
+        message = decision_pb2.DecideBatchRequest()
+        wrong: dict[int, CallFailed] = {}
+        local = []
+        for place, asked in enumerate(requests):
+            try:
+                sent = asked.message(f"requests[{place}].")
+                local.append(for_request(fallbacks, asked, sent.decisions) if fallbacks else None)
+            except InvalidRequest as error:
+                # An empty one keeps the places of those after it.
+                sent = decision_pb2.DecideRequest()
+                local.append(None)
+                wrong[place] = error
+            message.requests.append(sent)
+
+        def read(response: decision_pb2.DecideBatchResponse) -> Batch:
+            return put_together(answers.read_batch(response))
+
+        def put_together(batch: Batch) -> Batch:
+            results = [mended(each, result) for each, result in zip(local, batch.results, strict=True)]
+            return Batch(tuple(wrong.get(place, result) for place, result in enumerate(results)), batch.snapshot)
+
+        def without_server(failure: CallFailed) -> Batch:
+            return put_together(Batch((failure,) * len(local), ""))
+
+        return DECIDE_BATCH.call(message, read, timeout, without_server if any(local) else None)
+
+    @Method
+    def update_profile(
+        self,
+        subject_id: str,
+        *,
+        set: Mapping[str, Any] | None = None,  # noqa: A002 - the field's name in the API
+        unset: Sequence[str] = (),
+        increment: Mapping[str, float] | None = None,
+        append: Mapping[str, Any] | None = None,
+        expected_version: int | None = None,
+        idempotency_key: str = "",
+        timeout: float | None = None,
+    ) -> Call[int]:
+        """Change attributes; return the profile's new version once it is on disk.
+
+        Without an `idempotency_key` a client that retries makes one, so that the change is done once.
+        """
+        version = None if expected_version is None else arguments.number(expected_version, "expected_version")
+        message = profile_pb2.UpdateProfileRequest(
+            subject_id=arguments.text(subject_id, "subject_id"),
+            set=arguments.values(set, "set"),
+            unset=arguments.texts(unset, "unset"),
+            increment=arguments.values(increment, "increment"),
+            append=arguments.values(append, "append"),
+            expected_version=version,
+            idempotency_key=arguments.text(idempotency_key, "idempotency_key"),
+        )
+        return UPDATE_PROFILE.call(message, lambda response: response.version, timeout)
+
+    @Method
+    def ingest_events(self, events: Iterable[Event], *, timeout: float | None = None) -> Call[Ingested]:
+        """Store events; return once they are on disk. An event's `at` is µs since the epoch."""
+        message = profile_pb2.IngestEventsRequest(
+            events=[arguments.event(each, f"events[{place}]") for place, each in enumerate(events)]
+        )
+        return INGEST_EVENTS.call(message, answers.read_ingested, timeout)
+
+    @Method
+    def get_profile(self, subject_id: str, *, timeout: float | None = None) -> Call[ProfileAnswer]:
+        """Return what is known of a subject, as a decision would see it now."""
+        message = profile_pb2.GetProfileRequest(subject_id=arguments.text(subject_id, "subject_id"))
+        return GET_PROFILE.call(message, answers.read_profile, timeout)
+
+    @Method
+    def snapshot(self, *, timeout: float | None = None) -> Call[Status]:
+        """Return what runs, and what became of the last attempt to load."""
+        return GET_SNAPSHOT.call(admin_pb2.GetSnapshotRequest(), answers.read_status, timeout)
+
+    @Method
+    def reload(self, *, timeout: float | None = None) -> Call[Status]:
+        """Have the files read again; mistakes in them are no exception but in `last_reload`."""
+        return RELOAD.call(admin_pb2.ReloadRequest(), answers.read_status, timeout)
+
+    @Method
+    def validate(self, files: Mapping[str, bytes], *, timeout: float | None = None) -> Call[list[Diagnostic]]:
+        """Return what a server says of rule files, relative posix path to content; it changes nothing."""
+        message = admin_pb2.ValidateRequest(files=dict(files))
+        return VALIDATE.call(message, lambda response: answers.read_diagnostics(response.diagnostics), timeout)
+
+    @Method
+    def keep(self, files: Mapping[str, bytes], *, timeout: float | None = None) -> Call[Staged]:
+        """Have a server check rule files and keep their snapshot, for `set_canary`; the last three are kept.
+
+        `digest` is empty when the files hold errors, which `diagnostics` say.
+        """
+        message = admin_pb2.ValidateRequest(files=dict(files), keep=True)
+        return VALIDATE.call(message, answers.read_staged, timeout)
+
+    @Method
+    def snapshots(self, *, timeout: float | None = None) -> Call[History]:
+        """Return the snapshots that can be rolled back to, and when each was current; both oldest first."""
+        return LIST_SNAPSHOTS.call(admin_pb2.ListSnapshotsRequest(), answers.read_history, timeout)
+
+    @Method
+    def rollback(self, digest: str, *, reason: str = "", timeout: float | None = None) -> Call[Status]:
+        """Make a kept snapshot current, held until the files give another one than they do; return when it is live."""
+        message = admin_pb2.RollbackRequest(
+            digest=arguments.text(digest, "digest"), reason=arguments.text(reason, "reason")
+        )
+        return ROLLBACK.call(message, answers.read_outcome, timeout)
+
+    @Method
+    def set_canary(
+        self, digest: str, percent: float, *, reason: str = "", timeout: float | None = None
+    ) -> Call[Status]:
+        """Let a kept snapshot decide for `percent` of the subjects; again for another share. Return when it does."""
+        message = admin_pb2.SetCanaryRequest(
+            digest=arguments.text(digest, "digest"), percent=percent, reason=arguments.text(reason, "reason")
+        )
+        return SET_CANARY.call(message, answers.read_outcome, timeout)
+
+    @Method
+    def promote_canary(self, digest: str = "", *, reason: str = "", timeout: float | None = None) -> Call[Status]:
+        """Make the canary current, held as by `rollback`. With `digest` only if the canary is that one."""
+        message = admin_pb2.PromoteCanaryRequest(
+            digest=arguments.text(digest, "digest"), reason=arguments.text(reason, "reason")
+        )
+        return PROMOTE_CANARY.call(message, answers.read_outcome, timeout)
+
+    @Method
+    def drop_canary(self, digest: str = "", *, reason: str = "", timeout: float | None = None) -> Call[Status]:
+        """End the canary. With `digest` only if the canary is that one."""
+        message = admin_pb2.DropCanaryRequest(
+            digest=arguments.text(digest, "digest"), reason=arguments.text(reason, "reason")
+        )
+        return DROP_CANARY.call(message, answers.read_outcome, timeout)
+
+    @Method
+    def override(
+        self,
+        name: str,
+        *,
+        kind: Literal["rule", "model"] = "rule",
+        until: datetime,
+        reason: str = "",
+        timeout: float | None = None,
+    ) -> Call[Status]:
+        """Switch a rule, by its id, or a model off until a moment; return when all workers have done so."""
+        message = admin_pb2.SetOverrideRequest(
+            until=arguments.moment(until, "until"), reason=arguments.text(reason, "reason")
+        )
+        setattr(message, "model" if kind == "model" else "rule_id", arguments.text(name, "name"))
+        return SET_OVERRIDE.call(message, answers.read_outcome, timeout)
+
+    @Method
+    def clear_override(
+        self,
+        name: str,
+        *,
+        kind: Literal["rule", "model"] = "rule",
+        reason: str = "",
+        timeout: float | None = None,
+    ) -> Call[Status]:
+        """Switch a rule or a model on again, before its time."""
+        message = admin_pb2.SetOverrideRequest(clear=True, reason=arguments.text(reason, "reason"))
+        setattr(message, "model" if kind == "model" else "rule_id", arguments.text(name, "name"))
+        return SET_OVERRIDE.call(message, answers.read_outcome, timeout)
+
+    def _with(self, more: Fallbacks | None) -> Fallbacks:
+        return {**self._fallbacks, **more} if more else self._fallbacks
+
+
+def _answer(response: decision_pb2.DecideResponse) -> Answer:
+    return answers.read_answer(response, response.snapshot, response.request_id)
