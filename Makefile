@@ -24,10 +24,10 @@ BUILD_DURABLE_RULES = CC="$(CC) -O2 -DPyEval_CallObject=PyObject_CallObject" $(B
 	--no-cache-dir --no-binary durable_rules "$(DURABLE_RULES)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint bench clean
+.PHONY: help setup demo serve test lint bench bench-profiles clean
 
 help: ## say what there is to make
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make or renew .venv
 
@@ -64,6 +64,9 @@ lint: $(STAMP) ## ruff, mypy, the protos and their stubs
 
 bench: $(BENCH_STAMP) ## measure, also what we are compared with (durable_rules needs a C compiler)
 	$(BIN)/python -m benchmarks
+
+bench-profiles: $(STAMP) ## ask a store of ten million profiles (some 20 GB of disk, some minutes)
+	$(BIN)/python -m benchmarks profiles_10m
 
 $(BENCH_STAMP): $(STAMP)
 	@$(BIN)/python -m pip install --quiet -e '.[bench]'

@@ -1,8 +1,8 @@
 """`python -m benchmarks`: measure, print a table, write `results.json` and plots, and fail below the thresholds.
 
 `python -m benchmarks NAME...` runs only these. `thresholds.json` bounds ratios, by benchmark; a bare time is printed
-beside the machine it was taken on, and not asserted: how long ten thousand rules may take to compile, and how much
-memory 100,000 may take, are the exceptions, promised as they are.
+beside the machine it was taken on, and not asserted. The exceptions are promised as they are: how long ten thousand
+rules may take to compile, how much memory 100,000 may take, how many updates and batched decisions a second there are.
 """
 
 from __future__ import annotations
@@ -27,14 +27,21 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 NAMES = (
     "matching", "comparison", "scale", "compiling", "reload",
-    "decision", "model_latency", "store", "wire", "serving",
+    "decision", "model_latency", "store", "wire",
+    "serving", "latency", "overload", "batches", "rule_counts", "profiles", "workers", "updates",
 )  # fmt: skip
+LARGE = ("profiles_10m",)  # only when named
 
 
 def main() -> int:
     """Run the benchmarks named on the command line; 1 when a ratio is beyond its threshold."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help=f"of {', '.join(NAMES)}; all when none is given")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        choices=[*NAMES, *LARGE, []],
+        help=f"of {', '.join(NAMES)}, which all run when none is given, or {LARGE[0]}",
+    )
     parser.add_argument("--out", type=Path, default=HERE / "out", help="where results and plots go")
     arguments = parser.parse_args()
     console = Console(width=100)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import itertools
 import random
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from arbiter.snapshot import Snapshot
 from benchmarks.conditions import POINT, files_of
 from benchmarks.measure import alternate
-from benchmarks.population import broad, narrow, profile, rule_set, shoppers
+from benchmarks.population import broad, narrow, narrow_snapshot, profile, rule_set, shoppers
 from benchmarks.rivals import correlation, decision_table, generated, ours
 
 if TYPE_CHECKING:
@@ -52,12 +51,6 @@ def run() -> dict[str, Any]:
         rules = broad(size)
         _measure(f"broad {size}", Snapshot(rule_set(files_of(rules)), {}).point(POINT), rules, anybody, results)
     return results | {"ratios": _ratios(results["narrow_us"])}
-
-
-@cache
-def narrow_snapshot(size: int) -> Snapshot:
-    """The compiled narrow rules; made once a run, since 100,000 take long to load."""
-    return Snapshot(rule_set(files_of(narrow(size))), {})
 
 
 def _measure(

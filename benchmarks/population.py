@@ -9,10 +9,12 @@ Two populations. *Broad* rules are met by one person in twenty-five or so: of th
 from __future__ import annotations
 
 import random
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from arbiter.ruleset.load import load_ruleset
-from benchmarks.conditions import Condition, PlainRule, point_lines, rule_lines
+from arbiter.snapshot import Snapshot
+from benchmarks.conditions import Condition, PlainRule, files_of, point_lines, rule_lines
 
 if TYPE_CHECKING:
     from arbiter.ruleset.rules import Ruleset
@@ -96,6 +98,12 @@ def rule_set(files: dict[str, bytes]) -> Ruleset:
     if loaded is None:
         raise SystemExit("\n".join(d.render() for d in found))
     return loaded
+
+
+@cache
+def narrow_snapshot(size: int) -> Snapshot:
+    """The compiled narrow rules; made once a run, since 100,000 take long to load."""
+    return Snapshot(rule_set(files_of(narrow(size))), {})
 
 
 def _condition(draw: random.Random, place: int) -> Condition:

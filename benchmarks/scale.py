@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from arbiter.runtime.archive import Archive
 from arbiter.snapshot import Snapshot
-from benchmarks.comparison import narrow_snapshot
 from benchmarks.conditions import POINT, written
 from benchmarks.hard import customers, hard
 from benchmarks.measure import alternate
-from benchmarks.population import narrow, rule_set, shoppers
+from benchmarks.population import narrow, narrow_snapshot, rule_set, shoppers
 from benchmarks.rivals import ours
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ STATUS_NAMES = (
     "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 )  # fmt: skip
 OK, CANCELLED, UNKNOWN = 0, 1, 2
-DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE = 4, 13, 14
+DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE = 4, 8, 13, 14
 NO_STATUS = -2  # headers that begin an answer: how it went is told at its end
 
 _HEAD = struct.Struct(">HBBBI")

@@ -212,6 +212,8 @@ class Run:
 
     def _ended(self, call: _Call, status: int, framed: bytes, now: int) -> None:
         """Count a call that ended; its caller calls again."""
+        if status == h2.CANCELLED and self._timeout is not None and now >= call.due + self._timeout:
+            status = h2.DEADLINE_EXCEEDED  # the server was the first to notice
         result, load = self.result, self.load
         if self.begun <= now < self.end:
             result.arrived[status] += 1

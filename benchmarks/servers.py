@@ -1,0 +1,172 @@
+"""Servers to put load on: processes of their own, pinned to a core, that end with the block that uses them.
+
+Law: starts and ends them. Load and figures are the business of the benchmarks. A server is started with grpcio as it
+comes: what ours sets for itself, the others do not get.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import grpc
+
+from arbiter.runtime.local import open_local
+from arbiter.runtime.settings import Backing
+from arbiter.server.app import FaceSettings, Server
+from arbiter.telemetry.counters import Counters
+from arbiter.v1 import decision_pb2
+from benchmarks.conditions import POINT
+from benchmarks.decision import FEATURES, MODEL, PEOPLE, ROOT, RULES, add_people
+from benchmarks.population import rule_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+
+    from arbiter.server.app import Transport
+
+SERVER_CORE, CALLER_CORE = 0, 1
+DECIDE = "/arbiter.v1.DecisionService/Decide"
+DECIDE_BATCH = "/arbiter.v1.DecisionService/DecideBatch"
+UPDATE = "/arbiter.v1.ProfileService/UpdateProfile"
+
+
+class Place(NamedTuple):
+    """What a server of ours is started with: rule files, whether there are models, and the transport."""
+
+    rules: dict[str, bytes]
+    models: bool
+    transport: Transport
+
+
+def ordinary(transport: Transport, *, model: bool = True) -> Place:
+    """1,000 rules, the best of which asks for a model when `model`; features of six windows."""
+    rules = rule_file(RULES, model=f"models.{MODEL}.probability" if model else "")
+    return Place({"features.yaml": FEATURES, "bench.yaml": rules}, models=True, transport=transport)
+
+
+def questions(count: int = PEOPLE) -> list[bytes]:
+    """A DecideRequest for each person, serialised."""
+    return [
+        decision_pb2.DecideRequest(subject_id=f"customer-{n}", decision=POINT).SerializeToString() for n in range(count)
+    ]
+
+
+@contextlib.contextmanager
+def started(serve: Callable[..., None], *arguments: Any) -> Iterator[str]:
+    """A process that runs `serve(pipe, *arguments)`, which sends its port and ends when it is sent anything: its
+    address.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=serve, args=(there, *arguments), daemon=True)
+    process.start()
+    there.close()
+    try:
+        yield f"127.0.0.1:{here.recv()}"
+    finally:
+        with contextlib.suppress(OSError):
+            here.send("stop")
+        process.join(10)
+        process.terminate()
+        process.join()
+
+
+@contextlib.contextmanager
+def pinned(core: int = CALLER_CORE) -> Iterator[None]:
+    """This process on one core while the block runs."""
+    home = os.sched_getaffinity(0)
+    pin(core)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, home)
+
+
+def pin(core: int) -> None:
+    """Keep this process on a core, where the machine has it."""
+    if core in os.sched_getaffinity(0):
+        os.sched_setaffinity(0, {core})
+
+
+def noop_sync(pipe: Connection) -> None:
+    """The synchronous server of grpcio, which answers nothing to anything."""
+    pin(SERVER_CORE)
+    server = grpc.server(ThreadPoolExecutor(16))
+    handler = grpc.unary_unary_rpc_method_handler(lambda _request, _context: b"")
+    service, method = DECIDE.strip("/").split("/")
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    pipe.send(port)
+    pipe.recv()
+    server.stop(1).wait()
+
+
+def noop_aio(pipe: Connection) -> None:
+    """The same on `grpc.aio`."""
+    pin(SERVER_CORE)
+
+    async def nothing(_request: bytes, _context: Any) -> bytes:
+        return b""
+
+    async def run() -> None:
+        server = grpc.aio.server()
+        service, method = DECIDE.strip("/").split("/")
+        handler = grpc.unary_unary_rpc_method_handler(nothing)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        pipe.send(port)
+        await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
+        await server.stop(1)
+
+    asyncio.run(run())
+
+
+def decisions(pipe: Connection, home: Path, place: Place) -> None:
+    """A server of ours over a store of 1,000 people, as a worker runs it."""
+    pin(SERVER_CORE)
+    sys.setswitchinterval(0.0002)
+    rules = home / "rules"
+    rules.mkdir(parents=True)
+    for name, content in place.rules.items():
+        (rules / name).write_bytes(content)
+    counters = Counters()
+    engine, admin = open_local(rules, ROOT / "models" if place.models else None, home / "data", counters=counters)
+    add_people(engine.store)
+    serve_until_told(pipe, Backing(engine, admin, counters), place.transport)
+    engine.store.close()
+
+
+def serve_until_told(pipe: Connection, backing: Backing, transport: Transport) -> None:
+    """Open our server, tell its port, and close it when told."""
+    server = Server(backing, "127.0.0.1:0", FaceSettings(transport=transport))
+    pipe.send(server.port)
+    pipe.recv()
+    server.stop(1)
+
+
+@contextlib.contextmanager
+def command(home: Path, *options: str) -> Iterator[str]:
+    """`arbiter serve` over the rules in `home`, with the models of this repository: its address."""
+    places = ["--rules", str(home / "rules"), "--models", str(ROOT / "models"), "--data", str(home / "data")]
+    line = [sys.executable, "-m", "arbiter.cli", "serve", *places, "--listen", "127.0.0.1:0", "--log-level", "error"]
+    process = subprocess.Popen([*line, *options], stdout=subprocess.PIPE, text=True)  # noqa: S603 - ourselves
+    try:
+        if process.stdout is None or not (ready := re.match(r"arbiter ready on (\S+),", process.stdout.readline())):
+            raise SystemExit("the server did not start")
+        yield ready[1]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
