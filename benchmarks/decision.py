@@ -20,6 +20,7 @@ import lmdb
 import msgspec
 import numpy as np
 
+from arbiter.config.limits import Limits
 from arbiter.decision.walk import Need, Walk
 from arbiter.expr.view import View
 from arbiter.models import load_models
@@ -28,7 +29,6 @@ from arbiter.profiles.store import Store, Update
 from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime.engine import Engine, wall_clock
 from arbiter.server.decisions import DecisionService
-from arbiter.server.limits import Limits
 from arbiter.snapshot import Snapshot
 from arbiter.telemetry.counters import Counters
 from arbiter.types import Event

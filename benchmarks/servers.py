@@ -21,7 +21,8 @@ import grpc
 
 from arbiter.runtime.local import open_local
 from arbiter.runtime.settings import Backing
-from arbiter.server.app import FaceSettings, Server
+from arbiter.server.app import Server
+from arbiter.server.settings import FaceSettings
 from arbiter.telemetry.counters import Counters
 from arbiter.v1 import decision_pb2
 from benchmarks.conditions import POINT
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from pathlib import Path
 
-    from arbiter.server.app import Transport
+    from arbiter.config.options import Transport
 
 SERVER_CORE, CALLER_CORE = 0, 1
 DECIDE = "/arbiter.v1.DecisionService/Decide"

@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
+from arbiter.config.limits import Limits
 from arbiter.profiles.store import Store
 from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime.engine import Engine
 from arbiter.server.decisions import DecisionService
-from arbiter.server.limits import Limits
 from arbiter.server.reading import ValueReader
 from arbiter.server.requests import RequestReader
 from arbiter.snapshot import Snapshot

@@ -60,22 +60,6 @@ def test_importing_the_command_line_loads_nothing_heavy() -> None:
     assert done.stdout == "\n"
 
 
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        ("[limits]\nid_bytes = 0\n", "table `limits`: `id_bytes` is 0, it must be at least 1"),
-        ('[limits]\nid_bytes = "9"\n', "table `limits`: Expected `int`, got `str` - at `$.id_bytes`"),
-        ("[limits]\nid_bits = 8\n", "unknown field `id_bits`; the limits are id_bytes, "),
-        ("lisen = 1\n", "unknown field `lisen`; did you mean `listen`?"),
-    ],
-)
-def test_a_config_file_with_a_mistake_is_told_the_option_at_fault(tmp_path: Path, config: str, said: str) -> None:
-    (tmp_path / "arbiter.toml").write_text(config)
-    done = arbiter("serve", "--config", tmp_path / "arbiter.toml", "--data", tmp_path / "data")
-    assert done.returncode == 2
-    assert said in " ".join(done.stderr.split())
-
-
 def test_an_unknown_command_is_wrong_usage() -> None:
     done = arbiter("decied")
     assert done.returncode == 2

@@ -191,7 +191,7 @@ def test_on_the_command_line(words: str, meant: str) -> None:
 
 
 def test_in_a_config_file(tmp_path: Path) -> None:
-    (tmp_path / "arbiter.toml").write_text("wokers = 2\n", "utf-8")
-    done = CliRunner().invoke(app, ["serve", "--config", str(tmp_path / "arbiter.toml")])
+    (tmp_path / "arbiter.yaml").write_text("wokers: 2\n", "utf-8")
+    done = CliRunner().invoke(app, ["serve", "--config", str(tmp_path / "arbiter.yaml")])
     assert done.exit_code == 2
     assert "did you mean `workers`?" in " ".join(done.stderr.split())

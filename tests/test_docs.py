@@ -11,8 +11,8 @@ How a page says what is what, by the info string of a fenced block:
   is all that is said of it. ``yaml file=rules/x.yaml`` puts it there, and the whole directory loads. ``yaml test`` is a
   test file for the rule file before it: its tests pass, one for each rule at least.
 - ``python``: run, in one namespace a page; a ``text output`` block after it is what it prints.
-- ``toml file=x`` and ``json file=x`` are put there. ``sh`` is not run and stands in NOT_RUN with its reason. ``text``
-  is a drawing or an output, read by people only, unless something before it says otherwise.
+- ``json file=x``, and ``yaml file=x`` outside of rules/, are put there. ``sh`` is not run and stands in NOT_RUN with
+  its reason. ``text`` is a drawing or an output, read by people only, unless something before it says otherwise.
 
 A page below docs/ starts in a folder with links to the repository's rules, models and proto; the README with nothing.
 """

@@ -15,6 +15,9 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from arbiter.authoring import documents
 from arbiter.cli.app import app
+from arbiter.config.declare import written
+from arbiter.config.limits import Limits
+from arbiter.config.options import OPTIONS
 from arbiter.expr import limits
 from arbiter.expr.check import read_expression
 from arbiter.expr.hints import FUNCTIONS
@@ -29,7 +32,6 @@ from arbiter.ruleset.tables.read import KEYS as TABLE_KEYS
 from arbiter.ruleset.tables.read import POLICIES
 from arbiter.ruleset.tables.rows import MAX_ROWS
 from arbiter.server import status
-from arbiter.server.limits import Limits
 from arbiter.telemetry import publish
 from arbiter.telemetry.counters import Counters
 from arbiter.types import type_names
@@ -104,10 +106,18 @@ def test_the_readme_shows_the_figures_that_are_committed() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_operations_lists_the_options_of_serve() -> None:
-    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
-    options = {name for parameter in serve.params for name in parameter.opts if name.startswith("--")}
-    assert set(column(page("docs/operations.md"), "## Options")) == options - {"--help"}
+def test_the_configuration_page_lists_every_option() -> None:
+    shown = {option.name: option for option in OPTIONS.values() if option.group != "limits"}
+    table = [
+        [
+            f"`{name}`",
+            f"`{written(option.default)}`" if written(option.default) else "none",
+            option.page,
+            option.meaning,
+        ]
+        for name, option in shown.items()
+    ]
+    assert rows(page("docs/configuration.md"), "## Options") == table
 
 
 def test_operations_lists_the_metrics() -> None:

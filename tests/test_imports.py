@@ -15,7 +15,7 @@ LAYERS = [
     {"ruletests", "lint"},
     {"decision", "profiles", "triggers", "learning"},
     {"snapshot"},
-    {"ruleset", "models"},
+    {"ruleset", "models", "config"},
     {"expr", "authoring", "datasets", "serving", "bench"},
     {"types", "errors"},
 ]

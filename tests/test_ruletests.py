@@ -404,8 +404,8 @@ def test_a_server_that_requires_tests_does_not_begin_with_rules_that_fail_theirs
     done = arbiter("serve", "--require-tests", "--listen", "127.0.0.1:0", "--workers", 1, cwd=shop)
     assert (done.returncode, done.stdout) == (1, "")
     assert "rules/bad.test.yaml:5:44: the test `cart / a total of 10` fails: treatments: expected" in done.stderr
-    (shop / "arbiter.toml").write_text("require_tests = true\n")
-    done = arbiter("serve", "--config", "arbiter.toml", "--listen", "127.0.0.1:0", "--workers", 1, cwd=shop)
+    (shop / "arbiter.yaml").write_text("require_tests: true\n")
+    done = arbiter("serve", "--config", "arbiter.yaml", "--listen", "127.0.0.1:0", "--workers", 1, cwd=shop)
     assert (done.returncode, done.stdout) == (1, "")
 
 

@@ -12,8 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arbiter.config.limits import Limits
 from arbiter.errors import CallerError, InvalidField, LimitExceeded
-from arbiter.server.limits import Limits
 from arbiter.server.reading import ValueReader
 from arbiter.types import to_micros
 from arbiter.v1 import value_pb2

@@ -18,7 +18,8 @@ from arbiter.runtime.loader import Loader
 from arbiter.runtime.local import LocalAdmin
 from arbiter.runtime.settings import Backing
 from arbiter.runtime.versions import Versions
-from arbiter.server.app import FaceSettings, Server
+from arbiter.server.app import Server
+from arbiter.server.settings import FaceSettings
 from arbiter.telemetry.counters import Counters
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from arbiter.client import Conflict, InvalidRequest, PreconditionFailed, ResourceExhausted
+from arbiter.config.limits import Limits
 from arbiter.server.calls import Call, settled
-from arbiter.server.limits import Limits
 from arbiter.server.profiles import ProfileService
 from arbiter.server.status import DeadlinePassed
 from arbiter.types import Event, to_micros

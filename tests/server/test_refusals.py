@@ -27,6 +27,7 @@ from arbiter.client import (
     UnknownName,
 )
 from arbiter.client.methods import DECIDE
+from arbiter.config.limits import Limits
 from arbiter.errors import (
     CallerError,
     InvalidField,
@@ -39,11 +40,11 @@ from arbiter.errors import (
 )
 from arbiter.runtime.address import ListenError
 from arbiter.runtime.local import open_local
-from arbiter.server.app import FaceSettings, Server, TransportError, open_face
+from arbiter.server.app import Server, TransportError, open_face
 from arbiter.server.calls import Call, settled
 from arbiter.server.decisions import DecisionService
-from arbiter.server.limits import Limits
 from arbiter.server.requests import RequestReader
+from arbiter.server.settings import FaceSettings
 from arbiter.server.status import DeadlinePassed, status_of
 from arbiter.telemetry.counters import Counters
 from arbiter.types import Event, ExplainLevel

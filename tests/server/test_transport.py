@@ -14,9 +14,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 
-from arbiter.server.app import FaceSettings, Server
+from arbiter.server.app import Server
 from arbiter.server.decisions import DecisionService
 from arbiter.server.gate import Caller, PermissionDenied, Unauthenticated
+from arbiter.server.settings import FaceSettings
 from arbiter.v1 import (
     decision_pb2,
     decision_pb2_grpc,

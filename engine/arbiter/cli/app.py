@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from arbiter import __version__
 from arbiter.cli.canary import canary
 from arbiter.cli.check import check
+from arbiter.cli.config import config
 from arbiter.cli.decide import decide
 from arbiter.cli.demo import demo
 from arbiter.cli.events import events
@@ -59,6 +60,7 @@ app = typer.Typer(
 for command in (serve, check, fmt, schema, decide, explain):
     app.command()(command)
 app.command("test")(run_tests)
+app.add_typer(config)
 app.add_typer(profile)
 app.add_typer(events)
 app.add_typer(snapshot)

@@ -13,6 +13,8 @@ import msgspec
 
 from arbiter.authoring.documents import Form  # noqa: TC001 - a field's type at run time
 from arbiter.authoring.format import Style
+from arbiter.config.read import FORM as CONFIG
+from arbiter.config.schema import config_schema
 from arbiter.models.reader import FORM as MANIFEST
 from arbiter.models.schema import manifest_schema
 from arbiter.ruleset.load import RULE_FILE, is_test_file
@@ -37,11 +39,12 @@ class Kind(msgspec.Struct, frozen=True):
 RULES = Kind(RULE_FILE, "rules.schema.json", cache(rules_schema))
 TESTS = Kind(TEST_FILE, "test.schema.json", cache(tests_schema))
 MODELS = Kind(MANIFEST, "manifest.schema.json", cache(manifest_schema))
-KINDS = (RULES, TESTS, MODELS)
+SERVER = Kind(CONFIG, "config.schema.json", cache(config_schema))
+KINDS = (RULES, TESTS, MODELS, SERVER)
 
 
 def kind_of_file(path: str) -> Kind:
-    """What a YAML file is, by its name."""
+    """What a YAML file is, by its name. A configuration has none of its own: it is what `--config` names."""
     if is_test_file(path):
         return TESTS
     return MODELS if PurePosixPath(path).name == "manifest.yaml" else RULES

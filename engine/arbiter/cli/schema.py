@@ -18,7 +18,7 @@ Check = Annotated[bool, typer.Option("--check", help="Write nothing; end with 1 
 
 
 def schema(directory: Directory = Path("rules/schema"), *, check: Check = False) -> None:
-    """Write the JSON Schemas of rule files, tests and model manifests.
+    """Write the JSON Schemas of rule files, tests, model manifests and the server's configuration.
 
     An editor that reads `# yaml-language-server: $schema=schema/rules.schema.json` at the top of a file then says what
     is wrong while people type. Prints the files that it wrote; files that are as they should be are not touched.

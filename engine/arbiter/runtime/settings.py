@@ -12,29 +12,34 @@ from typing import Protocol
 import msgspec
 
 # Fields' types at run time.
+from arbiter.config.options import LogLevel, Telemetry
 from arbiter.runtime.admin import Admin  # noqa: TC001
-from arbiter.runtime.archive import KEPT
 from arbiter.runtime.engine import Engine  # noqa: TC001
 from arbiter.telemetry.counters import Counters  # noqa: TC001
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How to serve. `listen` is ``HOST:PORT``, port 0 for any free one; `grace` is seconds.
+    """How to serve: each field is an option of the same name, but `face`. `listen`, `admin` and `metrics` are
+    ``HOST:PORT``, port 0 for any free one; `grace` is seconds.
 
-    `kept` bounds the snapshots that can be rolled back to. With `require_tests` a set whose own tests fail is not
-    loaded. `face` is passed on, unread, to whatever opens the workers' server: its own settings, encoded.
+    `snapshots` bounds those that can be rolled back to. With `require_tests` a set whose own tests fail is not loaded.
+    `face` is passed on, unread, to whatever opens the workers' server: its own settings, encoded.
     """
 
     rules: str
     models: str = ""
     data: str
     listen: str
+    admin: str = ""
+    metrics: str = ""
+    sockets: str = ""
     workers: int = 1
     grace: float = 10.0
-    kept: int = KEPT
+    snapshots: int = 50
     require_tests: bool = False
+    log_level: LogLevel = "info"
+    telemetry: Telemetry = Telemetry()
     face: bytes = b""
-    log_level: str = "INFO"
 
     @property
     def rules_directory(self) -> Path:

@@ -93,7 +93,7 @@ def _alone(data: Path) -> Iterator[None]:
 
 class _Supervisor:
     def __init__(self, settings: Settings, address: str, open_face: OpenFace) -> None:
-        archive = Archive(settings.snapshots_directory, settings.kept)
+        archive = Archive(settings.snapshots_directory, settings.snapshots)
         file = StandingFile(settings.data_directory)
         self.desk = Desk(archive, file=file)
         self.desk.stand(file.read())

@@ -56,7 +56,7 @@ def run_worker(pipe: Connection, number: int, settings: bytes, address: str, ope
     signal.signal(signal.SIGTERM, _leave)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     chosen = msgspec.msgpack.decode(settings, type=Settings)
-    start_logging(chosen.log_level, f"worker {number}")
+    start_logging(chosen.log_level.upper(), f"worker {number}")
     try:
         _run(pipe, number, chosen, address, open_face)
     except ArbiterError as error:

@@ -18,10 +18,10 @@ from arbiter.wire.values import read_timestamp, step, write_timestamp
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from arbiter.config.limits import Limits
     from arbiter.errors import Diagnostic
     from arbiter.runtime.admin import Admin, Command
     from arbiter.server.calls import Call, Work
-    from arbiter.server.limits import Limits
     from arbiter.serving import Canary, Counts, Hold, Override, ReloadReport, SnapshotInfo, Status
 
 _REASON_BYTES = 1024

@@ -18,17 +18,16 @@ from arbiter.runtime.address import ListenError
 from arbiter.server import admin, decisions, health, profiles
 from arbiter.server.calls import Rpc
 from arbiter.server.inline import InlineLoop, missing
-from arbiter.server.limits import Limits
+from arbiter.server.settings import FaceSettings
 from arbiter.server.stock import Door, Pool, handler
 
 if TYPE_CHECKING:
+    from arbiter.config.options import Transport
     from arbiter.runtime.settings import Backing
     from arbiter.server.calls import Work
     from arbiter.server.gate import Gate
 
 _log = logging.getLogger("arbiter.server")
-
-Transport = Literal["auto", "inline", "stock"]
 
 # The methods that the inline transport answers itself, if it is there: what services call in masses.
 INLINE = {
@@ -39,22 +38,6 @@ INLINE = {
 
 class TransportError(ArbiterError):
     """The transport that was asked for cannot be had."""
-
-
-class FaceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How calls are answered. `threads` bounds the calls that are worked on at once in one worker.
-
-    `reuse_port` lets other processes listen on the same port.
-    """
-
-    transport: Transport = "auto"
-    threads: int = 16
-    reuse_port: bool = False
-    limits: Limits = Limits()
-
-    def encode(self) -> bytes:
-        """Return the bytes that `open_face` takes."""
-        return msgspec.msgpack.encode(self)
 
 
 class Server:

@@ -28,10 +28,10 @@ from arbiter.v1 import decision_pb2
 from arbiter.wire.values import write_entries
 
 if TYPE_CHECKING:
+    from arbiter.config.limits import Limits
     from arbiter.runtime.active import Active
     from arbiter.runtime.engine import Engine
     from arbiter.server.calls import Steps, Work
-    from arbiter.server.limits import Limits
     from arbiter.snapshot import Snapshot
     from arbiter.telemetry.counters import Counters
     from arbiter.types import Decision, Request, Treatment

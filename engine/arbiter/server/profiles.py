@@ -18,10 +18,10 @@ from arbiter.v1 import profile_pb2
 from arbiter.wire.values import read_timestamp, write_timestamp, write_values
 
 if TYPE_CHECKING:
+    from arbiter.config.limits import Limits
     from arbiter.profiles.store import Ingested
     from arbiter.runtime.engine import Engine
     from arbiter.server.calls import Call, Work
-    from arbiter.server.limits import Limits
     from arbiter.telemetry.counters import Counters
 
 SERVICE = profile_pb2.DESCRIPTOR.services_by_name["ProfileService"].full_name

@@ -21,7 +21,7 @@ from arbiter.wire.values import Entries, Value, read_timestamp, step
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from arbiter.server.limits import Limits
+    from arbiter.config.limits import Limits
 
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
 # The escape of the first half of a character, too close to the end for a second half.

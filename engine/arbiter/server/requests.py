@@ -14,7 +14,7 @@ from arbiter.v1 import decision_pb2
 from arbiter.wire.values import read_timestamp
 
 if TYPE_CHECKING:
-    from arbiter.server.limits import Limits
+    from arbiter.config.limits import Limits
 
 _LEVELS = {
     decision_pb2.EXPLAIN_LEVEL_UNSPECIFIED: ExplainLevel.ALL,

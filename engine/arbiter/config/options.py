@@ -1,0 +1,107 @@
+"""Every option of `arbiter serve`, once: name, type, bounds, default and meaning.
+
+Law: declarations only. A field here is all there is to an option: the file, the environment, the flags, the tables in
+the docs, the schema and `arbiter config show` follow from it. `Settings` and `FaceSettings` take what they need from it
+by name. A secret is never a value here, only the name of a file that holds it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from arbiter.config.declare import declared, option
+from arbiter.config.limits import Limits
+
+Transport = Literal["auto", "inline", "stock"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Encryption, and who is on the other side. The files are PEM."""
+
+    certificate: Annotated[
+        str, option("The server's certificate and those between it and the root.", shown="FILE", needs="key")
+    ] = ""
+    key: Annotated[str, option("The private key of the certificate.", shown="FILE", needs="certificate")] = ""
+    client_ca: Annotated[
+        str, option("Callers must show a certificate that one of these signed.", shown="FILE", needs="certificate")
+    ] = ""
+
+
+class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may call."""
+
+    tokens: Annotated[str, option("API tokens, hashed, with their roles.", shown="FILE")] = ""
+    jwt_keys: Annotated[str, option("The public keys by which signed tokens (JWT) are trusted.", shown="FILE")] = ""
+    jwt_issuer: Annotated[str, option("Who must have issued a JWT.", shown="TEXT", needs="jwt_keys")] = ""
+    jwt_audience: Annotated[str, option("Whom a JWT must be meant for.", shown="TEXT", needs="jwt_keys")] = ""
+    insecure: Annotated[bool, option("Serve without authentication though the address is public.")] = False
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The record of administration and privacy calls."""
+
+    file: Annotated[str, option("Where those calls are recorded; empty for nowhere.", shown="FILE")] = ""
+
+
+class Telemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What OpenTelemetry is told."""
+
+    traces: Annotated[
+        float, option("The share of calls that are traced where the caller has not decided.", least=0, most=1)
+    ] = 0.0
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All options; a field whose type is a struct is a group."""
+
+    rules: Annotated[str, option("The rules directory.", shown="DIR")] = "rules"
+    models: Annotated[str, option("The models directory; empty for none.", shown="DIR", none=True)] = "models"
+    data: Annotated[
+        str, option("Where profiles, events and snapshots are kept; one server at a time.", shown="DIR")
+    ] = "data"
+    listen: Annotated[
+        str, option("Where calls are answered; port 0 for any free one, an IPv6 host in brackets.", shown="HOST:PORT")
+    ] = "127.0.0.1:50051"
+    admin: Annotated[
+        str,
+        option("Where the supervisor answers health and administration of its own; empty for none.", shown="HOST:PORT"),
+    ] = ""
+    metrics: Annotated[str, option("Where Prometheus finds the metrics; empty for none.", shown="HOST:PORT")] = ""
+    sockets: Annotated[
+        str, option("Where each worker also listens, on `worker-N.sock`; empty for none.", shown="DIR")
+    ] = ""
+    workers: Annotated[int, option("Worker processes; 0 for one per processor.", least=0, most=256)] = 0
+    transport: Annotated[Transport, option("What carries calls: our own loop, or grpcio's.")] = "auto"
+    threads: Annotated[int, option("Calls that one worker works on at once.", least=1, most=1024)] = 16
+    connection_age: Annotated[
+        float,
+        option("Seconds after which a connection is told to go elsewhere; 0 for never.", least=0, most=86_400),
+    ] = 300.0
+    connection_grace: Annotated[float, option("Seconds for the calls on such a connection.", least=0, most=3600)] = 30.0
+    grace: Annotated[float, option("Seconds for the calls under way when it ends.", least=0, most=3600)] = 10.0
+    snapshots: Annotated[int, option("Versions that are kept to go back to.", least=2, most=10_000)] = 50
+    require_tests: Annotated[
+        bool, option("Load no rules whose own tests fail, nor rules whose tests hold mistakes.")
+    ] = False
+    log_level: Annotated[LogLevel, option("From which level on is logged.")] = "info"
+    tls: Tls = Tls()
+    auth: Auth = Auth()
+    audit: Audit = Audit()
+    telemetry: Telemetry = Telemetry()
+    limits: Limits = Limits()
+
+
+OPTIONS: Final = {each.name: each for each in declared(Options)}
+# Declared and not acted on: any value but the default is refused, since a server that ignores it would not do what its
+# operator believes. Whoever builds one takes it out.
+UNBUILT: Final = frozenset({
+    "admin", "metrics", "sockets", "connection_age", "connection_grace",
+    "tls.certificate", "tls.key", "tls.client_ca",
+    "auth.tokens", "auth.jwt_keys", "auth.jwt_issuer", "auth.jwt_audience", "auth.insecure",
+    "audit.file", "telemetry.traces",
+})  # fmt: skip
+# Variables with our prefix that are no options: what the commands that ask a server read, and the file itself.
+OTHER_VARIABLES: Final = frozenset({"ARBITER_CONFIG", "ARBITER_TARGET"})
