@@ -235,6 +235,18 @@ def test_the_development_page_lists_every_target() -> None:
     }
 
 
+def test_the_benchmarks_page_lists_every_benchmark() -> None:
+    modules = re.findall(r'"(\w+)",', page("benchmarks/__main__.py").partition("NAMES = (")[2].partition("\n\n")[0])
+    assert column(page("docs/benchmarks.md"), "## What `make bench` measures") == modules
+
+
+def test_the_benchmarks_page_lists_the_options_of_the_command() -> None:
+    command = typer.main.get_command(app).commands["bench"]  # type: ignore[attr-defined]
+    options = {name for parameter in command.params for name in parameter.opts if name.startswith("--")}
+    text = prose(page("docs/benchmarks.md"))
+    assert not {name for name in options - {"--help", "--target", "--json"} if f"`{name}`" not in text}
+
+
 def test_the_architecture_page_names_every_package() -> None:
     text = page("docs/architecture.md")
     packages = {path.parent.name for path in (ROOT / "engine" / "arbiter").glob("*/__init__.py")} - {"v1"}

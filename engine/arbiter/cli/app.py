@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from arbiter import __version__
+from arbiter.cli.bench import bench
 from arbiter.cli.canary import canary
 from arbiter.cli.check import check
 from arbiter.cli.config import config
@@ -66,6 +67,7 @@ app.add_typer(events)
 app.add_typer(snapshot)
 app.add_typer(canary)
 app.add_typer(override)
+app.command()(bench)
 app.command()(demo)
 
 
