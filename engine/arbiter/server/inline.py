@@ -42,8 +42,9 @@ _log = logging.getLogger("arbiter.server")
 
 # A message this long takes long to read.
 _LONG_BYTES = 64 * 1024
-# How many calls of a method grpc may hand over before the loop has come round to ask for more.
-_ASKED = 128
+# How many calls of a method grpc may hand over before the loop has come round to ask for more; those beyond wait in
+# grpc, which drops some when there are a thousand.
+_ASKED = 512
 _NOW = 0.0  # a moment that has passed: to look at the queue without waiting
 
 _MODULE_NAMES = (
