@@ -28,7 +28,9 @@ from arbiter.v1.value_pb2 import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+    from concurrent.futures import Future
 
+    from arbiter.profiles.store import Update
     from arbiter.server.calls import Call
     from arbiter.server.gate import Identities, Metadata
     from tests.server.conftest import OpenShop, Shop
@@ -61,10 +63,18 @@ def until(true: Callable[[], object]) -> None:
 
 
 @contextlib.contextmanager
-def held(shop: Shop) -> Iterator[None]:
-    """LMDB has one writer: while this runs, no write reaches the disk."""
-    with shop.store._environment.handle.begin(write=True):
-        yield
+def held(shop: Shop) -> Iterator[list[str]]:
+    """LMDB has one writer: while this runs, no write reaches the disk. Gives the subjects whose update has begun."""
+    begun: list[str] = []
+    update = shop.store.update
+
+    def seen(wanted: Update) -> Future[int]:
+        begun.append(wanted.subject_id)
+        return update(wanted)
+
+    with pytest.MonkeyPatch.context() as patched, shop.store._environment.handle.begin(write=True):
+        patched.setattr(shop.store, "update", seen)
+        yield begun
 
 
 def update(shop: Shop, subject: str, **options: Any) -> grpc.CallFuture[profile_pb2.UpdateProfileResponse]:
@@ -262,9 +272,9 @@ def test_a_fault_of_ours_is_told_with_a_reference_and_serving_goes_on(
 def test_draining_ends_what_was_begun_and_takes_nothing_new(open_shop: OpenShop) -> None:
     shop = open_shop()
     decide(shop)(request())
-    with held(shop):
+    with held(shop) as waiting:
         begun = [update(shop, f"drained-{n}", timeout=PATIENCE_S) for n in range(10)]
-        until(lambda: shop.store._writer._queue.qsize() >= 9)
+        until(lambda: len(waiting) == 10)
         stopping = threading.Thread(target=shop.server.stop, args=(PATIENCE_S,))
         stopping.start()
         until(lambda: code_of(lambda: decide(shop)(request()))[0] is grpc.StatusCode.UNAVAILABLE)
@@ -276,9 +286,9 @@ def test_draining_ends_what_was_begun_and_takes_nothing_new(open_shop: OpenShop)
 
 def test_when_the_grace_is_over_what_still_waits_is_cancelled(open_shop: OpenShop) -> None:
     shop = open_shop()
-    with held(shop):
+    with held(shop) as waiting:
         begun = [update(shop, f"cut-{n}", timeout=PATIENCE_S) for n in range(2)]
-        until(shop.store._writer._queue.qsize)
+        until(lambda: len(waiting) == 2)
         stopping = threading.Thread(target=shop.server.stop, args=(0.2,))
         stopping.start()
         for call in begun:

@@ -12,6 +12,7 @@ then on the call's end is watched, so that nobody works for a caller who has lef
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import threading
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from arbiter.server.calls import Answer, Call, Rpc, Steps
+    from arbiter.server.calls import Call, Rpc, Steps
 
 try:
     from grpc import _common, _server
@@ -117,6 +118,14 @@ class _Went:
 
 
 _WENT = _Went()
+
+
+def _identities(handle: Any) -> Any:
+    return cygrpc.peer_identities(handle)
+
+
+def _slow(rpc: Rpc, content: bytes, call: Call) -> Slow:
+    return Slow(lambda: settled(rpc.work(content, call), call))
 
 
 class InlineLoop:
@@ -230,53 +239,42 @@ class InlineLoop:
                 arrival.call_details.deadline,
                 arrival.invocation_metadata,
                 handle.peer,
-                lambda: cygrpc.peer_identities(handle),
+                functools.partial(_identities, handle),
             )
-            if len(content) > _LONG_BYTES:
-                self._submit(message, call, lambda: rpc.work(content, call))
-                return
-            answer = rpc.work(content, call)
+            answer = rpc.work(content, call) if len(content) <= _LONG_BYTES else _slow(rpc, content, call)
         except Exception as error:  # noqa: BLE001 - the boundary: whatever it is becomes a status
             self._fail(message, error)
             return
-        if answer.__class__ is bytes:
-            self._end(message, (self._initial, cygrpc.SendMessageOperation(answer, 0), self._well))
+        if isinstance(answer, bytes):
+            self._send(message, answer)
         else:
             self._defer(message, call, answer)
 
-    def _defer(self, message: _Message, call: Call, answer: Answer) -> None:
+    def _defer(self, message: _Message, call: Call, answer: Later | Slow | Steps) -> None:
         """See to an answer that is not there yet."""
+        self._watch(message)
         if isinstance(answer, Later):
-            self._watch(message)
             finish = answer.finish
             answer.future.add_done_callback(lambda future: self._written(message, call, future, finish))
         elif isinstance(answer, Slow):
-            self._submit(message, call, answer.run)
-        elif isinstance(answer, bytes):
-            self._send(message, answer)
+            self._pool.submit(self._work, message, call, answer.run)
         else:
-            self._watch(message)
             self._steps.append((message, call, answer))
 
     def _watch(self, message: _Message) -> None:
         """Ask for the call's end, which is otherwise asked for with the answer."""
-        if not message.watched:
-            message.watched = True
-            self._open += 1
-            message.arrival.call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(0),), _End(message))
+        message.watched = True
+        self._open += 1
+        message.arrival.call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(0),), _End(message))
 
-    def _submit(self, message: _Message, call: Call, run: Callable[[], Answer]) -> None:
-        self._watch(message)
-        self._pool.submit(self._work, message, call, run)
-
-    def _work(self, message: _Message, call: Call, run: Callable[[], Answer]) -> None:
+    def _work(self, message: _Message, call: Call, run: Callable[[], bytes]) -> None:
         """In a thread of the pool."""
         try:
             if message.gone:
                 self._send_status(message, cygrpc.StatusCode.cancelled, b"", None)
                 return
             call.check_deadline()
-            content = settled(run(), call)
+            content = run()
         except Exception as error:  # noqa: BLE001 - the boundary
             self._fail(message, error)
         else:
