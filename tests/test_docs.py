@@ -14,7 +14,8 @@ How a page says what is what, by the info string of a fenced block:
 - ``json file=x``, and ``yaml file=x`` outside of rules/, are put there. ``sh`` is not run and stands in NOT_RUN with
   its reason. ``text`` is a drawing or an output, read by people only, unless something before it says otherwise.
 
-A page below docs/ starts in a folder with links to the repository's rules, models and proto; the README with nothing.
+A page below docs/ starts in a folder with links to the repository's rules, models, proto and docs; the README with
+nothing.
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ NOT_RUN = {
     "package=example.com/shop/arbiterv1": "needs the tools of another language",
     "arbiter events import --format cdnow --shift-to now": "fetches the data set from a package index",
     "make bench": "minutes",
+    "python3 -m venv /opt/arbiter && /opt/arbiter/bin/pip install .": "changes the machine",
+    "docker build -f docs/deploy/Containerfile -t arbiter .": "needs a container engine",
+    "kubectl create configmap arbiter-rules --from-file=rules/store --dry-run=client -o yaml | kubectl apply -f -": (
+        "needs a cluster"
+    ),
 }
 ASKS_A_SERVER = ("arbiter decide", "arbiter explain", "arbiter snapshot", "arbiter profile get")
 PATIENCE_S = 10.0
@@ -315,7 +321,7 @@ class Reader:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_does_what_it_says(page: Path, terminal: Terminal, shipped_models: dict[str, Model]) -> None:
     if page.parent != ROOT:
-        for name in ("rules", "models", "proto"):
+        for name in ("rules", "models", "proto", "docs"):
             (terminal.folder / name).symlink_to(ROOT / name)
     reader = Reader(terminal, shipped_models)
     for block in blocks_of(page):
