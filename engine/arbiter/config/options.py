@@ -104,4 +104,4 @@ UNBUILT: Final = frozenset({
     "audit.file", "telemetry.traces",
 })  # fmt: skip
 # Variables with our prefix that are no options: what the commands that ask a server read, and the file itself.
-OTHER_VARIABLES: Final = frozenset({"ARBITER_CONFIG", "ARBITER_TARGET"})
+OTHER_VARIABLES: Final = frozenset({"ARBITER_CONFIG", "ARBITER_TARGET", "ARBITER_TOKEN"})
