@@ -116,6 +116,10 @@ class Store:
             event_types={name: dict(types) for name, types in event_types.items()},
         )
 
+    def use_clock(self, clock: Callable[[], int]) -> None:
+        """What gives µs since the epoch to writes from now on."""
+        self._writer.clock = clock
+
     def rebuild_step(self, limit: int) -> int:
         """Rewrite at most `limit` records for the current features; about how many remain. Raises StoreError."""
         return self._upkeep.step(limit)
