@@ -24,7 +24,7 @@ BUILD_DURABLE_RULES = CC="$(CC) -O2 -DPyEval_CallObject=PyObject_CallObject" $(B
 	--no-cache-dir --no-binary durable_rules "$(DURABLE_RULES)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint bench bench-profiles clean
+.PHONY: help setup demo serve test lint bench bench-profiles soak clean
 
 help: ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench-profiles: $(STAMP) ## ask a store of ten million profiles (some 20 GB of d
 $(BENCH_STAMP): $(STAMP)
 	@$(BIN)/python -m pip install --quiet -e '.[bench]'
 	@touch $@
+
+soak: $(STAMP) ## half an hour of traffic with all that goes wrong, every answer checked
+	$(BIN)/python -m benchmarks.soak --minutes 30
 
 clean: ## remove what make made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

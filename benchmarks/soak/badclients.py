@@ -32,8 +32,9 @@ UPDATE = "/arbiter.v1.ProfileService/UpdateProfile"
 @contextlib.contextmanager
 def _connected(target: str) -> Iterator[socket.socket]:
     host, _, port = target.rpartition(":")
-    # A server that closes on us is what is wanted; one that is being started refuses.
-    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), _TIMEOUT_S) as connection:
+    connection = socket.create_connection((host, int(port)), _TIMEOUT_S)
+    # A server that closes on us is what is wanted.
+    with connection, contextlib.suppress(OSError):
         yield connection
 
 
