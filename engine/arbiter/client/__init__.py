@@ -9,7 +9,7 @@ with Client("127.0.0.1:50051") as client:
 ```
 """
 
-from arbiter.client.access import Misconfigured, Tls
+from arbiter.client.access import Tls
 from arbiter.client.aio import AsyncClient
 from arbiter.client.answers import Answer, Batch, Ingested, Page, ProfileAnswer
 from arbiter.client.arguments import Ask
@@ -19,6 +19,7 @@ from arbiter.client.failures import (
     Conflict,
     DeadlineExceeded,
     InvalidRequest,
+    Misconfigured,
     PermissionDenied,
     PreconditionFailed,
     ResourceExhausted,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from arbiter.errors import ArbiterError
+from arbiter.client.failures import Misconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,10 +28,6 @@ _LAST_PORT = 65_535
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})", re.ASCII)
 _LOCAL_SCHEMES = ("unix:", "unix-abstract:")
 _BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
-
-
-class Misconfigured(ArbiterError):
-    """A client cannot be made of what it was given."""
 
 
 class Target(msgspec.Struct, frozen=True):

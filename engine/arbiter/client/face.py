@@ -12,10 +12,10 @@ import threading
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from arbiter.client.access import Misconfigured, bearer, check_token, targets_of
+from arbiter.client.access import bearer, check_token, targets_of
 from arbiter.client.calls import Again
 from arbiter.client.channels import credentials_of, options_of
-from arbiter.client.failures import cancelled
+from arbiter.client.failures import Misconfigured, cancelled
 from arbiter.client.lanes import Lanes
 from arbiter.client.methods import Methods
 from arbiter.client.retry import AnswerLocally, Attempts, Budget, Raise, Retries, Wait

@@ -29,6 +29,10 @@ class Violation(msgspec.Struct, frozen=True):
     description: str
 
 
+class Misconfigured(ArbiterError):
+    """A client cannot be made of what it was given."""
+
+
 class CallFailed(ArbiterError):
     """A call failed. `code` is the canonical code's name (``INVALID_ARGUMENT``), `reason` Arbiter's own word for it.
 

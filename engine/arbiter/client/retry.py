@@ -6,18 +6,16 @@ draw. Both faces drive this one machine, so that they cannot differ.
 
 from __future__ import annotations
 
+import math
 import threading
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Meta
 
-from arbiter.client.failures import CallFailed, too_late
+from arbiter.client.failures import CallFailed, Misconfigured, too_late
 
 if TYPE_CHECKING:
     from typing import Final
-
-_Positive = Annotated[float, Meta(gt=0)]
 
 
 class Retries(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,14 +25,23 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
     it does, and then for a random part of ``first * 2**(n-1)``, but at most of `longest`. All calls of a client share a
     budget: `burst` tokens at first and at most; a failure that could be retried takes one, a success gives back
     `share` of one, and at half of `burst` or below nothing is retried. So a server that is away gets fewer than
-    ``burst / 2`` retries from a client, and one that fails now and then `share` of the good calls on top.
+    ``burst / 2`` retries from a client, and one that fails now and then `share` of the good calls on top. Raises
+    Misconfigured.
     """
 
-    attempts: Annotated[int, Meta(ge=1)] = 5
-    first: _Positive = 0.05
-    longest: _Positive = 1.0
-    burst: _Positive = 100.0
-    share: _Positive = 0.1
+    attempts: int = 5
+    first: float = 0.05
+    longest: float = 1.0
+    burst: float = 100.0
+    share: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Raise Misconfigured for numbers that make no sense."""
+        if self.attempts < 1:
+            raise Misconfigured(f"retries: `attempts` is {self.attempts}: a call is sent at least once")
+        for name in ("first", "longest", "burst", "share"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise Misconfigured(f"retries: `{name}` is {getattr(self, name)}: give a positive number")
 
 
 class Budget:
@@ -153,10 +160,5 @@ def may_pass(failure: CallFailed) -> bool:
 
 
 def stands_in(failure: CallFailed) -> bool:
-    """Whether a local answer may stand in for it: never for what is the caller's to mend.
-
-    Of limits only those on work under way: the server asks for a delay, or gRPC itself refused, which gives no reason.
-    """
-    if failure.code == "RESOURCE_EXHAUSTED":
-        return failure.retry_after is not None or not failure.reason
-    return failure.code in _AWAY
+    """Whether a local answer may stand in for it: never for what is the caller's to mend."""
+    return failure.code in _AWAY or may_pass(failure)
