@@ -29,14 +29,15 @@ if TYPE_CHECKING:
     from arbiter.bench import Result
 
 STREAMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-FRACTIONS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
+FRACTIONS = (0.2, 0.5, 0.8, 0.9, 1.0, 1.15, 1.3)
 KNEE = 0.9  # of the peak
 TIMES = 10
 CONNECTIONS = 8
-DEADLINE = 0.5  # seconds
+DEADLINE = 0.3  # seconds
 BACKOFF = 0.1  # seconds: the delay that the server asks for
 ROUNDS = 3
 SECONDS, WARMUP = 0.5, 0.3
+OPEN_SECONDS, OPEN_WARMUP = 0.8, 0.9  # queues need several deadlines to become what they stay
 _Key = TypeVar("_Key", int, float)
 
 
@@ -86,7 +87,7 @@ def _closed(target: str, streams: int) -> Load:
 def _open(target: str, rate: float) -> Load:
     return Load(
         target, servers.DECIDE, servers.questions(), rate=rate, poisson=True, connections=CONNECTIONS,
-        timeout=DEADLINE, seconds=SECONDS, warmup=WARMUP,
+        timeout=DEADLINE, seconds=OPEN_SECONDS, warmup=OPEN_WARMUP,
     )  # fmt: skip
 
 

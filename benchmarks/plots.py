@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import load_plots
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Our lines, then the others' (subject, label, colour), told apart by lightness too.
 COMPARED = (
@@ -33,14 +36,14 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     from matplotlib import pyplot as plt  # noqa: PLC0415 - after the backend is chosen
 
     written = []
-    for name, (size, fill) in _PLOTS.items():
+    for name, (size, fill) in (_PLOTS | load_plots.PLOTS).items():
         if name not in results:
             continue
         with mpl.rc_context({"figure.facecolor": GROUND, "axes.facecolor": GROUND, "axes.titlesize": 10}):
-            figure, axes = plt.subplots(figsize=size, layout="constrained")
-            for side in ("top", "right"):
-                axes.spines[side].set_visible(False)
-            fill(axes, results)
+            figure = plt.figure(figsize=size, layout="constrained")
+            fill(figure, results)
+            for axes in figure.axes:
+                axes.spines[["top", "right"]].set_visible(False)
             path = folder / f"{name}.png"
             figure.savefig(path, dpi=130, bbox_inches="tight")
             plt.close(figure)
@@ -115,9 +118,14 @@ def _decision(axes: Axes, results: dict[str, Any]) -> None:
     axes.legend(ncols=4, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.35))
 
 
-_PLOTS: dict[str, tuple[tuple[float, float], Callable[[Axes, dict[str, Any]], None]]] = {
-    "matching": ((7, 3.6), _matching),
-    "comparison": ((7, 4.4), _comparison),
-    "reload": ((8, 3.4), _reload),
-    "decision": ((7, 2.4), _decision),
+def _alone(fill: Callable[[Axes, dict[str, Any]], None]) -> Callable[[Figure, dict[str, Any]], None]:
+    """A plot of one panel."""
+    return lambda figure, results: fill(figure.subplots(), results)
+
+
+_PLOTS: dict[str, tuple[tuple[float, float], Callable[[Figure, dict[str, Any]], None]]] = {
+    "matching": ((7, 3.6), _alone(_matching)),
+    "comparison": ((7, 4.4), _alone(_comparison)),
+    "reload": ((8, 3.4), _alone(_reload)),
+    "decision": ((7, 2.4), _alone(_decision)),
 }

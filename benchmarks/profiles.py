@@ -1,7 +1,7 @@
 """Decisions over gRPC as stored profiles grow from 1,000 to a million, each asked for at random.
 
 The server is the one of `serving`, without the model. Its thousand people are copied, record by record, under other
-subjects' keys until there are enough: a million are about a gigabyte, which the machine's memory holds. The first
+subjects' keys until there are enough: a million are some 1.4 gigabytes, which the machine's memory holds. The first
 decision for somebody may have to read from disk; what is measured is a store that is in memory after some use.
 `python -m benchmarks profiles_10m` asks the same of ten million.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
@@ -29,6 +30,8 @@ from benchmarks.stats import alternate
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
+
+    from arbiter.profiles.store import Store
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 ASKED = 20_000  # different questions
@@ -91,12 +94,19 @@ def serve_many(pipe: Connection, home: Path, size: int) -> None:
         (home / "rules" / name).write_bytes(content)
     engine, _ = open_local(home / "rules", ROOT / "models", home / "data")
     add_people(engine.store)
+    _wait_for_upkeep(engine.store)
     engine.store.close()
     _copy(home / "data" / "store", size)
     counters = Counters()
     engine, admin = open_local(home / "rules", ROOT / "models", home / "data", counters=counters)
+    _wait_for_upkeep(engine.store)
     servers.serve_until_told(pipe, Backing(engine, admin, counters), "inline")
     engine.store.close()
+
+
+def _wait_for_upkeep(store: Store) -> None:
+    while store.rebuilding:
+        time.sleep(0.01)
 
 
 def _copy(store: Path, size: int) -> None:

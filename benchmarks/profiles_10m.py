@@ -1,4 +1,4 @@
-"""`profiles` with ten million of them: some ten gigabytes on disk, which is why `make bench` leaves it out."""
+"""`profiles` with ten million of them: some 14 gigabytes on disk, which is why `make bench` leaves it out."""
 
 from __future__ import annotations
 

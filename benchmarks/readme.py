@@ -69,6 +69,9 @@ PLOTS = {
     "matching": ["![One decision as rules grow](docs/benchmarks/matching.png)"],
     "comparison": ["![The best rule for a person, as rules grow](docs/benchmarks/comparison.png)"],
     "reload": ["![Decisions while rules reload](docs/benchmarks/reload.png)"],
+    "serving": ["![A decision over gRPC beside calls that do nothing](docs/benchmarks/serving.png)"],
+    "latency": ["![How long a decision takes as more of them come](docs/benchmarks/latency.png)"],
+    "overload": ["![What is answered of more than a server can answer](docs/benchmarks/overload.png)"],
     "decision": ["![What each microsecond of a decision buys](docs/benchmarks/decision.png)"],
 }
 RATIOS = {

@@ -158,7 +158,19 @@ def test_a_deadline_ends_calls_that_are_not_answered(serve: Open) -> None:
     (result,) = drive(load(serve(work), rate=50, seconds=0.2, timeout=0.1))
     go.set()
     assert result.ended == {4: 10}
-    assert max(left) <= 0.1
+    assert 0.05 < max(left) <= 0.1
+
+
+def test_the_server_is_told_what_is_left_when_a_call_had_to_wait_for_its_turn(serve: Open) -> None:
+    left = []
+
+    def work(request: bytes, context: grpc.ServicerContext) -> bytes:
+        left.append(context.time_remaining())
+        threading.Event().wait(0.05)
+        return request
+
+    drive(load(serve(work, max_concurrent_streams=1), streams=8, seconds=0.1, timeout=0.3))
+    assert 0 < min(left) < 0.2 < max(left) <= 0.3
 
 
 def test_what_is_never_answered_is_told(serve: Open) -> None:

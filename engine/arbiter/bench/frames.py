@@ -37,6 +37,7 @@ OK, CANCELLED, UNKNOWN = 0, 1, 2
 DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE = 4, 8, 13, 14
 NO_STATUS = -2  # headers that begin an answer: how it went is told at its end
 
+_MOST_DIGITS = 10**8
 _HEAD = struct.Struct(">HBBBI")
 _SETTING = struct.Struct(">HI")
 # Length in two parts, kind, flags, stream.
@@ -72,6 +73,12 @@ def read_settings(content: bytes) -> list[tuple[int, int]]:
 def message(content: bytes) -> bytes:
     """A message as gRPC sends it: uncompressed, its length before it."""
     return b"\0" + number(len(content)) + content
+
+
+def timeout_header(microseconds: int) -> bytes:
+    """The header field that tells a server how long a call may take, as HPACK writes what goes into no table."""
+    value = b"%du" % microseconds if microseconds < _MOST_DIGITS else b"%dm" % (microseconds // 1000)
+    return b"\x00\x0cgrpc-timeout" + bytes([len(value)]) + value
 
 
 def is_whole(answer: bytes) -> bool:

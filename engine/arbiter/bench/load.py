@@ -32,7 +32,8 @@ class Load:
     random ones. A call that is due while `cap` are unanswered is not sent, and counted as such.
 
     The server is warmed up for `warmup` seconds, then measured for `seconds`; calls still open then have `patience`
-    seconds to end. `timeout`, in seconds, is each call's deadline, for the server and for us.
+    seconds to end. `timeout`, in seconds, is each call's deadline, counted
+    from when it is due: the server is told what is left of it, and we give the call up.
     """
 
     target: str  # HOST:PORT, or unix:PATH

@@ -51,10 +51,7 @@ class Run:
         self.begun = self.end = _FAR
         self._epoll = epoll
         self._family, self._address = _resolved(load.target)
-        self._metadata = list(load.metadata)
         self._timeout = None if load.timeout is None else int(load.timeout * 1e9)
-        if self._timeout is not None:
-            self._metadata.append(("grpc-timeout", f"{max(1, self._timeout // 1000)}u"))
         self._framed = [h2.message(body) for body in load.bodies]
         self._numbers = itertools.cycle(range(len(load.bodies)))
         self._gaps = _gaps(load.rate, load.seed if load.poisson else None) if load.rate else None
@@ -135,7 +132,7 @@ class Run:
 
     def _connect(self, now: int) -> None:
         self._connect_at = now + _AGAIN_NS
-        wire = Wire(self.load.target, self.load.path, self._metadata)
+        wire = Wire(self.load.target, self.load.path, self.load.metadata)
         try:
             link = Link(self._epoll, self._family, self._address, wire)
         except Lost as lost:
@@ -186,10 +183,14 @@ class Run:
         while self._waiting and links:
             link = links[0] if len(links) == 1 else min(links, key=_fullness)
             call = self._waiting.popleft()
-            stream = link.wire.call(self._framed[call.body], call)
+            if self._timeout is None:
+                link.wire.call(self._framed[call.body], call)
+            else:
+                deadline = call.due + self._timeout
+                field = h2.timeout_header(max(1, (deadline - now) // 1000))
+                stream = link.wire.call(self._framed[call.body], call, field)
+                self._deadlines.append((deadline, link, stream, call))
             self._open += 1
-            if self._timeout is not None:
-                self._deadlines.append((call.due + self._timeout, link, stream, call))
             if call.due >= begun:
                 lag(now - call.due)
             if link.wire.room <= 0:

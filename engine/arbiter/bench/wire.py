@@ -86,8 +86,11 @@ class Wire:
         """How many more calls the server takes now."""
         return 0 if self.leaving or not self.ready else self._most - len(self._open)
 
-    def call(self, framed: bytes, tag: Any) -> int:
-        """Begin a call with a message in gRPC's framing, and return its stream. Only while there is `room`."""
+    def call(self, framed: bytes, tag: Any, field: bytes = b"") -> int:
+        """Begin a call with a message in gRPC's framing, and return its stream. Only while there is `room`.
+
+        `field` is a header field that only this call has, encoded.
+        """
         stream = self._next
         self._next = stream + 2
         if stream + 2 > h2.LAST_STREAM:
@@ -96,6 +99,9 @@ class Wire:
         number = stream.to_bytes(4, "big")
         # Headers of the first call fill the server's table, those of the others point into it.
         head, block = self._blocks.pop() if len(self._blocks) > 1 else self._blocks[0]
+        if field:
+            block += field
+            head = len(block).to_bytes(3, "big") + head[3:]
         size = len(framed)
         if size <= self._window and size <= self._stream_window and size <= self._frame_size and not self._held:
             self._window -= size
