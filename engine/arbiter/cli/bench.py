@@ -117,7 +117,8 @@ def bench(
 
 def _allowed(target: str, *, remote: bool) -> str:
     """The target, where load may be put. Raises a usage error for another machine unless that was said."""
-    from arbiter.client.access import Misconfigured, targets_of  # noqa: PLC0415 - brings grpc
+    from arbiter.client import Misconfigured  # noqa: PLC0415 - brings grpc
+    from arbiter.client.access import targets_of  # noqa: PLC0415
 
     try:
         (place,) = targets_of(target)
