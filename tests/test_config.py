@@ -65,6 +65,14 @@ def another(option: Option) -> Value:
     return option.type(option.default + 1 if option.default != option.most else option.default - 1)
 
 
+def sound(values: Mapping[str, Value]) -> dict[str, Value]:
+    """The same with every option that these need."""
+    found = dict(values)
+    while lacking := {OPTIONS[name].needs for name in found} - found.keys() - {""}:
+        found |= {name: another(OPTIONS[name]) for name in lacking}
+    return found
+
+
 def file_of(values: Mapping[str, Value], name: str = "shop.yaml") -> ConfigFile:
     tree: dict[str, Any] = {}
     for full, value in values.items():
@@ -122,20 +130,21 @@ def test_nothing_given_is_the_defaults() -> None:
 @each_option
 def test_an_option_is_set_in_the_file(option: Option) -> None:
     value = another(option)
-    found = chosen(file_of({option.name: value}))
+    found = chosen(file_of(sound({option.name: value})))
     assert value_and_place(found, option.name) == (value, f"shop.yaml:{3 if option.group else 2}")
 
 
 @each_option
 def test_an_option_is_set_by_the_environment(option: Option) -> None:
     value = another(option)
-    assert value_and_place(chosen(None, variables_of({option.name: value})), option.name) == (value, option.variable)
+    found = chosen(None, variables_of(sound({option.name: value})))
+    assert value_and_place(found, option.name) == (value, option.variable)
 
 
 @each_option
 def test_an_option_is_set_by_a_flag(option: Option) -> None:
     value = another(option)
-    found = chosen(None, {}, flags_of({option.name: value}))
+    found = chosen(None, {}, flags_of(sound({option.name: value})))
     assert value_and_place(found, option.name) == (value, option.flag_of(value))
 
 
@@ -153,6 +162,8 @@ def test_later_sources_win_whatever_each_says(data: st.DataObject) -> None:
         }
         for source in SOURCES[1:]
     ]
+    needed = sound(layers[0] | layers[1] | layers[2])
+    layers[0] |= {name: value for name, value in needed.items() if not any(name in layer for layer in layers)}
     merged = {name: option.default for name, option in OPTIONS.items()} | layers[0] | layers[1] | layers[2]
     file, environment, flags = file_of(layers[0]), variables_of(layers[1]), flags_of(layers[2])
     for option, value, place in chosen(file, environment, flags).rows():
@@ -410,25 +421,27 @@ def test_defaults_that_stand_elsewhere_too_are_the_same() -> None:
 
 
 def test_a_schema_refuses_no_file_that_is_read_and_every_one_of_a_wrong_shape() -> None:
-    sound: dict[str, Any] = {}
+    whole: dict[str, Any] = {}
     for option in BUILT.values():
-        (sound.setdefault(option.group, {}) if option.group else sound)[option.key] = another(option)
+        (whole.setdefault(option.group, {}) if option.group else whole)[option.key] = another(option)
+    needed = {option.needs for option in BUILT.values()}
     spoilt: list[Any] = [None, True, 5, -3, 0, 1.5, "", "no such thing", [], {}, {"odd": 1}, 2**40, 1e12]
     both = 0
     for option in BUILT.values():
         for value in spoilt:
-            tree = json.loads(json.dumps(sound))
+            tree = json.loads(json.dumps(whole))
             (tree[option.group] if option.group else tree)[option.key] = value
             refused = said(yaml.safe_dump(tree))
             wrong = list(SCHEMA.iter_errors(tree))
             assert refused or not wrong, (option.name, value)
-            assert wrong or not refused or option.shown == "HOST:PORT", (option.name, value, refused)
+            beyond = option.shown == "HOST:PORT" or (option.name in needed and not value)
+            assert wrong or not refused or beyond, (option.name, value, refused)
             both += bool(refused and wrong)
     assert both > 200
     extra: dict[str, Any]
     for extra in ({"odd": 1}, {"tls": 5}, {"limits": {"odd": 1}}, {"limits": []}):
-        assert said(yaml.safe_dump(sound | extra))
-        assert list(SCHEMA.iter_errors(sound | extra))
+        assert said(yaml.safe_dump(whole | extra))
+        assert list(SCHEMA.iter_errors(whole | extra))
     assert list(SCHEMA.iter_errors({"limits": None})) == []
 
 

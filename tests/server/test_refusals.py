@@ -211,6 +211,7 @@ def test_a_fault_of_ours_tells_the_caller_a_reference_only(
     assert failure.reference in record.getMessage()
     assert "lmdb.Error" in record.getMessage()
     assert "arbiter.errors.StoreError" in record.getMessage()
+    assert record.exc_info is None  # it would tell what values it arose from
     assert shop.counters.errors == {"INTERNAL": 1}
 
 

@@ -28,6 +28,7 @@ from arbiter.cli.serve import serve
 from arbiter.cli.snapshot import snapshot
 from arbiter.cli.terminal import diagnostic_text, err, fail
 from arbiter.cli.test import run_tests
+from arbiter.cli.token import token
 from arbiter.errors import ArbiterError, AuthorError, did_you_mean
 
 _INTERRUPTED = 130
@@ -67,6 +68,7 @@ app.add_typer(events)
 app.add_typer(snapshot)
 app.add_typer(canary)
 app.add_typer(override)
+app.add_typer(token)
 app.command()(bench)
 app.command()(demo)
 

@@ -6,6 +6,7 @@ Law: the only module of the commands that knows where servers listen. The client
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from arbiter.cli.answers import Answer, Given, Judged
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
     from arbiter.cli.answers import Question
     from arbiter.client import Answer as Decided
-    from arbiter.client import Client
+    from arbiter.client import Client, Tls
 
+_TLS_VARIABLES = ("ARBITER_CA_FILE", "ARBITER_CERTIFICATE_FILE", "ARBITER_KEY_FILE")
 DEFAULT_TARGET = "127.0.0.1:50051"
 
 
@@ -29,10 +31,13 @@ class NoServer(ArbiterError):
 
 @contextlib.contextmanager
 def connected(target: str | None) -> Iterator[Client]:
-    """A client of the server at `target`, else at the usual place. Raises NoServer when the block finds nobody."""
+    """A client of the server at `target`, else at the usual place. Raises NoServer when the block finds nobody.
+
+    The environment has the token, and says which files hold certificates. Raises Misconfigured.
+    """
     from arbiter.client import Client, Unavailable  # noqa: PLC0415
 
-    with Client(target or DEFAULT_TARGET) as client:
+    with Client(target or DEFAULT_TARGET, token=os.environ.get("ARBITER_TOKEN") or None, tls=_tls()) as client:
         try:
             yield client
         except Unavailable as error:
@@ -40,6 +45,13 @@ def connected(target: str | None) -> Iterator[Client]:
                 raise
             hint = "start one with `arbiter serve`, or name another with --target HOST:PORT"
             raise NoServer(f"no server answers at {client.target}: {hint}") from error
+
+
+def _tls() -> Tls | None:
+    from arbiter.client import Tls  # noqa: PLC0415
+
+    ca, certificate, key = (os.environ.get(name) or None for name in _TLS_VARIABLES)
+    return Tls(ca=ca, certificate=certificate, key=key) if ca or certificate or key else None
 
 
 def decide(target: str | None, question: Question, context: dict[str, Any], at: datetime | None) -> list[Answer]:

@@ -22,6 +22,7 @@ def serve(chosen: Chosen) -> None:
     from arbiter.runtime.settings import Settings  # noqa: PLC0415
     from arbiter.runtime.supervisor import supervise  # noqa: PLC0415
     from arbiter.server.app import open_face  # noqa: PLC0415
+    from arbiter.server.exposure import check_start  # noqa: PLC0415
     from arbiter.server.settings import FaceSettings  # noqa: PLC0415
 
     options = chosen.options
@@ -32,4 +33,6 @@ def serve(chosen: Chosen) -> None:
         face=msgspec.convert(options, FaceSettings, from_attributes=True).encode(),
     )
     start_logging(settings.log_level.upper(), "supervisor")
+    doors = {"listen": options.listen, "admin": options.admin}
+    check_start(doors, options.metrics, options.tls, options.auth)
     supervise(settings, open_face)

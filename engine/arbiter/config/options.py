@@ -33,11 +33,11 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who may call."""
 
-    tokens: Annotated[str, option("API tokens, hashed, with their roles.", shown="FILE")] = ""
+    tokens: Annotated[str, option("The callers: hashed API tokens, names in certificates, roles.", shown="FILE")] = ""
     jwt_keys: Annotated[str, option("The public keys by which signed tokens (JWT) are trusted.", shown="FILE")] = ""
     jwt_issuer: Annotated[str, option("Who must have issued a JWT.", shown="TEXT", needs="jwt_keys")] = ""
     jwt_audience: Annotated[str, option("Whom a JWT must be meant for.", shown="TEXT", needs="jwt_keys")] = ""
-    insecure: Annotated[bool, option("Serve without authentication though the address is public.")] = False
+    insecure: Annotated[bool, option("Serve though a public address is without authentication or TLS.")] = False
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,9 +99,10 @@ OPTIONS: Final = {each.name: each for each in declared(Options)}
 # operator believes. Whoever builds one takes it out.
 UNBUILT: Final = frozenset({
     "admin", "metrics", "sockets", "connection_age", "connection_grace",
-    "tls.certificate", "tls.key", "tls.client_ca",
-    "auth.tokens", "auth.jwt_keys", "auth.jwt_issuer", "auth.jwt_audience", "auth.insecure",
-    "audit.file", "telemetry.traces",
+    "telemetry.traces",
 })  # fmt: skip
 # Variables with our prefix that are no options: what the commands that ask a server read, and the file itself.
-OTHER_VARIABLES: Final = frozenset({"ARBITER_CONFIG", "ARBITER_TARGET", "ARBITER_TOKEN"})
+OTHER_VARIABLES: Final = frozenset({
+    "ARBITER_CONFIG", "ARBITER_TARGET", "ARBITER_TOKEN", "ARBITER_CA_FILE", "ARBITER_CERTIFICATE_FILE",
+    "ARBITER_KEY_FILE",
+})  # fmt: skip

@@ -17,6 +17,7 @@ from arbiter.errors import ArbiterError
 from arbiter.runtime.address import ListenError
 from arbiter.server import admin, decisions, health, profiles
 from arbiter.server.calls import Rpc
+from arbiter.server.guard import Guard
 from arbiter.server.inline import InlineLoop, missing
 from arbiter.server.settings import FaceSettings
 from arbiter.server.stock import Door, Pool, handler
@@ -46,8 +47,14 @@ class Server:
     def __init__(
         self, backing: Backing, listen: str, settings: FaceSettings | None = None, gate: Gate | None = None
     ) -> None:
-        """Bind ``HOST:PORT`` (port 0: any free one) and answer from now on. Raises ListenError, TransportError."""
+        """Bind ``HOST:PORT`` (port 0: any free one) and answer from now on.
+
+        `gate` is asked in place of the one that the settings make. Raises ListenError, TransportError, and AuditFailed,
+        AuthorError and UnusableFile for the files that the settings name.
+        """
         settings = settings or FaceSettings()
+        self._guard = guard = Guard(settings, backing.engine.store.pseudonym)
+        gate = gate or guard.gate
         counters = backing.counters
         limits = settings.limits
         services: dict[str, dict[str, Work]] = {
@@ -56,7 +63,7 @@ class Server:
             admin.SERVICE: admin.AdminService(backing.admin, limits).works(),
         }
         rpcs = {
-            (service, name): Rpc(f"/{service}/{name}", work, gate, counters)
+            (service, name): Rpc(path := f"/{service}/{name}", guard.recorded(path, work), gate, counters)
             for service, works in services.items()
             for name, work in works.items()
         }
@@ -82,11 +89,11 @@ class Server:
             # Registered methods are matched in C; the generic handler answers where a channel does not use them.
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
             self._server.add_registered_method_handlers(service, handlers)  # type: ignore[attr-defined] # newer than the stubs
-        self._health = health.Health(services)
+        self._health = health.Health(services, guarded=gate is not None)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*services, health.SERVICE, reflection.SERVICE_NAME), self._server)
         try:
-            self.port = self._server.add_insecure_port(listen)
+            self.port = guard.bind(self._server, listen)
         except RuntimeError as error:
             self._end_threads()
             raise ListenError(f"cannot listen on {listen}: {error}") from error
@@ -95,6 +102,7 @@ class Server:
             InlineLoop(self._server, answered, self._pool, limits.concurrent_calls).start()
         else:
             self._server.start()
+        guard.start()
         backing.admin.watch(self._health.update)
 
     def stop(self, grace: float) -> None:
@@ -106,6 +114,7 @@ class Server:
     def _end_threads(self) -> None:
         self._pool.shutdown()
         self._door.close()
+        self._guard.stop()
 
 
 def _chosen(wanted: Transport, server: grpc.Server) -> Literal["inline", "stock"]:

@@ -31,10 +31,14 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Health(health.HealthServicer):
-    """The health of the server (``""``), of each of `services` and of the last reload. NOT_SERVING until told."""
+    """The health of the server (``""``), of each of `services` and of the last reload. NOT_SERVING until told.
 
-    def __init__(self, services: Iterable[str]) -> None:
+    Anyone may ask for it; with `guarded` it tells no errors, whose texts show rules.
+    """
+
+    def __init__(self, services: Iterable[str], *, guarded: bool = False) -> None:
         super().__init__()
+        self._guarded = guarded
         self._services = ("", *services)
         self._last_error = ""
         for name in (*self._services, RELOAD):
@@ -43,7 +47,8 @@ class Health(health.HealthServicer):
     def update(self, status: Status) -> None:
         """Take over how things stand; who watches is told."""
         report = status.last_reload
-        self._last_error = quote(report.first_error, safe=_PLAIN)[:_HEADER_BYTES] if report else ""
+        told = "" if report is None or self._guarded else report.first_error
+        self._last_error = quote(told, safe=_PLAIN)[:_HEADER_BYTES]
         serving = _SERVING if status.snapshot is not None else _NOT_SERVING
         for name in self._services:
             self.set(name, serving)

@@ -48,6 +48,10 @@ class DeadlinePassed(ArbiterError):
     """The call's deadline passed before its answer was there."""
 
 
+class AuditFailed(ArbiterError):
+    """A call could not be recorded in the audit log, so it is not answered."""
+
+
 _CODES: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
     InvalidField: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"),
     NotFound: (grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
@@ -59,8 +63,16 @@ _CODES: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
     DeadlinePassed: (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PASSED"),
     Unauthenticated: (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
     PermissionDenied: (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"),
+    AuditFailed: (grpc.StatusCode.UNAVAILABLE, "AUDIT_FAILED"),
 }
 _OURS = (grpc.StatusCode.INTERNAL, "INTERNAL")
+
+
+def code_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
+    """Return the status code and the reason of an error."""
+    if isinstance(error, InvalidField) and error.reason == STORED:
+        return grpc.StatusCode.FAILED_PRECONDITION, "STORED_VALUE"
+    return next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), _OURS)
 
 
 def status_of(error: BaseException, doing: str, within: str = "") -> Status:
@@ -69,9 +81,7 @@ def status_of(error: BaseException, doing: str, within: str = "") -> Status:
     `doing` names the call in the log. `within` is the path of the request inside the call (``requests[3]``), put before
     the field.
     """
-    code, reason = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), _OURS)
-    if isinstance(error, InvalidField) and error.reason == STORED:
-        code, reason = grpc.StatusCode.FAILED_PRECONDITION, "STORED_VALUE"
+    code, reason = code_of(error)
     info = ErrorInfo(reason=reason, domain=DOMAIN)
     details: list[Message] = [info]
     text = _cut(str(error), _TEXT_BYTES)

@@ -1,0 +1,41 @@
+"""Which role each method needs.
+
+Law: the one table. A method that is not in it needs a caller that is known, whatever its roles; so a new method is
+never open by accident, and a test holds that every method of the protos stands here.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+from grpc_health.v1 import health
+from grpc_reflection.v1alpha import reflection
+
+Role = Literal["decide", "write", "privacy", "admin"]
+Need = Role | Literal["any", "open"]
+
+# No role holds another: who administers rules need not read profiles.
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+
+_BY_SERVICE: Final[dict[str, dict[str, Need]]] = {
+    "arbiter.v1.DecisionService": {"Decide": "decide", "DecideBatch": "decide"},
+    "arbiter.v1.ProfileService": {"UpdateProfile": "write", "IngestEvents": "write", "GetProfile": "privacy"},
+    "arbiter.v1.AdminService": {
+        "GetSnapshot": "admin",
+        "ListSnapshots": "admin",
+        "Reload": "admin",
+        "Validate": "admin",
+        "Rollback": "admin",
+        "SetCanary": "admin",
+        "PromoteCanary": "admin",
+        "DropCanary": "admin",
+        "SetOverride": "admin",
+    },
+    # Probes carry no secrets; what went wrong with a reload is told to callers with a role only.
+    health.SERVICE_NAME: {"Check": "open", "List": "open", "Watch": "open"},
+    reflection.SERVICE_NAME: {"ServerReflectionInfo": "any"},
+}
+# By full path, as in ``/arbiter.v1.DecisionService/Decide``.
+NEEDS: Final[dict[str, Need]] = {
+    f"/{service}/{method}": need for service, methods in _BY_SERVICE.items() for method, need in methods.items()
+}
