@@ -412,6 +412,16 @@ print(stored)
 """
 
 
+OPENED_WHILE_FULL = """
+import resource, sys
+from pathlib import Path
+from arbiter.profiles.store import Store, Update
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+with Store.open(Path(sys.argv[1]), background=False) as store:
+    print(store.read("ann", 0).attributes["a"], store.update(Update("ann", {"a": 2})).exception().reason)
+"""
+
+
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 - our own script
         [sys.executable, "-c", script, *map(str, arguments)],
@@ -429,6 +439,13 @@ def test_a_full_disk_fails_that_write_and_later_ones_succeed(tmp_path: Path) -> 
     with Store.open(tmp_path, background=False) as store:
         assert store.read("ann", NOW).attributes == {"a": 2}
         assert [store.read(f"s{n}", NOW).version for n in range(12)] == [1] * stored + [0] * (12 - stored)
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit on file sizes")
+def test_a_store_opens_on_a_full_disk(tmp_path: Path) -> None:
+    with Store.open(tmp_path, background=False) as store:
+        store.update(Update("ann", {"a": 1})).result()
+    assert run(OPENED_WHILE_FULL, tmp_path).stdout == "1 disk_full\n"
 
 
 PEER = """

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from benchmarks.soak.board import Version
 
 PATIENCE_S = 60.0
-_BLOCK = bytes(4096)
 
 
 class Files:
@@ -87,12 +86,11 @@ class Disk:
             for pid in workers:
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
             return
-        with self._filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            room = os.statvfs(self.folder)
-            os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize)
-            file.seek(0, os.SEEK_END)
-            while file.write(_BLOCK):  # what was freed meanwhile
-                pass
+        with self._filler.open("wb", buffering=0) as file:
+            for block in (bytes(1 << 20), bytes(1 << 12)):
+                with contextlib.suppress(OSError):
+                    while file.write(block) == len(block):
+                        pass
 
     def free(self, workers: list[int]) -> None:
         """Make room again."""

@@ -215,15 +215,18 @@ class Weather:
             self._disk.fill(workers)
             refused = self._probe_until(refused=True)
             assert "disk of the data directory is full" in refused, f"refused with {refused}"
+            if killed := self._rng.random() < 0.5:
+                self._kill()
             until = time.monotonic() + self.hold_s
             while time.monotonic() < until:
                 self.calls.read("Decide", decision_pb2.DecideRequest(subject_id="probe", decision="home"))
                 time.sleep(0.05)
+            self.await_all()
         finally:
             self._disk.free(workers)
         self._probe_until(refused=False)
         self._board.fill(full=False)
-        return f"for {self.hold_s:g} s"
+        return f"for {self.hold_s:g} s{', a worker killed meanwhile' * killed}"
 
     def _probe_until(self, *, refused: bool) -> str:
         """Write until it is refused for a full disk, or taken; what was said."""

@@ -116,7 +116,8 @@ def _prepare(txn: lmdb.Transaction[bytes], path: Path) -> bytes:
         raise StoreError(
             f"the store in {path} has schema {schema}, we know up to {SCHEMA}: run the Arbiter that wrote it"
         )
-    txn.put(_SCHEMA, SCHEMA.to_bytes(2, "big"))
+    if schema != SCHEMA:  # what is there already is not written: a worker must be able to start on a full disk
+        txn.put(_SCHEMA, SCHEMA.to_bytes(2, "big"))
     txn.put(_SALT, os.urandom(16), overwrite=False)
     return txn.get(_SALT, b"")
 

@@ -7,8 +7,10 @@ commit that holds it is on disk, and when a commit fails, everything in it fails
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
+import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from arbiter.profiles.values import Limits
 
 _log = logging.getLogger(__name__)
+_TOLD_EVERY_S = 60.0
 _GROUP_WEIGHT = 2_000  # about 0.1 s of work: writers in other processes wait for the same lock
 
 
@@ -55,7 +58,7 @@ class Writer:
         self._limits = limits
         self._quota = quota
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
-        self._disk_full = False
+        self._told_at = -math.inf  # when the log was last told of a full disk, by the monotonic clock
         self._closed = False
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="arbiter-writer", daemon=True)
@@ -121,10 +124,12 @@ class Writer:
                     entry.future.set_exception(refused)
 
     def _unwritten(self, error: lmdb.Error) -> ArbiterError:
-        """The refusal of all that a failed transaction held. The log is told of a full disk once, until it has room."""
+        """The refusal of all that a failed transaction held. Of a full disk the log is told once a minute: on one a
+        small write may find room between two that do not.
+        """
         refusal = unwritten(error, self._environment.path)
-        if isinstance(refusal, LimitExceeded) and not self._disk_full:
-            self._disk_full = True
+        if isinstance(refusal, LimitExceeded) and time.monotonic() - self._told_at >= _TOLD_EVERY_S:
+            self._told_at = time.monotonic()
             _log.error("the store in %s refuses writes: %s", self._environment.path, refusal)
         return refusal
 
@@ -152,7 +157,6 @@ class Writer:
             if group.wrote:
                 txn.commit()
                 self.commits += 1
-                self._disk_full = False
         finally:
             txn.abort()  # of a committed transaction it does nothing
         return outcomes
