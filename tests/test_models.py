@@ -351,3 +351,13 @@ def test_serving_needs_none_of_the_libraries_that_train() -> None:
     engine = str(SHIPPED.parent / "engine")
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": engine}, capture_output=True, text=True, check=True)  # noqa: S603 - constant
     assert done.stdout == "[]\n"
+
+
+def test_loading_a_model_leaves_nothing_behind_that_could_be_sent_anywhere(tmp_path: Path) -> None:
+    """Left to itself, onnxruntime writes an id of the machine, and events to be sent, below the home directory."""
+    script = f"import pathlib, arbiter.models as m; print(len(m.load_models(pathlib.Path({str(SHIPPED)!r}))[0]))"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    environment = {**clean, "HOME": str(tmp_path), "PYTHONPATH": str(SHIPPED.parent / "engine")}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - constant
+    assert done.stdout == "2\n"
+    assert list(tmp_path.iterdir()) == []

@@ -7,14 +7,18 @@ model is immutable and may be run by any number of threads at once.
 from __future__ import annotations
 
 import math
+import os
 import struct
 import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 
 from arbiter.errors import ArbiterError
+
+# Read when it is loaded: left to itself it names the machine in the home directory, and tells its maker of its use.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
