@@ -15,12 +15,12 @@ import typer
 from arbiter.cli.terminal import USAGE, diagnostic_text, err, fail
 from arbiter.config.declare import written
 from arbiter.config.options import OPTIONS
-from arbiter.config.read import Chosen, ConfigFile, choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from arbiter.config.declare import Option
+    from arbiter.config.read import Chosen
 
 _FILE = Annotated[
     Path | None,
@@ -32,7 +32,7 @@ _FILE = Annotated[
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command, whose first argument is a `Chosen`, the flag of every option beside its own."""
-    own = [*inspect.signature(command, eval_str=True).parameters.values()][1:]
+    own = [*inspect.signature(command).parameters.values()][1:]
     parameters = {option.name: _parameter(option) for option in OPTIONS.values()}
     config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_FILE)
 
@@ -63,6 +63,8 @@ def _parameter(option: Option) -> inspect.Parameter:
 
 def _chosen(path: Path | None, flags: Mapping[str, str | bool]) -> Chosen:
     """The options, or the end of the program with every mistake told."""
+    from arbiter.config.read import ConfigFile, choose  # noqa: PLC0415 - brings the YAML reader
+
     file = None
     if path is not None:
         try:

@@ -4,15 +4,18 @@ Law: turns options into settings; what serving is stands in `runtime` and `serve
 """
 
 import os
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from arbiter.cli.flags import configured
-from arbiter.config.read import Chosen
+
+if TYPE_CHECKING:
+    from arbiter.config.read import Chosen
 
 
 @configured
-def serve(chosen: Chosen) -> None:
+def serve(chosen: "Chosen") -> None:
     """Serve decisions until SIGTERM or Ctrl-C.
 
     Prints one line when every worker answers. Rules and models are watched: a good change is live within a second, a
