@@ -62,6 +62,7 @@ NOT_RUN = {
     "kubectl create configmap arbiter-rules --from-file=rules/store --dry-run=client -o yaml | kubectl apply -f -": (
         "needs a cluster"
     ),
+    "pip install 'arbiter[otlp]'": "from a package index",
 }
 ASKS_A_SERVER = ("arbiter decide", "arbiter explain", "arbiter snapshot", "arbiter profile get")
 PATIENCE_S = 10.0

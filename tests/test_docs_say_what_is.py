@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, get_args
 import msgspec
 import pytest
 import typer.main
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from arbiter.authoring import documents
 from arbiter.cli.app import app
@@ -32,8 +31,8 @@ from arbiter.ruleset.tables.read import KEYS as TABLE_KEYS
 from arbiter.ruleset.tables.read import POLICIES
 from arbiter.ruleset.tables.rows import MAX_ROWS
 from arbiter.server import status
-from arbiter.telemetry import publish
-from arbiter.telemetry.counters import Counters
+from arbiter.telemetry.instruments import INSTRUMENTS
+from arbiter.telemetry.prometheus import name_of
 from arbiter.types import type_names
 from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
 
@@ -120,17 +119,18 @@ def test_the_configuration_page_lists_every_option() -> None:
     assert rows(page("docs/configuration.md"), "## Options") == table
 
 
-def test_operations_lists_the_metrics() -> None:
-    reader = InMemoryMetricReader()
-    counters = Counters(last_reload_at=1, snapshot_at=1)
-    for counts in (counters.decisions, counters.defaulted, counters.canary_decisions, counters.errors):
-        counts["any"] += 1
-    provider = publish.start(counters, "test", [reader])
-    data = reader.get_metrics_data()
-    provider.shutdown()
-    assert data is not None
-    names = {m.name for resource in data.resource_metrics for scope in resource.scope_metrics for m in scope.metrics}
-    assert set(column(page("docs/operations.md"), "## Metrics")) == names
+def test_the_telemetry_page_lists_every_metric_under_both_its_names() -> None:
+    listed = [tuple(row) for row in rows(page("docs/telemetry.md"), "## Metrics")]
+    assert [row[:5] for row in listed] == [
+        (
+            f"`{each.name}`",
+            f"`{name_of(each)}{'_total' if each.kind == 'counter' else ''}`",
+            each.kind,
+            f"`{each.unit}`" if each.unit else "",
+            ", ".join(f"`{attribute}`" for attribute in each.attributes),
+        )
+        for each in INSTRUMENTS
+    ]
 
 
 def test_the_readme_and_the_program_have_the_same_commands() -> None:

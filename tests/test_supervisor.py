@@ -204,7 +204,7 @@ def test_an_edit_is_live_on_every_worker_and_a_broken_one_changes_nothing(serve:
 
     assert served.stop() == 0
     written = served.log.read_text()
-    assert '"outcome": "failed"' in written  # the metric, which the console exporter writes at the end
+    assert '"arbiter.outcome": "failed"' in written  # the metric, which the console exporter writes at the end
     assert "Traceback" not in written
 
 

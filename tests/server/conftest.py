@@ -89,8 +89,8 @@ class Shop:
         self.write(RULES)
         archive = Archive(folder / "data" / "snapshots")
         self.store = Store.open(folder / "data" / "store")
-        self.engine = Engine(self.store)
         self.counters = Counters()
+        self.engine = Engine(self.store, counters=self.counters)
         loader, desk = Loader(self.rules, None, archive), Desk(archive, self.counters)
         self.admin = LocalAdmin(self.engine, loader, desk, Versions(desk, loader, archive))
         if load:

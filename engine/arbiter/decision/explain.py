@@ -101,7 +101,7 @@ def _judge(
         return _Judged(compiled, RuleOutcome(rule.id, Reason.DISABLED, rule.position, detail="`enabled` is false"))
     if rule.id in off:
         return _Judged(compiled, RuleOutcome(rule.id, Reason.OVERRIDDEN, rule.position, detail=off[rule.id]))
-    failed = _condition(rule, point, view)
+    failed = judge_condition(rule, point, view)
     if failed is not None:
         return _Judged(compiled, failed)
     if not in_time(compiled.active, view):
@@ -129,7 +129,7 @@ def _settle_rows_behind(matched: Iterable[_Judged]) -> None:
             )  # fmt: skip
 
 
-def _condition(rule: Rule, point: Point, view: View) -> RuleOutcome | None:
+def judge_condition(rule: Rule, point: Point, view: View) -> RuleOutcome | None:
     """Why the condition is not true: the first part that is false, else everything that is unknown; None when it is
     true.
     """

@@ -20,6 +20,7 @@ from arbiter.errors import ArbiterError, LimitExceeded, StoreError
 from arbiter.profiles import records
 from arbiter.profiles.attributes import check_update
 from arbiter.profiles.environment import failure, open_environment
+from arbiter.profiles.figures import Figures
 from arbiter.profiles.operations import IngestEvents, UpdateAttributes
 from arbiter.profiles.records import Ingested, Profile, Update, decode_profile
 from arbiter.profiles.subjects import Subject, is_right, unknown
@@ -70,6 +71,8 @@ class Store:
         self._environment = environment
         self._limits = limits
         self._hash = blake2b(digest_size=16, key=environment.salt)
+        self._quota = quota
+        self._reads = 0
         self._begin = environment.handle.begin
         self._profiles = environment.profile
         self._writer = Writer(environment, clock, limits, quota)
@@ -99,7 +102,24 @@ class Store:
     @property
     def commits(self) -> int:
         """How many transactions this process has committed."""
-        return self._writer.commits
+        return self._writer.written.commits
+
+    def figures(self) -> Figures:
+        """What this process did with the store, and how full that is. Raises StoreError."""
+        try:
+            with self._begin() as txn:
+                used = self._environment.used_bytes(txn)
+        except lmdb.Error as error:
+            raise self._unreadable(error) from error
+        return Figures(
+            reads=self._reads,
+            computed=self._upkeep.noticed,
+            written=self._writer.written,
+            waiting=self._writer.waiting,
+            used_bytes=used,
+            quota_bytes=self._quota,
+            rebuilding=self.rebuilding,
+        )
 
     @property
     def rebuilding(self) -> bool:
@@ -135,6 +155,7 @@ class Store:
 
         The profile is the caller's own. `features` are those wanted; without it, those that writes maintain.
         """
+        self._reads += 1
         features = features or self._features
         hashed = self._hash.copy()
         hashed.update(subject_id.encode())
@@ -264,6 +285,7 @@ class Store:
         return key, key + blake2b(event.id.encode(), digest_size=16).digest(), event, encoded
 
     def _read_in(self, txn: lmdb.Transaction[bytes], key: bytes, features: FeatureSet, now: int) -> Profile:
+        self._reads += 1
         subject = Subject(self._environment, txn, key)
         profile = subject.read_hot()
         if profile is None:

@@ -27,10 +27,14 @@ _log = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """Runs until closed. `rebuilding` is the id of the feature set that records are being rewritten for, or empty."""
+    """Runs until closed. `rebuilding` is the id of the feature set that records are being rewritten for, or empty.
+
+    `noticed` counts reads of records that were out of date.
+    """
 
     def __init__(self, environment: Environment, writer: Writer, *, background: bool) -> None:
         self.rebuilding = ""
+        self.noticed = 0
         self._environment = environment
         self._writer = writer
         self._stale: deque[bytes] = deque(maxlen=4096)
@@ -47,6 +51,7 @@ class Upkeep:
 
     def notice(self, key: bytes) -> None:
         """Remember a subject whose hot record is out of date."""
+        self.noticed += 1
         self._stale.append(key)
         self._wake.set()
 

@@ -20,6 +20,7 @@ import msgspec
 from arbiter.errors import ArbiterError, LimitExceeded, StoreError
 from arbiter.profiles.environment import unwritten
 from arbiter.profiles.features import FeatureSet
+from arbiter.profiles.figures import Written
 from arbiter.profiles.operations import Group
 
 if TYPE_CHECKING:
@@ -48,11 +49,11 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 class Writer:
-    """Group commit. `commits` counts the transactions that reached the disk; `clock` gives the time of each, in µs."""
+    """Group commit. `written` counts what reached the disk; `clock` gives the time of each transaction, in µs."""
 
     def __init__(self, environment: Environment, clock: Callable[[], int], limits: Limits, quota: int) -> None:
         self.settings = Settings(FeatureSet(()))
-        self.commits = 0
+        self.written = Written()
         self._environment = environment
         self.clock = clock
         self._limits = limits
@@ -123,6 +124,11 @@ class Writer:
                 else:
                     entry.future.set_exception(refused)
 
+    @property
+    def waiting(self) -> int:
+        """How many operations wait."""
+        return self._queue.qsize()
+
     def _unwritten(self, error: lmdb.Error) -> ArbiterError:
         """The refusal of all that a failed transaction held. Of a full disk the log is told once a minute: on one a
         small write may find room between two that do not.
@@ -135,6 +141,7 @@ class Writer:
 
     def _commit(self, entries: list[_Entry]) -> list[tuple[Any, ArbiterError | None]]:
         self._environment.check_in_place()
+        began = time.perf_counter_ns()
         settings = self.settings
         outcomes: list[tuple[Any, ArbiterError | None]] = []
         txn = self._environment.handle.begin(write=True)
@@ -156,7 +163,7 @@ class Writer:
             group.flush()
             if group.wrote:
                 txn.commit()
-                self.commits += 1
+                self.written.add(len(entries), time.perf_counter_ns() - began)
         finally:
             txn.abort()  # of a committed transaction it does nothing
         return outcomes

@@ -212,6 +212,19 @@ class Point:
         """Every rule as it was written, in static order."""
         return tuple(rule.rule for rule in self.rules)
 
+    @property
+    def size(self) -> int:
+        """How many rules it has, disabled ones too."""
+        return len(self._ranked)
+
+    def some(self, start: int, count: int) -> list[Rule]:
+        """`count` rules as they were written, from place `start` of the static order on, then from the first again.
+
+        They are decoded for the caller alone, where `rules` keeps them.
+        """
+        places = [(start + step) % self.size for step in range(min(count, self.size))]
+        return [self._rules.rule(self._ranked[place]) for place in places]
+
     def _compiled(self, number: int) -> CompiledRule:
         digest = self._rules.digest(number)
         found = self.known.get(digest)

@@ -140,6 +140,8 @@ class Desk:
         )
         counters.last_reload_ok = built is not None
         counters.last_reload_at = attempt.at
+        counters.last_reload_mistakes = 0 if built is not None else len(attempt.diagnostics)
+        counters.last_reload_fault = "author" if attempt.fault is None else type(attempt.fault).__name__
         if built is None:
             counters.reloads_failed += 1
             _log.error(

@@ -10,7 +10,7 @@ import itertools
 import logging
 import time
 from collections.abc import Mapping  # noqa: TC003 - a field's type at run time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -25,6 +25,8 @@ from arbiter.profiles.features import FeatureSet
 from arbiter.runtime.active import Active, Candidate, doubles_of, sooner, switched
 from arbiter.runtime.faults import told
 from arbiter.snapshot import finished
+from arbiter.telemetry import tracing
+from arbiter.telemetry.counters import Counters
 from arbiter.types import Decision, Degradation, ExplainLevel, Lack, Request, Treatment
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 # Decisions of a batch between which other calls may go.
 STEP = 32
+_Rows = TypeVar("_Rows")
+_Answer = TypeVar("_Answer")
 _NO_SCORES: Mapping[str, Any] = {}
 
 
@@ -60,9 +64,12 @@ class Described(msgspec.Struct, frozen=True):
 class Engine:
     """Decides. Nothing can be decided before the first `activate`."""
 
-    def __init__(self, store: Store, clock: Callable[[], int] = wall_clock) -> None:
+    def __init__(self, store: Store, clock: Callable[[], int] = wall_clock, counters: Counters | None = None) -> None:
         self.store = store
         self.clock = clock
+        self.counters = counters or Counters()
+        # Who wants to see the next request and what decides it, once.
+        self.look: Callable[[Request, Active], None] | None = None
         self._active: Active | None = None
 
     @property
@@ -120,12 +127,19 @@ class Engine:
         active = active or self.current()
         if active.beside is not None:
             active = active.of(request.subject_id)
+        if self.look is not None:
+            look, self.look = self.look, None
+            if look is not None:  # another thread may have been quicker
+                look(request, active)
         snapshot = active.snapshot
         asked = request.decisions
         # Before the profile is read: a wrong name costs nothing.
         first = snapshot.point(asked[0])
         points = [first, *map(snapshot.point, asked[1:])] if len(asked) > 1 else ()
-        profile = self.store.read(request.subject_id, request.now, active.features)
+        if self.counters.traced:
+            profile = tracing.step("store.read", self.store.read, request.subject_id, request.now, active.features)
+        else:
+            profile = self.store.read(request.subject_id, request.now, active.features)
         context = _with_doubles(request.context, active.doubles) if active.doubles else request.context
         view = View(profile.attributes, context, profile.features, request.now)
         if points:
@@ -171,6 +185,14 @@ class Engine:
         if active.beside is not None:
             yield from self._advance_together(active.beside[1], alone[True], answers, deadline)
         return [answers[number] for number in range(len(requests))]
+
+    def view(self, request: Request, active: Active, models: Iterable[str]) -> tuple[View, Profile]:
+        """What a decision sees of the request's subject, with the outputs of these models. Raises StoreError."""
+        profile = self.store.read(request.subject_id, request.now, active.features)
+        context = _with_doubles(request.context, active.doubles) if active.doubles else request.context
+        view = View(profile.attributes, context, profile.features, request.now)
+        self._score(active, models, view, None)
+        return view, profile
 
     def describe(self, subject_id: str, now: int, active: Active | None = None) -> Described:
         """Attributes, features and segments of a subject as decisions would see them at `now` (µs). Raises NotReady."""
@@ -295,7 +317,8 @@ class Engine:
                 continue
             try:
                 model = snapshot.models[name]
-                view.models[name] = _scores(model, model.run_one(row))
+                answer = self._ran(name, 1, model.run_one, row)
+                view.models[name] = _scores(model, answer)
             except Exception as error:  # noqa: BLE001 - the model is foreign code
                 # A model that fails must not fail the decision: its rules become unknown, and the answer says so.
                 _log.error("model %s failed\n%s", name, told(error))
@@ -317,7 +340,8 @@ class Engine:
             return
         try:
             model = snapshot.models[name]
-            outputs = [_scores(model, answer) for answer in model.run([row for _, row in known])]
+            answers = self._ran(name, len(known), model.run, [row for _, row in known])
+            outputs = [_scores(model, answer) for answer in answers]
         except Exception as error:  # noqa: BLE001 - the model is foreign code
             # One row may be at fault: each runs alone, so that only that one goes without.
             _log.error("model %s failed on a batch of %d, which now runs one by one\n%s", name, len(known), told(error))
@@ -326,6 +350,23 @@ class Engine:
             return
         for (view, _), scores in zip(known, outputs, strict=True):
             view.models[name] = scores
+
+    def _ran(self, name: str, rows: int, run: Callable[[_Rows], _Answer], given: _Rows) -> _Answer:
+        """What a model makes of `rows` rows, and what that took is counted."""
+        figures = self.counters.models[name]
+        began = time.perf_counter_ns()
+        try:
+            if self.counters.traced:
+                attributes: dict[str, str | int] = {"arbiter.model.name": name, "arbiter.model.rows": rows}
+                return tracing.step("model.run", run, given, attributes=attributes)
+            return run(given)
+        except Exception:
+            figures.failures += 1
+            raise
+        finally:
+            figures.runs += 1
+            figures.rows += rows
+            figures.time += time.perf_counter_ns() - began
 
 
 def _with_doubles(context: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def open_local(
     attempt = loader.load()
     if attempt.built is None:
         raise AuthorError(attempt.diagnostics)
-    engine = Engine(Store.open(data / "store"))
+    engine = Engine(Store.open(data / "store"), counters=counters)
     desk = Desk(archive, counters)
     admin = LocalAdmin(engine, loader, desk, Versions(desk, loader, archive))
     admin.take(attempt)

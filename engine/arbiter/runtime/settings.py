@@ -16,6 +16,7 @@ from arbiter.config.options import LogLevel, Telemetry
 from arbiter.runtime.admin import Admin  # noqa: TC001
 from arbiter.runtime.engine import Engine  # noqa: TC001
 from arbiter.telemetry.counters import Counters  # noqa: TC001
+from arbiter.telemetry.observer import Observer  # noqa: TC001
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,11 +76,12 @@ class Face(Protocol):
 
 
 class Backing(msgspec.Struct, frozen=True):
-    """What a server is opened over."""
+    """What a server is opened over. `observer` follows its calls; without one nobody does."""
 
     engine: Engine
     admin: Admin
     counters: Counters
+    observer: Observer | None = None
 
 
 # A function of a module, since another process finds it by its name: opens a server on an address and starts it.

@@ -70,8 +70,8 @@ def supervise(settings: Settings, open_face: OpenFace) -> None:
         held, address = reserve(settings.listen)
         stack.enter_context(held)
         supervisor = _Supervisor(settings, address, open_face)
-        provider = publish.start(supervisor.desk.counters, "supervisor")
-        stack.callback(provider.shutdown)
+        publisher = publish.start(supervisor.desk.counters, "supervisor")
+        stack.callback(publisher.shutdown)
         supervisor.run()
 
 

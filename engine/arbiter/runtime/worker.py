@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from arbiter.errors import ArbiterError
+from arbiter.errors import ArbiterError, StoreError
 from arbiter.profiles.store import Store
 from arbiter.runtime import messages
 from arbiter.runtime.active import Candidate
 from arbiter.runtime.archive import Archive
+from arbiter.runtime.curiosity import Curiosity
 from arbiter.runtime.engine import Engine
 from arbiter.runtime.link import Link
 from arbiter.runtime.logs import start_logging
@@ -45,6 +46,7 @@ _Found = TypeVar("_Found")
 # At the interpreter's own 5 ms, a thread that compiles a snapshot delays calls by that much.
 SWITCH_INTERVAL_S = 0.0002
 # A worker that serves opens a snapshot in slices, and leaves the interpreter to its calls in between.
+_DIGESTS = 16  # snapshots whose decisions are counted: the newest
 SLICE_S = 0.0001
 PAUSE_S = 0.001
 
@@ -69,11 +71,15 @@ def _run(pipe: Connection, number: int, settings: Settings, address: str, open_f
     grace = settings.grace
     with contextlib.ExitStack() as stack:
         counters = Counters()
-        provider = publish.start(counters, f"worker-{number}")
-        stack.callback(provider.shutdown)
+        publisher = publish.start(counters, f"worker-{number}")
+        stack.callback(publisher.shutdown)
         store = stack.enter_context(Store.open(settings.store_directory))
         link = Link(pipe)
-        worker = _Worker(Backing(Engine(store), link, counters), Archive(settings.snapshots_directory), link)
+        counters.sources.append(lambda: _look(store, counters))
+        backing = Backing(Engine(store, counters=counters), link, counters, publisher.observer)
+        if publisher.observer is not None:
+            stack.callback(Curiosity(backing.engine, counters).close)
+        worker = _Worker(backing, Archive(settings.snapshots_directory), link)
         try:
             grace = worker.serve(pipe, address, settings.face, open_face) or grace
         finally:
@@ -81,6 +87,12 @@ def _run(pipe: Connection, number: int, settings: Settings, address: str, open_f
             # First, so that no call waits for an answer that cannot come.
             link.close()
             worker.stop(grace)
+
+
+def _look(store: Store, counters: Counters) -> None:
+    # A store that is closed, or cannot be read, says no more than it did.
+    with contextlib.suppress(StoreError):
+        counters.store = store.figures()
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:
@@ -147,8 +159,11 @@ class _Worker:
             _log.exception("cannot serve snapshot %s", digest[:12])
             self._link.send(messages.Refused(revision, str(error)))
             return False
+        counters.canary_digest = "" if canary is None else canary.digest
         if counters.snapshot_digest != digest:
             counters.snapshot_digest = digest
+            for gone in list(counters.by_snapshot)[:-_DIGESTS]:
+                del counters.by_snapshot[gone]
             counters.snapshot_at = engine.clock()
         pieces = [piece for each in before if each.digest not in engine.snapshots for piece in each.pieces()]
         before.clear()

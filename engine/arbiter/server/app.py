@@ -63,7 +63,9 @@ class Server:
             admin.SERVICE: admin.AdminService(backing.admin, limits).works(),
         }
         rpcs = {
-            (service, name): Rpc(path := f"/{service}/{name}", guard.recorded(path, work), gate, counters)
+            (service, name): Rpc(
+                path := f"/{service}/{name}", guard.recorded(path, work), gate, counters, backing.observer
+            )
             for service, works in services.items()
             for name, work in works.items()
         }
@@ -99,7 +101,7 @@ class Server:
             raise ListenError(f"cannot listen on {listen}: {error}") from error
         if inline:
             answered = [rpcs[service, name] for service, names in inline.items() for name in sorted(names)]
-            InlineLoop(self._server, answered, self._pool, limits.concurrent_calls).start()
+            InlineLoop(self._server, answered, self._pool, limits.concurrent_calls, backing.observer).start()
         else:
             self._server.start()
         guard.start()

@@ -16,15 +16,16 @@ import grpc
 import msgspec
 from google.protobuf.message import DecodeError, Message
 
-from arbiter.errors import InvalidField
+from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.server.gate import Caller, Metadata  # noqa: TC001 - as above
-from arbiter.server.status import DeadlinePassed, status_of
+from arbiter.server.status import PASSING_LIMITS, DeadlinePassed, status_of
 
 if TYPE_CHECKING:
     from google.rpc.status_pb2 import Status
 
     from arbiter.server.gate import Gate, Identities
     from arbiter.telemetry.counters import Counters
+    from arbiter.telemetry.observer import Observer
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -74,10 +75,13 @@ _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class Rpc:
-    """A unary method: its `path`, its `name` (``Service.Rpc``) for logs, and the work."""
+    """A unary method: its `path`, its `name` (``Service.Rpc``) for logs, the work, and who follows its calls."""
 
-    def __init__(self, path: str, work: Work, gate: Gate | None, counters: Counters) -> None:
+    def __init__(
+        self, path: str, work: Work, gate: Gate | None, counters: Counters, observer: Observer | None = None
+    ) -> None:
         self.path = path
+        self.observer = observer
         self.work = work
         self.name = path.rpartition("/")[0].rpartition(".")[2] + "." + path.rpartition("/")[2]
         self._gate = gate
@@ -100,8 +104,15 @@ class Rpc:
     def failed(self, error: BaseException) -> Status:
         """Return what the caller is told of an error, which is counted."""
         status = status_of(error, self.name)
-        self._counters.errors[_NAMES[status.code]] += 1
+        self._counters.errors[name_of(status.code)] += 1
+        if isinstance(error, LimitExceeded) and error.reason in PASSING_LIMITS:
+            self._counters.shed[error.reason] += 1
         return status
+
+
+def name_of(code: int) -> str:
+    """Return a status code's name: ``NOT_FOUND`` of 5."""
+    return _NAMES[code]
 
 
 def settled(answer: Answer, call: Call) -> bytes:

@@ -23,6 +23,7 @@ from arbiter.server.explanations import check_rules, write_explanation
 from arbiter.server.requests import RequestReader
 from arbiter.server.status import status_of
 from arbiter.server.weights import LONG_NS, Weights
+from arbiter.telemetry import histogram, tracing
 from arbiter.types import Lack, Reason
 from arbiter.v1 import decision_pb2
 from arbiter.wire.values import write_entries
@@ -59,8 +60,10 @@ class _Parts:
     It does not keep the snapshot: one that has been replaced goes when its last call ends.
     """
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, counters: Counters) -> None:
         self.of = weakref.ref(snapshot)
+        self.name = snapshot.digest
+        self._counters = counters
         self.digest = _DecideResponse(snapshot=snapshot.digest).SerializeToString()
         self.points = {name: _DecideResponse(decision=name).SerializeToString() for name in snapshot.points}
         # By rule (by point for a default), so there are never more than rules. A hit is the very same object: one
@@ -71,7 +74,9 @@ class _Parts:
         key = treatment.rule_id or point
         known = self._treatments.get(key)
         if known is not None and known[0] is treatment:
+            self._counters.reused += 1
             return known[1]
+        self._counters.rendered += 1
         content = _serialise(treatment)
         self._treatments[key] = treatment, content
         return content
@@ -112,18 +117,30 @@ class DecisionService:
         if active.beside is not None:
             active = active.of(request.subject_id)
         deadline = call.deadline
-        question = request.decisions
-        if request.explain or self._weights.heavy(question):
+        if request.explain:
             return Slow(lambda: self._write(asked, request, engine.decide(request, deadline, active), active))
+        if self._weights.heavy(request.decisions):
+            return Slow(lambda: self._write(asked, request, self._timed(request, deadline, active), active))
+        return self._write(asked, request, self._timed(request, deadline, active), active)
+
+    def _timed(self, request: Request, deadline: float | None, active: Active) -> tuple[Decision, ...]:
+        """Decide, and note what it took."""
         begun = _clock()
-        decisions = engine.decide(request, deadline, active)
-        if self._weights.took(question, _clock() - begun):
+        decisions = self._engine.decide(request, deadline, active)
+        took = _clock() - begun
+        counters = self._counters
+        if counters.watched:
+            for decision in decisions:
+                histogram.add(counters.durations[decision.point], took)
+            if counters.traced:
+                tracing.tell(decisions, active.snapshot.digest)
+        if self._weights.took(request.decisions, took):
             _log.warning(
                 "decisions at %s take over %d ms again and again: from now on they are worked out beside other calls",
-                ", ".join(question),
+                ", ".join(request.decisions),
                 LONG_NS // 1_000_000,
             )
-        return self._write(asked, request, decisions, active)
+        return decisions
 
     def decide_batch(self, content: bytes, call: Call = NOBODY) -> Steps:
         """Answer a serialised DecideBatchRequest. A bad request of the batch fails alone."""
@@ -190,9 +207,9 @@ class DecisionService:
         if active.canary:
             parts = self._others.get(active.snapshot)
             if parts is None:
-                parts = self._others[active.snapshot] = _Parts(active.snapshot)
+                parts = self._others[active.snapshot] = _Parts(active.snapshot, self._counters)
             return parts
-        self._parts = _Parts(active.snapshot)
+        self._parts = _Parts(active.snapshot, self._counters)
         self._weights = Weights()
         return self._parts
 
@@ -231,13 +248,22 @@ class DecisionService:
             decision_id = f"{stamp}{next(self._numbers):x}".encode()
             # Written by hand: tag, length in one byte (it has at most 50 characters), text.
             written.append(b"%c%c%b" % (_ID_TAG, len(decision_id), decision_id))
-            counters = self._counters
-            counters.decisions[point] += 1
-            if decision.defaulted:
-                counters.defaulted[point] += 1
-            if active.canary:
-                counters.canary_decisions[point] += 1
+            self._count(decision, parts, active)
         return written
+
+    def _count(self, decision: Decision, parts: _Parts, active: Active) -> None:
+        counters, point = self._counters, decision.point
+        counters.decisions[point] += 1
+        counters.by_snapshot[parts.name] += 1
+        for treatment in decision.treatments:
+            if treatment.rule_id:
+                counters.wins[treatment.rule_id] += 1
+        if decision.defaulted:
+            counters.defaulted[point] += 1
+        if active.canary:
+            counters.canary_decisions[point] += 1
+        for lacking in decision.degraded:
+            counters.degraded[lacking.model, lacking.cause.name.lower()] += 1
 
 
 def _serialise(treatment: Treatment) -> bytes:

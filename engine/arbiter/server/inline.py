@@ -17,12 +17,12 @@ import inspect
 import logging
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from grpc_status import rpc_status
 
 from arbiter.runtime.faults import told
-from arbiter.server.calls import Later, Slow, late_write, settled
+from arbiter.server.calls import Later, Slow, late_write, name_of, settled
 from arbiter.server.stock import overloaded
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from arbiter.server.calls import Call, Rpc, Steps
+    from arbiter.server.calls import Answer, Call, Rpc, Steps
+    from arbiter.telemetry.observer import Observer, Seen
 
 try:
     from grpc import _common, _server
@@ -40,6 +41,8 @@ except ImportError:  # `missing` says so
     _common = _server = cygrpc = None  # type: ignore[assignment]
 
 _log = logging.getLogger("arbiter.server")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 # A message this long takes long to read.
 _LONG_BYTES = 64 * 1024
@@ -93,11 +96,12 @@ class _Slot:
 class _Message:
     """Tag of the question for a call's message, and what is known of the call until it ends."""
 
-    __slots__ = ("arrival", "gone", "rpc", "watched")
+    __slots__ = ("arrival", "gone", "rpc", "seen", "watched")
 
     def __init__(self, rpc: Rpc, arrival: Any) -> None:
         self.rpc = rpc
         self.arrival = arrival
+        self.seen: Seen | None = None  # what an observer knows of the call
         self.watched = False  # whether the call's end has been asked for
         self.gone = False  # whether the caller left
 
@@ -131,10 +135,13 @@ def _slow(rpc: Rpc, content: bytes, call: Call) -> Slow:
 class InlineLoop:
     """Serves `rpcs` on `server`, a server of grpcio's that was not started, and all else as that would.
 
-    `pool` works out long answers, `allowed` bounds the calls under way.
+    `pool` works out long answers, `allowed` bounds the calls under way, `observer` follows them.
     """
 
-    def __init__(self, server: grpc.Server, rpcs: Iterable[Rpc], pool: Executor, allowed: int) -> None:
+    def __init__(
+        self, server: grpc.Server, rpcs: Iterable[Rpc], pool: Executor, allowed: int, observer: Observer | None = None
+    ) -> None:
+        self._observer = observer
         self._state: Any = server._state  # type: ignore[attr-defined] # noqa: SLF001 - see the law
         self._rpcs = tuple(rpcs)
         self._pool = pool
@@ -227,7 +234,9 @@ class InlineLoop:
             event.call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), _Message(slot.rpc, event))
 
     def _answer(self, message: _Message, event: Any) -> None:
-        arrival, rpc = message.arrival, message.rpc
+        arrival, rpc, observer = message.arrival, message.rpc, self._observer
+        if observer is not None:
+            message.seen = observer.begin(rpc.path, arrival.invocation_metadata)
         content = event.batch_operations[0].message()
         if content is None:
             text = f'"{rpc.path}" requires exactly one request message.'
@@ -241,7 +250,13 @@ class InlineLoop:
                 handle.peer,
                 functools.partial(_identities, handle),
             )
-            answer = rpc.work(content, call) if len(content) <= _LONG_BYTES else _slow(rpc, content, call)
+            answer: Answer
+            if len(content) > _LONG_BYTES:
+                answer = _slow(rpc, content, call)
+            elif message.seen is None or message.seen.span is None:
+                answer = rpc.work(content, call)
+            else:
+                answer = self._run(message, rpc.work, content, call)
         except Exception as error:  # noqa: BLE001 - the boundary: whatever it is becomes a status
             self._fail(message, error)
             return
@@ -274,7 +289,7 @@ class InlineLoop:
                 self._send_status(message, cygrpc.StatusCode.cancelled, b"", None)
                 return
             call.check_deadline()
-            content = run()
+            content = self._run(message, run)
         except Exception as error:  # noqa: BLE001 - the boundary
             self._fail(message, error)
         else:
@@ -301,7 +316,7 @@ class InlineLoop:
                 self._send_status(message, cygrpc.StatusCode.cancelled, b"", None)
                 return
             call.check_deadline()
-            next(steps)
+            self._run(message, next, steps)
         except StopIteration as end:
             self._send(message, end.value)
         except Exception as error:  # noqa: BLE001 - the boundary
@@ -310,17 +325,18 @@ class InlineLoop:
             self._steps.append((message, call, steps))
 
     def _send(self, message: _Message, content: bytes) -> None:
-        self._end(message, (self._initial, cygrpc.SendMessageOperation(content, 0), self._well))
+        self._end(message, (self._initial, cygrpc.SendMessageOperation(content, 0), self._well), "OK")
 
     def _fail(self, message: _Message, error: BaseException) -> None:
-        status = rpc_status.to_status(message.rpc.failed(error))
+        status = rpc_status.to_status(self._run(message, message.rpc.failed, error))
         code = _common.STATUS_CODE_TO_CYGRPC_STATUS_CODE[status.code]
         self._send_status(message, code, status.details.encode(), status.trailing_metadata)
 
     def _send_status(self, message: _Message, code: Any, text: bytes, metadata: Any) -> None:
-        self._end(message, (self._initial, cygrpc.SendStatusFromServerOperation(metadata, code, text, 0)))
+        operations = (self._initial, cygrpc.SendStatusFromServerOperation(metadata, code, text, 0))
+        self._end(message, operations, name_of(code))
 
-    def _end(self, message: _Message, operations: tuple[Any, ...]) -> None:
+    def _end(self, message: _Message, operations: tuple[Any, ...], status: str) -> None:
         """The last of a call: any thread may send it."""
         if not message.watched:
             operations = (*operations, self._close)
@@ -329,3 +345,12 @@ class InlineLoop:
         except BaseException:
             self._lost.append(message)
             raise
+        finally:
+            if message.seen is not None and self._observer is not None:
+                self._observer.end(message.seen, status)
+
+    def _run(self, message: _Message, work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        """What `work` returns; what it logs is the call's."""
+        if message.seen is None or self._observer is None:
+            return work(*args, **kwargs)
+        return self._observer.run(message.seen, work, *args, **kwargs)

@@ -40,7 +40,7 @@ _log = logging.getLogger("arbiter.server")
 _TEXT_BYTES = 700
 _PATH_BYTES = 400
 # Limits on work under way, not on what one call holds: the same call may succeed a moment later.
-_PASSING_LIMITS = frozenset({"concurrent_calls", "write_queue"})
+PASSING_LIMITS = frozenset({"concurrent_calls", "write_queue"})
 _RETRY_MS = 100
 
 
@@ -96,7 +96,7 @@ def status_of(error: BaseException, doing: str, within: str = "") -> Status:
         if error.field:
             path = _cut(f"{within}.{error.field}" if within else error.field, _PATH_BYTES)
             details.append(BadRequest(field_violations=[_Violation(field=path, description=text)]))
-        if error.reason in _PASSING_LIMITS:
+        if error.reason in PASSING_LIMITS:
             details.append(RetryInfo(retry_delay=Duration(nanos=_RETRY_MS * 1_000_000)))
     return Status(code=code.value[0], message=text, details=[_packed(detail) for detail in details])
 

@@ -15,7 +15,7 @@ import grpc
 from grpc_status import rpc_status
 
 from arbiter.errors import LimitExceeded
-from arbiter.server.calls import settled
+from arbiter.server.calls import name_of, settled
 from arbiter.server.status import status_of
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from arbiter.server.calls import Rpc
     from arbiter.server.gate import Gate
+    from arbiter.telemetry.observer import Observer
 
     _Handler = grpc.RpcMethodHandler[Any, Any]
     _Interceptor = grpc.ServerInterceptor[Any, Any]
@@ -68,14 +69,35 @@ def handler(rpc: Rpc) -> _Handler:
 
     def answer(content: bytes, context: grpc.ServicerContext) -> bytes:
         try:
-            due = time.time() + context.time_remaining()
-            call = rpc.call(due, context.invocation_metadata(), context.peer, context.peer_identities)
-            return settled(rpc.work(content, call), call)
+            return _work(rpc, content, context)
         except Exception as error:  # noqa: BLE001 - the boundary: whatever it is becomes a status
             status = rpc.failed(error)
         _abort(context, status)
 
-    return grpc.unary_unary_rpc_method_handler(answer)
+    return grpc.unary_unary_rpc_method_handler(answer if rpc.observer is None else _observed(rpc, rpc.observer))
+
+
+def _observed(rpc: Rpc, observer: Observer) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    """As the above, followed by an observer."""
+
+    def answer(content: bytes, context: grpc.ServicerContext) -> bytes:
+        seen, code = observer.begin(rpc.path, context.invocation_metadata()), 0
+        try:
+            return observer.run(seen, _work, rpc, content, context)
+        except Exception as error:  # noqa: BLE001 - the boundary, as above
+            status = observer.run(seen, rpc.failed, error)
+            code = status.code
+        finally:
+            observer.end(seen, name_of(code))
+        _abort(context, status)
+
+    return answer
+
+
+def _work(rpc: Rpc, content: bytes, context: grpc.ServicerContext) -> bytes:
+    due = time.time() + context.time_remaining()
+    call = rpc.call(due, context.invocation_metadata(), context.peer, context.peer_identities)
+    return settled(rpc.work(content, call), call)
 
 
 class Door(_Interceptor):

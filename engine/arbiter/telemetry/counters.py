@@ -1,40 +1,117 @@
 """What a process counts.
 
 Law: plain memory and nothing else, because a recorded measurement costs as much as a decision. Adding one to a name
-here is the whole cost on the hot path; `publish` reads the figures when somebody asks. No OpenTelemetry, no clock, no
-locks.
+here is the whole cost on the hot path; `instruments` reads the figures when somebody asks. No OpenTelemetry, no clock,
+no locks.
 
-Adding in place to an attribute or to a `defaultdict` entry under a plain string holds no point at which CPython changes
-threads, so nothing is lost between threads; a test holds that. Reading by `get` and writing back would lose some.
+Adding in place to an attribute, to an item of a list or to a `defaultdict` entry under a plain string (or a tuple of
+them) holds no point at which CPython changes threads, so nothing is lost between threads; a test holds that. Reading by
+`get` and writing back would lose some.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from arbiter.profiles.figures import Figures
+from arbiter.telemetry.histogram import empty
+
+_Key = TypeVar("_Key", bound=Hashable)
+_Made = TypeVar("_Made")
+
+
+class Each(dict[_Key, _Made], Generic[_Key, _Made]):
+    """Makes what a key has not yet, once, whichever thread asks first: a `defaultdict` would make two, and lose one."""
+
+    def __init__(self, make: Callable[[], _Made]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: _Key) -> _Made:
+        """Return what the key has from now on."""
+        return self.setdefault(key, self._make())
+
+
+def _counts() -> defaultdict[str, int]:
+    return defaultdict(int)
+
+
+def _pairs() -> defaultdict[tuple[str, str], int]:
+    return defaultdict(int)
+
+
+@dataclass(slots=True)
+class Model:
+    """What running one model took: `rows` in `runs`, and how many runs failed. `time` is ns."""
+
+    runs: int = 0
+    rows: int = 0
+    time: int = 0
+    failures: int = 0
 
 
 @dataclass(slots=True)
 class Counters:
-    """Totals since the process started. Times are µs since the epoch, 0 for never.
+    """Totals since the process started. Times are µs since the epoch, 0 for never; durations are ns.
 
-    `decisions`, `defaulted` and `canary_decisions` (those that a canary made) count by decision point (only names that
-    a snapshot declares, so there are few); `errors` counts refused or failed calls by status or class name.
+    `watched` says that somebody reads durations, and that clocks are worth reading; `traced` is how many calls under
+    way have a span. `sources` are called before anybody reads: they fill in what is only worth looking up then.
     """
 
-    decisions: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
-    defaulted: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
-    canary_decisions: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
-    errors: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    watched: bool = False
+    traced: int = 0
+    sources: list[Callable[[], None]] = field(default_factory=list)
+
+    # Calls: durations by method and status, refusals by what was full, errors by status.
+    calls: Each[tuple[str, str], list[int]] = field(default_factory=lambda: Each(empty))
+    in_flight: int = 0
+    shed: defaultdict[str, int] = field(default_factory=_counts)
+    errors: defaultdict[str, int] = field(default_factory=_counts)
+
+    # Decisions, by decision point: only names that a snapshot declares, so there are few. `degraded` counts by model
+    # and cause, `by_snapshot` by digest.
+    decisions: defaultdict[str, int] = field(default_factory=_counts)
+    defaulted: defaultdict[str, int] = field(default_factory=_counts)
+    canary_decisions: defaultdict[str, int] = field(default_factory=_counts)
+    durations: Each[str, list[int]] = field(default_factory=lambda: Each(empty))
+    degraded: defaultdict[tuple[str, str], int] = field(default_factory=_pairs)
+    by_snapshot: defaultdict[str, int] = field(default_factory=_counts)
+
+    # Rules. `wins` counts every one, by rule; the rest is of decisions that were looked into, see `runtime.sampling`:
+    # `sampled` by decision point, `matches` by rule, `outcomes` by decision point and reason, `unknowns` by what was
+    # missing.
+    wins: defaultdict[str, int] = field(default_factory=_counts)
+    sampled: defaultdict[str, int] = field(default_factory=_counts)
+    matches: defaultdict[str, int] = field(default_factory=_counts)
+    outcomes: defaultdict[tuple[str, str], int] = field(default_factory=_pairs)
+    unknowns: defaultdict[str, int] = field(default_factory=_counts)
+
+    models: Each[str, Model] = field(default_factory=lambda: Each(Model))
+    reused: int = 0  # treatments that were serialised already when an answer took them,
+    rendered: int = 0  # and those that were not
+
+    store: Figures = field(default_factory=Figures)
     store_writes: int = 0
+
     reloads_ok: int = 0
     reloads_failed: int = 0
     last_reload_ok: bool = True
     last_reload_at: int = 0
+    last_reload_mistakes: int = 0
+    last_reload_fault: str = ""
     worker_restarts: int = 0
+    workers_serving: int = 0
     snapshot_digest: str = ""
     snapshot_at: int = 0
     snapshot_held: bool = False
     canary_digest: str = ""
     canary_percent: float = 0.0
     overrides: int = 0
+
+    def refresh(self) -> None:
+        """Have the sources fill in what they know."""
+        for source in self.sources:
+            source()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from arbiter.telemetry import publish
+from arbiter.telemetry import exporters, publish
 from arbiter.telemetry.counters import Counters
+from arbiter.telemetry.exporters import TelemetryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,10 +25,12 @@ def busy_switching() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-def collect(counters: Counters) -> tuple[dict[str, Any], dict[str, list[tuple[dict[str, Any], float]]]]:
+def collect(
+    counters: Counters, role: str = "worker-3"
+) -> tuple[dict[str, Any], dict[str, list[tuple[dict[str, Any], float]]]]:
     """The resource's attributes, and the points of each metric: its attributes and its value."""
     reader = InMemoryMetricReader()
-    provider = publish.start(counters, "worker-3", [reader])
+    provider = publish.start(counters, role, [reader])
     data = reader.get_metrics_data()
     provider.shutdown()
     assert data is not None
@@ -41,25 +44,40 @@ def collect(counters: Counters) -> tuple[dict[str, Any], dict[str, list[tuple[di
 
 
 def test_counts_are_published_by_decision_point_and_outcome() -> None:
-    counters = Counters(store_writes=7, reloads_ok=2, reloads_failed=1, last_reload_ok=False, worker_restarts=4)
+    counters = Counters(store_writes=7)
     counters.decisions["store.banner"] += 3
     counters.decisions["onboarding"] += 1
     counters.defaulted["onboarding"] += 1
     counters.errors["NOT_FOUND"] += 2
     _, found = collect(counters)
-    assert found["arbiter.decisions"] == [({"decision": "store.banner"}, 3), ({"decision": "onboarding"}, 1)]
-    assert found["arbiter.decisions.defaulted"] == [({"decision": "onboarding"}, 1)]
-    assert found["arbiter.errors"] == [({"error": "NOT_FOUND"}, 2)]
+    assert found["arbiter.decisions"] == [
+        ({"arbiter.decision.point": "store.banner"}, 3),
+        ({"arbiter.decision.point": "onboarding"}, 1),
+    ]
+    assert found["arbiter.decisions.defaulted"] == [({"arbiter.decision.point": "onboarding"}, 1)]
+    assert found["arbiter.errors"] == [({"error.type": "NOT_FOUND"}, 2)]
     assert found["arbiter.store.writes"] == [({}, 7)]
-    assert found["arbiter.reloads"] == [({"outcome": "ok"}, 2), ({"outcome": "failed"}, 1)]
+
+
+def test_the_supervisor_publishes_what_it_alone_knows() -> None:
+    counters = Counters(reloads_ok=2, reloads_failed=1, last_reload_ok=False, worker_restarts=4)
+    _, found = collect(counters, "supervisor")
+    assert found["arbiter.reloads"] == [({"arbiter.outcome": "ok"}, 2), ({"arbiter.outcome": "failed"}, 1)]
     assert found["arbiter.reload.last_ok"] == [({}, 0)]
     assert found["arbiter.worker.restarts"] == [({}, 4)]
+    assert "arbiter.decisions" not in found
 
 
-def test_snapshot_age_names_the_digest_and_is_absent_before_the_first() -> None:
-    assert "arbiter.snapshot.age" not in collect(Counters())[1]
-    ((attributes, age),) = collect(Counters(snapshot_digest="abc", snapshot_at=1_000_000))[1]["arbiter.snapshot.age"]
-    assert attributes == {"digest": "abc"}
+def test_the_snapshots_age_and_digest_are_absent_before_the_first() -> None:
+    before = collect(Counters())[1]
+    assert "arbiter.snapshot.age" not in before
+    assert "arbiter.snapshot.info" not in before
+    found = collect(Counters(snapshot_digest="abc", snapshot_at=1_000_000))[1]
+    assert found["arbiter.snapshot.info"] == [
+        ({"arbiter.snapshot.digest": "abc", "arbiter.snapshot.part": "current"}, 1)
+    ]
+    ((attributes, age),) = found["arbiter.snapshot.age"]
+    assert attributes == {}
     assert age > 1e9
 
 
@@ -91,9 +109,9 @@ def test_no_count_is_lost_between_threads() -> None:
 
 def test_nothing_is_exported_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OTEL_METRICS_EXPORTER", raising=False)
-    assert publish.from_environment() == []
+    assert exporters.asked("metrics") == []
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
-    assert publish.from_environment() == []
+    assert exporters.asked("metrics") == []
 
 
 def test_the_console_exporter_writes_to_standard_error(
@@ -101,7 +119,7 @@ def test_the_console_exporter_writes_to_standard_error(
 ) -> None:
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
     provider = publish.start(Counters(store_writes=5), "worker-0")
-    provider.force_flush()
+    provider.meters.force_flush()
     provider.shutdown()
     written = capsys.readouterr()
     assert '"arbiter.store.writes"' in written.err
@@ -121,7 +139,7 @@ def test_an_exporter_that_cannot_be_had_is_a_clear_error(
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", exporter)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", raising=False)
-    with pytest.raises(publish.TelemetryError) as raised:
+    with pytest.raises(TelemetryError) as raised:
         publish.start(Counters(), "worker-0")
     assert str(raised.value) == message
 
@@ -130,5 +148,5 @@ def test_otlp_without_its_package_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "otlp")
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/protobuf")
-    with pytest.raises(publish.TelemetryError, match="pip install opentelemetry-exporter-otlp-proto-http"):
+    with pytest.raises(TelemetryError, match="pip install opentelemetry-exporter-otlp-proto-http"):
         publish.start(Counters(), "worker-0")

@@ -1,0 +1,43 @@
+"""What a store can tell of itself.
+
+Law: plain numbers, of which telemetry makes metrics; no store, no clock.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Written(msgspec.Struct):
+    """What reached the disk: transactions, the ns that they took, and how many held how many operations.
+
+    `groups` counts transactions by the power of two that is not below their number of operations.
+    """
+
+    commits: int = 0
+    time: int = 0
+    operations: int = 0
+    groups: dict[int, int] = {}
+
+    def add(self, operations: int, time: int) -> None:
+        """Count a transaction."""
+        self.commits += 1
+        self.time += time
+        self.operations += operations
+        size = 1 << (operations - 1).bit_length()
+        self.groups[size] = self.groups.get(size, 0) + 1
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """What a process did with a store, and how that stands.
+
+    `reads` are of profiles, `computed` those of them whose feature values were out of date; `waiting` are writes.
+    """
+
+    reads: int = 0
+    computed: int = 0
+    written: Written = msgspec.field(default_factory=Written)
+    waiting: int = 0
+    used_bytes: int = 0
+    quota_bytes: int = 0
+    rebuilding: bool = False

@@ -1,0 +1,333 @@
+"""The one list of what Arbiter measures: names, units, and how each figure is read from `Counters`.
+
+Law: OpenTelemetry and Prometheus are both fed from this list, so a name cannot mean two things. Names and units follow
+OpenTelemetry's semantic conventions where there is one (rpc.*, process.*, cpython.*, error.type), and are `arbiter.*`
+elsewhere; docs/telemetry.md explains each. Nothing here knows an exporter.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from arbiter.telemetry import histogram, process
+from arbiter.telemetry.instrument import Instrument, by, capped, model, one, pair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from arbiter.profiles.figures import Written
+    from arbiter.telemetry.counters import Counters
+    from arbiter.telemetry.instrument import Origin, Point, Reading
+
+_MICROS = 1_000_000
+_NANOS = 1_000_000_000
+
+
+def of(origin: Origin) -> list[Instrument]:
+    """Return the instruments that a process of this kind has."""
+    return [each for each in INSTRUMENTS if each.origin in {origin, "all"}]
+
+
+def read(counters: Counters, origin: Origin) -> Reading:
+    """Return what has been counted until now."""
+    counters.refresh()
+    return {each.name: list(each.read(counters)) for each in of(origin)}
+
+
+def _calls(counters: Counters) -> Iterable[Point]:
+    for (method, status), durations in counters.calls.copy().items():
+        yield ("grpc", method, status, status if status in FAULTS else ""), durations
+
+
+def _age(since: Callable[[Counters], int]) -> Callable[[Counters], Iterable[Point]]:
+    def points(counters: Counters) -> Iterable[Point]:
+        micros = since(counters)
+        return [((), max(0.0, time.time() - micros / _MICROS))] if micros else []
+
+    return points
+
+
+def _cache(counters: Counters) -> Iterable[Point]:
+    yield ("treatments", "miss"), counters.rendered
+    yield ("treatments", "hit"), counters.reused
+    yield ("features", "miss"), counters.store.computed
+    yield ("features", "hit"), counters.store.reads - counters.store.computed
+
+
+def _groups(written: Written) -> list[int]:
+    counts = [written.groups.get(size, 0) for size in histogram.SIZES]
+    return [*counts, 0, written.operations]  # none is beyond: the writer's bound on a group is below
+
+
+def _serving(counters: Counters) -> Iterable[Point]:
+    for part, digest in (("current", counters.snapshot_digest), ("canary", counters.canary_digest)):
+        if digest:
+            yield (digest, part), 1
+
+
+# The status codes that are the server's fault, by the conventions for gRPC.
+FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+
+_POINT = ("arbiter.decision.point",)
+_RULE = ("arbiter.rule.id",)
+_MODEL = ("arbiter.model.name",)
+_OUTCOME = ("arbiter.outcome",)
+
+INSTRUMENTS: tuple[Instrument, ...] = (
+    Instrument(
+        "rpc.server.call.duration",
+        "histogram",
+        "s",
+        "How long calls took, from their message to their answer.",
+        _calls,
+        ("rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type"),
+    ),
+    Instrument("arbiter.calls.active", "updown", "{call}", "Calls under way.", one(lambda c: c.in_flight)),
+    Instrument(
+        "arbiter.calls.shed",
+        "counter",
+        "{call}",
+        "Calls refused because the server was full, by what was full.",
+        by(lambda c: c.shed),
+        ("arbiter.shed.reason",),
+    ),
+    Instrument(
+        "arbiter.errors", "counter", "{call}", "Calls refused or failed.", by(lambda c: c.errors), ("error.type",)
+    ),
+    Instrument("arbiter.decisions", "counter", "{decision}", "Decisions made.", by(lambda c: c.decisions), _POINT),
+    Instrument(
+        "arbiter.decisions.defaulted",
+        "counter",
+        "{decision}",
+        "Decisions that no rule won.",
+        by(lambda c: c.defaulted),
+        _POINT,
+    ),
+    Instrument(
+        "arbiter.decisions.canary",
+        "counter",
+        "{decision}",
+        "Decisions that a canary made.",
+        by(lambda c: c.canary_decisions),
+        _POINT,
+    ),
+    Instrument(
+        "arbiter.decisions.degraded",
+        "counter",
+        "{decision}",
+        "Decisions that went without a model: its outputs were unknown.",
+        pair(lambda c: c.degraded),
+        (*_MODEL, "arbiter.cause"),
+    ),
+    Instrument(
+        "arbiter.decision.duration",
+        "histogram",
+        "s",
+        "How long calls of Decide took to decide; a page counts at each of its decision points.",
+        by(lambda c: c.durations),
+        _POINT,
+    ),
+    Instrument(
+        "arbiter.snapshot.decisions",
+        "counter",
+        "{decision}",
+        "Decisions made by each of the newest snapshots.",
+        by(lambda c: c.by_snapshot),
+        ("arbiter.snapshot.digest",),
+    ),
+    Instrument(
+        "arbiter.rule.wins",
+        "counter",
+        "{treatment}",
+        "Treatments delivered for a rule.",
+        capped(lambda c: c.wins),
+        _RULE,
+    ),
+    Instrument(
+        "arbiter.decisions.sampled",
+        "counter",
+        "{decision}",
+        "Decisions that were looked into; the figures on rules below are of these alone.",
+        by(lambda c: c.sampled),
+        _POINT,
+    ),
+    Instrument(
+        "arbiter.rule.matches",
+        "counter",
+        "{decision}",
+        "Sampled decisions in which the rule's condition was true, whether it won or not.",
+        capped(lambda c: c.matches),
+        _RULE,
+    ),
+    Instrument(
+        "arbiter.rule.outcomes",
+        "counter",
+        "{rule}",
+        "Conditions of rules that were looked into: true, false or unknown.",
+        pair(lambda c: c.outcomes),
+        (*_POINT, "arbiter.rule.outcome"),
+    ),
+    Instrument(
+        "arbiter.rule.unknowns",
+        "counter",
+        "{rule}",
+        "Rules that were looked into and unknown, by the name that was missing.",
+        capped(lambda c: c.unknowns),
+        ("arbiter.missing.name",),
+    ),
+    Instrument("arbiter.model.runs", "counter", "{run}", "Runs of a model.", model(lambda m: m.runs), _MODEL),
+    Instrument("arbiter.model.rows", "counter", "{row}", "Rows that a model scored.", model(lambda m: m.rows), _MODEL),
+    Instrument("arbiter.model.time", "counter", "s", "Time in a model.", model(lambda m: m.time / _NANOS), _MODEL),
+    Instrument(
+        "arbiter.model.failures",
+        "counter",
+        "{run}",
+        "Runs of a model that failed.",
+        model(lambda m: m.failures),
+        _MODEL,
+    ),
+    Instrument(
+        "arbiter.cache.lookups",
+        "counter",
+        "{lookup}",
+        "Treatments found serialised or not, and profiles found with feature values that were right or not.",
+        _cache,
+        ("arbiter.cache.name", "arbiter.cache.outcome"),
+    ),
+    Instrument("arbiter.store.reads", "counter", "{read}", "Profiles read.", one(lambda c: c.store.reads)),
+    Instrument("arbiter.store.writes", "counter", "{write}", "Writes acknowledged.", one(lambda c: c.store_writes)),
+    Instrument(
+        "arbiter.store.commits", "counter", "{commit}", "Transactions on disk.", one(lambda c: c.store.written.commits)
+    ),
+    Instrument(
+        "arbiter.store.commit.time",
+        "counter",
+        "s",
+        "Time in transactions that write, the disk's included.",
+        one(lambda c: c.store.written.time / _NANOS),
+    ),
+    Instrument(
+        "arbiter.store.commit.writes",
+        "histogram",
+        "{write}",
+        "Writes that shared a transaction.",
+        one(lambda c: _groups(c.store.written)),
+        bounds=histogram.SIZES,
+        scale=1,
+    ),
+    Instrument("arbiter.store.queue", "updown", "{write}", "Writes that wait.", one(lambda c: c.store.waiting)),
+    Instrument(
+        "arbiter.store.used", "gauge", "By", "Data in the store.", one(lambda c: c.store.used_bytes), joined="most"
+    ),
+    Instrument(
+        "arbiter.store.quota",
+        "gauge",
+        "By",
+        "Data beyond which writes are refused.",
+        one(lambda c: c.store.quota_bytes),
+        joined="most",
+    ),
+    Instrument(
+        "arbiter.store.rebuilding",
+        "gauge",
+        "",
+        "1 while records are rewritten for changed features.",
+        one(lambda c: int(c.store.rebuilding)),
+        joined="most",
+    ),
+    Instrument(
+        "arbiter.reloads",
+        "counter",
+        "{reload}",
+        "Attempts to load rules and models.",
+        lambda c: [(("ok",), c.reloads_ok), (("failed",), c.reloads_failed)],
+        _OUTCOME,
+        "supervisor",
+    ),
+    Instrument(
+        "arbiter.reload.last_ok",
+        "gauge",
+        "",
+        "1 when the last attempt to load succeeded, 0 when the files hold errors or could not be loaded.",
+        one(lambda c: int(c.last_reload_ok)),
+        origin="supervisor",
+    ),
+    Instrument(
+        "arbiter.reload.age",
+        "gauge",
+        "s",
+        "Time since the last attempt to load.",
+        _age(lambda c: c.last_reload_at),
+        origin="supervisor",
+    ),
+    Instrument(
+        "arbiter.reload.mistakes",
+        "gauge",
+        "{mistake}",
+        "Mistakes that the last attempt to load found; error.type says whose: the author's, or an exception of ours.",
+        lambda c: [((c.last_reload_fault,), c.last_reload_mistakes)] if c.last_reload_mistakes else [],
+        ("error.type",),
+        "supervisor",
+    ),
+    Instrument(
+        "arbiter.snapshot.age",
+        "gauge",
+        "s",
+        "Time since the snapshot became current.",
+        _age(lambda c: c.snapshot_at),
+        origin="all",
+        joined="each",
+    ),
+    Instrument(
+        "arbiter.snapshot.info",
+        "gauge",
+        "",
+        "1 for each snapshot that decides: the current one, and a canary's.",
+        _serving,
+        ("arbiter.snapshot.digest", "arbiter.snapshot.part"),
+        origin="all",
+        joined="each",
+    ),
+    Instrument(
+        "arbiter.snapshot.held",
+        "gauge",
+        "",
+        "1 while an operator's rollback or promotion stands in place of the files.",
+        one(lambda c: int(c.snapshot_held)),
+        origin="supervisor",
+    ),
+    Instrument(
+        "arbiter.canary.percent",
+        "gauge",
+        "%",
+        "The canary's share of subjects, 0 without one.",
+        one(lambda c: c.canary_percent),
+        origin="supervisor",
+    ),
+    Instrument(
+        "arbiter.overrides",
+        "gauge",
+        "{override}",
+        "Rules and models switched off.",
+        one(lambda c: c.overrides),
+        origin="supervisor",
+    ),
+    Instrument(
+        "arbiter.worker.restarts",
+        "counter",
+        "{restart}",
+        "Workers that died.",
+        one(lambda c: c.worker_restarts),
+        origin="supervisor",
+    ),
+    Instrument(
+        "arbiter.workers.serving",
+        "gauge",
+        "{worker}",
+        "Workers that answer calls.",
+        one(lambda c: c.workers_serving),
+        origin="supervisor",
+    ),
+    *process.INSTRUMENTS,
+)
