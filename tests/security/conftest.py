@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from arbiter.config.limits import Limits
 from arbiter.config.options import Audit, Auth, Tls
 from arbiter.profiles.store import Store
 from arbiter.runtime.archive import Archive
@@ -261,8 +262,11 @@ def serve(tmp_path: Path, transport: Any) -> Iterator[Open]:
     """Opens servers."""
     opened: list[Guarded] = []
 
-    def opener(*, tls: Tls | None = None, audit: Path | None = None, **auth: Any) -> Guarded:
+    def opener(
+        *, tls: Tls | None = None, audit: Path | None = None, limits: Limits | None = None, **auth: Any
+    ) -> Guarded:
         settings = FaceSettings(
+            limits=limits or Limits(),
             transport=transport,
             tls=tls or Tls(),
             auth=msgspec.convert({name: str(value) for name, value in auth.items()}, Auth),

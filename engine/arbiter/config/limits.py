@@ -33,6 +33,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     value_bytes: Annotated[int, option("Bytes of one string.", least=1, most=_MOST)] = 64 * _KIB
     list_items: Annotated[int, option("Items of one list.", least=1, most=_MOST)] = 1000
     map_entries: Annotated[int, option("Entries of one map.", least=1, most=_MOST)] = 1000
+    validate_path_bytes: Annotated[int, option("Bytes of a path of `Validate`.", least=1, most=4096)] = 1024
     slots: Annotated[int, option("Slots that a call may ask for.", least=1, most=_MOST)] = 100
     # How much of it.
     context_bytes: Annotated[int, option("Bytes of a request's context.", least=1, most=_MOST)] = 256 * _KIB
@@ -44,6 +45,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     validate_file_bytes: Annotated[int, option("Bytes of one file of `Validate`.", least=1, most=_MOST)] = 4 * _MIB
     # The whole call.
     message_bytes: Annotated[int, option("Bytes of one call, as sent.", least=1, most=_MOST)] = 16 * _MIB
+    metadata_bytes: Annotated[int, option("Bytes of the metadata of one call.", least=1024, most=_MIB)] = 16 * _KIB
+    # Beyond which a worker closes new connections at once.
+    connections: Annotated[int, option("Connections to one worker.", least=1, most=_MOST)] = 10_000
     # Calls under way: on one connection, beyond which the client waits, and in one worker, beyond which it is refused.
     connection_calls: Annotated[int, option("Calls under way on one connection.", least=1, most=_MOST)] = 256
     concurrent_calls: Annotated[int, option("Calls under way in one worker.", least=1, most=_MOST)] = 512

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from arbiter.serving import Canary, Counts, Hold, Override, ReloadReport, SnapshotInfo, Status
 
 _REASON_BYTES = 1024
+_DIGEST_CHARACTERS = 64
 SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
 
@@ -122,11 +123,11 @@ class AdminService:
         return admin_pb2.SetCanaryResponse(state=self._carried_out(order))
 
     def _promote(self, request: admin_pb2.PromoteCanaryRequest, _call: Call) -> admin_pb2.PromoteCanaryResponse:
-        order = PromoteCanary(digest=request.digest, reason=_reason(request.reason))
+        order = PromoteCanary(digest=_digest(request.digest, needed=False), reason=_reason(request.reason))
         return admin_pb2.PromoteCanaryResponse(state=self._carried_out(order))
 
     def _drop(self, request: admin_pb2.DropCanaryRequest, _call: Call) -> admin_pb2.DropCanaryResponse:
-        order = DropCanary(digest=request.digest, reason=_reason(request.reason))
+        order = DropCanary(digest=_digest(request.digest, needed=False), reason=_reason(request.reason))
         return admin_pb2.DropCanaryResponse(state=self._carried_out(order))
 
     def _override(self, request: admin_pb2.SetOverrideRequest, _call: Call) -> admin_pb2.SetOverrideResponse:
@@ -135,7 +136,7 @@ class AdminService:
             raise InvalidField("rule_id and model are both missing: name what to switch off", field="rule_id")
         order = SetOverride(
             kind="rule" if target == "rule_id" else "model",
-            name=request.rule_id or request.model,
+            name=self._name(request.rule_id or request.model, target),
             until=_until(request),
             reason=_reason(request.reason),
         )
@@ -152,8 +153,25 @@ class AdminService:
             overrides=_overrides(status),
         )
 
+    def _name(self, name: str, field: str) -> str:
+        size, allowed = len(name.encode()), self._limits.id_bytes
+        if size > allowed:
+            raise InvalidField(
+                f"{field} has {size:,} bytes, and `id_bytes` allows {allowed}: no rule or model is called so",
+                field=field,
+                reason="id_bytes",
+            )
+        return name
+
     def _check_file(self, path: str, content: bytes) -> None:
         field = f"files{step(path)}"
+        size, allowed = len(path.encode()), self._limits.validate_path_bytes
+        if size > allowed:
+            raise InvalidField(
+                f"{field} is a path of {size:,} bytes, and `validate_path_bytes` allows {allowed:,}: shorten it",
+                field=field,
+                reason="validate_path_bytes",
+            )
         pure = PurePosixPath(path)
         if pure.is_absolute() or ".." in pure.parts or "\\" in path or "\0" in path or pure.as_posix() != path:
             raise InvalidField(
@@ -169,9 +187,14 @@ class AdminService:
             )
 
 
-def _digest(digest: str) -> str:
-    if not digest:
+def _digest(digest: str, *, needed: bool = True) -> str:
+    if needed and not digest:
         raise InvalidField("digest is empty: `ListSnapshots` says which are kept", field="digest")
+    if len(digest) > _DIGEST_CHARACTERS:
+        raise InvalidField(
+            f"digest has {len(digest):,} characters, of {_DIGEST_CHARACTERS} at most: send it whole, and nothing else",
+            field="digest",
+        )
     return digest
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from arbiter.server.gate import Gate
 
 _log = logging.getLogger("arbiter.server")
+_HANDSHAKE_MS = 10_000  # for who connects and says nothing; grpc's own is two minutes
 
 # The methods that the inline transport answers itself, if it is there: what services call in masses.
 INLINE = {
@@ -80,6 +81,10 @@ class Server:
                 ("grpc.max_receive_message_length", limits.message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", limits.connection_calls),
+                ("grpc.max_metadata_size", limits.metadata_bytes),
+                ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
+                ("grpc.max_allowed_incoming_connections", limits.connections),
+                ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
             ),
         )
         self.transport = _chosen(settings.transport, self._server)
