@@ -118,6 +118,8 @@ class Run:
         self.result.latency.settle()
         link.flush()
         if link.wire.leaving:
+            if not link.wire.used:
+                self._connect_at = now + _AGAIN_NS
             self._leave(link)
             if not link.wire.open:
                 self._drop(link)
@@ -131,20 +133,18 @@ class Run:
         self.result.unanswered = sum(self.begun <= call.due < self.end for call in remaining)
 
     def _connect(self, now: int) -> None:
-        self._connect_at = now + _AGAIN_NS
         wire = Wire(self.load.target, self.load.path, self.load.metadata)
         try:
             link = Link(self._epoll, self._family, self._address, wire)
         except Lost as lost:
-            self._refuse(lost)
+            self._refuse(lost, now)
             return
         self.links[link.fileno] = link
         self._serving.append(link)
-        # The first ones are made at once; one that goes is replaced at once, but not again and again.
-        if self.begun == _FAR:
-            self._connect_at = 0
 
-    def _refuse(self, lost: Lost) -> None:
+    def _refuse(self, lost: Lost, now: int) -> None:
+        """Connect again, not at once; before load is put on there is no again."""
+        self._connect_at = now + _AGAIN_NS
         if self.begun == _FAR:
             raise NoServer(f"no server answers at {self.load.target}: {lost}") from lost
 
@@ -156,7 +156,7 @@ class Run:
             self._ended(call, h2.UNAVAILABLE, b"", now)
         self._leave(link)
         self._drop(link)
-        self._refuse(lost)
+        self._refuse(lost, now)
 
     def _leave(self, link: Link) -> None:
         if link in self._serving:

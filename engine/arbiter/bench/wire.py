@@ -82,6 +82,11 @@ class Wire:
         return len(self._open)
 
     @property
+    def used(self) -> bool:
+        """Whether it ever carried a call."""
+        return self._next > 1
+
+    @property
     def room(self) -> int:
         """How many more calls the server takes now."""
         return 0 if self.leaving or not self.ready else self._most - len(self._open)

@@ -86,7 +86,7 @@ def bench(
     """
     from arbiter.bench import Load, LoadError, drive  # noqa: PLC0415 - numpy, which other commands do without
 
-    place = _allowed(target or DEFAULT_TARGET, remote=remote)
+    place = _allowed(target or DEFAULT_TARGET, token, remote=remote)
     requests = _requests(method, decision, _subjects(subjects, prefix, count), read_context(context), setting, batch)
     try:
         load = Load(
@@ -115,10 +115,12 @@ def bench(
         raise typer.Exit(FINDINGS)
 
 
-def _allowed(target: str, *, remote: bool) -> str:
-    """The target, where load may be put. Raises a usage error for another machine unless that was said."""
+def _allowed(target: str, token: str | None, *, remote: bool) -> str:
+    """The target, where load may be put. Raises a usage error for another machine unless that was said, and for a token
+    that would cross a network in the open.
+    """
     from arbiter.client import Misconfigured  # noqa: PLC0415 - brings grpc
-    from arbiter.client.access import targets_of  # noqa: PLC0415
+    from arbiter.client.access import check_token, targets_of  # noqa: PLC0415
 
     try:
         (place,) = targets_of(target)
@@ -129,6 +131,15 @@ def _allowed(target: str, *, remote: bool) -> str:
             f"`{target}` is not this machine: load can bring down what others use; say --remote if it is yours",
             param_hint="--target",
         )
+    try:
+        check_token(token, [place], secured=False, insecure_token=False)
+    except Misconfigured as error:
+        raise typer.BadParameter(
+            "the token is not sent to another machine without TLS, which this command does not speak"
+            if not place.here
+            else str(error),
+            param_hint="--token",
+        ) from error
     return target
 
 
