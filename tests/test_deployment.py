@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from arbiter.config.options import OPTIONS
+from arbiter.config.options import OPTIONS, Auth, Tls
 from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime import supervisor
+from arbiter.server.exposure import Exposed, check_start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +50,16 @@ def shown(words: list[str], environment: Mapping[str, str], tmp_path: Path) -> d
     told = json.loads(done.stdout)
     assert any(each["from"].startswith(str(here)) for each in told.values())
     return {name: each["value"] for name, each in told.items()}
+
+
+def check_doors(options: dict[str, Any]) -> None:
+    """What a server with these options checks before it listens."""
+    groups = {
+        group: {name.partition(".")[2]: value for name, value in options.items() if name.startswith(f"{group}.")}
+        for group in ("tls", "auth")
+    }
+    doors = {"listen": options["listen"], "admin": options["admin"]}
+    check_start(doors, options["metrics"], Tls(**groups["tls"]), Auth(**groups["auth"]))
 
 
 def port_of(address: str) -> int:
@@ -137,6 +148,10 @@ def test_the_server_of_the_manifest_is_configured_as_the_pod_is_made(
     # One worker for each processor that it is given, not for each that the machine has.
     assert options["workers"] == int(container["resources"]["limits"]["cpu"])
     assert options["listen"].startswith("0.0.0.0:")
+    check_doors(options)
+    if options["auth.insecure"]:
+        (rule,) = objects["NetworkPolicy", "arbiter"]["spec"]["ingress"]
+        assert rule["from"]
     listeners = {port_of(options[name]) for name in ("listen", "admin", "metrics") if options[name]}
     assert {each["containerPort"] for each in container["ports"]} == listeners
     asked = port_of(options["admin"] or options["listen"])
@@ -169,6 +184,7 @@ def test_the_unit_starts_a_server_that_keeps_to_its_directory(unit: Any, tmp_pat
     options = shown(words, {}, tmp_path)
     assert options["data"] == f"/var/lib/{service['StateDirectory']}" == DATA
     assert options["listen"] == OPTIONS["listen"].default
+    check_doors(options)
     assert float(service["TimeoutStopSec"]) > options["grace"] + supervisor._MARGIN_S
     # SIGTERM to all at once would end workers before the supervisor says how long they have.
     assert service["KillMode"] == "mixed"
@@ -223,6 +239,9 @@ def test_the_image_starts_a_server_on_the_port_that_it_names(tmp_path: Path) -> 
     options = shown(json.loads(stage["CMD"]), {"ARBITER_CONFIG": environment["ARBITER_CONFIG"]}, tmp_path)
     assert json.loads(stage["ENTRYPOINT"]) == ["arbiter"]
     assert int(stage["EXPOSE"]) == port_of(options["listen"])
+    # Of itself it lets nobody in from outside: whoever runs it says who may call, or that it does not matter.
+    with pytest.raises(Exposed, match="`listen` is the public address"):
+        check_doors(options)
     assert options["data"] == DATA
 
 
