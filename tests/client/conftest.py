@@ -7,6 +7,8 @@ a test has written on its script.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import ipaddress
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,9 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 import msgspec
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
@@ -205,6 +210,39 @@ class OnLoop:
         return repr(self.client)
 
 
+class Authority:
+    """Makes certificates that one root signed."""
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "root of this test")])
+        self.pem = self._signed(self._name, self._key.public_key(), authority=True)
+
+    def issue(self, name: str) -> tuple[bytes, bytes]:
+        """A key and its certificate, for an address or a name."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self._signed(
+            x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]), key.public_key(), name=name
+        )
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return pem, certificate
+
+    def _signed(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, name: str = "", *, authority: bool = False
+    ) -> bytes:
+        now = dt.datetime.now(dt.UTC)
+        day = dt.timedelta(days=1)
+        builder = x509.CertificateBuilder(
+            self._name, subject, key, x509.random_serial_number(), now - day, now + day
+        ).add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        if name:
+            where = x509.IPAddress(ipaddress.ip_address(name)) if name[0].isdigit() else x509.DNSName(name)
+            builder = builder.add_extension(x509.SubjectAlternativeName([where]), critical=False)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 OpenClient = Callable[..., Client]
 
 
@@ -274,3 +312,8 @@ def at_once() -> Callable[[list[Callable[[], Any]]], list[Any]]:
 @pytest.fixture
 def socket_path(tmp_path: Path) -> str:
     return f"unix:{tmp_path / 'arbiter.sock'}"
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    return Authority()

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -25,7 +20,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from tests.client.conftest import OpenClient, Road
+    from tests.client.conftest import Authority, OpenClient, Road
 
     AtOnce = Callable[[list[Callable[[], Any]]], list[Any]]
 
@@ -161,44 +156,6 @@ def test_no_secret_is_shown(open_client: OpenClient, road: Road) -> None:
     shown = [repr(client), repr(Tls(key=SECRET.encode())), str(Tls(key=SECRET)), repr(caught.value)]
     assert road.target in shown[0]
     assert not [each for each in shown if SECRET in each]
-
-
-class Authority:
-    """Makes certificates that one root signed."""
-
-    def __init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "root of this test")])
-        self.pem = self._signed(self._name, self._key.public_key(), authority=True)
-
-    def issue(self, name: str) -> tuple[bytes, bytes]:
-        """A key and its certificate, for an address or a name."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._signed(
-            x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]), key.public_key(), name=name
-        )
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        return pem, certificate
-
-    def _signed(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, name: str = "", *, authority: bool = False
-    ) -> bytes:
-        now = dt.datetime.now(dt.UTC)
-        day = dt.timedelta(days=1)
-        builder = x509.CertificateBuilder(
-            self._name, subject, key, x509.random_serial_number(), now - day, now + day
-        ).add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-        if name:
-            where = x509.IPAddress(ipaddress.ip_address(name)) if name[0].isdigit() else x509.DNSName(name)
-            builder = builder.add_extension(x509.SubjectAlternativeName([where]), critical=False)
-        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
 
 
 def test_a_connection_is_secured_and_the_caller_shows_who_it_is(

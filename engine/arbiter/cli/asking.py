@@ -12,14 +12,10 @@ import typer
 from arbiter.cli import remote
 from arbiter.cli.answers import Answer, Question
 from arbiter.cli.check import models_beside
-from arbiter.cli.remote import DEFAULT_TARGET
+from arbiter.cli.remote import Asked
 from arbiter.cli.values import read_context, read_moment
 
 Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="Whom the decision is for.")]
-Target = Annotated[
-    str | None,
-    typer.Option(metavar="HOST:PORT", envvar="ARBITER_TARGET", help=f"The server to ask. [default: {DEFAULT_TARGET}]"),
-]
 Rules = Annotated[
     Path | None,
     typer.Option(help="Decide in this process, by these rules, without a server.", exists=True, file_okay=False),
@@ -48,9 +44,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """Who answers: `rules` name an engine in this process, else it is the server at `target`."""
+    """Who answers: `rules` name an engine in this process, else it is the `server`."""
 
-    target: str | None
+    server: Asked
     rules: Path | None
     models: Path | None
     data: Path | None
@@ -67,7 +63,7 @@ def ask(question: Question, source: Source) -> list[Answer]:
     at = read_moment(question.at, "--at") if question.at else None
     source.check()
     if source.rules is None:
-        return remote.decide(source.target, question, context, at)
+        return remote.decide(source.server, question, context, at)
     from arbiter.cli import offline  # noqa: PLC0415 - loads onnxruntime and LMDB
 
     models = source.models or models_beside(source.rules)

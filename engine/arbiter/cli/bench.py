@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from arbiter.cli.asking import AsJson, Context, Target
-from arbiter.cli.remote import DEFAULT_TARGET
+from arbiter.cli.asking import AsJson, Context
+from arbiter.cli.remote import DEFAULT_TARGET, Target
 from arbiter.cli.terminal import FINDINGS, err, print_json, print_table
 from arbiter.cli.values import read_assignments, read_context
 

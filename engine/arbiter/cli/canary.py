@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from arbiter.cli.asking import AsJson, Target
-from arbiter.cli.remote import connected
+from arbiter.cli.asking import AsJson
+from arbiter.cli.remote import Asked, asks_a_server, connected
 from arbiter.cli.terminal import diagnostic_text, err, fail, out, print_json, print_table
 from arbiter.cli.versions import DIGITS, PATIENCE_S, Reason, canary_rows, held_until, kept_by, status_fields, tell
 
@@ -34,15 +34,16 @@ Share = Annotated[float, typer.Argument(metavar="PERCENT", help="The share of su
 
 
 @canary.command("start")
+@asks_a_server
 def start(
-    candidate: Candidate, *, percent: Percent, reason: Reason = "", target: Target = None, as_json: AsJson = False
+    candidate: Candidate, *, percent: Percent, reason: Reason = "", server: Asked, as_json: AsJson = False
 ) -> None:
     """Let another version decide for a share of the subjects.
 
     A subject is always in or always out; answers tell the digest that made them. A directory's rules run with the
     models that the server runs. Survives restarts, and reloads of the files.
     """
-    with connected(target) as client:
+    with connected(server) as client:
         path = Path(candidate)
         digest = _sent(client, path) if path.is_dir() else kept_by(client, candidate)
         status = client.set_canary(digest, percent, reason=reason, timeout=PATIENCE_S)
@@ -50,18 +51,20 @@ def start(
 
 
 @canary.command("share")
-def share(percent: Share, *, reason: Reason = "", target: Target = None, as_json: AsJson = False) -> None:
+@asks_a_server
+def share(percent: Share, *, reason: Reason = "", server: Asked, as_json: AsJson = False) -> None:
     """Change the canary's share. One that grows keeps the subjects that it has."""
-    with connected(target) as client:
+    with connected(server) as client:
         digest = _running(client)
         status = client.set_canary(digest, percent, reason=reason, timeout=PATIENCE_S)
     tell(status, f"snapshot {digest[:DIGITS]} decides for {percent:g} % of the subjects", as_json=as_json)
 
 
 @canary.command("show")
-def show(*, target: Target = None, as_json: AsJson = False) -> None:
+@asks_a_server
+def show(*, server: Asked, as_json: AsJson = False) -> None:
     """Print which canary runs, if any."""
-    with connected(target) as client:
+    with connected(server) as client:
         status = client.snapshot()
     if as_json:
         print_json(status_fields(status)["canary"])
@@ -72,21 +75,23 @@ def show(*, target: Target = None, as_json: AsJson = False) -> None:
 
 
 @canary.command("promote")
-def promote(*, reason: Reason = "", target: Target = None, as_json: AsJson = False) -> None:
+@asks_a_server
+def promote(*, reason: Reason = "", server: Asked, as_json: AsJson = False) -> None:
     """Run the canary for everybody.
 
     It is held as by `arbiter snapshot rollback`, until the files give another snapshot than they do now.
     """
-    with connected(target) as client:
+    with connected(server) as client:
         digest = _running(client)
         status = client.promote_canary(digest, reason=reason, timeout=PATIENCE_S)
     tell(status, f"snapshot {digest[:DIGITS]} runs{held_until(status)}", as_json=as_json)
 
 
 @canary.command("drop")
-def drop(*, reason: Reason = "", target: Target = None, as_json: AsJson = False) -> None:
+@asks_a_server
+def drop(*, reason: Reason = "", server: Asked, as_json: AsJson = False) -> None:
     """End the canary: everybody gets the current version."""
-    with connected(target) as client:
+    with connected(server) as client:
         digest = _running(client)
         status = client.drop_canary(digest, reason=reason, timeout=PATIENCE_S)
     tell(status, f"canary {digest[:DIGITS]} is dropped", as_json=as_json)

@@ -8,17 +8,19 @@ from typing import Annotated
 import typer
 
 from arbiter.cli.answers import Question, print_notes, print_treatments
-from arbiter.cli.asking import AsJson, At, Context, Data, Models, Rules, Slots, Source, Subject, Target, ask
+from arbiter.cli.asking import AsJson, At, Context, Data, Models, Rules, Slots, Source, Subject, ask
+from arbiter.cli.remote import Asked, asks_a_server
 from arbiter.cli.terminal import print_json
 
 Decisions = Annotated[list[str], typer.Argument(metavar="DECISION", help="Decision points, as one page.")]
 
 
+@asks_a_server
 def decide(
     subject: Subject,
     decisions: Decisions,
     *,
-    target: Target = None,
+    server: Asked,
     rules: Rules = None,
     models: Models = None,
     data: Data = None,
@@ -32,7 +34,7 @@ def decide(
     Several decision points are one page: one profile read, and no treatment given twice.
     """
     question = Question(subject_id=subject, decisions=tuple(decisions), context=context, slots=slots, at=at)
-    answers = ask(question, Source(target=target, rules=rules, models=models, data=data))
+    answers = ask(question, Source(server=server, rules=rules, models=models, data=data))
     if as_json:
         print_json(answers)
         return

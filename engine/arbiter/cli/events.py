@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from arbiter.cli.asking import AsJson, Target
-from arbiter.cli.remote import connected
+from arbiter.cli.asking import AsJson
+from arbiter.cli.remote import Asked, asks_a_server, connected
 from arbiter.cli.terminal import bar, out, plural, print_json
 from arbiter.cli.values import read_moment
 
@@ -54,13 +54,14 @@ Batch = Annotated[int, typer.Option(min=1, max=10_000, help="Events per call.")]
 
 
 @events.command("import")
+@asks_a_server
 def import_(
     file: File = None,
     *,
     written: Written = Format.JSONL,
     shift_to: Shift = "",
     batch: Batch = 1000,
-    target: Target = None,
+    server: Asked,
     as_json: AsJson = False,
 ) -> None:
     """Send the events of FILE. Each keeps its id, so a second import changes nothing and says so."""
@@ -70,7 +71,7 @@ def import_(
     from arbiter.client import CallFailed  # noqa: PLC0415 - brings grpc
 
     accepted = duplicates = 0
-    with connected(target) as client, bar(len(read.events), "events") as advance:
+    with connected(server) as client, bar(len(read.events), "events") as advance:
         for part in batches(read.events, batch):
             try:
                 done = client.ingest_events(part, timeout=_PATIENCE_S)

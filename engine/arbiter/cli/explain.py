@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from arbiter.cli.answers import Question, print_explanation, print_notes, print_treatments
-from arbiter.cli.asking import AsJson, At, Context, Data, Models, Rules, Slots, Source, Subject, Target, ask
+from arbiter.cli.asking import AsJson, At, Context, Data, Models, Rules, Slots, Source, Subject, ask
+from arbiter.cli.remote import Asked, asks_a_server
 from arbiter.cli.terminal import out, print_json
 from arbiter.types import ExplainLevel
 
@@ -30,13 +31,14 @@ Covered = Annotated[
 ]
 
 
+@asks_a_server
 def explain(
     subject: Subject,
     decision: Decision,
     *,
     rule: Only = None,
     level: Covered = Level.ALL,
-    target: Target = None,
+    server: Asked,
     rules: Rules = None,
     models: Models = None,
     data: Data = None,
@@ -59,7 +61,7 @@ def explain(
         explain=ExplainLevel[level.name],
         explain_rules=tuple(rule or ()),
     )
-    answers = ask(question, Source(target=target, rules=rules, models=models, data=data))
+    answers = ask(question, Source(server=server, rules=rules, models=models, data=data))
     if as_json:
         print_json(answers[0])
         return

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from arbiter.cli.asking import AsJson, Target
-from arbiter.cli.remote import connected
+from arbiter.cli.asking import AsJson
+from arbiter.cli.remote import Asked, asks_a_server, connected
 from arbiter.cli.terminal import out, print_json, print_table
 from arbiter.cli.values import read_moment
 from arbiter.cli.versions import PATIENCE_S, Reason, status_fields, tell
@@ -30,6 +30,7 @@ Until = Annotated[str, typer.Option(metavar="MOMENT", help="Until when, as in 20
 
 
 @override.command("off")
+@asks_a_server
 def off(
     name: Name,
     *,
@@ -37,7 +38,7 @@ def off(
     lasting: For = "",
     until: Until = "",
     reason: Reason = "",
-    target: Target = None,
+    server: Asked,
     as_json: AsJson = False,
 ) -> None:
     """Switch a rule or a model off; it comes back by itself.
@@ -45,25 +46,25 @@ def off(
     It stays off over reloads, rollbacks and restarts. The rules that need a model that is off are unknown.
     """
     end = _end(lasting, until)
-    with connected(target) as client:
+    with connected(server) as client:
         status = client.override(name, kind="model" if model else "rule", until=end, reason=reason, timeout=PATIENCE_S)
     tell(status, f"{name} is off until {shown(end)}", as_json=as_json)
 
 
 @override.command("clear")
-def clear(
-    name: Name, *, model: Model = False, reason: Reason = "", target: Target = None, as_json: AsJson = False
-) -> None:
+@asks_a_server
+def clear(name: Name, *, model: Model = False, reason: Reason = "", server: Asked, as_json: AsJson = False) -> None:
     """Switch a rule or a model on again, before its time."""
-    with connected(target) as client:
+    with connected(server) as client:
         status = client.clear_override(name, kind="model" if model else "rule", reason=reason, timeout=PATIENCE_S)
     tell(status, f"{name} is on again", as_json=as_json)
 
 
 @override.command("list")
-def list_(*, target: Target = None, as_json: AsJson = False) -> None:
+@asks_a_server
+def list_(*, server: Asked, as_json: AsJson = False) -> None:
     """Print what is switched off."""
-    with connected(target) as client:
+    with connected(server) as client:
         status = client.snapshot()
     if as_json:
         print_json(status_fields(status)["overrides"])

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from arbiter.cli.asking import AsJson, Target
-from arbiter.cli.remote import connected
+from arbiter.cli.asking import AsJson
+from arbiter.cli.remote import Asked, asks_a_server, connected
 from arbiter.cli.terminal import out, plural, print_json, print_table
 from arbiter.cli.values import read_assignments
 from arbiter.decision.wording import shown
@@ -31,9 +31,10 @@ Version = Annotated[
 
 
 @profile.command("get")
-def get(subject: Subject, *, target: Target = None, as_json: AsJson = False) -> None:
+@asks_a_server
+def get(subject: Subject, *, server: Asked, as_json: AsJson = False) -> None:
     """Print attributes, features and segments, as a decision would see them now."""
-    with connected(target) as client:
+    with connected(server) as client:
         known = client.get_profile(subject)
     if as_json:
         print_json(known)
@@ -51,20 +52,21 @@ def get(subject: Subject, *, target: Target = None, as_json: AsJson = False) -> 
 
 
 @profile.command("set")
+@asks_a_server
 def set_(
     subject: Subject,
     assignments: Assignments = None,
     *,
     unset: Unset = None,
     expected_version: Version = None,
-    target: Target = None,
+    server: Asked,
     as_json: AsJson = False,
 ) -> None:
     """Change attributes in one step, as in `arbiter profile set 42 country=CA age=41`. Answered when it is on disk."""
     values = read_assignments(assignments or ())
     if not values and not unset:
         raise typer.BadParameter("nothing to change: give name=value, or --unset NAME")
-    with connected(target) as client:
+    with connected(server) as client:
         version = client.update_profile(subject, set=values, unset=unset or (), expected_version=expected_version)
     if as_json:
         print_json({"subject_id": subject, "version": version})

@@ -1,43 +1,118 @@
 """A running server, asked through the client.
 
-Law: the only module of the commands that knows where servers listen. The client is imported late, since it brings grpc.
+Law: the only module of the commands that knows where servers listen, and by what right they are asked. The client is
+imported late, since it brings grpc.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
 
 from arbiter.cli.answers import Answer, Given, Judged
 from arbiter.errors import ArbiterError
 from arbiter.types import ExplainLevel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from arbiter.cli.answers import Question
     from arbiter.client import Answer as Decided
     from arbiter.client import Client, Tls
 
-_TLS_VARIABLES = ("ARBITER_CA_FILE", "ARBITER_CERTIFICATE_FILE", "ARBITER_KEY_FILE")
 DEFAULT_TARGET = "127.0.0.1:50051"
+TOKEN_VARIABLE = "ARBITER_TOKEN"  # noqa: S105 - its name
+
+
+def _option(variable: str, metavar: str, meaning: str) -> Any:
+    return typer.Option(metavar=metavar, envvar=variable, help=meaning)
+
+
+Target = Annotated[
+    str | None,
+    _option("ARBITER_TARGET", "HOST:PORT", f"The server to ask; unix:PATH is one too. [default: {DEFAULT_TARGET}]"),
+]
+# What a command that asks a server takes beside its own options.
+_OPTIONS: dict[str, Any] = {
+    "target": Target,
+    "token_file": Annotated[
+        Path | None,
+        _option("ARBITER_TOKEN_FILE", "FILE", f"The API token to show. [default: what {TOKEN_VARIABLE} holds]"),
+    ],
+    "tls": Annotated[
+        bool | None,
+        typer.Option("--tls/--no-tls", envvar="ARBITER_TLS", help="Connect with TLS. [default: with --ca or --key]"),
+    ],
+    "ca": Annotated[
+        Path | None, _option("ARBITER_CA_FILE", "FILE", "The roots that the server's certificate must have.")
+    ],
+    "certificate": Annotated[Path | None, _option("ARBITER_CERTIFICATE_FILE", "FILE", "The certificate to show.")],
+    "key": Annotated[Path | None, _option("ARBITER_KEY_FILE", "FILE", "The key of the certificate.")],
+    "insecure_token": Annotated[
+        bool | None,
+        typer.Option(
+            "--insecure-token", envvar="ARBITER_INSECURE_TOKEN", help="Show the token to another machine without TLS."
+        ),
+    ],
+}
 
 
 class NoServer(ArbiterError):
     """Nobody answers where a server was looked for."""
 
 
-@contextlib.contextmanager
-def connected(target: str | None) -> Iterator[Client]:
-    """A client of the server at `target`, else at the usual place. Raises NoServer when the block finds nobody.
+class Asked(msgspec.Struct, frozen=True):
+    """Which server a command asks, and what it shows to be let in."""
 
-    The environment has the token, and says which files hold certificates. Raises Misconfigured.
+    target: str | None = None
+    token_file: Path | None = None
+    tls: bool | None = None
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    insecure_token: bool | None = None
+
+
+def asks_a_server(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, which has a parameter `server` of the type Asked, the options that say which."""
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    ours = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in _OPTIONS.items()
+    ]
+    parameters = [each for one in own for each in (ours if one.name == "server" else [one])]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        command(server=Asked(**{name: given.pop(name) for name in _OPTIONS}), **given)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # what `inspect.signature` looks for
+    return run
+
+
+@contextlib.contextmanager
+def connected(server: Asked) -> Iterator[Client]:
+    """A client of a server, else of one at the usual place.
+
+    Raises NoServer when the block finds nobody, and Misconfigured for what cannot be connected with.
     """
     from arbiter.client import Client, Unavailable  # noqa: PLC0415
 
-    with Client(target or DEFAULT_TARGET, token=os.environ.get("ARBITER_TOKEN") or None, tls=_tls()) as client:
+    with Client(
+        server.target or DEFAULT_TARGET,
+        connections=1,
+        token=_token(server),
+        tls=_tls(server),
+        insecure_token=bool(server.insecure_token),
+    ) as client:
         try:
             yield client
         except Unavailable as error:
@@ -47,19 +122,32 @@ def connected(target: str | None) -> Iterator[Client]:
             raise NoServer(f"no server answers at {client.target}: {hint}") from error
 
 
-def _tls() -> Tls | None:
+def _token(server: Asked) -> str | None:
+    """The token to show: that of the file, or of the environment; never an argument, which every process can read."""
+    if server.token_file is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        return server.token_file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"cannot read {server.token_file}: {error}", param_hint="--token-file") from error
+
+
+def _tls(server: Asked) -> Tls | None:
     from arbiter.client import Tls  # noqa: PLC0415
 
-    ca, certificate, key = (os.environ.get(name) or None for name in _TLS_VARIABLES)
-    return Tls(ca=ca, certificate=certificate, key=key) if ca or certificate or key else None
+    given = (server.ca, server.certificate, server.key)
+    wanted = any(given) if server.tls is None else server.tls
+    if not wanted:
+        return None
+    return Tls(ca=server.ca, certificate=server.certificate, key=server.key)
 
 
-def decide(target: str | None, question: Question, context: dict[str, Any], at: datetime | None) -> list[Answer]:
+def decide(server: Asked, question: Question, context: dict[str, Any], at: datetime | None) -> list[Answer]:
     """Ask a server. An explanation, and a clock of one's own, are dry runs. Raises NoServer, CallFailed."""
     known = {name: value for name, value in context.items() if value is not None}
     dry_run = question.explain is not ExplainLevel.NONE or at is not None
     subject, slots = question.subject_id, question.slots
-    with connected(target) as client:
+    with connected(server) as client:
         if len(question.decisions) > 1:
             page = client.decide_page(
                 subject,

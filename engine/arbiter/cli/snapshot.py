@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from arbiter.cli.asking import AsJson, Models, Target
-from arbiter.cli.remote import connected
+from arbiter.cli.asking import AsJson, Models
+from arbiter.cli.remote import Asked, asks_a_server, connected
 from arbiter.cli.terminal import FINDINGS, out, print_json, print_table
 from arbiter.cli.versions import (
     DIGITS,
@@ -50,10 +50,11 @@ Kept = Annotated[str, typer.Argument(metavar="DIGEST", help="The first character
 
 
 @snapshot.command("list")
-def list_(*, target: Target = None, data: DataInstead = None, as_json: AsJson = False) -> None:
+@asks_a_server
+def list_(*, server: Asked, data: DataInstead = None, as_json: AsJson = False) -> None:
     """Print the snapshots that are kept and can be rolled back to, the newest last."""
     if data is None:
-        with connected(target) as client:
+        with connected(server) as client:
             history = client.snapshots()
     else:
         history = _history(data)
@@ -76,7 +77,8 @@ def list_(*, target: Target = None, data: DataInstead = None, as_json: AsJson = 
 
 
 @snapshot.command("show")
-def show(digest: Digest = "", *, target: Target = None, data: Data = Path("data"), as_json: AsJson = False) -> None:
+@asks_a_server
+def show(digest: Digest = "", *, server: Asked, data: Data = Path("data"), as_json: AsJson = False) -> None:
     """Print what a server runs, what became of its last reload and what operators ordered; or, with DIGEST, a snapshot
     in the data directory.
 
@@ -85,7 +87,7 @@ def show(digest: Digest = "", *, target: Target = None, data: Data = Path("data"
     if digest:
         _show_kept(digest, data, as_json=as_json)
         return
-    with connected(target) as client:
+    with connected(server) as client:
         status = client.snapshot()
     if as_json:
         print_json(status_fields(status))
@@ -115,25 +117,27 @@ def diff(a: Before, b: Before, *, data: Data = Path("data"), models: Models = No
 
 
 @snapshot.command("rollback")
-def rollback(digest: Kept, *, reason: Reason = "", target: Target = None, as_json: AsJson = False) -> None:
+@asks_a_server
+def rollback(digest: Kept, *, reason: Reason = "", server: Asked, as_json: AsJson = False) -> None:
     """Run a kept snapshot again, on all workers at once.
 
     It is held, over restarts too: what it replaces does not come back until the files give another snapshot than that,
     or `arbiter snapshot reload`.
     """
-    with connected(target) as client:
+    with connected(server) as client:
         whole = kept_by(client, digest)
         status = client.rollback(whole, reason=reason, timeout=PATIENCE_S)
     tell(status, f"snapshot {whole[:DIGITS]} runs{held_until(status)}", as_json=as_json)
 
 
 @snapshot.command("reload")
-def reload(*, target: Target = None, as_json: AsJson = False) -> None:
+@asks_a_server
+def reload(*, server: Asked, as_json: AsJson = False) -> None:
     """Have the server read its files again, and run what they give: this ends a rollback.
 
     Ends with 1 when they hold errors.
     """
-    with connected(target) as client:
+    with connected(server) as client:
         status = client.reload(timeout=PATIENCE_S)
     if as_json:
         print_json(status_fields(status))

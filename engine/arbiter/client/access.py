@@ -82,7 +82,7 @@ def check_token(token: Token | None, targets: Sequence[Target], *, secured: bool
     if open_to and not secured and not insecure_token:
         raise Misconfigured(
             f"the token would go to {open_to[0]} in the open, for anybody on the way to read: connect with TLS, or "
-            "say `insecure_token=True` where something else keeps the way safe"
+            "allow an insecure token where something else keeps the way safe"
         )
 
 

@@ -104,5 +104,5 @@ UNBUILT: Final = frozenset({
 # Variables with our prefix that are no options: what the commands that ask a server read, and the file itself.
 OTHER_VARIABLES: Final = frozenset({
     "ARBITER_CONFIG", "ARBITER_TARGET", "ARBITER_TOKEN", "ARBITER_CA_FILE", "ARBITER_CERTIFICATE_FILE",
-    "ARBITER_KEY_FILE",
+    "ARBITER_KEY_FILE", "ARBITER_TOKEN_FILE", "ARBITER_TLS", "ARBITER_INSECURE_TOKEN",
 })  # fmt: skip
