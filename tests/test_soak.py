@@ -18,7 +18,7 @@ from benchmarks.soak.ledger import Change, Happened, Subject
 from benchmarks.soak.oracle import Seen
 from benchmarks.soak.watch import Flatness, History, Sample
 from benchmarks.soak.weather import ROUND
-from benchmarks.soak.world import MINUTE, world
+from benchmarks.soak.world import MINUTE, SECOND, world
 
 HERE = Path(__file__).parent.parent
 NOW = 1_800_000_000_000_000
@@ -69,7 +69,7 @@ def board(tmp_path: Path) -> Board:
 def subject() -> Subject:
     made = Subject("someone")
     made.changed(Change(set={"points": 60, "tier": "gold"}))
-    made.happened(Happened(NOW - MINUTE, "e1", "buy", {"amount": 7, "item": "i1"}))
+    made.happened(Happened(NOW - SECOND, "e1", "buy", {"amount": 7, "item": "i1"}))
     made.happened(Happened(NOW + MINUTE, "e2", "buy", {"amount": 9, "item": "i2"}))
     return made
 
@@ -88,10 +88,10 @@ def answered(subject: Subject, now: int) -> tuple[decision_pb2.DecideRequest, de
 def test_features_are_those_of_the_clock(subject: Subject) -> None:
     features = [subject.features(world(Version(0, 0)), NOW + later * MINUTE) for later in (-2, 0, 1, 10, 100)]
     assert [each["orders_all"] for each in features] == [0, 1, 2, 2, 2]
-    assert [each["orders_recent"] for each in features] == [0, 1, 2, 0, 0]
+    assert [each["orders_recent"] for each in features] == [0, 1, 1, 0, 0]
     assert [each["spend_hour"] for each in features] == [0, 7, 16, 16, 0]
-    assert [each.get("items_hours") for each in features] == [None, 1, 2, 2, 2]
-    assert [each.get("minutes_since_buy") for each in features] == [None, 1, 0, 9, 99]
+    assert [each.get("items_now") for each in features] == [None, 1, 1, None, None]
+    assert [each.get("minutes_since_buy") for each in features] == [None, 1 / 60, 0, 9, 99]
 
 
 def test_a_right_answer_passes_at_any_moment_that_the_call_may_have_seen(board: Board, subject: Subject) -> None:

@@ -9,7 +9,7 @@ from bisect import bisect_right, insort
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.soak.world import MINUTE
+from benchmarks.soak.world import MINUTE, SECOND
 
 if TYPE_CHECKING:
     from benchmarks.soak.world import Feature, World
@@ -74,7 +74,7 @@ class Subject:
 
     def _feature(self, feature: Feature, now: int) -> Any:
         events = self.events[feature.event]
-        first = bisect_right(events, now - feature.window * MINUTE, key=_at) if feature.window else 0
+        first = bisect_right(events, now - feature.window * SECOND, key=_at) if feature.window else 0
         taken = events[first : bisect_right(events, now, key=_at)]
         if feature.aggregate == "count":
             return len(taken)

@@ -23,7 +23,7 @@ def table(result: dict[str, Any]) -> str:
     rows = [
         ("duration, seed", f"{result['minutes']:g} minutes, {result['seed']}"),
         ("calls", f"{sum(calls.values()):,}"),
-        ("calls that failed and were made again", f"{sum(failed.values()):,}"),
+        ("calls that failed and were made again, by code", _by_code(failed)),
         ("decisions checked against the oracle", f"{done.get('decisions checked', 0):,}"),
         ("wrong decisions, lost writes and other faults", f"{result['faults']}"),
         ("profiles compared with the ledger", f"{done.get('profiles checked', 0):,}"),
@@ -43,6 +43,14 @@ def table(result: dict[str, Any]) -> str:
     ]  # fmt: skip
     lines = ["| what | value |", "|---|---:|", *(f"| {what} | {value} |" for what, value in rows)]
     return "\n".join([*lines, *(f"\nFAULT: {fault}" for fault in result["first_faults"])])
+
+
+def _by_code(failed: dict[str, int]) -> str:
+    codes: dict[str, int] = {}
+    for name, count in failed.items():
+        code = name.partition(" ")[2]
+        codes[code] = codes.get(code, 0) + count
+    return ", ".join(f"{count:,} {code}" for code, count in sorted(codes.items())) or "none"
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

@@ -38,7 +38,7 @@ class Plan:
 
     minutes: float
     seed: int
-    rate: float = 350.0
+    rate: float = 450.0
     processes: int = 2
     threads: int = 3
     subjects: int = 60  # of each thread

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from benchmarks.soak.board import Version
 
-MINUTE = 60_000_000  # µs
+SECOND = 1_000_000  # µs
+MINUTE = 60 * SECOND
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Feature:
-    """A windowed aggregate. `window` is in minutes, 0 for all time; `least` bounds the property from below."""
+    """A windowed aggregate. `window` is in seconds, 0 for all time; `least` bounds the property from below."""
 
     aggregate: str
     event: str
@@ -70,7 +71,7 @@ class Feature:
         source = f"{self.event}.{self.prop}" if self.prop else self.event
         made: dict[str, Any] = {self.aggregate: source}
         if self.window:
-            made["window"] = f"{self.window}m"
+            made["window"] = f"{self.window}s"
         if self.least is not None:
             made["where"] = f"event.{self.prop} >= {self.least}"
         if self.aggregate == "since":
@@ -101,7 +102,7 @@ def world(version: Version) -> World:
         Rule("h-loyal", "home", 80, ("segments.loyal", f"profile.points > {10 + n % 5}"), {"text": text}),
         Rule("h-rich", "home", 70, (f"profile.points > {40 + n % 30}", 'context.device in ["ios", "android"]'),
              {"text": text, "points": "${profile.points}"}),
-        Rule("h-fresh", "home", 60, (f"features.minutes_since_buy < {4.5 + n % 7}",), {"text": text}, rollout=60),
+        Rule("h-fresh", "home", 60, (f"features.minutes_since_buy < {0.25 + n % 4 / 4}",), {"text": text}, rollout=60),
         Rule("h-worth", "home", 50, (f"models.worth.score >= {60.0 + n % 20}",), {"text": f"worth, {text}"}),
         Rule("h-hour", "home", 40, (f"now.getHours() % 2 == {n % 2}", "profile.age < 30"), {"text": text}),
         Rule("h-young", "home", 30, ("!(profile.age >= 30)",), {"text": text, "points": n}, rollout=50),
@@ -116,7 +117,7 @@ def world(version: Version) -> World:
         Rule("l-mail", "list", 4, ('features.last_channel == "mail"',), {"text": "by ${features.last_channel}"}),
         Rule("l-name", "list", 3, ("features.orders_all >= 0",), {"text": "dear ${profile.nickname}"}),
         Rule("l-same", "list", 3, ("segments.loyal || segments.shopper",), {"text": "same"}),
-        Rule("o-items", "offers", 1, ("features.items_hours >= 2",), {"text": f"i, {text}"}, "profile.points"),
+        Rule("o-items", "offers", 1, ("features.items_now >= 2",), {"text": f"i, {text}"}, "profile.points"),
         Rule("o-big", "offers", 1, ("features.biggest_hour > 0",), {"text": f"b, {text}"}, "features.biggest_hour"),
         Rule("o-worth", "offers", 1, ("!segments.shopper",), {"text": f"w, {text}"}, "models.worth.score * 2.0",
              rollout=70),
@@ -133,11 +134,12 @@ def world(version: Version) -> World:
     }
     features = {
         "orders_all": Feature("count", "buy"),
-        # Another window makes another feature: the store counts all subjects anew after such an edit.
-        "orders_recent": Feature("count", "buy", window=(7, 20, 45)[n % 3]),
-        "spend_hour": Feature("sum", "buy", "amount", 60),
-        "biggest_hour": Feature("max", "buy", "amount", 60, 4),
-        "items_hours": Feature("distinct", "buy", "item", 120),
+        # Another window makes another feature: the store counts all subjects anew after such an edit. They are so short
+        # that events leave them all the time.
+        "orders_recent": Feature("count", "buy", window=(5, 20, 90)[n % 3]),
+        "spend_hour": Feature("sum", "buy", "amount", 3600),
+        "biggest_hour": Feature("max", "buy", "amount", 3600, 4),
+        "items_now": Feature("distinct", "buy", "item", 40),
         "last_channel": Feature("last", "visit", "channel"),
         "minutes_since_buy": Feature("since", "buy"),
     }
