@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -50,7 +50,7 @@ def values_of(option: Option) -> st.SearchStrategy[Value]:
     if option.shown == "HOST:PORT":
         return st.integers(1, 65535).map("127.0.0.1:{}".format)
     letters = st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]).filter(str.isprintable)
-    return st.text(letters, min_size=1).filter(lambda text: text.strip("./") == text)
+    return st.text(letters, min_size=1).filter(lambda text: str(PurePosixPath("x", text)) == f"x/{text}")
 
 
 def another(option: Option) -> Value:
