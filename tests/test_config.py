@@ -48,7 +48,7 @@ def values_of(option: Option) -> st.SearchStrategy[Value]:
     if option.type is float:
         return st.floats(option.least or 0, option.most or 0)
     if option.shown == "HOST:PORT":
-        return st.integers(1, 65535).map("127.0.0.1:{}".format)
+        return st.integers(1, 65535).map(lambda port: f"{option.key}.example:{port}")  # no two the same
     letters = st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]).filter(str.isprintable)
     return st.text(letters, min_size=1).filter(lambda text: str(PurePosixPath("x", text)) == f"x/{text}")
 
@@ -60,7 +60,7 @@ def another(option: Option) -> Value:
     if option.type is bool:
         return not option.default
     if option.type is str:
-        return "127.0.0.1:7" if option.shown == "HOST:PORT" else "elsewhere"
+        return f"{option.key}.example:7" if option.shown == "HOST:PORT" else "elsewhere"
     assert not isinstance(option.default, str)
     return option.type(option.default + 1 if option.default != option.most else option.default - 1)
 
