@@ -15,27 +15,42 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from arbiter.bench import Load, Result
+    from benchmarks.servers import Served
 
 
 class Told(NamedTuple):
-    """Of one load, the medians of its rounds: OK answers a second, percentiles of their latency in µs."""
+    """Of one load, the medians of its rounds: OK answers a second, percentiles of their latency in µs, and the
+    processor time in µs that a call took from the server, where that was looked at.
+    """
 
     rate: float
     p50: float
     p99: float
+    cpu: float = 0.0
 
 
-def alternate(loads: Mapping[str, Load], rounds: int) -> dict[str, Told]:
-    """Put each load on its server in each round, by turns, from a core of our own. A call that fails ends it all."""
+def alternate(loads: Mapping[str, Load], rounds: int, watched: Mapping[str, Served] | None = None) -> dict[str, Told]:
+    """Put each load on its server in each round, by turns, from a core of our own. A call that fails ends it all.
+
+    `watched` are the servers, by the load's name, whose processor time is looked at.
+    """
+    watched = watched or {}
     results: dict[str, list[Result]] = {name: [] for name in loads}
+    used: dict[str, list[float]] = {name: [] for name in loads}
     with servers.pinned():
         for _ in range(rounds):
             for name, load in loads.items():
+                before = watched[name].cpu_ns() if name in watched else 0
                 (result,) = drive(load)
                 if result.failed:
                     raise SystemExit(f"{name}: {result.failed} calls failed: {result.summary()}")
                 results[name].append(result)
-    return {name: told(each) for name, each in results.items()}
+                if name in watched:
+                    used[name].append((watched[name].cpu_ns() - before) / result.answers / 1000)
+    return {
+        name: told(each)._replace(cpu=statistics.median(used[name]) if used[name] else 0.0)
+        for name, each in results.items()
+    }
 
 
 def told(results: list[Result]) -> Told:

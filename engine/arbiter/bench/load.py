@@ -78,6 +78,7 @@ class Result:
     latency: Histogram = field(default_factory=Histogram)  # of the calls that ended OK
     refused: Histogram = field(default_factory=Histogram)  # of those that ended otherwise
     lag: Histogram = field(default_factory=Histogram)  # from due to sent: what the generator, or a full server, added
+    answers: int = 0  # all of them, those to the warm-up too
     unanswered: int = 0
     unsent: int = 0
     reconnected: int = 0

@@ -216,6 +216,7 @@ class Run:
         if status == h2.CANCELLED and self._timeout is not None and now >= call.due + self._timeout:
             status = h2.DEADLINE_EXCEEDED  # the server was the first to notice
         result, load = self.result, self.load
+        result.answers += 1
         if self.begun <= now < self.end:
             result.arrived[status] += 1
         if self.begun <= call.due < self.end:
