@@ -188,7 +188,15 @@ class Served:
         ready = self.process.stdout.readline()
         assert ready.startswith("arbiter ready on "), self.log.read_text()
         self.address = ready.removeprefix("arbiter ready on ").partition(",")[0]
-        self.channel = grpc.insecure_channel(self.address, options=[("grpc.use_local_subchannel_pool", 1)])
+        self.channel = self._connected()
+
+    def _connected(self) -> grpc.Channel:
+        return grpc.insecure_channel(self.address, options=[("grpc.use_local_subchannel_pool", 1)])
+
+    def reconnect(self) -> None:
+        """Take a new connection, which the kernel gives to any of the workers."""
+        self.channel.close()
+        self.channel = self._connected()
 
     def call(self, method: str, request: Any, answer: Any, metadata: tuple[tuple[str, str], ...] = ()) -> Any:
         """Call a method by its path."""

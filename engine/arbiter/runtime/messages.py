@@ -14,6 +14,7 @@ import msgspec
 from arbiter.errors import CallerError, Diagnostic, LimitExceeded, StoreError
 from arbiter.runtime.admin import Command, Live  # noqa: TC001
 from arbiter.serving import History, Status  # noqa: TC001
+from arbiter.telemetry.instrument import Reading  # noqa: TC001
 
 if TYPE_CHECKING:
     from arbiter.errors import ArbiterError
@@ -56,6 +57,19 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     grace: float
 
 
+class Count(msgspec.Struct, frozen=True, tag=True):
+    """To a worker: say what was counted, under this number."""
+
+    number: int
+
+
+class Counted(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: what it has counted, asked for by `number`; 0 at its end, when nobody asked."""
+
+    number: int
+    reading: Reading
+
+
 class Serving(msgspec.Struct, frozen=True, tag=True):
     """From a worker: calls that begin from now on are answered by this snapshot, and all that `revision` said."""
 
@@ -90,8 +104,8 @@ def refusal(ask: int, error: ArbiterError) -> Answer:
     return Answer(ask, problem=problem, message=str(error), field=caller.field, reason=caller.reason)
 
 
-ToWorker = Load | Told | Answer | Stop
-ToSupervisor = Serving | Refused | Ask
+ToWorker = Load | Told | Answer | Stop | Count
+ToSupervisor = Serving | Refused | Ask | Counted
 
 encode = msgspec.msgpack.Encoder().encode
 to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

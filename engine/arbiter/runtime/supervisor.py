@@ -30,6 +30,7 @@ from arbiter.runtime.loader import Loader
 from arbiter.runtime.mailbox import Mailbox
 from arbiter.runtime.quiet import step_back
 from arbiter.runtime.standing import StandingFile
+from arbiter.runtime.tally import Tally
 from arbiter.runtime.versions import Versions
 from arbiter.runtime.watcher import Watcher
 from arbiter.runtime.worker import SWITCH_INTERVAL_S
@@ -62,7 +63,8 @@ def supervise(settings: Settings, open_face: OpenFace) -> None:
     """Serve until SIGTERM or SIGINT. Call it in the main thread, after `logs.start_logging`.
 
     Prints one line on standard output when all workers serve. Raises AuthorError when the files hold errors and there
-    is no last good snapshot, and ListenError, StoreError, TelemetryError or StartFailed when it cannot start.
+    is no last good snapshot, and ListenError, StoreError, TelemetryError, EndpointError or StartFailed when it cannot
+    start.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with ExitStack() as stack:
@@ -72,6 +74,7 @@ def supervise(settings: Settings, open_face: OpenFace) -> None:
         supervisor = _Supervisor(settings, address, open_face)
         publisher = publish.start(supervisor.desk.counters, "supervisor")
         stack.callback(publisher.shutdown)
+        stack.enter_context(supervisor.tally.scraped(settings.metrics))
         supervisor.run()
 
 
@@ -116,6 +119,7 @@ class _Supervisor:
         self._waiting: list[tuple[Member, int, int]] = []  # questions that wait for the workers to serve a revision
         self._expiring = 0  # when a timer looks at the overrides, in µs since the epoch; 0 for none
         self._announced = False
+        self.tally = Tally(lambda number: self._mail.post(lambda: self._count(number)), self.desk.counters)
         self._running = True
 
     def run(self) -> None:
@@ -305,6 +309,9 @@ class _Supervisor:
         message: messages.ToSupervisor | None,
     ) -> None:
         """From a reading thread."""
+        if isinstance(message, messages.Counted):
+            self.tally.heard(process.pid or 0, f"worker-{member.number}", message.number, message.reading)
+            return
         self._mail.post(lambda: self._hear(member, process, message))
 
     def _hear(
@@ -362,6 +369,13 @@ class _Supervisor:
             answer = messages.refusal(ask, StoreError(f"{type(error).__name__}: {error}"))
         member.send(answer)
 
+    def _count(self, number: int) -> None:
+        """Somebody scrapes."""
+        living = {member.process.pid or 0: member for member in self._crew.members if member.process is not None}
+        self.tally.asked(number, living)
+        for member in living.values():
+            member.send(messages.Count(number))
+
     def _start(self, member: Member) -> None:
         member.start()
         member.send(messages.Told(self.desk.status))
@@ -369,6 +383,7 @@ class _Supervisor:
 
     def _died(self, member: Member, process: BaseProcess) -> None:
         pause = member.gone()
+        self.tally.ended(process.pid or 0)
         self._waiting = [question for question in self._waiting if question[0] is not member]
         self._asking = [question for question in self._asking if question[0] is not member]
         self._orders = deque(order for order in self._orders if order[0] is not member)
@@ -384,6 +399,7 @@ class _Supervisor:
     def _tell(self) -> None:
         """Let every worker know how things stand."""
         self.desk.workers = {member.number: member.serving for member in self._crew.members}
+        self.desk.counters.workers_serving = sum(map(bool, self.desk.workers.values()))
         for member in self._crew.members:
             member.send(messages.Told(self.desk.status))
 

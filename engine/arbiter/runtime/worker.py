@@ -29,7 +29,7 @@ from arbiter.runtime.logs import start_logging
 from arbiter.runtime.quiet import undisturbed
 from arbiter.runtime.settings import Backing, Face, OpenFace, Settings
 from arbiter.snapshot import finished
-from arbiter.telemetry import publish
+from arbiter.telemetry import instruments, publish
 from arbiter.telemetry.counters import Counters
 
 if TYPE_CHECKING:
@@ -71,7 +71,9 @@ def _run(pipe: Connection, number: int, settings: Settings, address: str, open_f
     grace = settings.grace
     with contextlib.ExitStack() as stack:
         counters = Counters()
-        publisher = publish.start(counters, f"worker-{number}")
+        publisher = publish.start(
+            counters, f"worker-{number}", scraped=bool(settings.metrics), traces=settings.telemetry.traces
+        )
         stack.callback(publisher.shutdown)
         store = stack.enter_context(Store.open(settings.store_directory))
         link = Link(pipe)
@@ -87,6 +89,7 @@ def _run(pipe: Connection, number: int, settings: Settings, address: str, open_f
             # First, so that no call waits for an answer that cannot come.
             link.close()
             worker.stop(grace)
+            worker.count(0)
 
 
 def _look(store: Store, counters: Counters) -> None:
@@ -126,10 +129,16 @@ class _Worker:
                     self._wanted.put(message)
                 case messages.Told(status):
                     self._link.told(status)
+                case messages.Count(number):
+                    self.count(number)
                 case messages.Answer():
                     self._link.answered(message)
                 case messages.Stop(grace):
                     return grace
+
+    def count(self, number: int) -> None:
+        """Tell the supervisor what was counted."""
+        self._link.send(messages.Counted(number, instruments.read(self._backing.counters, "worker")))
 
     def stop(self, grace: float) -> None:
         """Drain the server."""

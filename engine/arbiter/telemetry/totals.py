@@ -12,7 +12,7 @@ from arbiter.telemetry.instrument import number
 from arbiter.telemetry.instruments import INSTRUMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from arbiter.telemetry.instrument import Instrument, Number, Point, Reading
 
@@ -26,15 +26,16 @@ def attributes_of(instrument: Instrument) -> tuple[str, ...]:
     return (*instrument.attributes, ROLE) if instrument.joined == "each" else instrument.attributes
 
 
-def joined(living: Mapping[str, Reading], ended: Mapping[str, Reading]) -> Reading:
-    """Join the readings of processes, by role: of those that live all of it, of those that `ended` the counters.
+def joined(living: Iterable[tuple[str, Reading]], ended: Mapping[str, Reading]) -> Reading:
+    """Join the readings of processes, each with its role: all of those that live, the counters of those that `ended`.
 
-    A role has an entry in both when another process took it over.
+    A role may come more than once: one process leaves while another takes over from it.
     """
+    living = tuple(living)
     found: Reading = {}
     for instrument in INSTRUMENTS:
         values: _Values = {}
-        for role, reading in living.items():
+        for role, reading in living:
             _take(values, instrument, role, reading.get(instrument.name, []))
         if instrument.kind in {"counter", "histogram"}:
             for role, reading in ended.items():
