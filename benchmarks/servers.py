@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import multiprocessing
 import os
 import re
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from arbiter.config.options import Transport
 
 SERVER_CORE, CALLER_CORE = 0, 1
+SETTING, POLLING = "GRPC_EXPERIMENTS", "-event_engine_listener"  # as arbiter/server/__init__.py sets it
 DECIDE = "/arbiter.v1.DecisionService/Decide"
 DECIDE_BATCH = "/arbiter.v1.DecisionService/DecideBatch"
 UPDATE = "/arbiter.v1.ProfileService/UpdateProfile"
@@ -84,12 +86,24 @@ def started(serve: Callable[..., None], *arguments: Any) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def served(serve: Callable[..., None], *arguments: Any) -> Iterator[Served]:
-    """A process that runs `serve(pipe, *arguments)`, which sends its port and ends when it is sent anything."""
+def served(serve: Callable[..., None], *arguments: Any, polling: bool = True) -> Iterator[Served]:
+    """A process that runs `serve(pipe, *arguments)`, which sends its port and ends when it is sent anything.
+
+    Without `polling` grpc is left as it comes: ours has it read sockets in the thread that polls.
+    """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=serve, args=(there, *arguments), daemon=True)
-    process.start()
+    # Importing our server has put the setting into this process's environment, which the new one inherits.
+    setting = os.environ.pop(SETTING, None)
+    try:
+        if polling:
+            os.environ[SETTING] = setting or POLLING
+        process.start()
+    finally:
+        os.environ.pop(SETTING, None)
+        if setting is not None:
+            os.environ[SETTING] = setting
     there.close()
     try:
         yield Served(f"127.0.0.1:{here.recv()}", process.pid or 0)
@@ -164,6 +178,8 @@ def decisions(pipe: Connection, home: Path, place: Place) -> None:
     counters = Counters()
     engine, admin = open_local(rules, ROOT / "models" if place.models else None, home / "data", counters=counters)
     add_people(engine.store)
+    gc.collect()
+    gc.freeze()
     serve_until_told(pipe, Backing(engine, admin, counters), place.transport)
     engine.store.close()
 
