@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import jwt
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from arbiter.authoring.blocks import Block, one_of
 from arbiter.authoring.documents import Form, read_documents
@@ -158,7 +159,7 @@ def _scalar(block: Block, name: str) -> Any:
 def _key(found: dict[str, str], algorithm: str) -> Key | None:
     try:
         key = jwt.PyJWK(found, algorithm).key
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+    except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, KeyError, OverflowError):
         return None
     if algorithm == "RS256" and key.key_size < _RSA_BITS:
         return None
