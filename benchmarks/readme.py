@@ -41,6 +41,11 @@ FIGURES = (
     (("serving", "calls_per_second", "32 streams", "inline, model"), "decisions over gRPC, one core (2)", "a second"),
     (("serving", "calls_per_second", "32 streams", "inline"), "the same, where no rule asks for a model", "a second"),
     (("serving", "calls_per_second", "32 streams", "no-op, sync"), "calls that do nothing, grpcio's own", "a second"),
+    (
+        ("serving", "calls_per_second", "32 streams", "no-op, sync, polling"),
+        "the same, our setting of grpc",
+        "a second",
+    ),
     (("serving", "calls_per_second", "32 streams", "no-op, aio"), "the same, `grpc.aio`", "a second"),
     (("serving", "p50_us", "1 stream", "inline, model"), "a decision over gRPC, one call at a time, median (2)", "µs"),
     (("serving", "p50_us", "1 stream", "no-op, sync"), "a call that does nothing, grpcio's own server", "µs"),
