@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 NAMES = (
     "matching", "comparison", "scale", "compiling", "reload",
     "decision", "model_latency", "store", "wire",
-    "serving", "latency", "overload", "batches", "rule_counts", "profiles", "workers", "updates",
+    "serving", "latency", "overload", "batches", "rule_counts", "profiles", "workers", "updates", "telemetry",
 )  # fmt: skip
 LARGE = ("profiles_10m",)  # only when named
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 OURS, STOCK, THEIRS, WARN, INK = "#0b5fa5", "#57a3dd", "#8a8a84", "#d9822b", "#2b2b2b"
 _LABELS = {
     "no-op, sync": ("no-op, grpcio's sync server", THEIRS),
-    "no-op, sync, polling": ("no-op, sync, our setting of grpc", THEIRS),
     "no-op, aio": ("no-op, grpc.aio", THEIRS),
     "inline": ("decision, inline", OURS),
     "inline, model": ("decision with a model, inline", OURS),
@@ -136,7 +135,7 @@ def _points(told: Mapping[str, float]) -> tuple[list[float], list[float]]:
 
 
 PLOTS: dict[str, tuple[tuple[float, float], Callable[[Figure, dict[str, Any]], None]]] = {
-    "serving": ((8.4, 3.1), _serving),
+    "serving": ((8.4, 2.8), _serving),
     "latency": ((6.4, 3.6), _latency),
     "overload": ((8.4, 5.0), _overload),
     "batches": ((5.2, 3.0), _batches),

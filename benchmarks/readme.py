@@ -41,11 +41,6 @@ FIGURES = (
     (("serving", "calls_per_second", "32 streams", "inline, model"), "decisions over gRPC, one core (2)", "a second"),
     (("serving", "calls_per_second", "32 streams", "inline"), "the same, where no rule asks for a model", "a second"),
     (("serving", "calls_per_second", "32 streams", "no-op, sync"), "calls that do nothing, grpcio's own", "a second"),
-    (
-        ("serving", "calls_per_second", "32 streams", "no-op, sync, polling"),
-        "the same, our setting of grpc",
-        "a second",
-    ),
     (("serving", "calls_per_second", "32 streams", "no-op, aio"), "the same, `grpc.aio`", "a second"),
     (("serving", "p50_us", "1 stream", "inline, model"), "a decision over gRPC, one call at a time, median (2)", "µs"),
     (("serving", "p50_us", "1 stream", "no-op, sync"), "a call that does nothing, grpcio's own server", "µs"),
@@ -130,6 +125,7 @@ RATIOS = {
     "throughput_1000000_profiles_over_1000": "decisions over a million profiles over decisions over a thousand",
     "throughput_10000000_profiles_over_1000": "the same over ten million",
     "two_workers_over_one": "decisions by two workers over one, the load on the same two cores",
+    "cpu_on_over_off": "processor time of a decision with all telemetry on, over that with none",
     "updates_per_second": "updates a second over gRPC, each on disk when answered",
     "together_over_alone": "decisions and updates beside each other, each as a share of itself alone, summed",
 }

@@ -51,7 +51,7 @@ def test_servers_that_are_compared_answer_every_question(name: str, tmp_path: Pa
 
 def test_what_was_measured_is_drawn(tmp_path: Path) -> None:
     results = json.loads((Path(readme.RESULTS)).read_text("utf-8"))
-    names = ("no-op, sync", "no-op, sync, polling", "no-op, aio", "inline", "inline, model", "stock", "stock, model")
+    names = ("no-op, sync", "no-op, aio", "inline", "inline, model", "stock", "stock, model")
     curve = {"1": 100.0, "10": 200.0, "100": 150.0}
     results["serving"] = {
         "calls_per_second": {"32 streams": dict.fromkeys(names, 1000.0)},

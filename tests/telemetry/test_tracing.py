@@ -178,7 +178,7 @@ def test_a_call_is_counted_while_it_is_under_way_and_its_duration_when_it_ended(
     observer.end(second, "NOT_FOUND")
     assert counters.in_flight == 0
     assert {key: sum(buckets[:-1]) for key, buckets in counters.calls.items()} == {
-        (PATH[1:], "OK"): 1,
-        (PATH[1:], "NOT_FOUND"): 1,
+        (PATH, "OK"): 1,
+        (PATH, "NOT_FOUND"): 1,
     }
     assert counters.traced == 0

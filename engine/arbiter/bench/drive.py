@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from arbiter.bench.load import Load, Result
 
-_CONNECTING_NS = 10_000_000_000
+_CONNECTING_NS = 5_000_000_000
 _COARSE_NS = 2_000_000  # epoll's own waits count ms
 
 

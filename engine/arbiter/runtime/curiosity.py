@@ -10,6 +10,7 @@ import logging
 import queue
 import random
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from arbiter.decision.explain import explain, judge_condition
@@ -26,11 +27,12 @@ _log = logging.getLogger("arbiter.worker")
 
 PERIOD_S = 1.0
 RULES = 32  # that are judged in a decision beside those that the index let through
-SURVIVORS = 1_000  # a point that lets more through is not looked into: that would show
+SURVIVORS = 200  # a decision that has more is not looked into: calls would wait for it
+SHARE = 100  # of a processor's time one part in so many, at most
 
 
 class Curiosity:
-    """Asks the engine for a request every `period` seconds, until `close`."""
+    """Asks the engine for a request every `period` seconds, or less often where looking takes long, until `close`."""
 
     def __init__(self, engine: Engine, counters: Counters, period: float = PERIOD_S) -> None:
         self._engine = engine
@@ -53,16 +55,19 @@ class Curiosity:
         self._taken.put((request, active))
 
     def _run(self) -> None:
-        while not self._end.wait(self._period):
+        pause = self._period
+        while not self._end.wait(pause):
             self._engine.look = self._take
             taken = self._taken.get()
             if taken is None:
                 return
+            began = time.thread_time()
             try:
                 self.look_into(*taken)
             except ArbiterError:
                 # The store, for one: whoever asked was told, and the next one is looked into.
                 _log.debug("a decision could not be looked into", exc_info=True)
+            pause = max(self._period, SHARE * (time.thread_time() - began))
 
     def look_into(self, request: Request, active: Active) -> None:
         """Judge the rules of one of the decision points that were asked for, and count what became of them."""

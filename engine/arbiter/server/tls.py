@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import grpc
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from arbiter.server.lastgood import LastGood, UnusableFile, content_of
@@ -46,11 +45,7 @@ def _read(tls: Tls) -> grpc.ServerCertificateConfiguration:
     certificate, key = Path(tls.certificate), Path(tls.key)
     chain, secret = content_of(certificate, secret=False), content_of(key, secret=True)
     first = _certificates(certificate, chain)[0]
-    try:
-        fits = _public(first.public_key()) == _public(_private_key(key, secret).public_key())
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise UnusableFile(f"{certificate} or {key} is of a kind that is not known here: {error}") from None
-    if not fits:
+    if _public(first.public_key()) != _public(_private_key(key, secret).public_key()):
         raise UnusableFile(f"{key} is not the key of the first certificate in {certificate}: put the pair there")
     if first.not_valid_after_utc < datetime.now(UTC):
         raise UnusableFile(f"{certificate} expired on {first.not_valid_after_utc:%Y-%m-%d}: renew the certificate")

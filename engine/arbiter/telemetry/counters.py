@@ -65,7 +65,7 @@ class Counters:
     traced: int = 0
     sources: list[Callable[[], None]] = field(default_factory=list)
 
-    # Calls: durations by method and status, refusals by what was full, errors by status.
+    # Calls: durations by path and status, refusals by what was full, errors by status.
     calls: Each[tuple[str, str], list[int]] = field(default_factory=lambda: Each(empty))
     in_flight: int = 0
     shed: defaultdict[str, int] = field(default_factory=_counts)

@@ -36,8 +36,8 @@ def read(counters: Counters, origin: Origin) -> Reading:
 
 
 def _calls(counters: Counters) -> Iterable[Point]:
-    for (method, status), durations in counters.calls.copy().items():
-        yield ("grpc", method, status, status if status in FAULTS else ""), durations
+    for (path, status), durations in dict(counters.calls).items():
+        yield ("grpc", path.removeprefix("/"), status, status if status in FAULTS else ""), durations
 
 
 def _age(since: Callable[[Counters], int]) -> Callable[[Counters], Iterable[Point]]:

@@ -64,7 +64,7 @@ class Observer:
     def end(self, seen: Seen, status: str) -> None:
         """Note that a call is answered; `status` is a gRPC code by name. Once for each call."""
         counters = self._counters
-        histogram.add(counters.calls[seen.path.removeprefix("/"), status], _clock() - seen.began)
+        histogram.add(counters.calls[seen.path, status], _clock() - seen.began)
         counters.in_flight -= 1
         if seen.span is not None and self._tracing is not None:
             counters.traced -= 1

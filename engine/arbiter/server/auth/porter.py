@@ -6,7 +6,6 @@ SHA-256, which takes no longer for a good guess than for a bad one.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from hashlib import sha256
@@ -14,7 +13,6 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from arbiter.runtime.faults import told
 from arbiter.server.auth.callers import NEVER, Callers, Known, read_callers
 from arbiter.server.auth.roles import NEEDS
 from arbiter.server.gate import Caller, PermissionDenied, Unauthenticated
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from arbiter.server.auth.signed import Signers
     from arbiter.server.gate import Identities, Metadata
 
-_log = logging.getLogger("arbiter.security")
 _LOOK_S: Final = 1.0
 _REMEMBERED: Final = 4096  # JWTs whose signature was verified; each would take some 100 µs again
 _ANYBODY: Final = Caller("")
@@ -131,10 +128,7 @@ class Porter:
 
     def _follow(self) -> None:
         while not self._over.wait(_LOOK_S):
-            try:
-                self.look()
-            except Exception as error:  # noqa: BLE001 - a thread that ends would let who was taken back in for ever
-                _log.error("the files of callers cannot be looked at\n%s", told(error))
+            self.look()
 
 
 def _followed_callers(auth: Auth) -> LastGood[Callers] | None:

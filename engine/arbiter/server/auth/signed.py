@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import jwt
 import msgspec
-from cryptography.exceptions import UnsupportedAlgorithm
 
 from arbiter.authoring.blocks import Block, one_of
 from arbiter.authoring.documents import Form, read_documents
@@ -159,7 +158,7 @@ def _scalar(block: Block, name: str) -> Any:
 def _key(found: dict[str, str], algorithm: str) -> Key | None:
     try:
         key = jwt.PyJWK(found, algorithm).key
-    except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, KeyError, OverflowError):
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
         return None
     if algorithm == "RS256" and key.key_size < _RSA_BITS:
         return None
