@@ -120,10 +120,10 @@ def test_nobody_there_is_said() -> None:
         (["shop.banner", "--target", "10.1.2.3:50051"], "'10.1.2.3:50051' is not this machine"),
         (["shop.banner", "--target", "nowhere"], "'nowhere' is no target: write HOST:PORT"),
         (
-            ["shop.banner", "--target", "10.1.2.3:1", "--remote", "--token", "x"],
+            ["shop.banner", "--target", "10.1.2.3:1", "--remote", "--token-file", __file__],
             "the token is not sent to another machine",
         ),
-        (["shop.banner", "--token", "a b"], "the token is empty or holds what no token can"),
+        (["shop.banner", "--token-file", __file__], "the token is empty or holds what no token can"),
         ([], "say which DECISION is asked for"),
         (["shop.banner", "--method", "update", "--set", "a=1"], "an update asks no decision point"),
         (["--method", "update"], "say what is set, as in --set visits=1"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from arbiter.cli.asking import AsJson, Context
-from arbiter.cli.remote import DEFAULT_TARGET, Target
+from arbiter.cli.remote import DEFAULT_TARGET, Target, TokenFile, read_token
 from arbiter.cli.terminal import FINDINGS, err, print_json, print_table
 from arbiter.cli.values import read_assignments, read_context
 
@@ -52,9 +52,6 @@ Rate = Annotated[
 Seconds = Annotated[float, typer.Option(min=0.1, max=_LONGEST_S, help="How long it is measured.")]
 Warmup = Annotated[float, typer.Option(min=0, max=60, help="How long load is put on before that.")]
 Timeout = Annotated[float | None, typer.Option(min=0.001, max=60, help="The deadline of each call, in seconds.")]
-Token = Annotated[
-    str | None, typer.Option(envvar="ARBITER_TOKEN", help="The API token that calls carry.", show_envvar=True)
-]
 Remote = Annotated[bool, typer.Option("--remote", help="Allow a target that is not this machine.")]
 
 
@@ -75,7 +72,7 @@ def bench(
     seconds: Seconds = 5.0,
     warmup: Warmup = 0.5,
     timeout: Timeout = None,
-    token: Token = None,
+    token_file: TokenFile = None,
     remote: Remote = False,
     as_json: AsJson = False,
 ) -> None:
@@ -86,6 +83,7 @@ def bench(
     """
     from arbiter.bench import Load, LoadError, drive  # noqa: PLC0415 - numpy, which other commands do without
 
+    token = read_token(token_file)
     place = _allowed(target or DEFAULT_TARGET, token, remote=remote)
     requests = _requests(method, decision, _subjects(subjects, prefix, count), read_context(context), setting, batch)
     try:
@@ -138,7 +136,7 @@ def _allowed(target: str, token: str | None, *, remote: bool) -> str:
             "the token is not sent to another machine without TLS, which this command does not speak"
             if not place.here
             else str(error),
-            param_hint="--token",
+            param_hint="--token-file",
         ) from error
     return target
 

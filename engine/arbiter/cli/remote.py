@@ -40,13 +40,14 @@ Target = Annotated[
     str | None,
     _option("ARBITER_TARGET", "HOST:PORT", f"The server to ask; unix:PATH is one too. [default: {DEFAULT_TARGET}]"),
 ]
+TokenFile = Annotated[
+    Path | None,
+    _option("ARBITER_TOKEN_FILE", "FILE", f"The API token to show. [default: what {TOKEN_VARIABLE} holds]"),
+]
 # What a command that asks a server takes beside its own options.
 _OPTIONS: dict[str, Any] = {
     "target": Target,
-    "token_file": Annotated[
-        Path | None,
-        _option("ARBITER_TOKEN_FILE", "FILE", f"The API token to show. [default: what {TOKEN_VARIABLE} holds]"),
-    ],
+    "token_file": TokenFile,
     "tls": Annotated[
         bool | None,
         typer.Option("--tls/--no-tls", envvar="ARBITER_TLS", help="Connect with TLS. [default: with --ca or --key]"),
@@ -109,7 +110,7 @@ def connected(server: Asked) -> Iterator[Client]:
     with Client(
         server.target or DEFAULT_TARGET,
         connections=1,
-        token=_token(server),
+        token=read_token(server.token_file),
         tls=_tls(server),
         insecure_token=bool(server.insecure_token),
     ) as client:
@@ -122,14 +123,14 @@ def connected(server: Asked) -> Iterator[Client]:
             raise NoServer(f"no server answers at {client.target}: {hint}") from error
 
 
-def _token(server: Asked) -> str | None:
+def read_token(file: Path | None) -> str | None:
     """The token to show: that of the file, or of the environment; never an argument, which every process can read."""
-    if server.token_file is None:
+    if file is None:
         return os.environ.get(TOKEN_VARIABLE) or None
     try:
-        return server.token_file.read_text("utf-8").strip()
+        return file.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"cannot read {server.token_file}: {error}", param_hint="--token-file") from error
+        raise typer.BadParameter(f"cannot read {file}: {error}", param_hint="--token-file") from error
 
 
 def _tls(server: Asked) -> Tls | None:
