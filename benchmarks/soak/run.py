@@ -109,7 +109,7 @@ class Callers:
 
 def soak(plan: Plan, folder: Path, tell: Callable[[str], None]) -> dict[str, Any]:
     """Run it in `folder`, which must be empty; what was found. `tell` gets a line now and then."""
-    rng = random.Random(plan.seed)
+    rng, began = random.Random(plan.seed), time.monotonic()
     disk = Disk(folder / "data", plan.disk_mib)
     files = Files(folder / "files")
     served = Served(folder, files, disk.folder / "arbiter", _WORKERS)
@@ -118,9 +118,9 @@ def soak(plan: Plan, folder: Path, tell: Callable[[str], None]) -> dict[str, Any
     board.show(clock.now())
     ended = threading.Event()
     ticking = threading.Thread(target=_tick, args=(board, clock, ended), daemon=True)
-    weather = Weather(folder, served, disk, files, board, clock, rng)
+    weather = Weather(folder, served, disk, files, board, clock, rng, began)
     callers: Callers | None = None
-    watch = Watch(lambda: _processes(served), disk.used, 0.5 if plan.minutes < 5 else 2.0)
+    watch = Watch(lambda: _processes(served), disk.used, began, 0.5 if plan.minutes < 5 else 2.0)
     try:
         board.begin()
         board.settle(weather.prepare())
@@ -128,7 +128,7 @@ def soak(plan: Plan, folder: Path, tell: Callable[[str], None]) -> dict[str, Any
         served.start()
         callers = Callers(plan, folder, served.target)
         watch.start()
-        pulse = _Pulse(callers, weather, tell)
+        pulse = _Pulse(callers, weather, watch.began, tell)
         pulse.start()
         _weather(plan, weather, served, rng)
         watch.end()
@@ -187,16 +187,16 @@ def _weather(plan: Plan, weather: Weather, served: Served, rng: random.Random) -
 class _Pulse(threading.Thread):
     """Calls a second and how busy the machine is, as time goes on."""
 
-    def __init__(self, callers: Callers, weather: Weather, tell: Callable[[str], None]) -> None:
+    def __init__(self, callers: Callers, weather: Weather, began: float, tell: Callable[[str], None]) -> None:
         super().__init__(daemon=True)
         self.calls: list[tuple[float, float]] = []
         self.busy: list[float] = []
-        self._callers, self._weather, self._tell = callers, weather, tell
+        self._callers, self._weather, self._began, self._tell = callers, weather, began, tell
         self._ended = threading.Event()
 
     def run(self) -> None:
         """Until ended."""
-        began = before = time.monotonic()
+        began, before = self._began, time.monotonic()
         count, spent = 0, _processor()
         while not self._ended.wait(2.0):
             now, counted, used = time.monotonic(), self._callers.total("calls").total(), _processor()

@@ -44,11 +44,13 @@ class History:
 class Watch(threading.Thread):
     """Samples every `pause` seconds whom `processes` names. A worker that died and its successor are two processes."""
 
-    def __init__(self, processes: Callable[[], dict[str, int]], used: Callable[[], int], pause: float) -> None:
+    def __init__(
+        self, processes: Callable[[], dict[str, int]], used: Callable[[], int], began: float, pause: float
+    ) -> None:
         super().__init__(daemon=True)
         self.histories: dict[int, History] = {}
         self.data: list[tuple[float, float]] = []  # s, MiB
-        self.began = time.monotonic()
+        self.began = began
         self._processes = processes
         self._used = used
         self._pause = pause

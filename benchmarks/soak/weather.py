@@ -53,16 +53,26 @@ class Clock:
 
 
 class Weather:
-    """Disturbs a server. `spared` says which worker must live for now, 0 for none; `events` is what happened when."""
+    """Disturbs a server. `spared` says which worker must live for now, 0 for none; `events` is what
+    happened when, in seconds since `began`.
+    """
 
     def __init__(
-        self, folder: Path, served: Served, disk: Disk, files: Files, board: Board, clock: Clock, rng: random.Random
+        self,
+        folder: Path,
+        served: Served,
+        disk: Disk,
+        files: Files,
+        board: Board,
+        clock: Clock,
+        rng: random.Random,
+        began: float,
     ) -> None:
         self.events: list[tuple[float, str, str]] = []
         self.faults: list[str] = []
         self.spared = 0
         self.hold_s = 2.0  # how long a disk stays full
-        self._began = time.monotonic()
+        self._began = began
         self._registry = folder / "versions"
         self._scratch = Files(folder / "scratch")
         self._served = served
