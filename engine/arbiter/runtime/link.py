@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
-from arbiter.errors import ArbiterError, InvalidField, LimitExceeded, NotFound, StoreError, VersionConflict
+from arbiter.errors import InvalidField, LimitExceeded, NotFound, NotReady, StoreError, VersionConflict
 from arbiter.runtime import messages
 from arbiter.serving import History, Staged, Status
 
@@ -31,8 +31,8 @@ _PROBLEMS: dict[str, type[InvalidField | LimitExceeded | NotFound | VersionConfl
 }
 
 
-class SupervisorGone(ArbiterError):
-    """The supervisor cannot be asked: it ended, or did not answer in time."""
+class SupervisorGone(NotReady):
+    """The supervisor cannot be asked: it ends, or did not answer in time."""
 
 
 class Link:

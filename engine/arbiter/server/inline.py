@@ -223,10 +223,14 @@ class InlineLoop:
         if not event.success:  # no more calls will come
             self._state.due.discard(slot)
             return
-        if self._state.stage is self._started:
-            self._ask(slot)
-        else:
-            self._state.due.discard(slot)
+        try:
+            asked = self._state.stage is self._started
+            if asked:
+                self._ask(slot)
+        except ValueError:  # grpc began to stop, and the stage does not say so yet
+            asked = False
+        if not asked:
+            self._state.due.discard(slot)  # a slot that stays there is waited for, and the server never ends
         self._open += 1
         if self._open > self._allowed:
             self._fail(_Message(slot.rpc, event), self._refused)
