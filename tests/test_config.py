@@ -21,7 +21,7 @@ from jsonschema import Draft7Validator
 from arbiter.cli.app import app
 from arbiter.cli.remote import DEFAULT_TARGET
 from arbiter.config.declare import Option, Value, written
-from arbiter.config.options import OPTIONS, OTHER_VARIABLES, UNBUILT, Options
+from arbiter.config.options import OPTIONS, OTHER_VARIABLES, Options
 from arbiter.config.read import Chosen, ConfigFile, choose
 from arbiter.config.schema import config_schema
 from arbiter.runtime.archive import KEPT
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = Draft7Validator(config_schema())
-BUILT = {name: option for name, option in OPTIONS.items() if name not in UNBUILT}
-each_option = pytest.mark.parametrize("option", BUILT.values(), ids=lambda option: option.name)
+each_option = pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
 
 
 def values_of(option: Option) -> st.SearchStrategy[Value]:
@@ -157,8 +156,8 @@ ADDRESSES = {name for name, option in OPTIONS.items() if option.shown == "HOST:P
 def test_later_sources_win_whatever_each_says(data: st.DataObject) -> None:
     layers: list[dict[str, Value]] = [
         {
-            name: data.draw(values_of(BUILT[name]), label=f"{source} {name}")
-            for name in data.draw(st.sets(st.sampled_from(sorted(BUILT)), max_size=4), label=source)
+            name: data.draw(values_of(OPTIONS[name]), label=f"{source} {name}")
+            for name in data.draw(st.sets(st.sampled_from(sorted(OPTIONS)), max_size=4), label=source)
         }
         for source in SOURCES[1:]
     ]
@@ -370,13 +369,6 @@ def test_two_listeners_on_one_port_name_each_other() -> None:
     assert "are both" not in said("listen: 127.0.0.1:0\n", {"ARBITER_ADMIN": "127.0.0.1:0", "ARBITER_WORKERS": "x"})
 
 
-@pytest.mark.parametrize("name", sorted(UNBUILT))
-def test_what_is_not_built_is_refused_unless_it_is_the_default(name: str) -> None:
-    option = OPTIONS[name]
-    assert f"`{name}` is not built in this version" in said("", variables_of({name: another(option)}))
-    chosen(None, variables_of({name: option.default}))
-
-
 # What follows from the one table
 
 
@@ -422,12 +414,12 @@ def test_defaults_that_stand_elsewhere_too_are_the_same() -> None:
 
 def test_a_schema_refuses_no_file_that_is_read_and_every_one_of_a_wrong_shape() -> None:
     whole: dict[str, Any] = {}
-    for option in BUILT.values():
+    for option in OPTIONS.values():
         (whole.setdefault(option.group, {}) if option.group else whole)[option.key] = another(option)
-    needed = {option.needs for option in BUILT.values()}
+    needed = {option.needs for option in OPTIONS.values()}
     spoilt: list[Any] = [None, True, 5, -3, 0, 1.5, "", "no such thing", [], {}, {"odd": 1}, 2**40, 1e12]
     both = 0
-    for option in BUILT.values():
+    for option in OPTIONS.values():
         for value in spoilt:
             tree = json.loads(json.dumps(whole))
             (tree[option.group] if option.group else tree)[option.key] = value

@@ -17,7 +17,7 @@ import yaml
 
 from arbiter.config.options import OPTIONS, Auth, Tls
 from arbiter.ruleset.load import load_ruleset
-from arbiter.runtime import supervisor
+from arbiter.runtime import roster
 from arbiter.server.exposure import Exposed, check_start
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def test_kubernetes_waits_for_a_server_that_drains(pod: Any, container: Any, tmp
     options = shown(container["args"], {each["name"]: each["value"] for each in container["env"]}, tmp_path)
     sleep, pause = container["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "sleep"
-    whole = float(pause) + options["grace"] + supervisor._MARGIN_S
+    whole = float(pause) + options["grace"] + roster._MARGIN_S
     assert pod["terminationGracePeriodSeconds"] > whole
     # While it drains health says NOT_SERVING, and that must not count as dead.
     liveness = container["livenessProbe"]
@@ -185,7 +185,7 @@ def test_the_unit_starts_a_server_that_keeps_to_its_directory(unit: Any, tmp_pat
     assert options["data"] == f"/var/lib/{service['StateDirectory']}" == DATA
     assert options["listen"] == OPTIONS["listen"].default
     check_doors(options)
-    assert float(service["TimeoutStopSec"]) > options["grace"] + supervisor._MARGIN_S
+    assert float(service["TimeoutStopSec"]) > options["grace"] + roster._MARGIN_S
     # SIGTERM to all at once would end workers before the supervisor says how long they have.
     assert service["KillMode"] == "mixed"
     # What wrong usage ends with; trying again would not help.

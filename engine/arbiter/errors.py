@@ -129,7 +129,7 @@ class LimitExceeded(CallerError):
 
 
 class NotReady(ArbiterError):
-    """No snapshot is loaded yet: nothing can be decided."""
+    """It cannot be answered here and now, but elsewhere or later: no snapshot is loaded yet, or the server ends."""
 
 
 class StoreError(ArbiterError):

@@ -1,4 +1,4 @@
-"""How things stand with snapshots: what runs, what was tried, what is kept, what operators ordered.
+"""How things stand: what runs, what was tried, what is kept, what operators ordered, which processes serve.
 
 Law: plain data that the runtime knows, the server tells and the client gives; nothing here comes to know anything.
 Everything encodes to MessagePack as it stands.
@@ -156,3 +156,35 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True):
 
     digest: str
     diagnostics: tuple[Diagnostic, ...]
+
+
+# What a worker process does: `draining` takes no new calls and ends, `down` waits to be started again.
+Phase = Literal["starting", "serving", "draining", "down"]
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker process. `pid` is 0 while it is down, `since` when its phase began, in µs since the epoch.
+
+    `digest` names what it serves, ``""`` for nothing; `restarts` counts how often it was started again.
+    """
+
+    number: int
+    pid: int
+    phase: Phase
+    digest: str
+    restarts: int
+    since: int
+
+
+class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """How a whole server is: its version, its processes, and what stands with its snapshots.
+
+    Times are µs since the epoch. With `draining` it ends. A worker that drains stands beside the one that follows it.
+    """
+
+    version: str
+    at: int
+    started_at: int
+    draining: bool
+    workers: tuple[WorkerInfo, ...]
+    status: Status

@@ -26,6 +26,7 @@ from arbiter.cli.profile import profile
 from arbiter.cli.schema import schema
 from arbiter.cli.serve import serve
 from arbiter.cli.snapshot import snapshot
+from arbiter.cli.status import status
 from arbiter.cli.terminal import diagnostic_text, err, fail
 from arbiter.cli.test import run_tests
 from arbiter.cli.token import token
@@ -59,7 +60,7 @@ app = typer.Typer(
     rich_markup_mode="markdown" if sys.stdout.isatty() else None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, check, fmt, schema, decide, explain):
+for command in (serve, check, fmt, schema, decide, explain, status):
     app.command()(command)
 app.command("test")(run_tests)
 app.add_typer(config)

@@ -27,6 +27,7 @@ def serve(chosen: "Chosen") -> None:
     from arbiter.server.app import open_face  # noqa: PLC0415
     from arbiter.server.exposure import check_start  # noqa: PLC0415
     from arbiter.server.settings import FaceSettings  # noqa: PLC0415
+    from arbiter.server.supervision import open_admin  # noqa: PLC0415
 
     options = chosen.options
     # By name: an option reaches whichever settings have a field for it.
@@ -38,4 +39,4 @@ def serve(chosen: "Chosen") -> None:
     start_logging(settings.log_level.upper(), "supervisor")
     doors = {"listen": options.listen, "admin": options.admin}
     check_start(doors, options.metrics, options.tls, options.auth)
-    supervise(settings, open_face)
+    supervise(settings, open_face, open_admin)

@@ -19,16 +19,19 @@ from arbiter.serving import (
     Hold,
     Kept,
     Override,
+    Phase,
     ReloadReport,
+    ServerInfo,
     SnapshotFile,
     SnapshotInfo,
     Staged,
     Status,
     Turn,
+    WorkerInfo,
 )
 from arbiter.types import Reason, RuleOutcome, Treatment, from_micros
 from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
-from arbiter.wire.numbers import CAUSES, OUTCOMES
+from arbiter.wire.numbers import CAUSES, OUTCOMES, PHASES
 from arbiter.wire.values import plain_values, read_timestamp
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
 _REASONS = {decision_pb2.REASON_RULE: Reason.WON, decision_pb2.REASON_DEFAULT: Reason.DEFAULT}
 _CAUSES: dict[int, Cause] = {number: cause for cause, number in CAUSES.items()}
+_PHASES: dict[int, Phase] = {number: phase for phase, number in PHASES.items()}
 _OUTCOMES = {number: reason for reason, number in OUTCOMES.items()}
 
 
@@ -162,6 +166,29 @@ def read_profile(response: profile_pb2.GetProfileResponse) -> ProfileAnswer:
         version=response.version,
         snapshot=response.snapshot,
         at=_moment(response.at),
+    )
+
+
+def read_server(response: admin_pb2.GetStatusResponse) -> ServerInfo:
+    """Return how a server is."""
+    started_at = read_timestamp(response.started_at)
+    return ServerInfo(
+        version=response.version,
+        at=started_at + response.uptime.ToMicroseconds(),
+        started_at=started_at,
+        draining=response.draining,
+        workers=tuple(
+            WorkerInfo(
+                number=each.worker,
+                pid=each.pid,
+                phase=_PHASES[each.phase],
+                digest=each.digest,
+                restarts=each.restarts,
+                since=read_timestamp(each.since),
+            )
+            for each in response.workers
+        ),
+        status=read_status(response.state),
     )
 
 

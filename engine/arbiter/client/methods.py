@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from arbiter.client.fallback import Fallback, Fallbacks
     from arbiter.errors import Diagnostic
-    from arbiter.serving import History, Staged, Status
+    from arbiter.serving import History, ServerInfo, Staged, Status
 
 _decisions = decision_pb2.DESCRIPTOR.services_by_name["DecisionService"].methods_by_name
 _profiles = profile_pb2.DESCRIPTOR.services_by_name["ProfileService"].methods_by_name
@@ -41,6 +41,7 @@ INGEST_EVENTS = rpc(
 )
 GET_PROFILE = rpc(_profiles["GetProfile"], profile_pb2.GetProfileRequest, profile_pb2.GetProfileResponse, Again.ALWAYS)
 GET_SNAPSHOT = rpc(_admin["GetSnapshot"], admin_pb2.GetSnapshotRequest, admin_pb2.GetSnapshotResponse, Again.ALWAYS)
+GET_STATUS = rpc(_admin["GetStatus"], admin_pb2.GetStatusRequest, admin_pb2.GetStatusResponse, Again.ALWAYS)
 LIST_SNAPSHOTS = rpc(
     _admin["ListSnapshots"], admin_pb2.ListSnapshotsRequest, admin_pb2.ListSnapshotsResponse, Again.ALWAYS
 )
@@ -217,6 +218,11 @@ class Methods:
     def snapshot(self, *, timeout: float | None = None) -> Call[Status]:
         """Return what runs, and what became of the last attempt to load."""
         return GET_SNAPSHOT.call(admin_pb2.GetSnapshotRequest(), answers.read_status, timeout)
+
+    @Method
+    def server_info(self, *, timeout: float | None = None) -> Call[ServerInfo]:
+        """Return how the whole server is: its version, its processes, what runs."""
+        return GET_STATUS.call(admin_pb2.GetStatusRequest(), answers.read_server, timeout)
 
     @Method
     def reload(self, *, timeout: float | None = None) -> Call[Status]:

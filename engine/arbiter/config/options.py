@@ -95,11 +95,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 OPTIONS: Final = {each.name: each for each in declared(Options)}
-# Declared and not acted on: any value but the default is refused, since a server that ignores it would not do what its
-# operator believes. Whoever builds one takes it out.
-UNBUILT: Final = frozenset({
-    "admin", "sockets", "connection_age", "connection_grace",
-})  # fmt: skip
 # Variables with our prefix that are no options: what the commands that ask a server read, and the file itself.
 OTHER_VARIABLES: Final = frozenset({
     "ARBITER_CONFIG", "ARBITER_TARGET", "ARBITER_TOKEN", "ARBITER_CA_FILE", "ARBITER_CERTIFICATE_FILE",

@@ -18,7 +18,7 @@ from arbiter.authoring.nodes import Mapping, Node, is_nothing, kind_of
 from arbiter.authoring.report import Report
 from arbiter.config.declare import PREFIX, Option, Value, written
 from arbiter.config.judge import Unfit, of_node, of_text
-from arbiter.config.options import OPTIONS, OTHER_VARIABLES, UNBUILT, Options
+from arbiter.config.options import OPTIONS, OTHER_VARIABLES, Options
 from arbiter.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -157,12 +157,10 @@ class _Chooser:
             self.report.whole(place, str(error), error.hint)
 
     def compare(self) -> None:
-        """Hold the options against each other, and against what is built."""
+        """Hold the options against each other."""
         for name, given in self._given.items():
             if name in self._refused or given.value == OPTIONS[name].default:
                 continue
-            if name in UNBUILT:
-                self._refuse(given, f"`{name}` is not built in this version", "remove it", name)
             needs = OPTIONS[name].needs
             if needs and needs not in self._refused and (needs not in self._given or not self._given[needs].value):
                 self._refuse(given, f"`{name}` is of no use without `{needs}`", f"give `{needs}` too", name)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from arbiter.errors import Diagnostic
-    from arbiter.serving import History, Staged, Status
+    from arbiter.serving import History, ServerInfo, Staged, Status
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +74,9 @@ class Admin(Protocol):
 
     def snapshot_info(self) -> Status:
         """What runs now, without loading anything."""
+
+    def server_info(self) -> ServerInfo:
+        """How the whole server is."""
 
     def reload(self) -> Status:
         """Read the files again and answer when every worker serves the result; `last_reload` is this attempt.

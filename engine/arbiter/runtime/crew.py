@@ -1,12 +1,11 @@
-"""The worker processes as the supervisor sees them: started, spoken to, listened to, started again.
+"""The worker processes as the supervisor sees them: started, spoken to, listened to.
 
 Law: processes and pipes. What a worker says, and that it died, goes to whoever made the crew; nothing here waits for a
-worker, so that one that hangs holds up nobody.
+worker, so that one that hangs holds up nobody. What follows from it all stands in `roster`.
 """
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import queue
 import threading
@@ -21,119 +20,79 @@ from arbiter.runtime.worker import run_worker
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
 
     from arbiter.runtime.settings import OpenFace, Settings
 
-_log = logging.getLogger("arbiter.supervisor")
 
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 10.0
-_PROVEN_AFTER_S = 10.0
+class Run:
+    """One process of the worker `number`, and what is known of it.
 
-
-class Member:
-    """One worker: its number, its process while it lives, and the digest that it serves (``""`` for none).
-
-    `revision` is that of what it was told and serves, -1 before the first.
+    `serving` is the digest that it serves (``""`` for none), `revision` the number of what it serves, `told` that of
+    what it was told to, both -1 for nothing. `leaving`: it takes no new calls. `since` is when its phase began, in µs
+    since the epoch; `began` is on the monotonic clock, in seconds.
     """
 
-    def __init__(self, number: int, start: Callable[[Member], None]) -> None:
+    def __init__(self, number: int, process: BaseProcess, pipe: Connection) -> None:
         self.number = number
+        self.process = process
+        self.pid = process.pid or 0
         self.serving = ""
         self.revision = -1
-        self.proven = False  # whether it ever served
-        self.failures = 0
-        self.process: multiprocessing.process.BaseProcess | None = None
-        self.listener = threading.Thread()
-        self._start = start
+        self.told = -1
+        self.leaving = False
+        self.since = time.time_ns() // 1000
+        self.began = time.monotonic()
         self._letters: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._began = 0.0
-
-    def start(self) -> None:
-        """Spawn the process."""
-        self._began = time.monotonic()
-        self._start(self)
-
-    def joined(self, process: multiprocessing.process.BaseProcess, pipe: Connection) -> None:
-        """The process runs: from now on letters go to it."""
-        self.process = process
-        self._letters = queue.SimpleQueue()
-        threading.Thread(target=_deliver, args=(pipe, self._letters), name=f"to-{self.number}", daemon=True).start()
+        threading.Thread(target=_deliver, args=(pipe, self._letters), name=f"to-{number}", daemon=True).start()
 
     def send(self, message: messages.ToWorker) -> None:
         """Post a message; never waits. What a dead worker is told is lost, it is told anew when it is back."""
         self._letters.put(messages.encode(message))
 
-    def gone(self) -> float:
-        """The process ended. Returns the seconds to wait before another start: longer with each early death."""
-        self.process = None
-        self.serving = ""
-        self.revision = -1
+    def end(self) -> None:
+        """The process has ended: nothing more is delivered."""
         self._letters.put(None)
-        if time.monotonic() - self._began > _PROVEN_AFTER_S:
-            self.failures = 0
-        self.failures += 1
-        return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (self.failures - 1))
 
 
 class Crew:
-    """All workers. `heard(member, process, message)` is called from reading threads, None when the process ended."""
+    """Starts workers. `heard(run, message)` is called from reading threads, with None when the process has ended."""
 
     def __init__(
         self,
         settings: Settings,
         address: str,
         open_face: OpenFace,
-        heard: Callable[[Member, multiprocessing.process.BaseProcess, messages.ToSupervisor | None], None],
+        heard: Callable[[Run, messages.ToSupervisor | None], None],
     ) -> None:
         # Never fork: gRPC, ONNX and LMDB do not survive it.
         self._context = multiprocessing.get_context("spawn")
         self._arguments = (msgspec.msgpack.encode(settings), address, open_face)
         self._heard = heard
-        self.members = [Member(number, self._start) for number in range(settings.workers)]
 
-    def _start(self, member: Member) -> None:
+    def start(self, number: int) -> Run:
+        """Spawn a process for the worker `number`."""
         ours, theirs = self._context.Pipe()
-        settings, address, open_face = self._arguments
         process = self._context.Process(
-            target=run_worker,
-            args=(theirs, member.number, settings, address, open_face),
-            name=f"arbiter-worker-{member.number}",
-            daemon=True,
+            target=run_worker, args=(theirs, number, *self._arguments), name=f"arbiter-worker-{number}", daemon=True
         )
         process.start()
         # Only the worker holds its end now, so that its death ends the pipe.
         theirs.close()
-        member.joined(process, ours)
-        member.listener = threading.Thread(
-            target=self._listen, args=(member, process, ours), name=f"from-{member.number}", daemon=True
-        )
-        member.listener.start()
+        run = Run(number, process, ours)
+        threading.Thread(target=self._listen, args=(run, ours), name=f"from-{number}", daemon=True).start()
+        return run
 
-    def _listen(self, member: Member, process: multiprocessing.process.BaseProcess, pipe: Connection) -> None:
+    def _listen(self, run: Run, pipe: Connection) -> None:
         while True:
             try:
                 message = messages.to_supervisor.decode(pipe.recv_bytes())
             except (EOFError, OSError):
                 break
-            self._heard(member, process, message)
+            self._heard(run, message)
         # Only this thread waits for the process: two that do would race for its exit code.
-        process.join()
-        self._heard(member, process, None)
-
-    def stop(self, grace: float, patience: float) -> None:
-        """Tell all to drain within `grace` seconds; kill those that have not ended after `patience` seconds."""
-        for member in self.members:
-            member.send(messages.Stop(grace))
-        deadline = time.monotonic() + patience
-        for member in self.members:
-            if member.process is None:
-                continue
-            member.listener.join(max(0.0, deadline - time.monotonic()))
-            if member.listener.is_alive():
-                _log.warning("worker %d did not end within %.0f s, killed", member.number, patience)
-                member.process.kill()
-                member.listener.join()
+        run.process.join()
+        self._heard(run, None)
 
 
 def _deliver(pipe: Connection, letters: queue.SimpleQueue[bytes | None]) -> None:

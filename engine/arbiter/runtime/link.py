@@ -1,6 +1,6 @@
-"""A worker's side of the pipe: the `Admin` that its server asks, answered by the supervisor.
+"""The `Admin` that a server asks, answered by the supervisor: a worker's over its pipe, or the supervisor's own.
 
-Law: it forwards and waits, and knows no answer itself, so that every worker tells the same story. Any thread may ask.
+Law: it forwards and waits, and knows no answer itself, so that every server tells the same story. Any thread may ask.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from arbiter.errors import InvalidField, LimitExceeded, NotFound, NotReady, StoreError, VersionConflict
 from arbiter.runtime import messages
-from arbiter.serving import History, Staged, Status
+from arbiter.serving import History, ServerInfo, Staged, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from multiprocessing.connection import Connection
 
     from arbiter.errors import Diagnostic
     from arbiter.runtime.admin import Command
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("arbiter.worker")
 
 _PATIENCE_S = 60.0
+_STOPPING = "this server is stopping: ask again, another answers or will"
 _PROBLEMS: dict[str, type[InvalidField | LimitExceeded | NotFound | VersionConflict]] = {
     each.__name__: each for each in (InvalidField, LimitExceeded, NotFound, VersionConflict)
 }
@@ -36,11 +36,13 @@ class SupervisorGone(NotReady):
 
 
 class Link:
-    """Asks the supervisor. Raises SupervisorGone from every method of `Admin` but `watch`."""
+    """Asks the supervisor by `send`, which any thread may call. What the supervisor says is handed to `hear`.
 
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-        self._sending = threading.Lock()
+    Raises SupervisorGone from every method of `Admin` but `watch`.
+    """
+
+    def __init__(self, send: Callable[[messages.ToSupervisor], None]) -> None:
+        self._send = send
         self._numbers = itertools.count()
         self._asked: dict[int, Future[messages.Answer]] = {}
         self._closed = False
@@ -51,6 +53,13 @@ class Link:
     def snapshot_info(self) -> Status:
         """What runs now."""
         return self._status_of(self._ask("info"))
+
+    def server_info(self) -> ServerInfo:
+        """How the whole server is."""
+        answer = self._ask("server")
+        if answer.server is None:
+            raise SupervisorGone("the supervisor sent no answer to what it was asked")
+        return answer.server
 
     def reload(self) -> Status:
         """Have the files read again; returns when every worker serves the result."""
@@ -79,8 +88,17 @@ class Link:
             self._listeners.append(listener)
             listener(self._status)
 
-    def told(self, status: Status) -> None:
-        """The supervisor says how things stand."""
+    def hear(self, message: messages.Told | messages.Answer) -> None:
+        """The supervisor says how things stand, or answers a question."""
+        match message:
+            case messages.Told(status):
+                self._tell(status)
+            case messages.Answer(ask):
+                future = self._asked.pop(ask, None)
+                if future is not None:
+                    future.set_result(message)
+
+    def _tell(self, status: Status) -> None:
         with self._watching:
             self._status = status
             for listener in self._listeners:
@@ -90,35 +108,21 @@ class Link:
                     # One listener's fault is no reason to stop following the supervisor.
                     _log.exception("a listener of the status failed")
 
-    def answered(self, answer: messages.Answer) -> None:
-        """The supervisor answers a question."""
-        future = self._asked.pop(answer.ask, None)
-        if future is not None:
-            future.set_result(answer)
-
-    def send(self, message: messages.ToSupervisor) -> None:
-        """Tell the supervisor something; silent when it is gone, since the reader of the pipe finds that out."""
-        try:
-            with self._sending:
-                self._pipe.send_bytes(messages.encode(message))
-        except OSError:
-            _log.debug("the supervisor is gone, not told: %s", type(message).__name__)
-
     def close(self) -> None:
         """Nothing will be answered any more, neither what was asked nor what will be."""
         self._closed = True
         for ask in list(self._asked):
             future = self._asked.pop(ask, None)
             if future is not None:
-                future.set_exception(SupervisorGone("this worker is stopping"))
+                future.set_exception(SupervisorGone(_STOPPING))
 
     def _ask(self, what: Any, **details: Any) -> messages.Answer:
         number = next(self._numbers)
         future: Future[messages.Answer] = Future()
         self._asked[number] = future
         if self._closed:
-            raise SupervisorGone("this worker is stopping")
-        self.send(messages.Ask(number, what, **details))
+            raise SupervisorGone(_STOPPING)
+        self._send(messages.Ask(number, what, **details))
         try:
             answer = future.result(timeout=_PATIENCE_S)
         except FutureTimeoutError:
@@ -126,6 +130,8 @@ class Link:
             raise SupervisorGone(f"the supervisor did not answer within {_PATIENCE_S:.0f} s") from None
         if answer.problem is None:
             return answer
+        if answer.problem == "NotReady":
+            raise SupervisorGone(answer.message)
         if answer.problem in _PROBLEMS:
             raise _PROBLEMS[answer.problem](answer.message, field=answer.field, reason=answer.reason)
         raise StoreError(answer.message)

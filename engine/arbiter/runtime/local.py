@@ -6,9 +6,11 @@ What operators order holds until the process ends.
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
+from arbiter import __version__
 from arbiter.errors import AuthorError
 from arbiter.profiles.store import Store
 from arbiter.runtime.active import Candidate
@@ -18,7 +20,7 @@ from arbiter.runtime.desk import Desk, abridged
 from arbiter.runtime.engine import Engine
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.versions import Versions
-from arbiter.serving import History, Staged
+from arbiter.serving import History, ServerInfo, Staged, WorkerInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,6 +42,7 @@ class LocalAdmin:
         self._desk = desk
         self._versions = versions
         self._live = Live(digest="")
+        self._started_at = engine.clock()
         self._lock = threading.RLock()
         self._listeners: list[Callable[[Status], None]] = []
 
@@ -48,6 +51,28 @@ class LocalAdmin:
         with self._lock:
             self._expire()
             return self._desk.status
+
+    def server_info(self) -> ServerInfo:
+        """This process, as the one worker that it is."""
+        at = self._engine.clock()
+        with self._lock:
+            status = self.snapshot_info()
+            serving = WorkerInfo(
+                number=0,
+                pid=os.getpid(),
+                phase="serving" if self._desk.digest else "starting",
+                digest=self._desk.digest,
+                restarts=0,
+                since=self._desk.loaded_at or self._started_at,
+            )
+            return ServerInfo(
+                version=__version__,
+                at=at,
+                started_at=self._started_at,
+                draining=False,
+                workers=(serving,),
+                status=status,
+            )
 
     def reload(self) -> Status:
         """Read the files again; `last_reload` says what came of it."""

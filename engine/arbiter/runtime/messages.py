@@ -13,14 +13,14 @@ import msgspec
 # Fields' types at run time: msgspec reads them to decode.
 from arbiter.errors import CallerError, Diagnostic, LimitExceeded, StoreError
 from arbiter.runtime.admin import Command, Live  # noqa: TC001
-from arbiter.serving import History, Status  # noqa: TC001
+from arbiter.serving import History, ServerInfo, Status  # noqa: TC001
 from arbiter.telemetry.instrument import Reading  # noqa: TC001
 
 if TYPE_CHECKING:
     from arbiter.errors import ArbiterError
 
 # The class, by name, of an error that a question is answered with.
-Problem = Literal["NotFound", "InvalidField", "LimitExceeded", "VersionConflict", "StoreError"]
+Problem = Literal["NotFound", "InvalidField", "LimitExceeded", "VersionConflict", "NotReady", "StoreError"]
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -45,6 +45,7 @@ class Answer(msgspec.Struct, frozen=True, tag=True):
     diagnostics: tuple[Diagnostic, ...] = ()
     digest: str = ""
     history: History | None = None
+    server: ServerInfo | None = None
     problem: Problem | None = None
     message: str = ""
     field: str = ""
@@ -84,11 +85,15 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
+class Leaving(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: it takes no new calls from now on, and ends with those begun."""
+
+
 class Ask(msgspec.Struct, frozen=True, tag=True):
     """From a worker: a caller's question. `files` are those to validate or to stage, `command` is what to carry out."""
 
     ask: int
-    what: Literal["info", "reload", "validate", "stage", "history", "command"]
+    what: Literal["info", "server", "reload", "validate", "stage", "history", "command"]
     files: dict[str, bytes] = {}
     command: Command | None = None
 
@@ -105,7 +110,7 @@ def refusal(ask: int, error: ArbiterError) -> Answer:
 
 
 ToWorker = Load | Told | Answer | Stop | Count
-ToSupervisor = Serving | Refused | Ask | Counted
+ToSupervisor = Serving | Refused | Leaving | Ask | Counted
 
 encode = msgspec.msgpack.Encoder().encode
 to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -13,7 +13,7 @@ import msgspec
 
 # Fields' types at run time.
 from arbiter.config.options import LogLevel, Telemetry
-from arbiter.runtime.admin import Admin  # noqa: TC001
+from arbiter.runtime.admin import Admin
 from arbiter.runtime.engine import Engine  # noqa: TC001
 from arbiter.telemetry.counters import Counters  # noqa: TC001
 from arbiter.telemetry.observer import Observer  # noqa: TC001
@@ -23,8 +23,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How to serve: each field is an option of the same name, but `face`. `listen`, `admin` and `metrics` are
     ``HOST:PORT``, port 0 for any free one; `grace` is seconds.
 
-    `snapshots` bounds those that can be rolled back to. With `require_tests` a set whose own tests fail is not loaded.
-    `face` is passed on, unread, to whatever opens the workers' server: its own settings, encoded.
+    `admin` is where the supervisor answers itself, `sockets` the directory where each worker also listens on a socket
+    of its own; both are ``""`` for none. `snapshots` bounds those that can be rolled back to. With `require_tests` a
+    set whose own tests fail is not loaded. `face` is passed on, unread, to whatever opens the workers' server: its own
+    settings, encoded.
     """
 
     rules: str
@@ -75,6 +77,12 @@ class Face(Protocol):
         """Take no new calls, wait up to `grace` seconds for those begun, return when all have ended."""
 
 
+class AdminFace(Face, Protocol):
+    """A server that answers health and administration. `address` is where."""
+
+    address: str
+
+
 class Backing(msgspec.Struct, frozen=True):
     """What a server is opened over. `observer` follows its calls; without one nobody does."""
 
@@ -84,5 +92,8 @@ class Backing(msgspec.Struct, frozen=True):
     observer: Observer | None = None
 
 
-# A function of a module, since another process finds it by its name: opens a server on an address and starts it.
-OpenFace = Callable[[Backing, str, bytes], Face]
+# A function of a module, since another process finds it by its name: opens a server on an address, and on a second one
+# (``unix:PATH``, ``""`` for none), and starts it.
+OpenFace = Callable[[Backing, str, bytes, str], Face]
+# Opens a server on ``HOST:PORT`` that answers health and administration and nothing else.
+OpenAdmin = Callable[[Admin, str, bytes], AdminFace]

@@ -6,7 +6,6 @@ signals only post to it. Nothing that takes long runs in that thread, so the sup
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import logging
 import signal
@@ -14,21 +13,24 @@ import sys
 import threading
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arbiter.errors import ArbiterError, AuthorError, CallerError, StoreError
-from arbiter.runtime import messages
+from arbiter.runtime import messages, sockets
 from arbiter.runtime.address import reserve
 from arbiter.runtime.admin import Live
+from arbiter.runtime.alone import alone
 from arbiter.runtime.archive import Archive
-from arbiter.runtime.crew import Crew, Member
+from arbiter.runtime.crew import Crew
 from arbiter.runtime.desk import Desk, abridged
+from arbiter.runtime.link import Link
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.mailbox import Mailbox
+from arbiter.runtime.questions import Checks, Own, Waiting, refuse
 from arbiter.runtime.quiet import step_back
+from arbiter.runtime.roster import Roster
 from arbiter.runtime.standing import StandingFile
 from arbiter.runtime.tally import Tally
 from arbiter.runtime.versions import Versions
@@ -37,18 +39,17 @@ from arbiter.runtime.worker import SWITCH_INTERVAL_S
 from arbiter.telemetry import publish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from multiprocessing.process import BaseProcess
+    from collections.abc import Callable
 
     from arbiter.errors import Diagnostic
+    from arbiter.runtime.crew import Run
     from arbiter.runtime.loader import Attempt, Built
-    from arbiter.runtime.settings import OpenFace, Settings
+    from arbiter.runtime.questions import Asker
+    from arbiter.runtime.settings import AdminFace, OpenAdmin, OpenFace, Settings
 
 _log = logging.getLogger("arbiter.supervisor")
 
-_PATIENCE_S = 30.0  # how long a Reload waits for all workers before it answers with what they serve
-_STARTS = 3  # how often a worker that never served may die before starting is given up
-_MARGIN_S = 5.0  # beyond the grace, for a store to close
+_FACE_GRACE_S = 1.0  # for the calls on the supervisor's own listener, when all workers have ended
 
 
 def _now() -> int:
@@ -59,7 +60,7 @@ class StartFailed(ArbiterError):
     """The workers cannot start; the log says why."""
 
 
-def supervise(settings: Settings, open_face: OpenFace) -> None:
+def supervise(settings: Settings, open_face: OpenFace, open_admin: OpenAdmin) -> None:
     """Serve until SIGTERM or SIGINT. Call it in the main thread, after `logs.start_logging`.
 
     Prints one line on standard output when all workers serve. Raises AuthorError when the files hold errors and there
@@ -68,82 +69,104 @@ def supervise(settings: Settings, open_face: OpenFace) -> None:
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with ExitStack() as stack:
-        stack.enter_context(_alone(Path(settings.data)))
+        stack.enter_context(alone(Path(settings.data), "data directory"))
+        if settings.sockets:
+            directory = Path(settings.sockets)
+            sockets.make(directory)
+            stack.enter_context(alone(directory, "directory for sockets"))
+            sockets.clear(directory)
+            stack.callback(sockets.clear, directory)
         held, address = reserve(settings.listen)
         stack.enter_context(held)
-        supervisor = _Supervisor(settings, address, open_face)
+        supervisor = _Supervisor(settings, address, open_face, open_admin)
         publisher = publish.start(supervisor.desk.counters, "supervisor")
         stack.callback(publisher.shutdown)
         stack.enter_context(supervisor.tally.scraped(settings.metrics))
         supervisor.run()
 
 
-@contextmanager
-def _alone(data: Path) -> Iterator[None]:
-    """Hold the data directory, since two supervisors would prune each other's snapshots; freed with the process."""
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-        lock = (data / "supervisor.lock").open("w")
-    except OSError as error:
-        raise StoreError(f"cannot use the data directory {data}: {error}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreError(f"the data directory {data} is in use by another `arbiter serve`") from None
-        yield
-
-
 class _Supervisor:
-    def __init__(self, settings: Settings, address: str, open_face: OpenFace) -> None:
+    def __init__(self, settings: Settings, address: str, open_face: OpenFace, open_admin: OpenAdmin) -> None:
         archive = Archive(settings.snapshots_directory, settings.snapshots)
         file = StandingFile(settings.data_directory)
         self.desk = Desk(archive, file=file)
         self.desk.stand(file.read())
         self._settings = settings
         self._address = address
+        self._open_admin = open_admin
+        self._started_at = _now()
         self._mail = Mailbox()
         self._loader = Loader(
             settings.rules_directory, settings.models_directory, archive, require_tests=settings.require_tests
         )
         self._versions = Versions(self.desk, self._loader, archive)
-        self._crew = Crew(settings, address, open_face, self._heard)
-        self._checking = ThreadPoolExecutor(1, "arbiter-validate")
+        crew = Crew(settings, address, open_face, lambda run, said: self._mail.post(lambda: self._heard(run, said)))
+        self._roster = Roster(settings.workers, settings.grace, crew, self._mail, self.desk.counters)
+        self._link = Link(lambda said: self._mail.post(lambda: self._hear(self._own, said)))
+        self._own = Own(self._link)
+        self._admin_face: AdminFace | None = None
+        self._checks = Checks(self._loader, self._versions)
         self._busy = False  # an attempt or an order is under way
         self._stale = False  # something may have changed since it began
         self._unreadable = False  # a worker could not read the snapshot that is current
-        self._asking: list[tuple[Member, int]] = []  # reloads that wait for an attempt that begins after them
-        self._orders: deque[tuple[Member, messages.Ask]] = deque()  # what operators want, in the order it came
+        self._asking: list[tuple[Asker, int]] = []  # reloads that wait for an attempt that begins after them
+        self._orders: deque[tuple[Asker, messages.Ask]] = deque()  # what operators want, in the order it came
         self._live = Live(digest="")  # what workers were told last,
         self._revision = 0  # and its number
-        self._waiting: list[tuple[Member, int, int]] = []  # questions that wait for the workers to serve a revision
+        self._waiting = Waiting(self._mail, lambda: self.desk.status)
         self._expiring = 0  # when a timer looks at the overrides, in µs since the epoch; 0 for none
         self._announced = False
-        self.tally = Tally(lambda number: self._mail.post(lambda: self._count(number)), self.desk.counters)
-        self._running = True
+        self._ending = False
+        self.tally = Tally(lambda number: self._mail.post(lambda: self._scraped(number)), self.desk.counters)
 
     def run(self) -> None:
         """Load, start the workers, and follow the mailbox until told to end."""
         # Until then a signal ends the process as it is: nothing runs yet, and reading may hang.
         self._first_load()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._mail.post(self._end))
-        watched = [self._settings.rules_directory, self._settings.models_directory]
-        watcher = Watcher([path for path in watched if path], lambda: self._mail.post(self._look))
+        signal.signal(signal.SIGTERM, lambda *_: self._mail.post(self._end))
+        signal.signal(signal.SIGINT, lambda *_: self._mail.post(self._interrupted))
+        watched = filter(None, (self._settings.rules_directory, self._settings.models_directory))
+        watcher = Watcher(list(watched), lambda: self._mail.post(self._look))
         try:
-            for member in self._crew.members:
-                self._start(member)
+            if self._settings.admin:
+                self._admin_face = self._open_admin(self._link, self._settings.admin, self._settings.face)
+            self._roster.start(self._live, self._revision, self.desk.status)
             watcher.start()
-            while self._running:
+            while not (self._ending and self._roster.empty):
                 self._mail.next()()
         finally:
             watcher.stop()
-            self._crew.stop(self._settings.grace, self._settings.grace + _MARGIN_S)
-            self._checking.shutdown(wait=False, cancel_futures=True)
+            self._roster.kill()  # those that a fault of ours left running
+            self._link.close()
+            if self._admin_face is not None:
+                self._admin_face.stop(_FACE_GRACE_S)
+            self._checks.close()
+        if self._roster.hopeless:
+            raise StartFailed(self._roster.hopeless)
+        _log.info("ended")
 
     def _end(self) -> None:
+        if self._ending:
+            return
         _log.info("stopping: %g s for the calls under way", self._settings.grace)
-        self._running = False
+        self._ending = True
+        self._refuse_all()
+        self._roster.stop()
+        self._tell()
+
+    def _interrupted(self) -> None:
+        """Ctrl-C ends it as SIGTERM does; again, it waits no longer."""
+        if self._ending:
+            _log.warning("interrupted again: calls under way are cut off")
+            self._roster.kill()
+        self._end()
+
+    def _refuse_all(self) -> None:
+        """Answer what waits: nothing will come of it any more."""
+        for asker, ask in [*self._asking, *((asker, order.ask) for asker, order in self._orders)]:
+            refuse(asker, ask)
+        self._asking.clear()
+        self._orders.clear()
 
     # Loading
 
@@ -190,7 +213,7 @@ class _Supervisor:
         # A daemon, where an executor's thread would be waited for: a file system that hangs must not hold up the end.
         threading.Thread(target=work, args=given, name="arbiter-loader", daemon=True).start()
 
-    def _load(self, asking: list[tuple[Member, int]], restored: tuple[Built | None, Built | None, int] | None) -> None:
+    def _load(self, asking: list[tuple[Asker, int]], restored: tuple[Built | None, Built | None, int] | None) -> None:
         """In a thread of its own, one at a time. `restored` is what must be written again, and since when it runs."""
         if not asking:
             step_back()  # whoever asks waits for it; an edit that was seen takes no time from calls
@@ -203,7 +226,7 @@ class _Supervisor:
         finally:
             self._mail.post(lambda: self._looked(attempt, asking))
 
-    def _looked(self, attempt: Attempt | None, asking: list[tuple[Member, int]]) -> None:
+    def _looked(self, attempt: Attempt | None, asking: list[tuple[Asker, int]]) -> None:
         self._busy = False
         if attempt is not None:
             self.desk.record(attempt, asked=bool(asking))
@@ -218,33 +241,19 @@ class _Supervisor:
         if self.desk.live != self._live:
             self._live = self.desk.live
             self._revision += 1
-            for member in self._crew.members:
-                member.send(messages.Load(self._live, self._revision))
+            self._roster.load(self._live, self._revision)
             self._watch_expiry()
         self._tell()
 
-    def _await(self, asking: list[tuple[Member, int]]) -> None:
+    def _await(self, asking: list[tuple[Asker, int]]) -> None:
         """Answer these when the workers serve what they were told last."""
-        for member, ask in asking:
-            question = (member, ask, self._revision)
-            self._waiting.append(question)
-            self._mail.later(_PATIENCE_S, functools.partial(self._give_up, question))
-        self._answer_waiting()
-
-    def _answer_waiting(self) -> None:
-        reached = min(member.revision for member in self._crew.members)
-        for question in [each for each in self._waiting if each[2] <= reached]:
-            self._give_up(question)
-
-    def _give_up(self, question: tuple[Member, int, int]) -> None:
-        if question in self._waiting:
-            self._waiting.remove(question)
-            member, ask, _ = question
-            member.send(messages.Answer(ask, self.desk.status))
+        for asker, ask in asking:
+            self._waiting.add(asker, ask, self._revision)
+        self._waiting.reached(self._roster.revision)
 
     # Orders
 
-    def _prepare(self, member: Member, asked: messages.Ask) -> None:
+    def _prepare(self, asker: Asker, asked: messages.Ask) -> None:
         """In a thread of its own, one at a time."""
         built: Built | None = None
         found: list[Diagnostic] = []
@@ -259,11 +268,11 @@ class _Supervisor:
         except Exception as caught:  # noqa: BLE001 - a bug of ours must not leave the caller waiting
             _log.exception("cannot carry out %s", asked.what)
             error = StoreError(f"{type(caught).__name__}: {caught}")
-        self._mail.post(lambda: self._prepared(member, asked, built, found, error))
+        self._mail.post(lambda: self._prepared(asker, asked, built, found, error))
 
     def _prepared(
         self,
-        member: Member,
+        asker: Asker,
         asked: messages.Ask,
         built: Built | None,
         found: list[Diagnostic],
@@ -276,14 +285,14 @@ class _Supervisor:
             if asked.command is not None:
                 self._versions.apply(asked.command, built, _now())
                 self._publish()
-                self._await([(member, asked.ask)])
+                self._await([(asker, asked.ask)])
             else:
                 if built is not None:
                     self._versions.stage(built)
                 digest = built.snapshot.digest if built is not None else ""
-                member.send(messages.Answer(asked.ask, digest=digest, diagnostics=abridged(found)))
+                asker.send(messages.Answer(asked.ask, digest=digest, diagnostics=abridged(found)))
         except (CallerError, StoreError) as refused:
-            member.send(messages.refusal(asked.ask, refused))
+            asker.send(messages.refusal(asked.ask, refused))
         self._go_on()
 
     def _watch_expiry(self) -> None:
@@ -300,113 +309,84 @@ class _Supervisor:
         self._publish()
         self._watch_expiry()
 
-    # Workers
+    # Workers, and the listener here
 
-    def _heard(
-        self,
-        member: Member,
-        process: BaseProcess,
-        message: messages.ToSupervisor | None,
-    ) -> None:
-        """From a reading thread."""
-        if isinstance(message, messages.Counted):
-            self.tally.heard(process.pid or 0, f"worker-{member.number}", message.number, message.reading)
-            return
-        self._mail.post(lambda: self._hear(member, process, message))
-
-    def _hear(
-        self,
-        member: Member,
-        process: BaseProcess,
-        message: messages.ToSupervisor | None,
-    ) -> None:
+    def _heard(self, run: Run, message: messages.ToSupervisor | None) -> None:
+        """What a worker says, and what follows for the others."""
         match message:
             case None:
-                self._died(member, process)
+                self._roster.ended(run)
+                self.tally.ended(run.pid)
+                self._forget(run)
+                self._changed()
+            case messages.Leaving():
+                self._roster.left(run)
+                self._changed()
             case messages.Serving(digest, revision):
-                member.serving, member.revision = digest, revision
-                member.proven = True
+                self._roster.served(run, digest, revision)
                 self._tell()
-                self._answer_waiting()
+                self._waiting.reached(self._roster.revision)
                 self._announce()
             case messages.Refused(revision, reason) if revision == self._revision:
                 # The supervisor built it: either what is on disk went or was damaged, and is written again, or the
                 # fault is that process's. A new one gets the snapshot anew.
-                _log.error(
-                    "worker %d cannot serve %s, starting another: %s", member.number, self._live.digest[:12], reason
-                )
-                process.terminate()
+                _log.error("worker %d cannot serve %s: %s", run.number, self._live.digest[:12], reason)
+                self._roster.refused(run)
                 self._unreadable = True
                 self._look()
             case messages.Refused():
-                pass
-            case messages.Ask(ask, "info"):
-                member.send(messages.Answer(ask, self.desk.status))
-            case messages.Ask(ask, "reload"):
-                self._asking.append((member, ask))
-                self._look()
-            case messages.Ask(ask, "validate", files):
-                self._checking.submit(self._validate, member, ask, files)
-            case messages.Ask(_, "history"):
-                self._checking.submit(self._tell_history, member, message.ask)
+                self._roster.passed(run)
+            case messages.Counted(number, reading):
+                self.tally.heard(run.pid, f"worker-{run.number}", number, reading)
             case messages.Ask():
-                self._orders.append((member, message))
+                self._hear(run, message)
+
+    def _scraped(self, number: int) -> None:
+        self.tally.asked(number, self._roster.count(number))
+
+    def _changed(self) -> None:
+        if self._roster.hopeless:
+            self._end()
+        self._tell()
+
+    def _hear(self, asker: Asker, asked: messages.ToSupervisor) -> None:
+        """A question."""
+        match asked:
+            case messages.Ask(ask, "info"):
+                asker.send(messages.Answer(ask, self.desk.status))
+            case messages.Ask(ask, "server"):
+                asker.send(messages.Answer(ask, server=self._roster.info(self._started_at, self.desk.status)))
+            case messages.Ask(ask, "validate", files):
+                self._checks.validate(asker, ask, files)
+            case messages.Ask(ask, "history"):
+                self._checks.history(asker, ask)
+            case messages.Ask(ask) if self._ending:
+                refuse(asker, ask)
+            case messages.Ask(ask, "reload"):
+                self._asking.append((asker, ask))
+                self._look()
+            case messages.Ask():
+                self._orders.append((asker, asked))
                 self._go_on()
 
-    def _validate(self, member: Member, ask: int, files: dict[str, bytes]) -> None:
-        """In the checking thread."""
-        self._answer(member, ask, lambda: messages.Answer(ask, diagnostics=abridged(self._loader.validate(files))))
-
-    def _tell_history(self, member: Member, ask: int) -> None:
-        """In the checking thread."""
-        self._answer(member, ask, lambda: messages.Answer(ask, history=self._versions.history()))
-
-    def _answer(self, member: Member, ask: int, found: Callable[[], messages.Answer]) -> None:
-        try:
-            answer = found()
-        except Exception as error:  # noqa: BLE001 - an executor keeps it to itself, and the caller would wait
-            _log.exception("cannot answer")
-            answer = messages.refusal(ask, StoreError(f"{type(error).__name__}: {error}"))
-        member.send(answer)
-
-    def _count(self, number: int) -> None:
-        """Somebody scrapes."""
-        living = {member.process.pid or 0: member for member in self._crew.members if member.process is not None}
-        self.tally.asked(number, living)
-        for member in living.values():
-            member.send(messages.Count(number))
-
-    def _start(self, member: Member) -> None:
-        member.start()
-        member.send(messages.Told(self.desk.status))
-        member.send(messages.Load(self._live, self._revision))
-
-    def _died(self, member: Member, process: BaseProcess) -> None:
-        pause = member.gone()
-        self.tally.ended(process.pid or 0)
-        self._waiting = [question for question in self._waiting if question[0] is not member]
-        self._asking = [question for question in self._asking if question[0] is not member]
-        self._orders = deque(order for order in self._orders if order[0] is not member)
-        if not member.proven and member.failures >= _STARTS:
-            raise StartFailed(f"worker {member.number} died {_STARTS} times before it served; the log says why")
-        self.desk.counters.worker_restarts += 1
-        _log.error(
-            "worker %d ended with exit code %s, starting another in %.1f s", member.number, process.exitcode, pause
-        )
-        self._tell()
-        self._mail.later(pause, lambda: self._start(member))
+    def _forget(self, run: Run) -> None:
+        """Who asked is no more."""
+        self._waiting.forget(run)
+        self._asking = [question for question in self._asking if question[0] is not run]
+        self._orders = deque(order for order in self._orders if order[0] is not run)
 
     def _tell(self) -> None:
-        """Let every worker know how things stand."""
-        self.desk.workers = {member.number: member.serving for member in self._crew.members}
+        """Let every worker, and the listener here, know how things stand."""
+        self.desk.workers = self._roster.digests
         self.desk.counters.workers_serving = sum(map(bool, self.desk.workers.values()))
-        for member in self._crew.members:
-            member.send(messages.Told(self.desk.status))
+        self._roster.tell(self.desk.status)
+        self._own.send(messages.Told(self.desk.status))
 
     def _announce(self) -> None:
-        members = self._crew.members
-        if self._announced or not all(member.serving for member in members):
+        digests = self._roster.digests
+        if self._announced or not all(digests.values()):
             return
         self._announced = True
-        count = f"{len(members)} worker{'s' * (len(members) != 1)}"
-        print(f"arbiter ready on {self._address}, snapshot {self.desk.digest[:12]}, {count}", flush=True)  # noqa: T201
+        count = f"{len(digests)} worker{'s' * (len(digests) != 1)}"
+        aside = f", admin on {self._admin_face.address}" if self._admin_face is not None else ""
+        print(f"arbiter ready on {self._address}, snapshot {self.desk.digest[:12]}, {count}{aside}", flush=True)  # noqa: T201

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -28,12 +29,13 @@ from arbiter.runtime.link import Link
 from arbiter.runtime.logs import start_logging
 from arbiter.runtime.quiet import undisturbed
 from arbiter.runtime.settings import Backing, Face, OpenFace, Settings
+from arbiter.runtime.sockets import WorkerSocket
 from arbiter.snapshot import finished
 from arbiter.telemetry import instruments, publish
 from arbiter.telemetry.counters import Counters
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from multiprocessing.connection import Connection
     from types import FrameType
 
@@ -76,16 +78,29 @@ def _run(pipe: Connection, number: int, settings: Settings, address: str, open_f
         )
         stack.callback(publisher.shutdown)
         store = stack.enter_context(Store.open(settings.store_directory))
-        link = Link(pipe)
+        sending = threading.Lock()
+
+        def send(message: messages.ToSupervisor) -> None:
+            try:
+                with sending:
+                    pipe.send_bytes(messages.encode(message))
+            except OSError:
+                # Whoever reads the pipe finds that out.
+                _log.debug("the supervisor is gone, not told: %s", type(message).__name__)
+
+        link = Link(send)
         counters.sources.append(lambda: _look(store, counters))
         backing = Backing(Engine(store, counters=counters), link, counters, publisher.observer)
         if publisher.observer is not None:
             stack.callback(Curiosity(backing.engine, counters).close)
-        worker = _Worker(backing, Archive(settings.snapshots_directory), link)
+        archive = Archive(settings.snapshots_directory)
+        socket = WorkerSocket(Path(settings.sockets), number) if settings.sockets else None
+        worker = _Worker(backing, archive, link, send, socket)
         try:
             grace = worker.serve(pipe, address, settings.face, open_face) or grace
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            send(messages.Leaving())
             # First, so that no call waits for an answer that cannot come.
             link.close()
             worker.stop(grace)
@@ -103,10 +118,19 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
 
 
 class _Worker:
-    def __init__(self, backing: Backing, archive: Archive, link: Link) -> None:
+    def __init__(
+        self,
+        backing: Backing,
+        archive: Archive,
+        link: Link,
+        send: Callable[[messages.ToSupervisor], None],
+        socket: WorkerSocket | None,
+    ) -> None:
         self._backing = backing
         self._archive = archive
         self._link = link
+        self._send = send
+        self._socket = socket
         self._face: Face | None = None
         self._wanted: queue.SimpleQueue[messages.Load] = queue.SimpleQueue()
 
@@ -122,26 +146,37 @@ class _Worker:
                 case messages.Load() if self._face is None:
                     # Nobody is served yet: load here, then open the door.
                     if self._load(message.live, message.revision):
-                        self._face = open_face(self._backing, address, face)
+                        self._open(open_face, address, face)
                         threading.Thread(target=self._follow, name="arbiter-loader", daemon=True).start()
-                        self._link.send(messages.Serving(message.live.digest, message.revision))
+                        self._send(messages.Serving(message.live.digest, message.revision))
                 case messages.Load():
                     self._wanted.put(message)
-                case messages.Told(status):
-                    self._link.told(status)
+                case messages.Told() | messages.Answer():
+                    self._link.hear(message)
                 case messages.Count(number):
                     self.count(number)
-                case messages.Answer():
-                    self._link.answered(message)
                 case messages.Stop(grace):
                     return grace
 
     def count(self, number: int) -> None:
         """Tell the supervisor what was counted."""
-        self._link.send(messages.Counted(number, instruments.read(self._backing.counters, "worker")))
+        self._send(messages.Counted(number, instruments.read(self._backing.counters, "worker")))
+
+    def _open(self, open_face: OpenFace, address: str, face: bytes) -> None:
+        """Open the door. Left by a signal half-way, it would stay open with nobody behind it."""
+        told: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+        self._face = open_face(self._backing, address, face, "" if self._socket is None else self._socket.address)
+        if self._socket is not None:
+            self._socket.publish()
+        signal.signal(signal.SIGTERM, _leave)
+        if told:
+            sys.exit(0)
 
     def stop(self, grace: float) -> None:
         """Drain the server."""
+        if self._socket is not None:
+            self._socket.withdraw()
         if self._face is not None:
             self._face.stop(grace)
 
@@ -151,7 +186,7 @@ class _Worker:
             while not self._wanted.empty():
                 load = self._wanted.get()
             if self._load(load.live, load.revision):
-                self._link.send(messages.Serving(load.live.digest, load.revision))
+                self._send(messages.Serving(load.live.digest, load.revision))
 
     def _load(self, live: Live, revision: int) -> bool:
         engine, counters = self._backing.engine, self._backing.counters
@@ -166,7 +201,7 @@ class _Worker:
                 engine.activate(snapshot, candidate, live.overrides)
         except Exception as error:  # noqa: BLE001 - a thread that dies here would leave this worker behind for ever
             _log.exception("cannot serve snapshot %s", digest[:12])
-            self._link.send(messages.Refused(revision, str(error)))
+            self._send(messages.Refused(revision, str(error)))
             return False
         counters.canary_digest = "" if canary is None else canary.digest
         if counters.snapshot_digest != digest:

@@ -1,4 +1,4 @@
-"""AdminService: which snapshot runs, loading again, checking files, and what operators order.
+"""AdminService: how the server is, which snapshot runs, loading again, checking files, and what operators order.
 
 Law: turns what the runtime knows into messages; knows nothing of how it came to know.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from google.protobuf.duration_pb2 import Duration
+
 from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.runtime.admin import DropCanary, PromoteCanary, Rollback, SetCanary, SetOverride
 from arbiter.server.calls import parsed
 from arbiter.v1 import admin_pb2
-from arbiter.wire.numbers import CAUSES
+from arbiter.wire.numbers import CAUSES, PHASES
 from arbiter.wire.values import read_timestamp, step, write_timestamp
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class AdminService:
     def works(self) -> dict[str, Work]:
         """Return the work of each RPC by name."""
         return {
+            "GetStatus": parsed(admin_pb2.GetStatusRequest, self._get_status),
             "GetSnapshot": parsed(admin_pb2.GetSnapshotRequest, self._get),
             "Reload": parsed(admin_pb2.ReloadRequest, self._reload),
             "Validate": parsed(admin_pb2.ValidateRequest, self._validate),
@@ -49,6 +52,29 @@ class AdminService:
             "DropCanary": parsed(admin_pb2.DropCanaryRequest, self._drop),
             "SetOverride": parsed(admin_pb2.SetOverrideRequest, self._override),
         }
+
+    def _get_status(self, _request: admin_pb2.GetStatusRequest, _call: Call) -> admin_pb2.GetStatusResponse:
+        info = self._admin.server_info()
+        up = Duration()
+        up.FromMicroseconds(max(0, info.at - info.started_at))
+        return admin_pb2.GetStatusResponse(
+            version=info.version,
+            started_at=write_timestamp(info.started_at),
+            uptime=up,
+            draining=info.draining,
+            workers=[
+                admin_pb2.Worker(
+                    worker=each.number,
+                    pid=each.pid,
+                    phase=PHASES[each.phase],
+                    since=write_timestamp(each.since),
+                    digest=each.digest,
+                    restarts=each.restarts,
+                )
+                for each in info.workers
+            ],
+            state=_state(info.status),
+        )
 
     def _get(self, _request: admin_pb2.GetSnapshotRequest, _call: Call) -> admin_pb2.GetSnapshotResponse:
         status = self._admin.snapshot_info()
@@ -143,15 +169,7 @@ class AdminService:
         return admin_pb2.SetOverrideResponse(state=self._carried_out(order))
 
     def _carried_out(self, order: Command) -> admin_pb2.ServingState:
-        status = self._admin.carry_out(order)
-        return admin_pb2.ServingState(
-            snapshot=_snapshot(status.snapshot),
-            last_reload=_attempt(status.last_reload),
-            workers=_workers(status),
-            hold=_hold(status.hold),
-            canary=_canary(status.canary),
-            overrides=_overrides(status),
-        )
+        return _state(self._admin.carry_out(order))
 
     def _name(self, name: str, field: str) -> str:
         size, allowed = len(name.encode()), self._limits.id_bytes
@@ -218,6 +236,17 @@ def _until(request: admin_pb2.SetOverrideRequest) -> int:
         return max(1, read_timestamp(request.until))
     except ValueError as error:
         raise InvalidField(f"until {error}", field="until") from None
+
+
+def _state(status: Status) -> admin_pb2.ServingState:
+    return admin_pb2.ServingState(
+        snapshot=_snapshot(status.snapshot),
+        last_reload=_attempt(status.last_reload),
+        workers=_workers(status),
+        hold=_hold(status.hold),
+        canary=_canary(status.canary),
+        overrides=_overrides(status),
+    )
 
 
 def _hold(hold: Hold | None) -> admin_pb2.Hold | None:

@@ -6,6 +6,7 @@ Law: puts the parts together and owns their start and end. What a call does stan
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Literal
 
 import grpc
@@ -36,6 +37,8 @@ INLINE = {
     decisions.SERVICE: frozenset({"Decide", "DecideBatch"}),
     profiles.SERVICE: frozenset({"UpdateProfile", "IngestEvents"}),
 }
+# How long a server that stops goes on answering after it has said NOT_SERVING.
+FAREWELL_S = 0.25
 
 
 class TransportError(ArbiterError):
@@ -46,9 +49,14 @@ class Server:
     """A server that runs. `port` is the one that it listens on, `transport` what answers (inline or stock)."""
 
     def __init__(
-        self, backing: Backing, listen: str, settings: FaceSettings | None = None, gate: Gate | None = None
+        self,
+        backing: Backing,
+        listen: str,
+        settings: FaceSettings | None = None,
+        gate: Gate | None = None,
+        socket: str = "",
     ) -> None:
-        """Bind ``HOST:PORT`` (port 0: any free one) and answer from now on.
+        """Bind ``HOST:PORT`` (port 0: any free one), and ``unix:PATH`` as `socket`, and answer from now on.
 
         `gate` is asked in place of the one that the settings make. Raises ListenError, TransportError, and AuditFailed,
         AuthorError and UnusableFile for the files that the settings name.
@@ -85,6 +93,7 @@ class Server:
                 ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
                 ("grpc.max_allowed_incoming_connections", limits.connections),
                 ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+                *_aging(settings),
             ),
         )
         self.transport = _chosen(settings.transport, self._server)
@@ -101,9 +110,11 @@ class Server:
         reflection.enable_server_reflection((*services, health.SERVICE, reflection.SERVICE_NAME), self._server)
         try:
             self.port = guard.bind(self._server, listen)
+            if socket:
+                self._server.add_insecure_port(socket)
         except RuntimeError as error:
             self._end_threads()
-            raise ListenError(f"cannot listen on {listen}: {error}") from error
+            raise ListenError(f"cannot listen on {' and '.join(filter(None, (listen, socket)))}: {error}") from error
         if inline:
             answered = [rpcs[service, name] for service, names in inline.items() for name in sorted(names)]
             InlineLoop(self._server, answered, self._pool, limits.concurrent_calls, backing.observer).start()
@@ -113,8 +124,11 @@ class Server:
         backing.admin.watch(self._health.update)
 
     def stop(self, grace: float) -> None:
-        """Say NOT_SERVING, take no new calls, give those begun `grace` seconds, return when all have ended."""
+        """Say NOT_SERVING, a moment later take no new calls, give those begun `grace` seconds; return at the end."""
         self._health.enter_graceful_shutdown()
+        # Who watches health sends nothing more by the time that calls on the wire would be cut off
+        # (docs/decisions/0040).
+        time.sleep(min(grace, FAREWELL_S))
         self._server.stop(grace).wait()
         self._end_threads()
 
@@ -122,6 +136,16 @@ class Server:
         self._pool.shutdown()
         self._door.close()
         self._guard.stop()
+
+
+def _aging(settings: FaceSettings) -> list[tuple[str, int]]:
+    """What has grpc tell connections to go when they are old, each at a moment of its own, a tenth around the age."""
+    if not settings.connection_age:
+        return []
+    return [
+        ("grpc.max_connection_age_ms", max(1, round(settings.connection_age * 1000))),
+        ("grpc.max_connection_age_grace_ms", round(settings.connection_grace * 1000)),
+    ]
 
 
 def _chosen(wanted: Transport, server: grpc.Server) -> Literal["inline", "stock"]:
@@ -138,7 +162,10 @@ def _chosen(wanted: Transport, server: grpc.Server) -> Literal["inline", "stock"
     return "stock"
 
 
-def open_face(backing: Backing, listen: str, settings: bytes) -> Server:
-    """Open a worker's server: `settings` are encoded FaceSettings, empty for the defaults. Workers share the port."""
+def open_face(backing: Backing, listen: str, settings: bytes, socket: str = "") -> Server:
+    """Open a worker's server: `settings` are encoded FaceSettings, empty for the defaults. Workers share the port.
+
+    `socket` is this worker's own, ``unix:PATH``.
+    """
     chosen = msgspec.msgpack.decode(settings, type=FaceSettings) if settings else FaceSettings()
-    return Server(backing, listen, msgspec.structs.replace(chosen, reuse_port=True))
+    return Server(backing, listen, msgspec.structs.replace(chosen, reuse_port=True), socket=socket)

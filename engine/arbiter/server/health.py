@@ -1,8 +1,9 @@
 """grpc.health.v1, told by what the runtime knows.
 
-Law: maps a Status to serving states. The name ``arbiter.reload`` stands for the last attempt to load: NOT_SERVING while
-it failed, though decisions go on with the snapshot before it. Check answers then carry the first line of the error in
-the trailing metadata `arbiter-last-error`, percent-encoded as gRPC does with its own messages.
+Law: maps a Status to serving states: a worker's own, or the supervisor's, which speaks for all workers. The name
+``arbiter.reload`` stands for the last attempt to load: NOT_SERVING while it failed, though decisions go on with the
+snapshot before it. Check answers then carry the first line of the error in the trailing metadata `arbiter-last-error`,
+percent-encoded as gRPC does with its own messages.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from arbiter.serving import Status
 
 RELOAD = "arbiter.reload"
+WORKER = "arbiter.worker."
 LAST_ERROR = "arbiter-last-error"
 SERVICE = health.SERVICE_NAME
 # Printable ASCII passes through a header as it is; `%` begins what does not.
@@ -41,18 +43,29 @@ class Health(health.HealthServicer):
         self._guarded = guarded
         self._services = ("", *services)
         self._last_error = ""
+        self._said: dict[str, int] = {}
         for name in (*self._services, RELOAD):
-            self.set(name, _NOT_SERVING)
+            self._say(name, serving=False)
 
     def update(self, status: Status) -> None:
         """Take over how things stand; who watches is told."""
         report = status.last_reload
         told = "" if report is None or self._guarded else report.first_error
         self._last_error = quote(told, safe=_PLAIN)[:_HEADER_BYTES]
-        serving = _SERVING if status.snapshot is not None else _NOT_SERVING
         for name in self._services:
-            self.set(name, serving)
-        self.set(RELOAD, _SERVING if report is not None and report.ok else _NOT_SERVING)
+            self._say(name, serving=self.is_serving(status))
+        self._say(RELOAD, serving=report is not None and report.ok)
+
+    def is_serving(self, status: Status) -> bool:
+        """Whether calls are answered, which a worker does once there is a snapshot."""
+        return status.snapshot is not None
+
+    def _say(self, name: str, *, serving: bool) -> None:
+        """Who watches is told of changes alone."""
+        said = _SERVING if serving else _NOT_SERVING
+        if self._said.get(name) != said:
+            self._said[name] = said
+            self.set(name, said)
 
     def Check(  # noqa: N802 - the RPC's name
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
@@ -61,3 +74,17 @@ class Health(health.HealthServicer):
         if self._last_error:
             context.set_trailing_metadata(((LAST_ERROR, self._last_error),))
         return super().Check(request, context)
+
+
+class GroupHealth(Health):
+    """The same for all workers together: SERVING while one of them serves; and each under ``arbiter.worker.N``."""
+
+    def is_serving(self, status: Status) -> bool:
+        """Whether any worker serves."""
+        return any(status.workers.values())
+
+    def update(self, status: Status) -> None:
+        """Take over how things stand, the workers too."""
+        super().update(status)
+        for number, digest in status.workers.items():
+            self._say(f"{WORKER}{number}", serving=bool(digest))

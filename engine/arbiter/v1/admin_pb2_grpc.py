@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Looks after snapshots. Every worker gives the same answers.
+    """Looks after snapshots and processes. Every worker gives the same answers, and so does the supervisor's own listener.
     """
 
     def __init__(self, channel):
@@ -35,6 +35,11 @@ class AdminServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.GetStatus = channel.unary_unary(
+                '/arbiter.v1.AdminService/GetStatus',
+                request_serializer=arbiter_dot_v1_dot_admin__pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_admin__pb2.GetStatusResponse.FromString,
+                _registered_method=True)
         self.GetSnapshot = channel.unary_unary(
                 '/arbiter.v1.AdminService/GetSnapshot',
                 request_serializer=arbiter_dot_v1_dot_admin__pb2.GetSnapshotRequest.SerializeToString,
@@ -83,8 +88,16 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """Looks after snapshots. Every worker gives the same answers.
+    """Looks after snapshots and processes. Every worker gives the same answers, and so does the supervisor's own listener.
     """
+
+    def GetStatus(self, request, context):
+        """Tells how the whole server is: its version, its processes, what runs and what became of the last attempt to load.
+        The supervisor answers at once, out of what it knows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetSnapshot(self, request, context):
         """Tells which snapshot runs, what became of the last attempt to load one, and what each worker serves.
@@ -167,6 +180,11 @@ class AdminServiceServicer:
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatus,
+                    request_deserializer=arbiter_dot_v1_dot_admin__pb2.GetStatusRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_admin__pb2.GetStatusResponse.SerializeToString,
+            ),
             'GetSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSnapshot,
                     request_deserializer=arbiter_dot_v1_dot_admin__pb2.GetSnapshotRequest.FromString,
@@ -221,8 +239,35 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Looks after snapshots. Every worker gives the same answers.
+    """Looks after snapshots and processes. Every worker gives the same answers, and so does the supervisor's own listener.
     """
+
+    @staticmethod
+    def GetStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/arbiter.v1.AdminService/GetStatus',
+            arbiter_dot_v1_dot_admin__pb2.GetStatusRequest.SerializeToString,
+            arbiter_dot_v1_dot_admin__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetSnapshot(request,

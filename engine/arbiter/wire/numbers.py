@@ -11,7 +11,7 @@ from arbiter.types import ExplainLevel, Reason
 from arbiter.v1 import admin_pb2, decision_pb2
 
 if TYPE_CHECKING:
-    from arbiter.serving import Cause
+    from arbiter.serving import Cause, Phase
 
 OUTCOMES: dict[Reason, decision_pb2.RuleOutcome.ValueType] = {
     Reason.WON: decision_pb2.RULE_OUTCOME_WON,
@@ -36,4 +36,10 @@ LEVELS: dict[ExplainLevel, decision_pb2.ExplainLevel.ValueType] = {
     ExplainLevel.WINNERS: decision_pb2.EXPLAIN_LEVEL_WINNERS,
     ExplainLevel.LOSERS: decision_pb2.EXPLAIN_LEVEL_LOSERS,
     ExplainLevel.ALL: decision_pb2.EXPLAIN_LEVEL_ALL,
+}
+PHASES: dict[Phase, admin_pb2.WorkerPhase.ValueType] = {
+    "starting": admin_pb2.WORKER_PHASE_STARTING,
+    "serving": admin_pb2.WORKER_PHASE_SERVING,
+    "draining": admin_pb2.WORKER_PHASE_DRAINING,
+    "down": admin_pb2.WORKER_PHASE_DOWN,
 }

@@ -21,6 +21,7 @@ _BY_SERVICE: Final[dict[str, dict[str, Need]]] = {
     "arbiter.v1.DecisionService": {"Decide": "decide", "DecideBatch": "decide"},
     "arbiter.v1.ProfileService": {"UpdateProfile": "write", "IngestEvents": "write", "GetProfile": "privacy"},
     "arbiter.v1.AdminService": {
+        "GetStatus": "admin",
         "GetSnapshot": "admin",
         "ListSnapshots": "admin",
         "Reload": "admin",

@@ -1,0 +1,72 @@
+"""`arbiter status`: how a server is, processes and all.
+
+Law: asks and prints; what runs is told in more words by `arbiter snapshot show`.
+"""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import typer
+
+from arbiter.cli.asking import AsJson
+from arbiter.cli.remote import Asked, asks_a_server, connected
+from arbiter.cli.terminal import FINDINGS, print_json, print_table
+from arbiter.cli.versions import DIGITS, status_fields
+from arbiter.decision.wording import shown
+from arbiter.types import from_micros
+
+if TYPE_CHECKING:
+    from arbiter.serving import ServerInfo
+
+
+@asks_a_server
+def status(*, server: Asked, as_json: AsJson = False) -> None:
+    """Print how a server is: version, uptime, each worker process, what runs, and what became of the last reload.
+
+    Ends with 1 when something is not as it should be: a worker does not serve, the last reload failed, or it is ending.
+    """
+    with connected(server) as client:
+        info = client.server_info()
+    if as_json:
+        print_json(_fields(info))
+    else:
+        _print(info)
+    last = info.status.last_reload
+    well = not info.draining and all(each.phase == "serving" for each in info.workers)
+    if not well or last is None or not last.ok:
+        raise typer.Exit(FINDINGS)
+
+
+def _print(info: "ServerInfo") -> None:
+    up = timedelta(seconds=(info.at - info.started_at) // 1_000_000)
+    rows = [("version", info.version), ("up", f"{up}, since {shown(from_micros(info.started_at))}")]
+    if info.draining:
+        rows.append(("ending", "no new calls are taken, those under way are finished"))
+    if (runs := info.status.snapshot) is not None:
+        rows.append(("snapshot", f"{runs.digest[:DIGITS]}, since {shown(from_micros(runs.loaded_at))}"))
+    if (last := info.status.last_reload) is not None:
+        became = "went well" if last.ok else f"failed: {last.first_error}"
+        rows.append(("last reload", f"{shown(from_micros(last.at))} {became}"))
+    print_table(("what", "is"), rows, prose=("is",))
+    print_table(
+        ("worker", "process", "phase", "since", "snapshot", "restarts"),
+        [
+            (str(each.number), str(each.pid or ""), each.phase, shown(from_micros(each.since)), each.digest[:DIGITS],
+             str(each.restarts))
+            for each in info.workers
+        ],
+    )  # fmt: skip
+
+
+def _fields(info: "ServerInfo") -> dict[str, Any]:
+    """For JSON: moments as ISO 8601, as everywhere on the command line."""
+    fields: dict[str, Any] = msgspec.to_builtins(info)
+    fields |= {
+        "at": from_micros(info.at),
+        "started_at": from_micros(info.started_at),
+        "status": status_fields(info.status),
+    }
+    for written, each in zip(fields["workers"], info.workers, strict=True):
+        written["since"] = from_micros(each.since)
+    return fields

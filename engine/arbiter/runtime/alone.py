@@ -1,0 +1,32 @@
+"""Holding a directory that only one server may use.
+
+Law: one lock file, held as long as the process lives, so that a killed server leaves nothing locked.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from arbiter.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def alone(directory: Path, what: str) -> Iterator[None]:
+    """Make and hold a directory: two servers would prune each other's files. `what` names it. Raises StoreError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "supervisor.lock").open("w")
+    except OSError as error:
+        raise StoreError(f"cannot use the {what} {directory}: {error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreError(f"the {what} {directory} is in use by another `arbiter serve`") from None
+        yield
