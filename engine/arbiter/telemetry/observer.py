@@ -7,9 +7,10 @@ looks at the clock, a look at its metadata, and a few additions.
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from arbiter.telemetry import histogram
+from arbiter.telemetry.histogram import DURATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -45,14 +46,14 @@ class Observer:
 
     def begin(self, path: str, metadata: Iterable[tuple[str, str | bytes]]) -> Seen:
         """Note that a call of `path` came: ``/arbiter.v1.DecisionService/Decide``, only ever one that is known."""
-        began = _clock()
         counters = self._counters
         counters.in_flight += 1
-        span = None
-        if self._tracing is not None:
-            span = self._tracing.begin(path, metadata)
-            if span is not None:
-                counters.traced += 1
+        if self._tracing is None:
+            return Seen(path, _clock(), None)
+        began = _clock()
+        span = self._tracing.begin(path, metadata)
+        if span is not None:
+            counters.traced += 1
         return Seen(path, began, span)
 
     def run(self, seen: Seen, work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -64,7 +65,11 @@ class Observer:
     def end(self, seen: Seen, status: str) -> None:
         """Note that a call is answered; `status` is a gRPC code by name. Once for each call."""
         counters = self._counters
-        histogram.add(counters.calls[seen.path, status], _clock() - seen.began)
+        took = _clock() - seen.began
+        durations = counters.calls[seen.path, status]
+        # This is `histogram.add`, written out: a call costs a third of it.
+        durations[bisect_left(DURATIONS, took)] += 1
+        durations[-1] += took
         counters.in_flight -= 1
         if seen.span is not None and self._tracing is not None:
             counters.traced -= 1
