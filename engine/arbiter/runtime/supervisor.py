@@ -215,8 +215,8 @@ class _Supervisor:
 
     def _load(self, asking: list[tuple[Asker, int]], restored: tuple[Built | None, Built | None, int] | None) -> None:
         """In a thread of its own, one at a time. `restored` is what must be written again, and since when it runs."""
-        if not asking:
-            step_back()  # whoever asks waits for it; an edit that was seen takes no time from calls
+        if not asking and not self._settings.admin:
+            step_back()  # whoever asks waits for it, and so would who asks the listener that shares this interpreter
         attempt = None
         try:
             for built, since in ((restored[0], restored[2]), (restored[1], None)) if restored else ():
