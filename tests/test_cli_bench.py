@@ -111,7 +111,10 @@ def test_calls_that_fail_are_counted_and_end_it_with_1(target: str) -> None:
 def test_nobody_there_is_said() -> None:
     done = bench("shop.banner", *SHORT, target="127.0.0.1:1")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: no server answers at 127.0.0.1:1: Connection refused\n"
+    assert done.stderr == (
+        "error: no server answers at 127.0.0.1:1: Connection refused: start one with `arbiter serve`, or name another "
+        "with --target HOST:PORT\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,7 @@ def test_nobody_there_is_said() -> None:
             "the token is not sent to another machine",
         ),
         (["shop.banner", "--token-file", __file__], "the token is empty or holds what no token can"),
-        ([], "say which DECISION is asked for"),
+        ([], "say which decision point is asked"),
         (["shop.banner", "--method", "update", "--set", "a=1"], "an update asks no decision point"),
         (["--method", "update"], "say what is set, as in --set visits=1"),
         (["shop.banner", "--set", "a=1"], "only '--method update' sets attributes"),

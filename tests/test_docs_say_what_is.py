@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -229,10 +230,9 @@ def test_the_language_page_has_the_limits() -> None:
 
 
 def test_the_development_page_lists_every_target() -> None:
-    targets = re.findall(r"^([a-z]+):.*## ", page("Makefile"), re.MULTILINE)
-    assert set(column(page("docs/development.md"), "# Development")) >= {
-        f"make {target}" for target in targets if target != "help"
-    }
+    targets = re.findall(r"^([a-z-]+):.*## ", page("Makefile"), re.MULTILINE)
+    listed = {row[0].strip("`") for row in rows(page("docs/development.md"), "# Development")}
+    assert listed == {f"make {target}" for target in targets if target != "help"}
 
 
 def test_the_benchmarks_page_lists_every_benchmark() -> None:
@@ -251,6 +251,24 @@ def test_the_architecture_page_names_every_package() -> None:
     text = page("docs/architecture.md")
     packages = {path.parent.name for path in (ROOT / "engine" / "arbiter").glob("*/__init__.py")} - {"v1"}
     assert not {name for name in packages if not re.search(rf"`{name}/?`", text)}
+
+
+def test_the_architecture_page_draws_the_imports_that_are_held() -> None:
+    """The layers are read as they are written, since tests are no package that could be imported from."""
+    assigned = re.search(r"^LAYERS = (\[.*?^\])", page("tests/test_imports.py"), re.MULTILINE | re.DOTALL)
+    assert assigned is not None
+    there = {path.stem for path in (ROOT / "engine" / "arbiter").iterdir()}
+    drawn = page("docs/architecture.md").partition("```text\n")[2].partition("```")[0]
+    assert [set(re.findall(r"\w+", row)) for row in drawn.split("→")] == [
+        row & there for row in ast.literal_eval(assigned[1])
+    ]
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    listed = {LINK.findall(row[0])[0] for row in rows(page("README.md"), "## Read on")}
+    assert listed == {
+        "CHANGELOG.md", "docs/decisions", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+    }  # fmt: skip
 
 
 def test_every_file_that_a_page_names_is_there() -> None:

@@ -12,7 +12,7 @@ import typer
 
 from arbiter.cli.asking import AsJson, Context
 from arbiter.cli.remote import DEFAULT_TARGET, Target, TokenFile, read_token
-from arbiter.cli.terminal import FINDINGS, err, print_json, print_table
+from arbiter.cli.terminal import FINDINGS, err, fail, print_json, print_table
 from arbiter.cli.values import read_assignments, read_context
 
 if TYPE_CHECKING:
@@ -38,20 +38,28 @@ Subjects = Annotated[
     typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Subjects to ask for, one a line, by turns."),
 ]
 Prefix = Annotated[str, typer.Option(metavar="TEXT", help="Without --subjects: what their ids begin with.")]
-Count = Annotated[int, typer.Option(min=1, max=1_000_000, help="Without --subjects: how many, numbered from 0.")]
+Count = Annotated[
+    int, typer.Option(metavar="N", min=1, max=1_000_000, help="Without --subjects: how many, numbered from 0.")
+]
 Setting = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="With `--method update`: what is set.")
 ]
-Batch = Annotated[int, typer.Option(min=1, max=1000, help="With `--method batch`: the decisions in each.")]
-Streams = Annotated[int, typer.Option(min=1, max=10_000, help="Callers, each of whom calls again when answered.")]
-Connections = Annotated[int, typer.Option(min=1, max=256, help="Connections that the calls are spread over.")]
+Batch = Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="With `--method batch`: the decisions in each.")]
+Streams = Annotated[
+    int, typer.Option(metavar="N", min=1, max=10_000, help="Callers, each of whom calls again when answered.")
+]
+Connections = Annotated[
+    int, typer.Option(metavar="N", min=1, max=256, help="Connections that the calls are spread over.")
+]
 Rate = Annotated[
     float | None,
     typer.Option(min=0.1, max=1e6, metavar="N", help="N calls a second at random moments, instead of callers."),
 ]
-Seconds = Annotated[float, typer.Option(min=0.1, max=_LONGEST_S, help="How long it is measured.")]
-Warmup = Annotated[float, typer.Option(min=0, max=60, help="How long load is put on before that.")]
-Timeout = Annotated[float | None, typer.Option(min=0.001, max=60, help="The deadline of each call, in seconds.")]
+Seconds = Annotated[float, typer.Option(metavar="N", min=0.1, max=_LONGEST_S, help="Seconds that are measured.")]
+Warmup = Annotated[float, typer.Option(metavar="N", min=0, max=60, help="Seconds of load before that, not measured.")]
+Timeout = Annotated[
+    float | None, typer.Option(metavar="N", min=0.001, max=60, help="The deadline of each call, in seconds.")
+]
 Remote = Annotated[bool, typer.Option("--remote", help="Allow a target that is not this machine.")]
 
 
@@ -78,10 +86,11 @@ def bench(
 ) -> None:
     """Put load on a running server, and tell how many calls it answers and how long they take.
 
-    A closed loop of callers, or with --rate an open one, whose calls count from when they were due. Ends with 1 when a
-    call was not answered OK. Without TLS; a server that asks for it is measured on a port that does not.
+    By default --streams callers call again as soon as they are answered. With --rate calls come at that rate instead,
+    whether or not those before were answered, and each is timed from when it was due. Ends with 1 when a call was not
+    answered OK. It speaks no TLS: measure a server that asks for it on an address that does not.
     """
-    from arbiter.bench import Load, LoadError, drive  # noqa: PLC0415 - numpy, which other commands do without
+    from arbiter.bench import Load, LoadError, NoServer, drive  # noqa: PLC0415 - numpy, which other commands do without
 
     token = read_token(token_file)
     place = _allowed(target or DEFAULT_TARGET, token, remote=remote)
@@ -103,7 +112,10 @@ def bench(
     except LoadError as error:
         raise typer.BadParameter(str(error)) from error
     with err().status(f"putting load on {place} for {warmup + seconds:g} s"):
-        (result,) = drive(load)
+        try:
+            (result,) = drive(load)
+        except NoServer as error:
+            fail(f"{error}: start one with `arbiter serve`, or name another with --target HOST:PORT")
     decisions = batch if method is Method.BATCH else 1
     if as_json:
         print_json({"target": place, "method": method.value} | result.summary() | _more(result, decisions))
@@ -161,7 +173,7 @@ def _requests(
     from arbiter.client.written import written_batch, written_decide, written_update  # noqa: PLC0415
 
     if (method is Method.UPDATE) == bool(decision):
-        said = "an update asks no decision point: leave DECISION out" if decision else "say which DECISION is asked for"
+        said = "an update asks no decision point: leave it out" if decision else "say which decision point is asked"
         raise typer.BadParameter(said)
     if (method is Method.UPDATE) != bool(setting):
         said = "only `--method update` sets attributes" if setting else "say what is set, as in --set visits=1"

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 _FILE = Annotated[
     Path | None,
     typer.Option(
-        envvar="ARBITER_CONFIG", exists=True, dir_okay=False, help="A YAML file of options; what is given here wins."
+        envvar="ARBITER_CONFIG",
+        exists=True,
+        dir_okay=False,
+        help="A YAML file of options; flags win over what it says.",
     ),
 ]
 

@@ -42,7 +42,9 @@ Target = Annotated[
 ]
 TokenFile = Annotated[
     Path | None,
-    _option("ARBITER_TOKEN_FILE", "FILE", f"The API token to show. [default: what {TOKEN_VARIABLE} holds]"),
+    _option(
+        "ARBITER_TOKEN_FILE", "FILE", f"The file with the API token to send. [default: what {TOKEN_VARIABLE} holds]"
+    ),
 ]
 # What a command that asks a server takes beside its own options.
 _OPTIONS: dict[str, Any] = {
@@ -53,14 +55,16 @@ _OPTIONS: dict[str, Any] = {
         typer.Option("--tls/--no-tls", envvar="ARBITER_TLS", help="Connect with TLS. [default: with --ca or --key]"),
     ],
     "ca": Annotated[
-        Path | None, _option("ARBITER_CA_FILE", "FILE", "The roots that the server's certificate must have.")
+        Path | None, _option("ARBITER_CA_FILE", "FILE", "Root certificates (PEM) to trust the server's by.")
     ],
-    "certificate": Annotated[Path | None, _option("ARBITER_CERTIFICATE_FILE", "FILE", "The certificate to show.")],
-    "key": Annotated[Path | None, _option("ARBITER_KEY_FILE", "FILE", "The key of the certificate.")],
+    "certificate": Annotated[
+        Path | None, _option("ARBITER_CERTIFICATE_FILE", "FILE", "This caller's own certificate (PEM).")
+    ],
+    "key": Annotated[Path | None, _option("ARBITER_KEY_FILE", "FILE", "The private key of --certificate (PEM).")],
     "insecure_token": Annotated[
         bool | None,
         typer.Option(
-            "--insecure-token", envvar="ARBITER_INSECURE_TOKEN", help="Show the token to another machine without TLS."
+            "--insecure-token", envvar="ARBITER_INSECURE_TOKEN", help="Send the token to another machine without TLS."
         ),
     ],
 }
@@ -130,7 +134,9 @@ def read_token(file: Path | None) -> str | None:
     try:
         return file.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"cannot read {file}: {error}", param_hint="--token-file") from error
+        raise typer.BadParameter(
+            f"cannot read {file}: {getattr(error, 'strerror', None) or error}", param_hint="--token-file"
+        ) from error
 
 
 def _tls(server: Asked) -> Tls | None:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @asks_a_server
 def status(*, server: Asked, as_json: AsJson = False) -> None:
-    """Print how a server is: version, uptime, each worker process, what runs, and what became of the last reload.
+    """Say how a server is doing: version, uptime, worker processes, what runs, and what became of the last reload.
 
-    Ends with 1 when something is not as it should be: a worker does not serve, the last reload failed, or it is ending.
+    Ends with 1 when a worker does not serve, the last reload failed, or the server is stopping.
     """
     with connected(server) as client:
         info = client.server_info()
@@ -42,7 +42,7 @@ def _print(info: "ServerInfo") -> None:
     up = timedelta(seconds=(info.at - info.started_at) // 1_000_000)
     rows = [("version", info.version), ("up", f"{up}, since {shown(from_micros(info.started_at))}")]
     if info.draining:
-        rows.append(("ending", "no new calls are taken, those under way are finished"))
+        rows.append(("stopping", "no new calls are taken, those under way are finished"))
     if (runs := info.status.snapshot) is not None:
         rows.append(("snapshot", f"{runs.digest[:DIGITS]}, since {shown(from_micros(runs.loaded_at))}"))
     if (last := info.status.last_reload) is not None:

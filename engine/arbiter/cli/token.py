@@ -33,9 +33,11 @@ class Role(enum.StrEnum):
     ADMIN = "admin"
 
 
-Name = Annotated[str, typer.Option(metavar="NAME", help="Whose token it is; it stands in the audit log.")]
-Roles = Annotated[list[Role], typer.Option("--role", help="What it may do; give it once for each role.")]
-Days = Annotated[int | None, typer.Option(min=1, max=3650, help="Days after which it expires. [default: never]")]
+Name = Annotated[str, typer.Option(metavar="NAME", help="Who will use it; the audit log calls them so.")]
+Roles = Annotated[list[Role], typer.Option("--role", help="What its owner may do; give it once for each role.")]
+Days = Annotated[
+    int | None, typer.Option(metavar="N", min=1, max=3650, help="Days after which it expires. [default: never]")
+]
 File = Annotated[
     Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Append the entry to this file of callers.")
 ]
@@ -43,10 +45,10 @@ File = Annotated[
 
 @token.command("new")
 def new(*, name: Name, role: Roles, days: Days = None, file: File = None) -> None:
-    """Make a token and print it, once: only its hash is stored.
+    """Make an API token and print it, once: only its hash is stored.
 
-    Without --file the entry for the file of callers (`auth.tokens`) is printed too, on standard error. A server that
-    runs takes the entry in within a second.
+    With --file its entry is added to that file of callers, which `arbiter serve --auth-tokens` reads; a running server
+    takes it in within a second. Without, the entry is printed too, on standard error, for you to put there.
     """
     if not IDENTIFIER.fullmatch(name):
         hint = "use 1 to 256 letters, digits and `_ - . : /`"

@@ -22,19 +22,33 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Encryption, and who is on the other side. The files are PEM."""
 
     certificate: Annotated[
-        str, option("The server's certificate and those between it and the root.", shown="FILE", needs="key")
+        str,
+        option("The server's certificate, and behind it those that lead to the root (PEM).", shown="FILE", needs="key"),
     ] = ""
-    key: Annotated[str, option("The private key of the certificate.", shown="FILE", needs="certificate")] = ""
+    key: Annotated[str, option("The private key of the certificate (PEM).", shown="FILE", needs="certificate")] = ""
     client_ca: Annotated[
-        str, option("Callers must show a certificate that one of these signed.", shown="FILE", needs="certificate")
+        str,
+        option(
+            "Authorities (PEM): callers must show a certificate that one of these signed.",
+            shown="FILE",
+            needs="certificate",
+        ),
     ] = ""
 
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who may call."""
 
-    tokens: Annotated[str, option("The callers: hashed API tokens, names in certificates, roles.", shown="FILE")] = ""
-    jwt_keys: Annotated[str, option("The public keys by which signed tokens (JWT) are trusted.", shown="FILE")] = ""
+    tokens: Annotated[
+        str,
+        option(
+            "The file of callers, as `arbiter token new` writes it: hashed tokens, names in certificates, roles.",
+            shown="FILE",
+        ),
+    ] = ""
+    jwt_keys: Annotated[
+        str, option("The public keys (JWKS) by which signed tokens (JWT) are trusted.", shown="FILE")
+    ] = ""
     jwt_issuer: Annotated[str, option("Who must have issued a JWT.", shown="TEXT", needs="jwt_keys")] = ""
     jwt_audience: Annotated[str, option("Whom a JWT must be meant for.", shown="TEXT", needs="jwt_keys")] = ""
     insecure: Annotated[bool, option("Serve though a public address is without authentication or TLS.")] = False
@@ -43,7 +57,9 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The record of administration and privacy calls."""
 
-    file: Annotated[str, option("Where those calls are recorded; empty for nowhere.", shown="FILE")] = ""
+    file: Annotated[
+        str, option("The file in which calls of administration and privacy are recorded; empty for none.", shown="FILE")
+    ] = ""
 
 
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,26 +83,36 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = "127.0.0.1:50051"
     admin: Annotated[
         str,
-        option("Where the supervisor answers health and administration of its own; empty for none.", shown="HOST:PORT"),
+        option(
+            "Where the supervisor itself answers health and administration, however busy workers are; empty for none.",
+            shown="HOST:PORT",
+        ),
     ] = ""
     metrics: Annotated[str, option("Where Prometheus finds the metrics; empty for none.", shown="HOST:PORT")] = ""
     sockets: Annotated[
         str, option("Where each worker also listens, on `worker-N.sock`; empty for none.", shown="DIR")
     ] = ""
     workers: Annotated[int, option("Worker processes; 0 for one per processor.", least=0, most=256)] = 0
-    transport: Annotated[Transport, option("What carries calls: our own loop, or grpcio's.")] = "auto"
+    transport: Annotated[
+        Transport,
+        option("What carries calls: `inline`, our fast loop; `stock`, grpcio's own; `auto`, the first that works."),
+    ] = "auto"
     threads: Annotated[int, option("Calls that one worker works on at once.", least=1, most=1024)] = 16
     connection_age: Annotated[
         float,
         option("Seconds after which a connection is told to go elsewhere; 0 for never.", least=0, most=86_400),
     ] = 300.0
-    connection_grace: Annotated[float, option("Seconds for the calls on such a connection.", least=0, most=3600)] = 30.0
-    grace: Annotated[float, option("Seconds for the calls under way when it ends.", least=0, most=3600)] = 10.0
+    connection_grace: Annotated[
+        float, option("Seconds that the calls on such a connection have to end.", least=0, most=3600)
+    ] = 30.0
+    grace: Annotated[
+        float, option("Seconds that calls under way have to end when the server stops.", least=0, most=3600)
+    ] = 10.0
     snapshots: Annotated[int, option("Versions that are kept to go back to.", least=2, most=10_000)] = 50
     require_tests: Annotated[
         bool, option("Load no rules whose own tests fail, nor rules whose tests hold mistakes.")
     ] = False
-    log_level: Annotated[LogLevel, option("From which level on is logged.")] = "info"
+    log_level: Annotated[LogLevel, option("The least severe messages that are logged.")] = "info"
     tls: Tls = Tls()
     auth: Auth = Auth()
     audit: Audit = Audit()
