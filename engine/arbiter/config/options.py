@@ -97,7 +97,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Transport,
         option("What carries calls: `inline`, our fast loop; `stock`, grpcio's own; `auto`, the first that works."),
     ] = "auto"
-    threads: Annotated[int, option("Calls that one worker works on at once.", least=1, most=1024)] = 16
+    threads: Annotated[
+        int,
+        option(
+            "Threads of a worker: for every call with `stock`, for those that take long with `inline`.",
+            least=1,
+            most=1024,
+        ),
+    ] = 16
     connection_age: Annotated[
         float,
         option("Seconds after which a connection is told to go elsewhere; 0 for never.", least=0, most=86_400),
