@@ -162,10 +162,30 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True):
 Phase = Literal["starting", "serving", "draining", "down"]
 
 
+class StoreSize(msgspec.Struct, frozen=True, kw_only=True):
+    """How full the store is, that all workers share, in bytes; beyond `quota` writes are refused."""
+
+    used: int
+    quota: int
+
+
+class WorkerFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker has to do, as it said when it was asked.
+
+    `calls` are under way in it, None while nobody follows calls, since neither metrics nor traces are on; `writes` wait
+    for the disk. `shed` counts the calls that it refused because there were too many, by the limit that was full.
+    """
+
+    calls: int | None
+    writes: int
+    shed: dict[str, int]
+
+
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One worker process. `pid` is 0 while it is down, `since` when its phase began, in µs since the epoch.
 
-    `digest` names what it serves, ``""`` for nothing; `restarts` counts how often it was started again.
+    `digest` names what it serves, ``""`` for nothing; `restarts` counts how often it was started again. `figures` is
+    None when it does not serve, or did not answer soon.
     """
 
     number: int
@@ -174,12 +194,14 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     restarts: int
     since: int
+    figures: WorkerFigures | None = None
 
 
 class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """How a whole server is: its version, its processes, and what stands with its snapshots.
 
     Times are µs since the epoch. With `draining` it ends. A worker that drains stands beside the one that follows it.
+    `store` is None when no worker answered soon.
     """
 
     version: str
@@ -188,3 +210,4 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     draining: bool
     workers: tuple[WorkerInfo, ...]
     status: Status
+    store: StoreSize | None = None

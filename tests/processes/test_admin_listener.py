@@ -14,7 +14,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from arbiter import __version__
 from arbiter.client import Unavailable
-from arbiter.v1 import decision_pb2, decision_pb2_grpc
+from arbiter.serving import WorkerFigures
+from arbiter.v1 import admin_pb2, admin_pb2_grpc, decision_pb2, decision_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,8 +49,8 @@ def test_it_tells_the_same_story_as_every_worker(serve: Callable[..., Served]) -
     assert admin.snapshot() == worker.snapshot()
     assert admin.snapshots() == worker.snapshots()
     here, there = admin.server_info(), worker.server_info()
-    assert (here.version, here.started_at, here.workers, here.status) == (
-        there.version, there.started_at, there.workers, there.status,
+    assert (here.version, here.started_at, here.workers, here.status, here.store) == (
+        there.version, there.started_at, there.workers, there.status, there.store,
     )  # fmt: skip
     assert here.version == __version__
     assert here.started_at <= here.at <= there.at
@@ -93,7 +94,12 @@ def test_it_answers_while_every_worker_is_stuck_and_the_others_follow_without_on
     for each in first.workers:
         os.kill(each.pid, signal.SIGSTOP)
     try:
-        assert admin.server_info().workers == first.workers
+        # What they have to do nobody knows now; all else is told without them.
+        stuck = admin.server_info()
+        assert [(each.pid, each.phase, each.figures) for each in stuck.workers] == [
+            (each.pid, each.phase, None) for each in first.workers
+        ]
+        assert (stuck.status, stuck.store) == (first.status, None)
         assert served.health(served.channel(served.admin_address)) == "SERVING"
         assert admin.validate({}) == []
         # Whichever of the two has its turn first, the other has its own a moment later.
@@ -102,10 +108,55 @@ def test_it_answers_while_every_worker_is_stuck_and_the_others_follow_without_on
         os.kill(free.pid, signal.SIGCONT)
         eventually(lambda: admin.snapshot().workers[0] not in {"", free.digest})
         assert admin.snapshot().workers[1] == free.digest
+        half = admin.server_info()
+        assert [each.figures is None for each in half.workers] == [False, True]
+        assert half.store is not None
     finally:
         for each in first.workers:
             os.kill(each.pid, signal.SIGCONT)
     eventually(lambda: len(set(admin.snapshot().workers.values())) == 1)
+
+
+def test_it_tells_what_workers_have_to_do_and_how_full_the_store_is(
+    serve: Callable[..., Served], folder: Path, eventually: Callable[..., None]
+) -> None:
+    hang, limits = folder / "hang", folder / "arbiter.yaml"
+    limits.write_text("limits: {concurrent_calls: 1}\n")
+    watched = ("--metrics", "127.0.0.1:0", "--transport", "stock", "--config", str(limits))
+    served = serve(*ADMIN, *watched, program=("-c", HANGING, str(hang)))
+    admin, channel = served.client(), served.channel()
+
+    def figures() -> list[WorkerFigures | None]:
+        return sorted((each.figures for each in admin.server_info().workers), key=str)
+
+    idle = WorkerFigures(calls=0, writes=0, shed={})
+    eventually(lambda: figures() == [idle, idle])
+    empty = admin.server_info().store
+    served.client(served.address).update_profile("ann", set={"letter": "x" * 50_000})
+    filled = admin.server_info().store
+    assert empty is not None
+    assert filled is not None
+    assert 0 < empty.used < filled.used < filled.quota == empty.quota == 1 << 36
+
+    # A call that holds its worker's one place, since it waits for files that take for ever to read.
+    hang.touch()
+    reload = admin_pb2_grpc.AdminServiceStub(channel).Reload.future(admin_pb2.ReloadRequest())
+    eventually(lambda: figures() == [idle, WorkerFigures(calls=1, writes=0, shed={})])
+    with pytest.raises(grpc.RpcError) as caught:
+        decision_pb2_grpc.DecisionServiceStub(channel).Decide(decision_pb2.DecideRequest(), timeout=30)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    eventually(lambda: figures() == [idle, WorkerFigures(calls=1, writes=0, shed={"concurrent_calls": 1})])
+    hang.unlink()
+    assert reload.result(30).last_reload.ok
+    eventually(lambda: figures() == [WorkerFigures(calls=0, writes=0, shed={"concurrent_calls": 1}), idle])
+
+
+def test_without_metrics_and_traces_calls_under_way_are_not_told(serve: Callable[..., Served]) -> None:
+    served = serve(*ADMIN)
+    served.client(served.address).update_profile("ann", set={"level": 1})
+    assert [each.figures for each in served.client().server_info().workers] == [
+        WorkerFigures(calls=None, writes=0, shed={})
+    ] * 2
 
 
 def test_it_says_which_workers_are_dead_and_when_they_are_back(

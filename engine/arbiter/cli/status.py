@@ -17,12 +17,15 @@ from arbiter.decision.wording import shown
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
-    from arbiter.serving import ServerInfo
+    from arbiter.serving import ServerInfo, WorkerFigures
 
 
 @asks_a_server
 def status(*, server: Asked, as_json: AsJson = False) -> None:
-    """Say how a server is doing: version, uptime, worker processes, what runs, and what became of the last reload.
+    """Say how a server is doing: version, uptime, what runs, what became of the last reload, how full the store is.
+
+    And of each worker process: the calls under way, while metrics or traces are on; the writes that wait; and the calls
+    that it shed because there were too many. Of one that does not answer soon they are left out.
 
     Ends with 1 when a worker does not serve, the last reload failed, or the server is stopping.
     """
@@ -48,15 +51,25 @@ def _print(info: "ServerInfo") -> None:
     if (last := info.status.last_reload) is not None:
         became = "went well" if last.ok else f"failed: {last.first_error}"
         rows.append(("last reload", f"{shown(from_micros(last.at))} {became}"))
+    if (store := info.store) is not None:
+        rows.append(("store", f"{store.used:,} of {store.quota:,} bytes"))
     print_table(("what", "is"), rows, prose=("is",))
     print_table(
-        ("worker", "process", "phase", "since", "snapshot", "restarts"),
+        ("worker", "process", "phase", "since", "snapshot", "restarts", "calls", "writes", "shed"),
         [
             (str(each.number), str(each.pid or ""), each.phase, shown(from_micros(each.since)), each.digest[:DIGITS],
-             str(each.restarts))
+             str(each.restarts), *_counted(each.figures))
             for each in info.workers
         ],
     )  # fmt: skip
+
+
+def _counted(figures: "WorkerFigures | None") -> tuple[str, str, str]:
+    """Nothing where nothing is known."""
+    if figures is None:
+        return "", "", ""
+    calls = "" if figures.calls is None else str(figures.calls)
+    return calls, str(figures.writes), str(sum(figures.shed.values()))
 
 
 def _fields(info: "ServerInfo") -> dict[str, Any]:

@@ -26,7 +26,9 @@ from arbiter.serving import (
     SnapshotInfo,
     Staged,
     Status,
+    StoreSize,
     Turn,
+    WorkerFigures,
     WorkerInfo,
 )
 from arbiter.types import Reason, RuleOutcome, Treatment, from_micros
@@ -185,11 +187,23 @@ def read_server(response: admin_pb2.GetStatusResponse) -> ServerInfo:
                 digest=each.digest,
                 restarts=each.restarts,
                 since=read_timestamp(each.since),
+                figures=_figures(each.figures) if each.HasField("figures") else None,
             )
             for each in response.workers
         ),
         status=read_status(response.state),
+        store=_store(response.store) if response.HasField("store") else None,
     )
+
+
+def _figures(message: admin_pb2.WorkerFigures) -> WorkerFigures:
+    return WorkerFigures(
+        calls=message.calls if message.HasField("calls") else None, writes=message.writes, shed=dict(message.shed)
+    )
+
+
+def _store(message: admin_pb2.StoreSize) -> StoreSize:
+    return StoreSize(used=message.used_bytes, quota=message.quota_bytes)
 
 
 def read_status(

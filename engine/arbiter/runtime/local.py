@@ -19,6 +19,7 @@ from arbiter.runtime.archive import Archive
 from arbiter.runtime.desk import Desk, abridged
 from arbiter.runtime.engine import Engine
 from arbiter.runtime.loader import Loader
+from arbiter.runtime.survey import follow, look
 from arbiter.runtime.versions import Versions
 from arbiter.serving import History, ServerInfo, Staged, WorkerInfo
 
@@ -57,6 +58,7 @@ class LocalAdmin:
         at = self._engine.clock()
         with self._lock:
             status = self.snapshot_info()
+            figures, store = look(self._desk.counters)
             serving = WorkerInfo(
                 number=0,
                 pid=os.getpid(),
@@ -64,6 +66,7 @@ class LocalAdmin:
                 digest=self._desk.digest,
                 restarts=0,
                 since=self._desk.loaded_at or self._started_at,
+                figures=figures,
             )
             return ServerInfo(
                 version=__version__,
@@ -72,6 +75,7 @@ class LocalAdmin:
                 draining=False,
                 workers=(serving,),
                 status=status,
+                store=store,
             )
 
     def reload(self) -> Status:
@@ -151,6 +155,7 @@ def open_local(
         raise AuthorError(attempt.diagnostics)
     engine = Engine(Store.open(data / "store"), counters=counters)
     desk = Desk(archive, counters)
+    follow(engine.store, desk.counters)
     admin = LocalAdmin(engine, loader, desk, Versions(desk, loader, archive))
     admin.take(attempt)
     return engine, admin

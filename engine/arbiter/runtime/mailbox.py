@@ -8,11 +8,15 @@ from __future__ import annotations
 import heapq
 import itertools
 import queue
+import threading
 import time
-from typing import TYPE_CHECKING
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_Made = TypeVar("_Made")
 
 
 class Mailbox:
@@ -31,6 +35,25 @@ class Mailbox:
     def later(self, seconds: float, letter: Callable[[], None]) -> None:
         """From the owner: call `letter` after some seconds."""
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), letter))
+
+    def during(self, work: Callable[[], _Made], enough: Callable[[], bool]) -> _Made | None:
+        """From the owner: have `work` done in another thread, which nothing waits for, and open letters meanwhile.
+
+        Returns None when `enough` says so first. Raises what `work` raises.
+        """
+        made: Future[_Made] = Future()
+
+        def run() -> None:
+            try:
+                made.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - it is raised in the owner's thread
+                made.set_exception(error)
+            self.post(lambda: None)
+
+        threading.Thread(target=run, name="arbiter-beside", daemon=True).start()
+        while not (enough() or made.done()):
+            self.next()()
+        return None if enough() else made.result()
 
     def next(self) -> Callable[[], None]:
         """The next letter; waits for it."""

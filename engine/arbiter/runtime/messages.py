@@ -13,7 +13,7 @@ import msgspec
 # Fields' types at run time: msgspec reads them to decode.
 from arbiter.errors import CallerError, Diagnostic, LimitExceeded, StoreError
 from arbiter.runtime.admin import Command, Live  # noqa: TC001
-from arbiter.serving import History, ServerInfo, Status  # noqa: TC001
+from arbiter.serving import History, ServerInfo, Status, StoreSize, WorkerFigures  # noqa: TC001
 from arbiter.telemetry.instrument import Reading  # noqa: TC001
 
 if TYPE_CHECKING:
@@ -71,6 +71,20 @@ class Counted(msgspec.Struct, frozen=True, tag=True):
     reading: Reading
 
 
+class Look(msgspec.Struct, frozen=True, tag=True):
+    """To a worker: say what you have to do, under this number."""
+
+    number: int
+
+
+class Looked(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: what it has to do, asked for by `number`, and the store as it finds it, None for unreadable."""
+
+    number: int
+    figures: WorkerFigures
+    store: StoreSize | None
+
+
 class Serving(msgspec.Struct, frozen=True, tag=True):
     """From a worker: calls that begin from now on are answered by this snapshot, and all that `revision` said."""
 
@@ -109,8 +123,8 @@ def refusal(ask: int, error: ArbiterError) -> Answer:
     return Answer(ask, problem=problem, message=str(error), field=caller.field, reason=caller.reason)
 
 
-ToWorker = Load | Told | Answer | Stop | Count
-ToSupervisor = Serving | Refused | Leaving | Ask | Counted
+ToWorker = Load | Told | Answer | Stop | Count | Look
+ToSupervisor = Serving | Refused | Leaving | Ask | Counted | Looked
 
 encode = msgspec.msgpack.Encoder().encode
 to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -16,12 +16,12 @@ from arbiter.runtime import messages
 from arbiter.serving import ServerInfo, WorkerInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from arbiter.runtime.admin import Live
     from arbiter.runtime.crew import Crew, Run
     from arbiter.runtime.mailbox import Mailbox
-    from arbiter.serving import Phase, Status
+    from arbiter.serving import Phase, Status, StoreSize, WorkerFigures
     from arbiter.telemetry.counters import Counters
 
 _log = logging.getLogger("arbiter.supervisor")
@@ -91,8 +91,13 @@ class Roster:
         """What each worker serves, ``""`` for nothing."""
         return {place.number: "" if place.run is None else place.run.serving for place in self.places}
 
-    def info(self, started_at: int, status: Status) -> ServerInfo:
-        """How the whole server is; a worker that leaves stands after the one that follows it."""
+    def info(
+        self, started_at: int, status: Status, figures: Mapping[int, WorkerFigures], store: StoreSize | None
+    ) -> ServerInfo:
+        """How the whole server is; a worker that leaves stands after the one that follows it.
+
+        `figures` are what workers said of themselves, by their process ids.
+        """
         held: list[tuple[int, Run | None, int]] = [(place.number, place.run, place.since) for place in self.places]
         left: list[tuple[int, Run | None, int]] = [(run.number, run, run.since) for run in self._leaving]
         workers = tuple(
@@ -103,6 +108,7 @@ class Roster:
                 digest="" if run is None else run.serving,
                 restarts=self.places[number].restarts,
                 since=since if run is None else run.since,
+                figures=None if run is None else figures.get(run.pid),
             )
             for number, run, since in sorted(held + left, key=lambda each: each[0])
         )
@@ -113,6 +119,7 @@ class Roster:
             draining=self._stopping,
             workers=workers,
             status=status,
+            store=store,
         )
 
     def start(self, live: Live, revision: int, status: Status) -> None:
@@ -138,6 +145,13 @@ class Roster:
         asked = [place.run for place in self.places if place.run is not None]
         for run in asked:
             run.send(messages.Count(number))
+        return [run.pid for run in asked]
+
+    def look(self, number: int) -> list[int]:
+        """Ask every worker that serves what it has to do; the processes that were asked."""
+        asked = [place.run for place in self.places if place.run is not None and place.run.serving]
+        for run in asked:
+            run.send(messages.Look(number))
         return [run.pid for run in asked]
 
     def served(self, run: Run, digest: str, revision: int) -> None:

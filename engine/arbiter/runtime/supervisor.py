@@ -32,6 +32,7 @@ from arbiter.runtime.questions import Checks, Own, Waiting, refuse
 from arbiter.runtime.quiet import step_back
 from arbiter.runtime.roster import Roster
 from arbiter.runtime.standing import StandingFile
+from arbiter.runtime.survey import Survey
 from arbiter.runtime.tally import Tally
 from arbiter.runtime.versions import Versions
 from arbiter.runtime.watcher import Watcher
@@ -67,6 +68,8 @@ def supervise(settings: Settings, open_face: OpenFace, open_admin: OpenAdmin) ->
     is no last good snapshot, and ListenError, StoreError, TelemetryError, EndpointError or StartFailed when it cannot
     start.
     """
+    # From now on, since the first process of a container ignores what it has no handler for.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with ExitStack() as stack:
         stack.enter_context(alone(Path(settings.data), "data directory"))
@@ -94,7 +97,6 @@ class _Supervisor:
         self._settings = settings
         self._address = address
         self._open_admin = open_admin
-        self._started_at = _now()
         self._mail = Mailbox()
         self._loader = Loader(
             settings.rules_directory, settings.models_directory, archive, require_tests=settings.require_tests
@@ -102,6 +104,7 @@ class _Supervisor:
         self._versions = Versions(self.desk, self._loader, archive)
         crew = Crew(settings, address, open_face, lambda run, said: self._mail.post(lambda: self._heard(run, said)))
         self._roster = Roster(settings.workers, settings.grace, crew, self._mail, self.desk.counters)
+        self._survey = Survey(self._mail, self._roster, lambda: self.desk.status)
         self._link = Link(lambda said: self._mail.post(lambda: self._hear(self._own, said)))
         self._own = Own(self._link)
         self._admin_face: AdminFace | None = None
@@ -121,10 +124,10 @@ class _Supervisor:
 
     def run(self) -> None:
         """Load, start the workers, and follow the mailbox until told to end."""
-        # Until then a signal ends the process as it is: nothing runs yet, and reading may hang.
-        self._first_load()
         signal.signal(signal.SIGTERM, lambda *_: self._mail.post(self._end))
         signal.signal(signal.SIGINT, lambda *_: self._mail.post(self._interrupted))
+        if not self._first_load():
+            return
         watched = filter(None, (self._settings.rules_directory, self._settings.models_directory))
         watcher = Watcher(list(watched), lambda: self._mail.post(self._look))
         try:
@@ -170,8 +173,11 @@ class _Supervisor:
 
     # Loading
 
-    def _first_load(self) -> None:
-        attempt = self._loader.load()
+    def _first_load(self) -> bool:
+        """Whether there is something to serve; not when it was told to end meanwhile, since reading may hang."""
+        attempt = self._mail.during(self._loader.load, lambda: self._ending)
+        if attempt is None:
+            return False
         if not self._versions.held(attempt) and attempt.built is None:
             built = self._loader.last_good()
             if built is None and attempt.fault is not None:
@@ -182,15 +188,13 @@ class _Supervisor:
             why = "the files hold errors" if attempt.fault is None else "the files cannot be loaded"
             _log.error("%s: starting on the last good snapshot, %s", why, built.snapshot.digest[:12])
         self.desk.record(attempt)
-        self._settle()
-
-    def _settle(self) -> None:
-        """After a start's attempt: what operators ordered goes on, and is what workers are told first."""
+        # What operators ordered goes on, and is what workers are told first.
         if self.desk.running is not None:
             self._loader.runs(self.desk.running)
         self._versions.take_up(_now())
         self._live = self.desk.live
         self._watch_expiry()
+        return True
 
     def _look(self) -> None:
         self._stale = True
@@ -317,6 +321,7 @@ class _Supervisor:
             case None:
                 self._roster.ended(run)
                 self.tally.ended(run.pid)
+                self._survey.ended(run.pid)
                 self._forget(run)
                 self._changed()
             case messages.Leaving():
@@ -338,6 +343,8 @@ class _Supervisor:
                 self._roster.passed(run)
             case messages.Counted(number, reading):
                 self.tally.heard(run.pid, f"worker-{run.number}", number, reading)
+            case messages.Looked(number, figures, store):
+                self._survey.heard(run.pid, number, figures, store)
             case messages.Ask():
                 self._hear(run, message)
 
@@ -355,7 +362,7 @@ class _Supervisor:
             case messages.Ask(ask, "info"):
                 asker.send(messages.Answer(ask, self.desk.status))
             case messages.Ask(ask, "server"):
-                asker.send(messages.Answer(ask, server=self._roster.info(self._started_at, self.desk.status)))
+                self._survey.begin(asker, ask)
             case messages.Ask(ask, "validate", files):
                 self._checks.validate(asker, ask, files)
             case messages.Ask(ask, "history"):

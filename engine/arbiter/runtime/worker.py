@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from arbiter.errors import ArbiterError, StoreError
+from arbiter.errors import ArbiterError
 from arbiter.profiles.store import Store
 from arbiter.runtime import messages
 from arbiter.runtime.active import Candidate
@@ -30,6 +30,7 @@ from arbiter.runtime.logs import start_logging
 from arbiter.runtime.quiet import undisturbed
 from arbiter.runtime.settings import Backing, Face, OpenFace, Settings
 from arbiter.runtime.sockets import WorkerSocket
+from arbiter.runtime.survey import follow, look
 from arbiter.snapshot import finished
 from arbiter.telemetry import instruments, publish
 from arbiter.telemetry.counters import Counters
@@ -89,7 +90,7 @@ def _run(pipe: Connection, number: int, settings: Settings, address: str, open_f
                 _log.debug("the supervisor is gone, not told: %s", type(message).__name__)
 
         link = Link(send)
-        counters.sources.append(lambda: _look(store, counters))
+        follow(store, counters)
         backing = Backing(Engine(store, counters=counters), link, counters, publisher.observer)
         if publisher.observer is not None:
             stack.callback(Curiosity(backing.engine, counters).close)
@@ -105,12 +106,6 @@ def _run(pipe: Connection, number: int, settings: Settings, address: str, open_f
             link.close()
             worker.stop(grace)
             worker.count(0)
-
-
-def _look(store: Store, counters: Counters) -> None:
-    # A store that is closed, or cannot be read, says no more than it did.
-    with contextlib.suppress(StoreError):
-        counters.store = store.figures()
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:
@@ -155,6 +150,8 @@ class _Worker:
                     self._link.hear(message)
                 case messages.Count(number):
                     self.count(number)
+                case messages.Look(number):
+                    self._send(messages.Looked(number, *look(self._backing.counters)))
                 case messages.Stop(grace):
                     return grace
 

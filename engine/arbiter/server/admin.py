@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from arbiter.errors import Diagnostic
     from arbiter.runtime.admin import Admin, Command
     from arbiter.server.calls import Call, Work
-    from arbiter.serving import Canary, Counts, Hold, Override, ReloadReport, SnapshotInfo, Status
+    from arbiter.serving import (
+        Canary,
+        Counts,
+        Hold,
+        Override,
+        ReloadReport,
+        SnapshotInfo,
+        Status,
+        StoreSize,
+        WorkerFigures,
+    )
 
 _REASON_BYTES = 1024
 _DIGEST_CHARACTERS = 64
@@ -70,10 +80,12 @@ class AdminService:
                     since=write_timestamp(each.since),
                     digest=each.digest,
                     restarts=each.restarts,
+                    figures=_figures(each.figures),
                 )
                 for each in info.workers
             ],
             state=_state(info.status),
+            store=_store(info.store),
         )
 
     def _get(self, _request: admin_pb2.GetSnapshotRequest, _call: Call) -> admin_pb2.GetSnapshotResponse:
@@ -236,6 +248,16 @@ def _until(request: admin_pb2.SetOverrideRequest) -> int:
         return max(1, read_timestamp(request.until))
     except ValueError as error:
         raise InvalidField(f"until {error}", field="until") from None
+
+
+def _figures(figures: WorkerFigures | None) -> admin_pb2.WorkerFigures | None:
+    if figures is None:
+        return None
+    return admin_pb2.WorkerFigures(calls=figures.calls, writes=figures.writes, shed=figures.shed)
+
+
+def _store(store: StoreSize | None) -> admin_pb2.StoreSize | None:
+    return None if store is None else admin_pb2.StoreSize(used_bytes=store.used, quota_bytes=store.quota)
 
 
 def _state(status: Status) -> admin_pb2.ServingState:

@@ -1127,6 +1127,7 @@ class GetStatusResponse(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Its version, as `arbiter --version` says."""
     draining: _builtins.bool
@@ -1147,6 +1148,10 @@ class GetStatusResponse(_message.Message):
     def state(self) -> Global___ServingState:
         """What runs, and what operators ordered."""
 
+    @_builtins.property
+    def store(self) -> Global___StoreSize:
+        """How full the store is. Absent when no worker said so in time."""
+
     def __init__(
         self,
         *,
@@ -1156,14 +1161,41 @@ class GetStatusResponse(_message.Message):
         draining: _builtins.bool = ...,
         workers: _abc.Iterable[Global___Worker] | None = ...,
         state: Global___ServingState | None = ...,
+        store: Global___StoreSize | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at", "state", b"state", "uptime", b"uptime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at", "state", b"state", "store", b"store", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "started_at", b"started_at", "state", b"state", "uptime", b"uptime", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "started_at", b"started_at", "state", b"state", "store", b"store", "uptime", b"uptime", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class StoreSize(_message.Message):
+    """The size of the store that all workers share."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    QUOTA_BYTES_FIELD_NUMBER: _builtins.int
+    used_bytes: _builtins.int
+    """The bytes of data in it."""
+    quota_bytes: _builtins.int
+    """The bytes of data beyond which writes are refused."""
+    def __init__(
+        self,
+        *,
+        used_bytes: _builtins.int = ...,
+        quota_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quota_bytes", b"quota_bytes", "used_bytes", b"used_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoreSize: _TypeAlias = StoreSize  # noqa: Y015
 
 @_typing.final
 class Worker(_message.Message):
@@ -1177,6 +1209,7 @@ class Worker(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     RESTARTS_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
     worker: _builtins.int
     """The worker's number, from 0."""
     pid: _builtins.int
@@ -1191,6 +1224,10 @@ class Worker(_message.Message):
     def since(self) -> _timestamp_pb2.Timestamp:
         """Since when."""
 
+    @_builtins.property
+    def figures(self) -> Global___WorkerFigures:
+        """What it has to do. Absent when it does not serve, or did not answer within half a second."""
+
     def __init__(
         self,
         *,
@@ -1200,11 +1237,70 @@ class Worker(_message.Message):
         since: _timestamp_pb2.Timestamp | None = ...,
         digest: _builtins.str = ...,
         restarts: _builtins.int = ...,
+        figures: Global___WorkerFigures | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "phase", b"phase", "pid", b"pid", "restarts", b"restarts", "since", b"since", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "figures", b"figures", "phase", b"phase", "pid", b"pid", "restarts", b"restarts", "since", b"since", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Worker: _TypeAlias = Worker  # noqa: Y015
+
+@_typing.final
+class WorkerFigures(_message.Message):
+    """What a worker has to do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ShedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    WRITES_FIELD_NUMBER: _builtins.int
+    SHED_FIELD_NUMBER: _builtins.int
+    calls: _builtins.int
+    """The calls under way in it, this one too when it came by this worker. Absent while nobody follows calls, since
+    neither metrics nor traces are on.
+    """
+    writes: _builtins.int
+    """The writes that wait for the disk."""
+    @_builtins.property
+    def shed(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How many calls this process refused because there were too many, by the limit that was full: `concurrent_calls`,
+        `write_queue`.
+        """
+
+    def __init__(
+        self,
+        *,
+        calls: _builtins.int | None = ...,
+        writes: _builtins.int = ...,
+        shed: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_calls", b"_calls", "calls", b"calls"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calls", b"_calls", "calls", b"calls", "shed", b"shed", "writes", b"writes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__calls: _TypeAlias = _typing.Literal["calls"]  # noqa: Y015
+    _WhichOneofArgType__calls: _TypeAlias = _typing.Literal["_calls", b"_calls"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calls) -> _WhichOneofReturnType__calls | None: ...
+
+Global___WorkerFigures: _TypeAlias = WorkerFigures  # noqa: Y015

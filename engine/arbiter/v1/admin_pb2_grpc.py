@@ -93,7 +93,7 @@ class AdminServiceServicer:
 
     def GetStatus(self, request, context):
         """Tells how the whole server is: its version, its processes, what runs and what became of the last attempt to load.
-        The supervisor answers at once, out of what it knows.
+        The supervisor answers, out of what it knows and what workers say within half a second.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

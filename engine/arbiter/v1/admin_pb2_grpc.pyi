@@ -35,7 +35,7 @@ class AdminServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
     GetStatus: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetStatusRequest, _admin_pb2.GetStatusResponse]
     """Tells how the whole server is: its version, its processes, what runs and what became of the last attempt to load.
-    The supervisor answers at once, out of what it knows.
+    The supervisor answers, out of what it knows and what workers say within half a second.
     """
     GetSnapshot: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetSnapshotRequest, _admin_pb2.GetSnapshotResponse]
     """Tells which snapshot runs, what became of the last attempt to load one, and what each worker serves."""
@@ -84,7 +84,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetStatusRequest, _admin_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Tells how the whole server is: its version, its processes, what runs and what became of the last attempt to load.
-    The supervisor answers at once, out of what it knows.
+    The supervisor answers, out of what it knows and what workers say within half a second.
     """
     GetSnapshot: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetSnapshotRequest, _admin_pb2.GetSnapshotResponse]  # type: ignore[assignment]
     """Tells which snapshot runs, what became of the last attempt to load one, and what each worker serves."""
@@ -136,7 +136,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.GetStatusResponse, _abc.Awaitable[_admin_pb2.GetStatusResponse]]:
         """Tells how the whole server is: its version, its processes, what runs and what became of the last attempt to load.
-        The supervisor answers at once, out of what it knows.
+        The supervisor answers, out of what it knows and what workers say within half a second.
         """
 
     @_abc_1.abstractmethod

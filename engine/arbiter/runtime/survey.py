@@ -1,0 +1,108 @@
+"""How the whole server is: every worker is asked what it has to do, and what came soon is told.
+
+Law: `Survey` belongs to the supervisor's one thread and never waits: a worker that hangs costs who asks its patience,
+and nobody else anything. Only the last lines know what a worker counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from arbiter.errors import StoreError
+from arbiter.runtime import messages
+from arbiter.serving import StoreSize, WorkerFigures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from arbiter.profiles.store import Store
+    from arbiter.runtime.mailbox import Mailbox
+    from arbiter.runtime.questions import Asker
+    from arbiter.runtime.roster import Roster
+    from arbiter.serving import Status
+    from arbiter.telemetry.counters import Counters
+
+PATIENCE_S: Final = 0.5
+
+
+class _Question(msgspec.Struct):
+    """Who asks, which workers have not answered, and what the others said, by process."""
+
+    asker: Asker
+    ask: int
+    awaited: set[int]
+    figures: dict[int, WorkerFigures] = {}
+    store: StoreSize | None = None
+
+
+class Survey:
+    """Answers how the server is. `status` says how things stand with its snapshots."""
+
+    def __init__(self, mail: Mailbox, roster: Roster, status: Callable[[], Status]) -> None:
+        self._mail = mail
+        self._roster = roster
+        self._status = status
+        self._started_at = time.time_ns() // 1000
+        self._numbers = itertools.count()
+        self._open: dict[int, _Question] = {}
+
+    def begin(self, asker: Asker, ask: int) -> None:
+        """Ask the workers, and answer when all have said what there is to say, or after a while."""
+        number = next(self._numbers)
+        self._open[number] = question = _Question(asker, ask, set(self._roster.look(number)))
+        if question.awaited:
+            self._mail.later(PATIENCE_S, functools.partial(self._answer, number))
+        else:
+            self._answer(number)
+
+    def heard(self, worker: int, number: int, figures: WorkerFigures, store: StoreSize | None) -> None:
+        """A worker answers, maybe too late."""
+        question = self._open.get(number)
+        if question is not None:
+            question.figures[worker] = figures
+            question.store = store or question.store
+            self._without(number, worker)
+
+    def ended(self, worker: int) -> None:
+        """A worker is no more."""
+        for number in list(self._open):
+            self._without(number, worker)
+
+    def _without(self, number: int, worker: int) -> None:
+        awaited = self._open[number].awaited
+        awaited.discard(worker)
+        if not awaited:
+            self._answer(number)
+
+    def _answer(self, number: int) -> None:
+        question = self._open.pop(number, None)
+        if question is not None:
+            server = self._roster.info(self._started_at, self._status(), question.figures, question.store)
+            question.asker.send(messages.Answer(question.ask, server=server))
+
+
+def follow(store: Store, counters: Counters) -> None:
+    """Have the counters tell of this store, whenever somebody reads them."""
+
+    def read() -> None:
+        # A store that is closed, or cannot be read, says no more than it did.
+        with contextlib.suppress(StoreError):
+            counters.store = store.figures()
+
+    counters.sources.append(read)
+
+
+def look(counters: Counters) -> tuple[WorkerFigures, StoreSize | None]:
+    """Return what the process of these counters has to do, and its store; None when that could never be read."""
+    counters.refresh()
+    store = counters.store
+    figures = WorkerFigures(
+        calls=counters.in_flight if counters.watched else None, writes=store.waiting, shed=dict(counters.shed)
+    )
+    return figures, StoreSize(used=store.used_bytes, quota=store.quota_bytes) if store.quota_bytes else None
