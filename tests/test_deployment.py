@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,11 @@ import yaml
 from arbiter.config.options import OPTIONS, Auth, Tls
 from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime import roster
-from arbiter.server.exposure import Exposed, check_start
+from arbiter.server.exposure import Exposed, check_start, is_public
+from tests.security.conftest import Authority, Roll
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "docs" / "deploy"
@@ -60,6 +62,30 @@ def check_doors(options: dict[str, Any]) -> None:
     }
     doors = {"listen": options["listen"], "admin": options["admin"]}
     check_start(doors, options["metrics"], Tls(**groups["tls"]), Auth(**groups["auth"]))
+
+
+def secrets_of(pod: Any, container: Any, folder: Path) -> Callable[[str], str]:
+    """Make what the secrets of the manifest hold; what it returns says where a path of the pod lies here."""
+    volumes = {each["name"]: each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each}
+    mounts = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+    places = {mount: folder / volumes[name] for mount, name in mounts.items() if name in volumes}
+    assert {place.name for place in places.values()} == {"arbiter-tls", "arbiter-callers"}
+    for place in places.values():
+        place.mkdir()
+    authority = Authority(folder)
+    pair = authority.issue("localhost")
+    for name, content in zip(("tls.crt", "tls.key"), pair, strict=True):
+        (folder / "arbiter-tls" / name).write_bytes(content)
+        (folder / "arbiter-tls" / name).chmod(0o440)
+    authority.file.rename(folder / "arbiter-tls" / "ca.crt")
+    Roll(folder / "arbiter-callers" / "callers.yaml").token("shop", "decide")
+
+    def here(text: str) -> str:
+        for mount, place in places.items():
+            text = text.replace(f"{mount}/", f"{place}/")
+        return text
+
+    return here
 
 
 def port_of(address: str) -> int:
@@ -139,7 +165,7 @@ def test_the_server_of_the_manifest_is_configured_as_the_pod_is_made(
     options = shown(container["args"], {each["name"]: each["value"] for each in container["env"]}, tmp_path)
     mounts = {each["mountPath"]: each for each in container["volumeMounts"]}
     places = {options[name] for name, option in OPTIONS.items() if option.is_path and options[name]}
-    assert places <= mounts.keys()
+    assert {place for place in places if place not in mounts and str(Path(place).parent) not in mounts} == set()
     claim = objects["StatefulSet", "arbiter"]["spec"]["volumeClaimTemplates"][0]["metadata"]["name"]
     assert mounts[options["data"]]["name"] == claim
     assert not mounts[options["data"]].get("readOnly")
@@ -148,14 +174,82 @@ def test_the_server_of_the_manifest_is_configured_as_the_pod_is_made(
     # One worker for each processor that it is given, not for each that the machine has.
     assert options["workers"] == int(container["resources"]["limits"]["cpu"])
     assert options["listen"].startswith("0.0.0.0:")
+    (rule,) = objects["NetworkPolicy", "arbiter"]["spec"]["ingress"]
+    assert rule["from"]
+    # What others reach is a port of the container, and only that.
+    addresses = [options[name] for name in ("listen", "admin", "metrics") if options[name]]
+    assert {each["containerPort"] for each in container["ports"]} == {port_of(a) for a in addresses if is_public(a)}
+
+
+def test_the_server_of_the_manifest_asks_who_calls_and_hides_what_they_say(
+    pod: Any, container: Any, tmp_path: Path
+) -> None:
+    here = secrets_of(pod, container, tmp_path)
+    environment = {each["name"]: here(each["value"]) for each in container["env"]}
+    options = shown([here(word) for word in container["args"]], environment, tmp_path)
     check_doors(options)
-    if options["auth.insecure"]:
-        (rule,) = objects["NetworkPolicy", "arbiter"]["spec"]["ingress"]
-        assert rule["from"]
-    listeners = {port_of(options[name]) for name in ("listen", "admin", "metrics") if options[name]}
-    assert {each["containerPort"] for each in container["ports"]} == listeners
-    asked = port_of(options["admin"] or options["listen"])
-    assert {probe: container[probe]["grpc"]["port"] for probe in PROBES} == dict.fromkeys(PROBES, asked)
+    assert not options["auth.insecure"]
+    assert is_public(options["listen"])
+    # With administration on it, this one is for the pod alone.
+    assert not is_public(options["admin"])
+    assert {each["secret"]["defaultMode"] for each in pod["volumes"] if "secret" in each} == {0o440}
+    for missing in ("tls.certificate", "auth.tokens"):
+        with pytest.raises(Exposed):
+            check_doors(options | {missing: ""})
+
+
+def test_the_probes_of_the_manifest_tell_a_server_that_serves(
+    objects: dict[tuple[str, str], Any], pod: Any, container: Any, tmp_path: Path
+) -> None:
+    here = secrets_of(pod, container, tmp_path)
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    for name, text in objects["ConfigMap", "arbiter-rules"]["data"].items():
+        (rules / name).write_text(text)
+    given = {each["name"]: here(each["value"]) for each in container["env"]} | {"PYTHONPATH": str(ROOT / "engine")}
+    assert given.pop("ARBITER_CONFIG") == CONFIG
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ARBITER_")} | given
+    (command,) = {tuple(container[probe]["exec"]["command"]) for probe in PROBES}
+    assert command[0] == "arbiter"
+
+    def probe(admin: str, *more: str) -> tuple[int, str]:
+        done = subprocess.run(  # noqa: S603 - the command is ours
+            [sys.executable, "-m", "arbiter.cli", *command[1:], *more],
+            env=environment | {"ARBITER_TARGET": f"localhost:{port_of(admin)}"},
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        return done.returncode, done.stdout.strip()
+
+    words = [here(word) for word in container["args"]]
+    (asked,) = [word.partition("=")[2] for word in words if word.startswith("--admin=")]
+    assert environment["ARBITER_TARGET"] == f"localhost:{port_of(asked)}"
+    # Any free ports in place of those of the pod.
+    free = [re.sub(r"^(--(?:listen|admin)=.*):\d+$", r"\1:0", word) for word in words]
+    more = ["--rules", str(rules), "--models", "", "--data", str(tmp_path / "data"), "--workers", "1"]
+    log = tmp_path / "log"
+    with log.open("w") as written:
+        server = subprocess.Popen(  # noqa: S603 - the command is ours
+            [sys.executable, "-m", "arbiter.cli", *free, *more],
+            env=environment, stdout=subprocess.PIPE, stderr=written, text=True,
+        )  # fmt: skip
+    try:
+        assert server.stdout is not None
+        admin = server.stdout.readline().strip().partition("admin on ")[2]
+        assert admin.startswith("127.0.0.1:"), log.read_text()
+        assert probe(admin) == (0, "serving")
+        (rules / "broken.yaml").write_text("rulez: []\n")
+        deadline = time.monotonic() + 30
+        while probe(admin, "arbiter.reload") != (1, "not serving"):
+            assert time.monotonic() < deadline
+        # That is no reason to take it out, or to start it again.
+        assert probe(admin) == (0, "serving")
+    finally:
+        server.terminate()
+        code = server.wait(60)
+        assert server.stdout is not None
+        server.stdout.close()
+    assert code == 0
+    assert probe(admin) == (1, "")
 
 
 def test_kubernetes_waits_for_a_server_that_drains(pod: Any, container: Any, tmp_path: Path) -> None:
@@ -166,7 +260,9 @@ def test_kubernetes_waits_for_a_server_that_drains(pod: Any, container: Any, tmp
     assert pod["terminationGracePeriodSeconds"] > whole
     # While it drains health says NOT_SERVING, and that must not count as dead.
     liveness = container["livenessProbe"]
-    assert liveness["periodSeconds"] * liveness["failureThreshold"] > pod["terminationGracePeriodSeconds"]
+    # Each starts a program, for which the usual second is too short.
+    assert all(container[probe]["timeoutSeconds"] >= 5 for probe in PROBES)
+    assert liveness["periodSeconds"] * (liveness["failureThreshold"] - 1) > pod["terminationGracePeriodSeconds"]
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,8 @@ READS: list[Callable[[Client], object]] = [
     lambda client: client.get_profile("ann"),
     lambda client: client.snapshot(),
     lambda client: client.snapshots(),
+    lambda client: client.server_info(),
+    lambda client: client.health(),
     lambda client: client.validate({}),
     lambda client: client.ingest_events([Event("e1", "bob", "purchase", 0, {})]),
 ]

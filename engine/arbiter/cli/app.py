@@ -21,6 +21,7 @@ from arbiter.cli.demo import demo
 from arbiter.cli.events import events
 from arbiter.cli.explain import explain
 from arbiter.cli.fmt import fmt
+from arbiter.cli.health import health
 from arbiter.cli.override import override
 from arbiter.cli.profile import profile
 from arbiter.cli.schema import schema
@@ -60,7 +61,7 @@ app = typer.Typer(
     rich_markup_mode="markdown" if sys.stdout.isatty() else None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, check, fmt, schema, decide, explain, status):
+for command in (serve, check, fmt, schema, decide, explain, status, health):
     app.command()(command)
 app.command("test")(run_tests)
 app.add_typer(config)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+from grpc_health.v1 import health_pb2
 
 from arbiter.client.failures import CallFailed, failure
 from arbiter.errors import Diagnostic
@@ -169,6 +170,11 @@ def read_profile(response: profile_pb2.GetProfileResponse) -> ProfileAnswer:
         snapshot=response.snapshot,
         at=_moment(response.at),
     )
+
+
+def read_health(response: health_pb2.HealthCheckResponse) -> bool:
+    """Return whether what was asked for serves."""
+    return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def read_server(response: admin_pb2.GetStatusResponse) -> ServerInfo:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from grpc_health.v1 import health_pb2
+
 from arbiter.client import answers, arguments
 from arbiter.client.answers import Answer, Batch, Ingested, Page, ProfileAnswer
 from arbiter.client.arguments import Ask
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _decisions = decision_pb2.DESCRIPTOR.services_by_name["DecisionService"].methods_by_name
 _profiles = profile_pb2.DESCRIPTOR.services_by_name["ProfileService"].methods_by_name
+_health = health_pb2.DESCRIPTOR.services_by_name["Health"].methods_by_name
 _admin = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].methods_by_name
 
 DECIDE = rpc(_decisions["Decide"], decision_pb2.DecideRequest, decision_pb2.DecideResponse, Again.ALWAYS)
@@ -40,6 +43,7 @@ INGEST_EVENTS = rpc(
     _profiles["IngestEvents"], profile_pb2.IngestEventsRequest, profile_pb2.IngestEventsResponse, Again.ALWAYS
 )
 GET_PROFILE = rpc(_profiles["GetProfile"], profile_pb2.GetProfileRequest, profile_pb2.GetProfileResponse, Again.ALWAYS)
+CHECK_HEALTH = rpc(_health["Check"], health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse, Again.ALWAYS)
 GET_SNAPSHOT = rpc(_admin["GetSnapshot"], admin_pb2.GetSnapshotRequest, admin_pb2.GetSnapshotResponse, Again.ALWAYS)
 GET_STATUS = rpc(_admin["GetStatus"], admin_pb2.GetStatusRequest, admin_pb2.GetStatusResponse, Again.ALWAYS)
 LIST_SNAPSHOTS = rpc(
@@ -213,6 +217,11 @@ class Methods:
         """Return what is known of a subject, as a decision would see it now."""
         message = profile_pb2.GetProfileRequest(subject_id=arguments.text(subject_id, "subject_id"))
         return GET_PROFILE.call(message, answers.read_profile, timeout)
+
+    @Method
+    def health(self, service: str = "", *, timeout: float | None = None) -> Call[bool]:
+        """Return whether a server serves; `service` asks for a part of it, as in ``arbiter.worker.0``."""
+        return CHECK_HEALTH.call(health_pb2.HealthCheckRequest(service=service), answers.read_health, timeout)
 
     @Method
     def snapshot(self, *, timeout: float | None = None) -> Call[Status]:
