@@ -142,7 +142,7 @@ def test_only_what_may_pass_is_sent_again(code: int) -> None:
     retries = Retries()
     plain = play(Attempts(retries, Budget(retries), safe=True, local=False), 100.0, [(0.0, failed(code), 0.5)])
     delayed = play(Attempts(retries, Budget(retries), safe=True, local=False), 100.0, [(0.0, failed(code, 0.1), 0.5)])
-    away, full = code == code_pb2.UNAVAILABLE, code == code_pb2.RESOURCE_EXHAUSTED
+    away, full = code in {code_pb2.UNAVAILABLE, code_pb2.CANCELLED}, code == code_pb2.RESOURCE_EXHAUSTED
     assert (len(plain.sends), len(delayed.sends)) == (5 if away else 1, 5 if away or full else 1)
 
 

@@ -54,6 +54,16 @@ def code_of(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
     return failed.code(), failed.details()
 
 
+def refused(call: Callable[[], object]) -> bool:
+    """Whether nobody takes the call; a server that stops takes some for a moment."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        failed: Any = error
+        return failed.code() is grpc.StatusCode.UNAVAILABLE
+    return False
+
+
 def until(true: Callable[[], object]) -> None:
     for _ in range(int(PATIENCE_S / 0.01)):
         if true():
@@ -277,7 +287,7 @@ def test_draining_ends_what_was_begun_and_takes_nothing_new(open_shop: OpenShop)
         until(lambda: len(waiting) == 10)
         stopping = threading.Thread(target=shop.server.stop, args=(PATIENCE_S,))
         stopping.start()
-        until(lambda: code_of(lambda: decide(shop)(request()))[0] is grpc.StatusCode.UNAVAILABLE)
+        until(lambda: refused(lambda: decide(shop)(request())))
         assert stopping.is_alive()
     assert [call.result().version for call in begun] == [1] * 10
     stopping.join(PATIENCE_S)
@@ -295,6 +305,32 @@ def test_when_the_grace_is_over_what_still_waits_is_cancelled(open_shop: OpenSho
             assert code_of(call.result)[0] in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     stopping.join(PATIENCE_S)
     assert not stopping.is_alive()
+
+
+def test_stopping_while_calls_rush_in_leaves_none_without_an_end(
+    open_shop: OpenShop, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = open_shop()
+    ends: list[grpc.StatusCode] = []
+    stopped = threading.Event()
+
+    def rush() -> None:
+        with grpc.insecure_channel(f"127.0.0.1:{shop.server.port}") as channel:
+            while not stopped.is_set():
+                calls = [decide(shop, channel).future(request(), timeout=PATIENCE_S) for _ in range(50)]
+                ends.extend(call.code() for call in calls)
+
+    rushing = [threading.Thread(target=rush) for _ in range(3)]
+    for thread in rushing:
+        thread.start()
+    until(lambda: len(ends) > 300)
+    shop.server.stop(PATIENCE_S)
+    stopped.set()
+    for thread in rushing:
+        thread.join(PATIENCE_S)
+    assert set(ends) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    assert sum(end is grpc.StatusCode.OK for end in ends) == shop.counters.decisions["shop.footer"]
+    assert "Traceback" not in caplog.text
 
 
 def test_a_server_that_served_nothing_ends(open_shop: OpenShop) -> None:

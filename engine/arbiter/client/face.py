@@ -18,7 +18,7 @@ from arbiter.client.channels import credentials_of, options_of
 from arbiter.client.failures import Misconfigured, cancelled
 from arbiter.client.lanes import Lanes
 from arbiter.client.methods import Methods
-from arbiter.client.retry import AnswerLocally, Attempts, Budget, Raise, Retries, Wait
+from arbiter.client.retry import NOT_TAKEN, AnswerLocally, Attempts, Budget, Raise, Retries, Wait
 from arbiter.client.tracing import Tracing, end, inject, retrying, sent_to
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Turns(Generic[_T]):
     def failed(self, failure: CallFailed) -> None:
         """Say that what was sent came to nothing."""
         self._now = monotonic()
-        self._leave(broken=failure.code == "UNAVAILABLE")
+        self._leave(broken=failure.code in NOT_TAKEN)
         draw = random.random()  # noqa: S311 - spreads retries, hides nothing
         self.step = self._attempts.failed(failure, self._now, draw)
         if self._span is not None and isinstance(self.step, Wait):

@@ -152,11 +152,13 @@ class Attempts:
 
 # Not of the caller's making: no server, no time, or a fault on the way or behind it.
 _AWAY: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN"})
+# No server took it. CANCELLED, when it was not we who cancelled, is a call that reached a server as it stopped.
+NOT_TAKEN: Final = frozenset({"UNAVAILABLE", "CANCELLED"})
 
 
 def may_pass(failure: CallFailed) -> bool:
     """Whether the same call may succeed a moment later: no server took it, or one asks for a delay."""
-    return failure.code == "UNAVAILABLE" or (failure.code == "RESOURCE_EXHAUSTED" and failure.retry_after is not None)
+    return failure.code in NOT_TAKEN or (failure.code == "RESOURCE_EXHAUSTED" and failure.retry_after is not None)
 
 
 def stands_in(failure: CallFailed) -> bool:

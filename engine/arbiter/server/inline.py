@@ -223,14 +223,12 @@ class InlineLoop:
         if not event.success:  # no more calls will come
             self._state.due.discard(slot)
             return
-        try:
-            asked = self._state.stage is self._started
-            if asked:
+        state = self._state
+        with state.lock:  # under which a server begins to stop, and takes no more questions
+            if state.stage is self._started:
                 self._ask(slot)
-        except ValueError:  # grpc began to stop, and the stage does not say so yet
-            asked = False
-        if not asked:
-            self._state.due.discard(slot)  # a slot that stays there is waited for, and the server never ends
+            else:
+                state.due.discard(slot)
         self._open += 1
         if self._open > self._allowed:
             self._fail(_Message(slot.rpc, event), self._refused)
