@@ -317,7 +317,7 @@ class Engine:
                 continue
             try:
                 model = snapshot.models[name]
-                answer = self._ran(name, 1, model.run_one, row)
+                answer = self._ran(name, 1, model.run_one, row) if self.counters.watched else model.run_one(row)
                 view.models[name] = _scores(model, answer)
             except Exception as error:  # noqa: BLE001 - the model is foreign code
                 # A model that fails must not fail the decision: its rules become unknown, and the answer says so.

@@ -6,8 +6,9 @@ it hands to grpcio's own function. What a call is answered stands in the service
 
 A call is three events: it came (a `_Slot` was asked for it), its message is there (a `_Message`), its answer went out
 (`_WENT`). Only the loop's thread counts calls. An answer that takes long is worked out by the pool, one that waits for
-the disk is sent by the thread that wrote, and one in steps (a batch) goes on between the events of other calls; from
-then on the call's end is watched, so that nobody works for a caller who has left.
+the disk is sent when the thread that writes asks the loop to come round (`_WAKE`), and one in steps (a batch) goes on
+between the events of other calls; from then on the call's end is watched, so that nobody works for a caller who has
+left.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from arbiter.server.stock import overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from concurrent.futures import Executor, Future
+    from concurrent.futures import Executor
 
     import grpc
 
@@ -121,7 +122,14 @@ class _Went:
     __slots__ = ()
 
 
+class _Wake:
+    """Tag of nothing: that writes have been answered is to be seen to."""
+
+    __slots__ = ()
+
+
 _WENT = _Went()
+_WAKE = _Wake()
 
 
 def _identities(handle: Any) -> Any:
@@ -147,7 +155,10 @@ class InlineLoop:
         self._pool = pool
         self._allowed = allowed
         self._refused = overloaded(allowed)
-        self._open = 0  # events to come of calls that have begun: an answer's, and a watched call's end
+        self._calls = 0  # calls under way
+        self._ends = 0  # calls whose end is watched and has not come
+        self._written: deque[tuple[_Message, Call, Later]] = deque()  # writes that are on disk, or failed
+        self._woken = False  # whether the loop has been told of them
         self._lost: deque[_Message] = deque()  # calls whose answer could not be sent: no event comes of them
         self._steps: deque[tuple[_Message, Call, Steps]] = deque()
         self._started = _server._ServerStage.STARTED  # noqa: SLF001
@@ -195,11 +206,8 @@ class InlineLoop:
                 elif kind is _Slot:
                     self._arrived(tag, event)
                 elif kind is _Went:
-                    self._open -= 1
-                elif kind is _End:
-                    self._open -= 1
-                    tag.of.gone = event.batch_operations[0].cancelled()
-                elif event.completion_type != timeout:
+                    self._calls -= 1
+                elif not self._rare(tag, event) and event.completion_type != timeout:
                     theirs(state, event)
                 if steps:
                     self._step()
@@ -210,11 +218,22 @@ class InlineLoop:
             if state.stage is not self._started and self._ended():
                 return
 
+    def _rare(self, tag: object, event: Any) -> bool:
+        """See to what most calls have none of; whether the event was ours."""
+        if isinstance(tag, _End):
+            self._ends -= 1
+            tag.of.gone = event.batch_operations[0].cancelled()
+        elif isinstance(tag, _Wake):
+            self._answer_writes()
+        else:
+            return False
+        return True
+
     def _ended(self) -> bool:
         """While the server stops: whether all has ended."""
         state = self._state
         with state.lock:
-            if self._open <= len(self._lost):
+            if self._calls + self._ends <= len(self._lost):
                 state.rpc_states.discard(self)
             stopped: bool = _server._stop_serving(state)  # noqa: SLF001
             return stopped
@@ -229,8 +248,8 @@ class InlineLoop:
                 self._ask(slot)
             else:
                 state.due.discard(slot)
-        self._open += 1
-        if self._open > self._allowed:
+        self._calls += 1
+        if self._calls > self._allowed:
             self._fail(_Message(slot.rpc, event), self._refused)
         else:
             event.call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), _Message(slot.rpc, event))
@@ -271,8 +290,7 @@ class InlineLoop:
         """See to an answer that is not there yet."""
         self._watch(message)
         if isinstance(answer, Later):
-            finish = answer.finish
-            answer.future.add_done_callback(lambda future: self._written(message, call, future, finish))
+            answer.future.add_done_callback(lambda _future: self._note_written(message, call, answer))
         elif isinstance(answer, Slow):
             self._pool.submit(self._work, message, call, answer.run)
         else:
@@ -281,7 +299,7 @@ class InlineLoop:
     def _watch(self, message: _Message) -> None:
         """Ask for the call's end, which is otherwise asked for with the answer."""
         message.watched = True
-        self._open += 1
+        self._ends += 1
         message.arrival.call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(0),), _End(message))
 
     def _work(self, message: _Message, call: Call, run: Callable[[], bytes]) -> None:
@@ -297,34 +315,43 @@ class InlineLoop:
         else:
             self._send(message, content)
 
-    def _written(self, message: _Message, call: Call, future: Future[Any], finish: Callable[[Any], bytes]) -> None:
-        """In the thread that wrote."""
-        try:
-            content = finish(future.result())
-            if call.late:
-                self._fail(message, late_write())
-                return
-        except Exception as error:  # noqa: BLE001 - the boundary
-            self._fail(message, error)
-        else:
-            self._send(message, content)
+    def _note_written(self, message: _Message, call: Call, answer: Later) -> None:
+        """In the thread that wrote, which must not send: each time it did, it would lose the interpreter to the loop
+        and wait for it again. A question for nothing brings the loop round, once for all that one commit held.
+        """
+        self._written.append((message, call, answer))
+        if not self._woken:
+            self._woken = True
+            message.arrival.call.start_server_batch((), _WAKE)
+
+    def _answer_writes(self) -> None:
+        self._woken = False  # first: what is noted from now on asks again
+        while self._written:
+            message, call, answer = self._written.popleft()
+            try:
+                content = self._run(message, answer.finish, answer.future.result())
+                if call.late:
+                    raise late_write()  # noqa: TRY301 - it ends as all errors do
+            except Exception as error:  # noqa: BLE001 - the boundary
+                self._fail(message, error)
+            else:
+                self._send(message, content)
 
     def _step(self) -> None:
-        """Go on with the batch whose turn it is."""
-        message, call, steps = self._steps.popleft()
+        """Go on with the batch that came first: one after another holds less in memory than all by turns."""
+        message, call, steps = self._steps[0]
         try:
-            if message.gone:
-                steps.close()
-                self._send_status(message, cygrpc.StatusCode.cancelled, b"", None)
+            if not message.gone:
+                call.check_deadline()
+                self._run(message, next, steps)
                 return
-            call.check_deadline()
-            self._run(message, next, steps)
+            steps.close()
+            self._send_status(message, cygrpc.StatusCode.cancelled, b"", None)
         except StopIteration as end:
             self._send(message, end.value)
         except Exception as error:  # noqa: BLE001 - the boundary
             self._fail(message, error)
-        else:
-            self._steps.append((message, call, steps))
+        self._steps.popleft()
 
     def _send(self, message: _Message, content: bytes) -> None:
         self._end(message, (self._initial, cygrpc.SendMessageOperation(content, 0), self._well), "OK")
