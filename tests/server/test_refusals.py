@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 import time
+import types
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ from arbiter.errors import (
 )
 from arbiter.runtime.address import ListenError
 from arbiter.runtime.local import open_local
+from arbiter.server import inline
 from arbiter.server.app import Server, TransportError, open_face
 from arbiter.server.calls import Call, settled
 from arbiter.server.decisions import DecisionService
@@ -329,15 +331,17 @@ def test_a_request_that_a_client_cannot_write_fails_alone_in_its_batch(shop: Sho
 def test_a_grpcio_that_changed_is_told_and_auto_falls_back(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delattr("grpc._server._stop_serving")
+    # A copy, since other servers are running on the real one.
+    changed = types.SimpleNamespace(**vars(inline._server))
+    monkeypatch.setattr(inline, "_server", changed)
+    monkeypatch.delattr(changed, "_stop_serving")
     with pytest.raises(TransportError, match=r"grpc\._server has no `_stop_serving`; use `--transport auto`"):
         Server(shop.backing, "127.0.0.1:0", FaceSettings(transport="inline"))
-    monkeypatch.undo()
-    monkeypatch.setattr("grpc._server._process_event_and_continue", lambda state: state)
+    changed._stop_serving = None
+    changed._process_event_and_continue = lambda state: state
     server = Server(shop.backing, "127.0.0.1:0", FaceSettings(transport="auto"))
     assert server.transport == "stock"
     assert "_process_event_and_continue takes state; calls are answered by the stock transport" in caplog.text
-    monkeypatch.undo()
     server.stop(0)
 
 

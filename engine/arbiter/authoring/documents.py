@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from arbiter.authoring.report import Report
 
 MAX_DEPTH: Final = 48
+_TOO_DEEP: Final = f"more than {MAX_DEPTH} levels of lists and mappings"
+_PARSER_DEPTH: Final = 1000  # libyaml's own
 MAX_ALIASED: Final = 20_000  # nodes that aliases repeat, in one file
 MAX_VALUES: Final = 2_000_000  # nodes in one file: some 400 bytes of memory each
 
@@ -83,10 +85,21 @@ def read_documents(file: str, content: bytes, form: Form, report: Report) -> lis
     try:
         return list(_Reader(source, report).documents())
     except yaml.YAMLError as error:
-        report_syntax(error, source, report)
+        if "nesting depth" in str(getattr(error, "problem", "")):
+            _report_depth(error, source, report)
+        else:
+            report_syntax(error, source, report)
     except _Refused:
         pass
     return None
+
+
+def _report_depth(error: Any, source: Source, report: Report) -> None:
+    """Say where it is too deep for us: libyaml has a bound of its own, and reads so far ahead that it comes first."""
+    brackets = [match.start() for match in re.finditer(r"[\[{]", source.text[: error.problem_mark.index + 1])]
+    beyond = _PARSER_DEPTH + 1 - MAX_DEPTH  # the last bracket opened one level more than libyaml takes
+    start = brackets[-beyond] if len(brackets) >= beyond else error.problem_mark.index
+    report.add(source, start, start + 1, _TOO_DEEP)
 
 
 def decode(file: str, content: bytes, form: Form, report: Report) -> Source | None:
@@ -153,7 +166,7 @@ class _Reader:
             self._refuse_tag(event)
         if len(self.open) >= MAX_DEPTH:
             start = event.start_mark.index
-            self._report(start, start + 1, f"more than {MAX_DEPTH} levels of lists and mappings")
+            self._report(start, start + 1, _TOO_DEEP)
             raise _Refused
         self.open.append(_Open(tag == "map", event.start_mark.index, event.anchor, [], {}))
 
