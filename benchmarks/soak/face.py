@@ -19,9 +19,9 @@ BOARD = "SOAK_BOARD"
 _open_face = app.open_face
 
 
-def open_face(backing: Backing, listen: str, settings: bytes) -> Face:
+def open_face(backing: Backing, listen: str, settings: bytes, socket: str) -> Face:
     """Open a worker's server by the clock of the board that the environment names."""
     clock = Board(Path(os.environ[BOARD])).now
     backing.engine.clock = clock
     backing.engine.store.use_clock(clock)
-    return _open_face(backing, listen, settings)
+    return _open_face(backing, listen, settings, socket)
