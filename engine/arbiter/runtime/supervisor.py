@@ -326,6 +326,7 @@ class _Supervisor:
                 self._changed()
             case messages.Leaving():
                 self._roster.left(run)
+                self._survey.ended(run.pid)
                 self._changed()
             case messages.Serving(digest, revision):
                 self._roster.served(run, digest, revision)

@@ -70,7 +70,7 @@ class Survey:
             self._without(number, worker)
 
     def ended(self, worker: int) -> None:
-        """A worker is no more."""
+        """A worker is no more, or takes no more questions."""
         for number in list(self._open):
             self._without(number, worker)
 
