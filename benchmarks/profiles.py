@@ -9,7 +9,6 @@ decision for somebody may have to read from disk; what is measured is a store th
 from __future__ import annotations
 
 import random
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from arbiter.bench import Load
 from arbiter.profiles.environment import open_environment
 from arbiter.runtime.local import open_local
+from arbiter.runtime.quiet import at_work
 from arbiter.runtime.settings import Backing
 from arbiter.telemetry.counters import Counters
 from arbiter.v1 import decision_pb2
@@ -88,7 +88,7 @@ def _gigabytes(folder: Path) -> float:
 def serve_many(pipe: Connection, home: Path, size: int) -> None:
     """A server over so many profiles, until told to stop."""
     servers.pin(servers.SERVER_CORE)
-    sys.setswitchinterval(0.0002)
+    at_work()
     (home / "rules").mkdir(parents=True)
     for name, content in servers.ordinary("inline", model=False).rules.items():
         (home / "rules" / name).write_bytes(content)

@@ -6,7 +6,6 @@ model. The snapshots are stored by this process and opened by each server from d
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +18,7 @@ from arbiter.runtime.desk import Desk
 from arbiter.runtime.engine import Engine
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.local import LocalAdmin
+from arbiter.runtime.quiet import at_work
 from arbiter.runtime.settings import Backing
 from arbiter.runtime.versions import Versions
 from arbiter.telemetry.counters import Counters
@@ -64,7 +64,7 @@ def run() -> dict[str, Any]:
 def serve_stored(pipe: Connection, home: Path, digest: str, people: list[dict[str, Any]]) -> None:
     """A server over a stored snapshot and these people, until told to stop."""
     servers.pin(servers.SERVER_CORE)
-    sys.setswitchinterval(0.0002)
+    at_work()
     archive, counters = Archive(home / "snapshots"), Counters()
     desk, loader = Desk(archive, counters), Loader(home, None, archive)
     with Store.open(home / "store") as store:

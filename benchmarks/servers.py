@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import grpc
 
 from arbiter.runtime.local import open_local
+from arbiter.runtime.quiet import at_work
 from arbiter.runtime.settings import Backing
 from arbiter.server.app import Server
 from arbiter.server.settings import FaceSettings
@@ -170,7 +171,7 @@ def noop_aio(pipe: Connection) -> None:
 def decisions(pipe: Connection, home: Path, place: Place) -> None:
     """A server of ours over a store of 1,000 people, as a worker runs it."""
     pin(SERVER_CORE)
-    sys.setswitchinterval(0.0002)
+    at_work()
     rules = home / "rules"
     rules.mkdir(parents=True)
     for name, content in place.rules.items():

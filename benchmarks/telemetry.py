@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sys
 import tempfile
 import threading
 import urllib.request
@@ -26,6 +25,7 @@ import grpc
 from arbiter.bench import Load
 from arbiter.runtime.curiosity import Curiosity
 from arbiter.runtime.local import open_local
+from arbiter.runtime.quiet import at_work
 from arbiter.runtime.settings import Backing
 from arbiter.telemetry import instruments, publish
 from arbiter.telemetry.counters import Counters
@@ -100,7 +100,7 @@ def _collector(pipe: Connection) -> None:
 def _watched(pipe: Connection, home: Path, place: Place, collector: str, metrics: str) -> None:
     """The same server as `servers.decisions`, with everything on."""
     servers.pin(servers.SERVER_CORE)
-    sys.setswitchinterval(0.0002)
+    at_work()
     os.environ |= {
         "OTEL_METRICS_EXPORTER": "otlp", "OTEL_TRACES_EXPORTER": "otlp", "OTEL_LOGS_EXPORTER": "otlp",
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector}", "OTEL_METRIC_EXPORT_INTERVAL": "5000",

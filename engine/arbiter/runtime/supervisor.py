@@ -29,14 +29,13 @@ from arbiter.runtime.link import Link
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.mailbox import Mailbox
 from arbiter.runtime.questions import Checks, Own, Waiting, refuse
-from arbiter.runtime.quiet import step_back
+from arbiter.runtime.quiet import at_work, step_back
 from arbiter.runtime.roster import Roster
 from arbiter.runtime.standing import StandingFile
 from arbiter.runtime.survey import Survey
 from arbiter.runtime.tally import Tally
 from arbiter.runtime.versions import Versions
 from arbiter.runtime.watcher import Watcher
-from arbiter.runtime.worker import SWITCH_INTERVAL_S
 from arbiter.telemetry import publish
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def supervise(settings: Settings, open_face: OpenFace, open_admin: OpenAdmin) ->
     """
     # From now on, since the first process of a container ignores what it has no handler for.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    at_work()
     with ExitStack() as stack:
         stack.enter_context(alone(Path(settings.data), "data directory"))
         if settings.sockets:

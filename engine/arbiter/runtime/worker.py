@@ -27,7 +27,7 @@ from arbiter.runtime.curiosity import Curiosity
 from arbiter.runtime.engine import Engine
 from arbiter.runtime.link import Link
 from arbiter.runtime.logs import start_logging
-from arbiter.runtime.quiet import undisturbed
+from arbiter.runtime.quiet import at_work, undisturbed
 from arbiter.runtime.settings import Backing, Face, OpenFace, Settings
 from arbiter.runtime.sockets import WorkerSocket
 from arbiter.runtime.survey import follow, look
@@ -46,10 +46,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("arbiter.worker")
 _Found = TypeVar("_Found")
 
-# At the interpreter's own 5 ms, a thread that compiles a snapshot delays calls by that much.
-SWITCH_INTERVAL_S = 0.0002
-# A worker that serves opens a snapshot in slices, and leaves the interpreter to its calls in between.
 _DIGESTS = 16  # snapshots whose decisions are counted: the newest
+# A worker that serves opens a snapshot in slices, and leaves the interpreter to its calls in between.
 SLICE_S = 0.0001
 PAUSE_S = 0.001
 
@@ -59,7 +57,7 @@ def run_worker(pipe: Connection, number: int, settings: bytes, address: str, ope
     # Ctrl-C reaches the whole process group; the supervisor decides what follows from it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    at_work()
     chosen = msgspec.msgpack.decode(settings, type=Settings)
     start_logging(chosen.log_level.upper(), f"worker {number}")
     try:

@@ -7,8 +7,8 @@ it hands to grpcio's own function. What a call is answered stands in the service
 A call is three events: it came (a `_Slot` was asked for it), its message is there (a `_Message`), its answer went out
 (`_WENT`). Only the loop's thread counts calls. An answer that takes long is worked out by the pool, one that waits for
 the disk is sent when the thread that writes asks the loop to come round (`_WAKE`), and one in steps (a batch) goes on
-between the events of other calls; from then on the call's end is watched, so that nobody works for a caller who has
-left.
+between the events of other calls. Where work remains to be done, the call's end is watched, so that nobody works for a
+caller who has left.
 """
 
 from __future__ import annotations
@@ -288,10 +288,11 @@ class InlineLoop:
 
     def _defer(self, message: _Message, call: Call, answer: Later | Slow | Steps) -> None:
         """See to an answer that is not there yet."""
-        self._watch(message)
-        if isinstance(answer, Later):
+        if isinstance(answer, Later):  # not watched: a write goes on, whether its caller stays or not
             answer.future.add_done_callback(lambda _future: self._note_written(message, call, answer))
-        elif isinstance(answer, Slow):
+            return
+        self._watch(message)
+        if isinstance(answer, Slow):
             self._pool.submit(self._work, message, call, answer.run)
         else:
             self._steps.append((message, call, answer))
