@@ -18,7 +18,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from arbiter.client import Client
+from arbiter.client import Client, Unavailable
 from arbiter.v1 import admin_pb2, admin_pb2_grpc, decision_pb2, decision_pb2_grpc, profile_pb2, profile_pb2_grpc
 from arbiter.v1.value_pb2 import Value
 
@@ -105,7 +105,11 @@ class Served:
 
     def others(self, *gone: int) -> bool:
         """Whether all workers serve, and none is one of these processes."""
-        info = self.client(self.address).server_info()
+        try:
+            info = self.client(self.address).server_info()
+        except Unavailable:
+            # Each try met a worker that ends, which can ask the supervisor no more.
+            return False
         serving = [each.pid for each in info.workers if each.phase == "serving"]
         return len(serving) == len(info.workers) == 2 and not set(gone) & set(serving)
 
