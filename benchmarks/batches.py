@@ -1,6 +1,6 @@
 """Decisions a second in batches of 1 to 1,000: what is left of a call's price when many decisions share it.
 
-The server is the one of `serving` with the model, which a batch runs once for all its rows. Eight streams, so that the
+The server is the one of `serving`; a batch runs its model once for all who need it. Eight streams, so that the
 server never waits; a batch yields to other calls every 32 decisions.
 """
 

@@ -18,10 +18,10 @@ OURS, STOCK, THEIRS, WARN, INK = "#0b5fa5", "#57a3dd", "#8a8a84", "#d9822b", "#2
 _LABELS = {
     "no-op, sync": ("no-op, grpcio's sync server", THEIRS),
     "no-op, aio": ("no-op, grpc.aio", THEIRS),
-    "inline": ("decision, inline", OURS),
-    "inline, model": ("decision with a model, inline", OURS),
-    "stock": ("decision, stock", STOCK),
-    "stock, model": ("decision with a model, stock", STOCK),
+    "inline": ("decision, model when needed, inline", OURS),
+    "inline, model": ("decision, model always, inline", OURS),
+    "stock": ("decision, model when needed, stock", STOCK),
+    "stock, model": ("decision, model always, stock", STOCK),
 }
 
 

@@ -80,13 +80,17 @@ def shoppers(rules: list[PlainRule], count: int, seed: int = 7) -> list[dict[str
     return people
 
 
-def rule_file(count: int, *, seed: int = 1, model: str = "") -> bytes:
+# One person in eight.
+SOME = f'profile.s0 == "{COUNTRIES[0]}"'
+
+
+def rule_file(count: int, *, seed: int = 1, model: str = "", only: str = "") -> bytes:
     """A rule file with `count` broad rules. With `model`, an output such as ``models.repurchase.probability``, the best
-    rule asks for it, so that every decision runs the model.
+    rule asks for it, so that every decision runs the model: of those people alone for whom `only` holds, if it is given.
     """
     lines = [*point_lines(), "rules:"]
     if model:
-        lines += rule_lines("needs-model", 2000, [f"{model} >= 0.999"])
+        lines += rule_lines("needs-model", 2000, [*([only] if only else ()), f"{model} >= 0.999"])
     for rule in broad(count - bool(model), seed):
         lines += rule_lines(rule.id, rule.priority, [condition.cel() for condition in rule.conditions])
     return "\n".join([*lines, ""]).encode()

@@ -90,7 +90,7 @@ def serve_many(pipe: Connection, home: Path, size: int) -> None:
     servers.pin(servers.SERVER_CORE)
     at_work()
     (home / "rules").mkdir(parents=True)
-    for name, content in servers.ordinary("inline", model=False).rules.items():
+    for name, content in servers.ordinary("inline", model="never").rules.items():
         (home / "rules" / name).write_bytes(content)
     engine, _ = open_local(home / "rules", ROOT / "models", home / "data")
     add_people(engine.store)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import grpc
 
@@ -30,7 +30,7 @@ from arbiter.telemetry.counters import Counters
 from arbiter.v1 import decision_pb2
 from benchmarks.conditions import POINT
 from benchmarks.decision import FEATURES, MODEL, PEOPLE, ROOT, RULES, add_people
-from benchmarks.population import rule_file
+from benchmarks.population import SOME, rule_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,9 +54,15 @@ class Place(NamedTuple):
     transport: Transport
 
 
-def ordinary(transport: Transport, *, model: bool = True) -> Place:
-    """1,000 rules, the best of which asks for a model when `model`; features of six windows."""
-    rules = rule_file(RULES, model=f"models.{MODEL}.probability" if model else "")
+def ordinary(transport: Transport, *, model: Literal["never", "needed", "always"] = "needed") -> Place:
+    """1,000 rules, the best of which asks for a model: of everybody, or only of the one person in eight for whom the
+    rest of it holds; features of six windows.
+    """
+    rules = rule_file(
+        RULES,
+        model="" if model == "never" else f"models.{MODEL}.probability",
+        only=SOME if model == "needed" else "",
+    )
     return Place({"features.yaml": FEATURES, "bench.yaml": rules}, models=True, transport=transport)
 
 

@@ -56,7 +56,7 @@ RATIO = 0.01
 def run() -> dict[str, Any]:
     """µs of processor time a decision with telemetry on and off, medians of rounds, and their ratio."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        place = servers.ordinary("inline", model=False)
+        place = servers.ordinary("inline", model="never")
         collector = stack.enter_context(servers.started(_collector))
         metrics = _free_address()
         asked = {

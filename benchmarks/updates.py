@@ -1,6 +1,6 @@
 """Updates over gRPC, each on disk when it is answered, alone and beside decisions.
 
-The server is the one of `serving` with the model. Updates set one attribute of thirty to another value than it had,
+The server is the one of `serving`. Updates set one attribute of thirty to another value than it had,
 with 64 calls in flight, which share commits. Beside each other, decisions have 16 callers and updates 64: what one of
 them gets is taken from the other, since both are answered by the same core.
 """

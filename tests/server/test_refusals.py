@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from grpc import _server
 from grpc_status import rpc_status
 
 from arbiter.client import (
@@ -332,7 +333,7 @@ def test_a_grpcio_that_changed_is_told_and_auto_falls_back(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # A copy, since other servers are running on the real one.
-    changed = types.SimpleNamespace(**vars(inline._server))
+    changed = types.SimpleNamespace(**vars(_server))
     monkeypatch.setattr(inline, "_server", changed)
     monkeypatch.delattr(changed, "_stop_serving")
     with pytest.raises(TransportError, match=r"grpc\._server has no `_stop_serving`; use `--transport auto`"):
