@@ -86,7 +86,7 @@ SOME = f'profile.s0 == "{COUNTRIES[0]}"'
 
 def rule_file(count: int, *, seed: int = 1, model: str = "", only: str = "") -> bytes:
     """A rule file with `count` broad rules. With `model`, an output such as ``models.repurchase.probability``, the best
-    rule asks for it, so that every decision runs the model: of those people alone for whom `only` holds, if it is given.
+    rule asks for it, so that every decision runs the model; with `only`, of those people alone for whom that holds.
     """
     lines = [*point_lines(), "rules:"]
     if model:

@@ -4,8 +4,8 @@ Servers on one core, the load on the other, all servers there at the same time a
 of the machine hits all of them. The no-ops are grpcio's synchronous server and `grpc.aio`, as they come, with a handler
 that returns nothing, and the synchronous one once more with the setting that ours makes for grpc: that it reads sockets
 in the thread that polls. Ours decides for real, on both transports: 30 attributes and six features from the store,
-1,000 rules; the best of which asks for a model of 100 trees where the rest of it holds, for one person in eight; where `model`
-is said it asks for it always, so that every decision runs it.
+1,000 rules, the best of which asks for a model of 100 trees where the rest of it holds, for one person in eight; where
+`model` is said it asks for it always, so that every decision runs it.
 
 One stream shows how long a call takes, 32 on one connection what a core can answer. `server_cpu_us_per_call` is the
 processor time that a call takes from the server, which other programs on the machine disturb less than they do times.
