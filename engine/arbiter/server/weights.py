@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 LONG_NS: Final = 1_000_000
-# A machine that is busy elsewhere makes any answer late once; one in two, over and over, is the question's own.
+# A thing of the moment makes any answer late once; one in two, over and over, is the question's own.
 _STRIKES: Final = 10
 _MOST: Final = 1_000  # pages are made by callers: there may be any number
 
@@ -24,6 +24,10 @@ class Weights:
     def heavy(self, question: tuple[str, ...]) -> bool:
         """Whether it takes long, as far as is known."""
         return question in self._heavy
+
+    def suspect(self, question: tuple[str, ...]) -> bool:
+        """Whether it took long of late: then it is worth finding out what it works, and not only how long it takes."""
+        return bool(self._strikes) and question in self._strikes
 
     def took(self, question: tuple[str, ...], nanoseconds: int) -> bool:
         """Note what an answer took; whether the question counts as heavy from now on, and did not before."""
