@@ -1,7 +1,7 @@
 """CEL's public conformance tests, through cel-cpp and our two evaluators; the counts stand in docs/conformance.md.
 
 Every case is answered as expected, or refused when a rule set is read, or stands in the page's list of differences.
-The cases are data from outside: `ARBITER_CONFORMANCE` names their folder, else `shared/conformance/cel` beside the
+The cases are data from outside: `CEL_CONFORMANCE` names their folder, else `shared/conformance/cel` beside the
 repository is looked into.
 """
 
@@ -28,7 +28,7 @@ from arbiter.expr.tree import AnyNode, Call, Const, ListOf, MapOf, Name
 from arbiter.expr.view import Symbols, View
 
 ROOT = Path(__file__).resolve().parent.parent
-CASES = Path(os.environ.get("ARBITER_CONFORMANCE") or ROOT.parent / "shared" / "conformance" / "cel")
+CASES = Path(os.environ.get("CEL_CONFORMANCE") or ROOT.parent / "shared" / "conformance" / "cel")
 PAGE = ROOT / "docs" / "conformance.md"
 ROW = re.compile(r"^\| \W*(\w+)\W* \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", re.MULTILINE)
 REFUSED = re.compile(r"^\| ([a-z][^|]+) \| (\d+) \|$", re.MULTILINE)
