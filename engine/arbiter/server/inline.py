@@ -28,7 +28,7 @@ from arbiter.server.stock import overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from concurrent.futures import Executor
+    from concurrent.futures import Executor, Future
 
     import grpc
 
@@ -157,7 +157,9 @@ class InlineLoop:
         self._refused = overloaded(allowed)
         self._calls = 0  # calls under way
         self._ends = 0  # calls whose end is watched and has not come
-        self._written: deque[tuple[_Message, Call, Later]] = deque()  # writes that are on disk, or failed
+        self._written: deque[tuple[_Message, Call, Callable[[Any], bytes], Future[Any]]] = (
+            deque()
+        )  # writes that are on disk, or failed
         self._woken = False  # whether the loop has been told of them
         self._lost: deque[_Message] = deque()  # calls whose answer could not be sent: no event comes of them
         self._steps: deque[tuple[_Message, Call, Steps]] = deque()
@@ -289,7 +291,10 @@ class InlineLoop:
     def _defer(self, message: _Message, call: Call, answer: Later | Slow | Steps) -> None:
         """See to an answer that is not there yet."""
         if isinstance(answer, Later):  # not watched: a write goes on, whether its caller stays or not
-            answer.future.add_done_callback(lambda _future: self._note_written(message, call, answer))
+            # What it keeps must not lead back to the future, which keeps it for ever: that circle is not freed with the
+            # call, and one that stands when a snapshot is loaded never.
+            finish = answer.finish
+            answer.future.add_done_callback(lambda future: self._note_written(message, call, finish, future))
             return
         self._watch(message)
         if isinstance(answer, Slow):
@@ -316,11 +321,11 @@ class InlineLoop:
         else:
             self._send(message, content)
 
-    def _note_written(self, message: _Message, call: Call, answer: Later) -> None:
+    def _note_written(self, message: _Message, call: Call, finish: Callable[[Any], bytes], future: Future[Any]) -> None:
         """In the thread that wrote, which must not send: each time it did, it would lose the interpreter to the loop
         and wait for it again. A question for nothing brings the loop round, once for all that one commit held.
         """
-        self._written.append((message, call, answer))
+        self._written.append((message, call, finish, future))
         if not self._woken:
             self._woken = True
             message.arrival.call.start_server_batch((), _WAKE)
@@ -328,9 +333,9 @@ class InlineLoop:
     def _answer_writes(self) -> None:
         self._woken = False  # first: what is noted from now on asks again
         while self._written:
-            message, call, answer = self._written.popleft()
+            message, call, finish, future = self._written.popleft()
             try:
-                content = self._run(message, answer.finish, answer.future.result())
+                content = self._run(message, finish, future.result())
                 if call.late:
                     raise late_write()  # noqa: TRY301 - it ends as all errors do
             except Exception as error:  # noqa: BLE001 - the boundary
