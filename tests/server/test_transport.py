@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 
+from arbiter.server import inline
 from arbiter.server.app import Server
 from arbiter.server.decisions import DecisionService
 from arbiter.server.gate import Caller, PermissionDenied, Unauthenticated
@@ -274,6 +276,23 @@ def test_a_fault_of_ours_is_told_with_a_reference_and_serving_goes_on(
     assert (code, "reference" in text, "a bug" in text) == (grpc.StatusCode.INTERNAL, True, False)
     assert "a bug" in caplog.text
     assert decide(shop)(request()).defaulted
+
+
+def test_no_call_stays_in_memory_once_it_has_ended(open_shop: OpenShop) -> None:
+    shop = open_shop()
+    stub = decision_pb2_grpc.DecisionServiceStub(shop.channel)
+    gc.collect()
+    gc.disable()  # what only the collector would find is too much: it looks seldom where calls are answered
+    try:
+        for n in range(30):
+            decide(shop)(request())
+            decide(shop)(request(explain={}))
+            stub.DecideBatch(decision_pb2.DecideBatchRequest(requests=[request()] * 40))
+            assert update(shop, f"kept-{n}").result().version
+            refused(lambda: decide(shop)(request(decision="nope")))
+        until(lambda: sum(isinstance(each, inline._Message) for each in gc.get_objects()) <= 1)
+    finally:
+        gc.enable()
 
 
 # How serving ends
