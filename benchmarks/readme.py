@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 RESULTS = HERE.parent / "docs" / "benchmarks" / "results.json"
+# A run of its own, on a machine that may be another: never mixed with the figures of the first.
+OVER_GRPC = HERE.parent / "docs" / "benchmarks" / "grpc" / "results.json"
+APART = """**Over gRPC.** Another run, and another machine of the same name: what it takes for a whole decision in
+process says how it compares with the one above."""
 BEGIN = "<!-- benchmarks: written by `python -m benchmarks.readme` -->\n"
 END = "<!-- /benchmarks -->\n"
 
@@ -139,15 +143,16 @@ RATIOS = {
 }
 
 
-def figures(results: dict[str, Any], bounds: dict[str, dict[str, Bound]]) -> str:
-    """The block's text. Benchmarks that were not run are left out; raises KeyError when one of the others lacks a
-    figure that the README shows.
+def figures(results: dict[str, Any], bounds: dict[str, dict[str, Bound]], folder: str = "docs/benchmarks") -> str:
+    """The text of one run, whose plots are in `folder`. Benchmarks that were not run are left out; raises KeyError when
+    one of the others lacks a figure that the README shows.
     """
     machine = results["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     processor = f"{machine['cores']} cores of {machine['processor']}"
+    names = f"{' '.join(name for name in results if name != 'machine')} " if folder != "docs/benchmarks" else ""
     where = (
-        f"By `python -m benchmarks --out docs/benchmarks`, all on one machine: {processor}, {machine['system']}, "
+        f"By `python -m benchmarks {names}--out {folder}`, all on one machine: {processor}, {machine['system']}, "
         f"Python {machine['python']}; {packages}."
     )
     lines = [
@@ -168,7 +173,8 @@ def figures(results: dict[str, Any], bounds: dict[str, dict[str, Bound]]) -> str
     for name, result in results.items():
         for ratio, value in result.get("ratios", {}).items() if name != "machine" else ():
             lines.append(f"| {RATIOS[ratio]} | {value:,.2f} | {bounds.get(name, {}).get(ratio, '')} |")
-    lines += ["", *(line for name, shown in PLOTS.items() if name in results for line in shown), ""]
+    plots = (line for name, shown in PLOTS.items() if name in results for line in shown)
+    lines += ["", *(line.replace("(docs/benchmarks/", f"({folder}/") for line in plots), ""]
     return "\n".join(lines)
 
 
@@ -186,6 +192,9 @@ def written(page: str) -> str:
     if RESULTS.exists():
         results = json.loads(RESULTS.read_text("utf-8"))
         block = f"\n{figures(results, thresholds())}\n"
+    if OVER_GRPC.exists():
+        results = json.loads(OVER_GRPC.read_text("utf-8"))
+        block += f"{APART}\n\n{figures(results, thresholds(), 'docs/benchmarks/grpc')}\n"
     return f"{before}{begin}{block}{end}{after}"
 
 
