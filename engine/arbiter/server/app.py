@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from arbiter.server.gate import Gate
 
 _log = logging.getLogger("arbiter.server")
+_UNBOUNDED = 2**31 - 1  # what is under way is bounded by connections, and by the calls on each
 _HANDSHAKE_MS = 10_000  # for who connects and says nothing; grpc's own is two minutes
 
 # The methods that the inline transport answers itself, if it is there: what services call in masses.
@@ -89,6 +90,9 @@ class Server:
                 ("grpc.max_receive_message_length", limits.message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", limits.connection_calls),
+                # grpc drops calls that wait for us to take them, by lot, from a thousand on, and does not say why.
+                ("grpc.server.max_pending_requests", _UNBOUNDED),
+                ("grpc.server.max_pending_requests_hard_limit", _UNBOUNDED),
                 ("grpc.max_metadata_size", limits.metadata_bytes),
                 ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
                 ("grpc.max_allowed_incoming_connections", limits.connections),
