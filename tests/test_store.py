@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from arbiter.errors import ArbiterError, InvalidField, KeyReused, LimitExceeded, StoreError, VersionConflict
 from arbiter.profiles.features import FeatureSet
-from arbiter.profiles.operations import REMEMBERED
 from arbiter.profiles.store import Ingested, Limits, Store, Update
+from arbiter.profiles.updating import REMEMBERED
 from arbiter.ruleset.rules import Feature
 from arbiter.types import Event
 

@@ -21,9 +21,10 @@ from arbiter.profiles import records
 from arbiter.profiles.attributes import check_update
 from arbiter.profiles.environment import failure, open_environment
 from arbiter.profiles.figures import Figures
-from arbiter.profiles.operations import IngestEvents, UpdateAttributes
+from arbiter.profiles.ingesting import IngestEvents
 from arbiter.profiles.records import Ingested, Profile, Update, decode_profile
 from arbiter.profiles.subjects import Subject, is_right, unknown
+from arbiter.profiles.updating import UpdateAttributes
 from arbiter.profiles.upkeep import Upkeep
 from arbiter.profiles.values import Limits, as_declared, check_id, check_name, check_time, check_type, check_value
 from arbiter.profiles.writer import Writer

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import lmdb
 
 from arbiter.errors import ArbiterError, LimitExceeded
-from arbiter.profiles.operations import Rebuild, Refresh
+from arbiter.profiles.refreshing import Rebuild, Refresh
 
 if TYPE_CHECKING:
     from arbiter.profiles.environment import Environment

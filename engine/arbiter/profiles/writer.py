@@ -21,13 +21,13 @@ from arbiter.errors import ArbiterError, LimitExceeded, StoreError
 from arbiter.profiles.environment import unwritten
 from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.figures import Written
-from arbiter.profiles.operations import Group
+from arbiter.profiles.group import Group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from arbiter.profiles.environment import Environment
-    from arbiter.profiles.operations import Operation
+    from arbiter.profiles.group import Operation
     from arbiter.profiles.values import Limits
 
 _log = logging.getLogger(__name__)

@@ -1,0 +1,154 @@
+"""One write transaction, and what its operations share: open subjects, the log's position, the clock, the quota.
+
+Law: a subject's record is decoded and written once per transaction, however many operations touch it. An operation is
+checked in full before it puts anything, so that a refused one leaves its neighbours unharmed. What an operation does is
+its own matter; no threads, no commits, no clock but the group's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from arbiter.errors import LimitExceeded
+from arbiter.profiles import records
+from arbiter.profiles.subjects import Subject, is_right, unknown
+from arbiter.profiles.windows import State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import lmdb
+
+    from arbiter.profiles.environment import Environment
+    from arbiter.profiles.features import FeatureSet
+    from arbiter.profiles.values import Limits
+    from arbiter.types import Event
+
+_FORGOTTEN_AT_ONCE = 64
+BUILT = b"built"
+
+
+class Operation(Protocol):
+    """Something to write. `weight` bounds how many share a transaction."""
+
+    weight: int
+
+    def apply(self, group: Group) -> Any:
+        """Write it; the result is for the caller, after the commit. Raises CallerError before it put anything."""
+
+
+class _Open:
+    """A subject that the group works on."""
+
+    __slots__ = ("changed", "profile", "states", "subject")
+
+    def __init__(self, subject: Subject, features: FeatureSet) -> None:
+        self.subject = subject
+        stored = subject.read_hot()
+        self.profile = msgspec.structs.replace(unknown(features), feature_set=features.id) if stored is None else stored
+        # Nothing is known, so nothing was left out: such states are right for every clock.
+        self.states: dict[str, State] | None = {key: State() for key in features.by_key} if stored is None else None
+        self.changed = False
+
+
+class Group:
+    """One write transaction with all that its operations share. `now` (µs) is the clock of all of them."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        txn: lmdb.Transaction[bytes],
+        *,
+        features: FeatureSet,
+        types: Mapping[str, str],
+        limits: Limits,
+        quota: int,
+        now: int,
+    ) -> None:
+        self.environment = environment
+        self.txn = txn
+        self.features = features
+        self.types = types
+        self.limits = limits
+        self.now = now
+        self.wrote = False
+        self._quota = quota
+        self._full = environment.used_bytes(txn) >= quota
+        self._position = -1
+        self._open: dict[bytes, _Open] = {}
+
+    def check_quota(self) -> None:
+        """Raise LimitExceeded when the store holds as much as it may."""
+        if self._full:
+            raise LimitExceeded(
+                f"the store holds its quota of {self._quota} bytes: raise the quota or delete subjects; reads go on",
+                reason="store_quota",
+            )
+
+    def open(self, key: bytes) -> _Open:
+        """The subject with this key."""
+        opened = self._open.get(key)
+        if opened is None:
+            opened = self._open[key] = _Open(Subject(self.environment, self.txn, key), self.features)
+        return opened
+
+    def open_states(self, key: bytes) -> tuple[_Open, dict[str, State]]:
+        """The subject with the states of its features, as of the log before the next event is put there."""
+        opened = self.open(key)
+        if opened.states is None:
+            opened.states = opened.subject.states(self.features, self.now)
+        opened.changed = True
+        return opened, opened.states
+
+    @property
+    def position(self) -> int:
+        """The last position of the log."""
+        if self._position < 0:
+            with self.txn.cursor(self.environment.log) as cursor:
+                self._position = int.from_bytes(cursor.key(), "big") if cursor.last() else 0
+        return self._position
+
+    def log(self, key: bytes, event: Event, encoded: bytes) -> None:
+        """Give an event the next position and put it in the log."""
+        position = self._position = self.position + 1
+        place = records.place(key, event.at, position)
+        self.txn.put(place[24:], encoded, append=True, db=self.environment.log)
+        self.txn.put(place, b"", db=self.environment.by_subject)
+
+    def flush(self) -> None:
+        """Write every subject that changed. `wrote` tells whether there is anything to commit."""
+        changed = [opened for opened in self._open.values() if opened.changed]
+        for opened in changed:
+            subject, profile = opened.subject, opened.profile
+            if opened.states is None and not is_right(profile, self.features, self.now):
+                opened.states = subject.states(self.features, self.now)
+            if opened.states is not None:
+                profile = subject.as_of(profile, self.features, self.now, opened.states)
+                self.features.compact(opened.states, self.now)
+                subject.write_cold(opened.states)
+            subject.write_hot(profile)
+        if not changed:
+            return
+        self.wrote = True
+        meta = self.environment.meta
+        if self.txn.get(BUILT, None, meta) not in {None, self.features.id.encode()}:
+            self.txn.delete(BUILT, db=meta)  # records of another feature set stand among those of ours
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop a few of the idempotency keys whose time is over."""
+        idem = self.environment.idem
+        with self.txn.cursor(idem) as cursor:
+            for _ in range(_FORGOTTEN_AT_ONCE):
+                if not cursor.set_range(b"t"):
+                    return
+                term = cursor.key()
+                until = int.from_bytes(term[1:9], "big")
+                if until > self.now:
+                    return
+                cursor.delete()
+                raw = self.txn.get(b"k" + term[9:], None, idem)
+                if raw is not None and records.decode_answer(raw).until == until:
+                    self.txn.delete(b"k" + term[9:], db=idem)
