@@ -30,7 +30,8 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     `version` counts the updates of attributes. `features` are values by `Feature.key`; that of ``since`` is the µs time
     of the latest event; a missing value is an absent key. The features hold for `valid_from` <= now < `next_change_at`
     (µs; None: for good). `feature_set` is the id of the set they were computed for, empty for a subject of whom nothing
-    is stored. `tail` packs the times for `changes`.
+    is stored. `tail` packs the times for `changes`. `granted` are the purposes that the subject agreed to, sorted;
+    `expires` are the µs times at which attributes go, by name, for those that do.
     """
 
     version: int
@@ -40,6 +41,8 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     valid_from: int
     next_change_at: int | None
     tail: bytes
+    granted: tuple[str, ...] = ()
+    expires: dict[str, int] = {}
 
     @property
     def exists(self) -> bool:

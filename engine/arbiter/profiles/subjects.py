@@ -85,6 +85,8 @@ class Subject:
             records.NEVER if readings.since is None else readings.since,
             readings.until,
             attribute_tail + records.pack_times(readings.values, readings.changed),
+            profile.granted,
+            profile.expires,
         )
 
     def write_cold(self, states: dict[str, State]) -> None:
