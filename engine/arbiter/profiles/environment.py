@@ -65,8 +65,8 @@ class Environment(msgspec.Struct, frozen=True):
     def used_bytes(self, txn: lmdb.Transaction) -> int:
         """Bytes of the pages that hold data, freed pages not counted."""
         pages = 0
-        for database in (self.profile, self.window, self.log, self.by_subject, self.seen, self.idem, self.meta):
-            stat = txn.stat(database)
+        for name in _NAMES:
+            stat = txn.stat(getattr(self, name))
             pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return pages * self.page_bytes
 
@@ -76,7 +76,7 @@ def open_environment(path: Path, map_size: int) -> Environment:
     try:
         path.mkdir(parents=True, exist_ok=True)
         _check_length(path)
-        handle = lmdb.open(str(path), map_size=map_size, max_dbs=16, max_readers=_READERS, max_spare_txns=1)
+        handle = lmdb.open(str(path), map_size=map_size, max_dbs=32, max_readers=_READERS, max_spare_txns=1)
     except OSError as error:
         raise StoreError(f"cannot open the store in {path}: {error}") from error
     except lmdb.Error as error:

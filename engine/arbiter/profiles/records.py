@@ -104,11 +104,22 @@ class Ingested(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, array_like=True, frozen=True):
-    """What an idempotency key was answered with, for which request, and until when (µs) that is remembered."""
+    """What an idempotency key was answered with, for which request, and until when (µs) that is remembered.
+
+    In `idem` it lies under `IDEMPOTENT`, the subject's key and the key's hash, with a second entry to find by `until`.
+    """
 
     until: int
     digest: bytes
     version: int
+
+
+IDEMPOTENT = b"k"
+
+
+def term(answer: bytes, token: bytes) -> bytes:
+    """The second key of an encoded answer under ``IDEMPOTENT + token``."""
+    return b"t" + decode_answer(answer).until.to_bytes(8, "big") + token
 
 
 def place(key: bytes, at: int, position: int) -> bytes:

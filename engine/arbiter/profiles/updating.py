@@ -32,7 +32,7 @@ class UpdateAttributes:
         self._update = update
         self._token = self._digest = b""
         if update.idempotency_key:
-            self._token = blake2b(key + update.idempotency_key.encode(), digest_size=16).digest()
+            self._token = key + blake2b(update.idempotency_key.encode(), digest_size=16).digest()
             body = msgspec.structs.replace(update, unset=tuple(sorted(update.unset)), idempotency_key="")
             self._digest = blake2b(records.encode_sorted(msgspec.structs.astuple(body)), digest_size=16).digest()
 

@@ -1,0 +1,216 @@
+"""What the store holds of a subject: the one list, and how the entries of one subject are shown, moved and erased.
+
+Law: whatever lies under a subject's key stands in `HOLDINGS`, so that export, erasure and linking reach it. Works
+inside a transaction that others begin and end; knows single entries and nothing of what follows from them. Who erases
+or moves a subject that a `Group` has open lets go of it first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from arbiter.profiles import records
+from arbiter.profiles.totals import INT64
+from arbiter.types import from_micros
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import lmdb
+
+    from arbiter.profiles.environment import Environment
+    from arbiter.profiles.windows import State
+
+    Transaction = lmdb.Transaction[bytes]
+    # From what follows the subject's key in an entry's key, and its value, to plain values for whoever asks what is
+    # held of them.
+    Shown = Callable[[bytes, bytes], dict[str, Any]]
+
+KEY_BYTES: Final = 16
+
+
+class Holding:
+    """The entries of the database `name` whose keys are `lead`, the subject's key, and a rest of their own."""
+
+    def __init__(self, name: str, shown: Shown, lead: bytes = b"") -> None:
+        self.name: Final = name
+        self._shown = shown
+        self._lead = lead
+
+    def entries(self, environment: Environment, txn: Transaction, key: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """What follows the subject's key in the key of each entry, and its value, in order.
+
+        Nothing may be written to the database meanwhile.
+        """
+        start = self._lead + key
+        with txn.cursor(self._database(environment)) as cursor:
+            if not cursor.set_range(start):
+                return
+            for found, value in cursor:
+                if not found.startswith(start):
+                    return
+                yield found[len(start) :], value
+
+    def export(
+        self, environment: Environment, txn: Transaction, key: bytes, after: bytes = b""
+    ) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """Every entry with a rest beyond `after`, as plain values: names to bool, int, float, str, bytes, datetime and
+        lists and dicts of these. The rests come with them, to go on from.
+        """
+        for rest, value in self.entries(environment, txn, key):
+            if not after or rest > after:
+                yield rest, self._shown(rest, value)
+
+    def move(self, environment: Environment, txn: Transaction, key: bytes, to: bytes) -> int:
+        """Give the entries to another subject; how many. Where that has one with the same rest, it keeps its own."""
+        database = self._database(environment)
+        moved = list(self.entries(environment, txn, key))
+        for rest, value in moved:
+            txn.put(self._lead + to + rest, value, overwrite=False, db=database)
+            txn.delete(self._lead + key + rest, db=database)
+        return len(moved)
+
+    def erase(self, environment: Environment, txn: Transaction, key: bytes) -> int:
+        """Erase the entries; how many there were."""
+        start, number = self._lead + key, 0
+        with txn.cursor(self._database(environment)) as cursor:
+            there = cursor.set_range(start)
+            while there and cursor.key().startswith(start):
+                there = cursor.delete()
+                number += 1
+        return number
+
+    def _database(self, environment: Environment) -> lmdb._Database:
+        database: lmdb._Database = getattr(environment, self.name)
+        return database
+
+
+class _Log(Holding):
+    """The events, which lie under their positions and are found through `by_subject`."""
+
+    def __init__(self) -> None:
+        super().__init__("by_subject", _event_shown)
+
+    def entries(self, environment: Environment, txn: Transaction, key: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Time and position of each event, and the event."""
+        for rest, _ in super().entries(environment, txn, key):
+            yield rest, txn.get(rest[8:], b"", environment.log)
+
+    def move(self, environment: Environment, txn: Transaction, key: bytes, to: bytes) -> int:
+        """Give the events to another subject; they keep their positions."""
+        rests = [rest for rest, _ in super().entries(environment, txn, key)]
+        for rest in rests:
+            txn.put(to + rest, b"", db=environment.by_subject)
+            txn.delete(key + rest, db=environment.by_subject)
+        return len(rests)
+
+    def erase(self, environment: Environment, txn: Transaction, key: bytes) -> int:
+        """Erase the events; how many there were."""
+        number = 0
+        with txn.cursor(environment.by_subject) as cursor:
+            there = cursor.set_range(key)
+            while there and cursor.key()[:KEY_BYTES] == key:
+                txn.delete(cursor.key()[KEY_BYTES + 8 :], db=environment.log)
+                there = cursor.delete()
+                number += 1
+        return number
+
+
+class _Idempotency(Holding):
+    """What idempotency keys were answered with, each with an entry by the time at which that is forgotten."""
+
+    def __init__(self) -> None:
+        super().__init__("idem", _answer_shown, records.IDEMPOTENT)
+
+    def move(self, environment: Environment, txn: Transaction, key: bytes, to: bytes) -> int:
+        """Give the answers to another subject, as they are; how many."""
+        for rest, value in list(self.entries(environment, txn, key)):
+            txn.delete(records.term(value, key + rest), db=environment.idem)
+            txn.put(records.term(value, to + rest), b"", db=environment.idem)
+        return super().move(environment, txn, key, to)
+
+    def erase(self, environment: Environment, txn: Transaction, key: bytes) -> int:
+        """Erase the answers; how many there were."""
+        for rest, value in list(self.entries(environment, txn, key)):
+            txn.delete(records.term(value, key + rest), db=environment.idem)
+        return super().erase(environment, txn, key)
+
+
+def _profile_shown(_rest: bytes, value: bytes) -> dict[str, Any]:
+    profile = records.decode_profile(value)
+    return {
+        "version": profile.version,
+        "attributes": profile.attributes,
+        "features": {name: _plain(each) for name, each in profile.features.items()},
+        "changed": {name: from_micros(at) for name, at in profile.changes().items()},
+        "granted": list(profile.granted),
+        "expires": {name: from_micros(at) for name, at in profile.expires.items()},
+    }
+
+
+def _window_shown(_rest: bytes, value: bytes) -> dict[str, Any]:
+    return {"states": {key: _state_shown(state) for key, state in records.decode_cold(value).states.items()}}
+
+
+def _state_shown(state: State) -> dict[str, Any]:
+    shown: dict[str, Any] = {} if state.floor is None else {"floor": state.floor}
+    shown["buckets"] = [_plain(msgspec.structs.astuple(bucket)) for bucket in state.buckets]
+    shown["latest"] = _plain(state.latest)
+    return shown
+
+
+def _event_shown(rest: bytes, value: bytes) -> dict[str, Any]:
+    event = records.decode_event(value)
+    position = int.from_bytes(rest[8:], "big")
+    return {
+        "id": event.id,
+        "type": event.type,
+        "at": from_micros(event.at),
+        "properties": event.properties,
+        "position": position,
+    }
+
+
+def _seen_shown(rest: bytes, _value: bytes) -> dict[str, Any]:
+    return {"event_id_hash": rest}
+
+
+def _answer_shown(rest: bytes, value: bytes) -> dict[str, Any]:
+    answer = records.decode_answer(value)
+    return {"key_hash": rest, "until": from_micros(answer.until), "version": answer.version}
+
+
+def _plain(value: Any) -> Any:
+    """A value as messages hold it: keys are texts, too long an integer a double, nothing an empty list."""
+    if isinstance(value, dict):
+        return {key.hex() if isinstance(key, bytes) else str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if type(value) is int and value not in INT64:
+        return float(value)
+    return [] if value is None else value
+
+
+# In the order in which they are shown. A database of what is held of subjects is registered here.
+HOLDINGS: Final[tuple[Holding, ...]] = (
+    Holding("profile", _profile_shown),
+    Holding("window", _window_shown),
+    _Log(),
+    Holding("seen", _seen_shown),
+    _Idempotency(),
+)
+
+
+def erase_all(environment: Environment, txn: Transaction, key: bytes) -> dict[str, int]:
+    """Erase all that is held under a subject's key; how many entries of each holding that had any."""
+    erased = {holding.name: holding.erase(environment, txn, key) for holding in HOLDINGS}
+    return {name: number for name, number in erased.items() if number}
+
+
+def move_all(environment: Environment, txn: Transaction, key: bytes, to: bytes) -> int:
+    """Give all that is held under a subject's key to another, which keeps its own where both have one; how many
+    entries.
+    """
+    return sum(holding.move(environment, txn, key, to) for holding in HOLDINGS)
