@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent / "cases" / "decisions"
 SHIPPED = Path(__file__).parent.parent / "models"
 ENVIRONMENT = cel.Environment(
-    dict.fromkeys(("profile", "context", "features", "segments", "models"), "dyn") | {"now": "timestamp"}
+    dict.fromkeys(("profile", "account", "context", "features", "segments", "models"), "dyn") | {"now": "timestamp"}
 )
 
 
@@ -99,11 +99,14 @@ class Expected(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Question(msgspec.Struct, forbid_unknown_fields=True):
-    """One call. `attributes` are one update, or several in turn. `reads` are names and what they are; null: missing."""
+    """One call. `attributes` are one update, or several in turn; `account` are those of the account, if there is one.
+    `reads` are names and what they are; null: missing.
+    """
 
     expect: Expected | list[Expected]
     decide: str | list[str] = "d"
     attributes: dict[str, Any] | list[dict[str, Any]] = {}
+    account: dict[str, Any] = {}
     events: list[dict[str, Any]] = []
     context: dict[str, Any] = {}
     now: datetime | None = None
@@ -152,6 +155,8 @@ def asked(name: str, number: int) -> Asked:
     # The server's store outlives a case: every question has a subject of its own.
     subject_id = question.subject or f"{name} {number}"
     updates = question.attributes if isinstance(question.attributes, list) else [question.attributes]
+    if question.account:
+        updates = [*updates, {"account_id": subject_id}]
     events = []
     for position, fields in enumerate(question.events):
         properties = {key: value for key, value in fields.items() if key not in {"type", "at"}}
@@ -202,9 +207,11 @@ def score(snapshot: Snapshot, view: View, names: tuple[str, ...]) -> None:
 
 def decide_in_core(snapshot: Snapshot, question: Asked) -> list[Decision]:
     readings = readings_of(snapshot, question)
-    view = View(question.attributes, question.question.context, readings.values, question.now)
+    asks = question.question
+    view = View(question.attributes, asks.context, readings.values, question.now, asks.account)
     # Attributes change in the order of their updates.
     changed = {f"profile.{key}": n for n, update in enumerate(question.updates) for key in update}
+    changed |= {f"account.{key}": len(question.updates) for key in asks.account}
     changes = changed | {f"features.{key}": at for key, at in readings.changed.items()}
     slots = question.question.slots
     page: list[Decision] = []
@@ -296,6 +303,7 @@ class Oracle:
         self.twins = question.case.twins
         self.data: dict[str, Any] = {
             "profile": question.attributes,
+            "account": question.question.account,
             "context": question.question.context,
             "features": {},
             "segments": {},
@@ -318,7 +326,7 @@ class Oracle:
         """True or False; None for unknown, which is an error in cel-cpp's words."""
         source = self.twins.get(source, source)
         data = dict(self.data)
-        for root in ("profile", "context", "features"):
+        for root in ("profile", "account", "context", "features"):
             data[root] = dict(data[root])
             for name, value in data[root].items():
                 if isinstance(value, datetime):
@@ -345,7 +353,8 @@ def expected_reason(question: Asked, rule: Rule) -> str:
 def test_conditions_agree_with_cel_cpp(name: str, number: int, shipped_models: dict[str, Model]) -> None:
     question = asked(name, number)
     snapshot = build(question.case, shipped_models)
-    view = View(question.attributes, question.question.context, readings_of(snapshot, question).values, question.now)
+    asks, features = question.question, readings_of(snapshot, question).values
+    view = View(question.attributes, asks.context, features, question.now, asks.account)
     score(snapshot, view, tuple(snapshot.models))
     for dotted, value in question.question.reads.items():
         try:
@@ -403,6 +412,12 @@ class Served:
                 self.profiles.UpdateProfile(
                     profile_pb2.UpdateProfileRequest(subject_id=question.subject_id, set=write_values(update))
                 )
+        if question.question.account:
+            self.profiles.UpdateProfile(
+                profile_pb2.UpdateProfileRequest(
+                    account_id=question.subject_id, set=write_values(question.question.account)
+                )
+            )
         if question.events:
             events = [
                 profile_pb2.Event(

@@ -180,7 +180,7 @@ def test_the_rules_page_lists_every_key() -> None:
     assert column(text, "## Decision tables") == sorted(TABLE_KEYS, key=column(text, "## Decision tables").index)
     assert column(text, "**Outputs**") == sorted(POLICIES, key=column(text, "**Outputs**").index)
     unbuilt = {*authored.UNBUILT, *load.UNBUILT, "managed", "purposes"}
-    assert set(column(text, "## Not built yet")) == unbuilt | {"account.X", "experiments.X"}
+    assert set(column(text, "## Not built yet")) == unbuilt | {"experiments.X"}
     assert all(f"`{section}`" in text for section in load.SECTIONS)
     assert all(f"`{kind}`" in text for kind in type_names)
 
@@ -203,7 +203,7 @@ def test_the_language_page_is_complete() -> None:
     text = prose(page("docs/language.md"))
     words = {word for named in NAMED.findall(text) for word in (named, *re.findall(r"[\w.]+", named))}
     known = keys_of(rules_schema()) | {*get_args(OrderKey), *get_args(HitPolicy), *type_names, *FUNCTIONS, *TARGETS}
-    known |= {*times.UNITS, *(f"{root}.X" for root in ("profile", "context", "features", "segments")), "now"}
+    known |= {*times.UNITS, *(f"{root}.X" for root in ("profile", "account", "context", "features", "segments")), "now"}
     assert not known - words
 
 

@@ -136,19 +136,19 @@ def test_a_bit_is_set_exactly_when_all_its_literals_are_true(
 
 
 @given(
-    st.lists(values, min_size=3, max_size=3),
-    st.lists(st.lists(literals, max_size=2), min_size=3, max_size=3),
+    st.lists(values, min_size=4, max_size=4),
+    st.lists(st.lists(literals, max_size=2), min_size=4, max_size=4),
     st.lists(st.integers(1, 3), max_size=3),
 )
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_masks_of_several_attributes_are_anded(person: list[Any], tests: list[list[Literal]], cuts: list[int]) -> None:
-    paths = [("profile", "x"), ("context", "x"), ("features", "x")]
+    paths = [("profile", "x"), ("context", "x"), ("features", "x"), ("account", "x")]
     literals_of = [
         [Literal(path, lit.test, lit.values) for lit in part] for path, part in zip(paths, tests, strict=True)
     ]
     symbols = Symbols({"x": FeatureRead("KEY")})
     index = index_of([[lit for part in literals_of for lit in part], *literals_of], symbols, cuts)
-    view = View({"x": person[0]}, {"x": person[1]}, {"KEY": person[2]}, 0)
+    view = View({"x": person[0]}, {"x": person[1]}, {"KEY": person[2]}, 0, {"x": person[3]})
     each = [all(holds(lit, value) for lit in part) for value, part in zip(person, tests, strict=True)]
     assert survivors(index, view) == [all(each), *each]
 

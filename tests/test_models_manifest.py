@@ -93,7 +93,8 @@ m.yaml:4:9: `sha256` must be 64 hexadecimal digits in small letters
     "an input from nowhere": (
         ("features.orders_90d", "feature.orders_90d"),
         """\
-m.yaml:6:26: an input comes from `features.NAME`, `profile.NAME` or `context.NAME`, not from `feature.orders_90d`
+m.yaml:6:26: an input comes from `features.NAME`, `profile.NAME`, `account.NAME` or `context.NAME`, \
+not from `feature.orders_90d`
     6 |   - {name: orders, from: feature.orders_90d, default: 0}
       |                          ^^^^^^^^^^^^^^^^^^
   hint: did you mean `features`?""",

@@ -30,13 +30,15 @@ EXAMPLES = 300
 SUBJECTS = 10
 COMPARISONS_AT_LEAST = 20_000
 
-SCOPE = Scope(roots={"profile": None, "context": None, "features": {}, "segments": {"seg": "bool"}})
+SCOPE = Scope(roots={"profile": None, "account": None, "context": None, "features": {}, "segments": {"seg": "bool"}})
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 # Times are variables of their own to the oracle, since cel-cpp's Python face takes none inside a map.
 TIMES = {"profile.t1": "t1", "context.t2": "t2"}
-ORACLE = cel.Environment({"profile": "dyn", "context": "dyn", "now": "timestamp", "t1": "timestamp", "t2": "timestamp"})
+ORACLE = cel.Environment(
+    dict.fromkeys(("profile", "account", "context"), "dyn") | dict.fromkeys(("now", "t1", "t2"), "timestamp")
+)
 
-names = st.sampled_from(["profile.a", "profile.b", "profile.c", "context.d", "profile.e"])
+names = st.sampled_from(["profile.a", "profile.b", "profile.c", "context.d", "profile.e", "account.f"])
 strings = st.sampled_from(["", "a", "b", "ab", "US", "é", "zz"])
 numbers = st.one_of(
     st.integers(-3, 4),
@@ -83,6 +85,7 @@ residual = st.sampled_from(
         "profile.e.map(x, [x]) == [[1]]", 'string(profile.a) == "1"', "int(profile.b) == 2", "profile.c",
         "[1, 2].exists(i, i == profile.a)", 'profile.e == ["a", "b"]', "profile.i - profile.j > profile.x",
         "profile.x / 2.0 <= profile.i",
+        "has(account.f)", "account.f == profile.a", "account.f < profile.b",
         "has(profile.a)", "has(context.d)", "!has(profile.e)", "has(profile.e.k)", "true", "false",
     ]
 )  # fmt: skip
@@ -97,7 +100,7 @@ expressions = st.recursive(
 )
 subjects = st.fixed_dictionaries(
     {},
-    optional=dict.fromkeys(("profile.a", "profile.b", "profile.c", "context.d", "profile.e"), values)
+    optional=dict.fromkeys(("profile.a", "profile.b", "profile.c", "context.d", "profile.e", "account.f"), values)
     | {"profile.t1": times, "context.t2": times}
     # Arithmetic that mixes ints and doubles is ours alone, see RULES; these names do not mix.
     | {"profile.i": ints, "profile.j": ints, "profile.x": doubles},
@@ -120,7 +123,7 @@ def program(source: str) -> cel.Program:
 
 
 def by_oracle(program: cel.Program, subject: dict[str, Any]) -> bool | None:
-    data: dict[str, Any] = {"profile": {}, "context": {}, "now": TIME}
+    data: dict[str, Any] = {"profile": {}, "account": {}, "context": {}, "now": TIME}
     for dotted, value in subject.items():
         root, _, name = dotted.partition(".")
         if dotted in TIMES:
@@ -135,11 +138,11 @@ def by_oracle(program: cel.Program, subject: dict[str, Any]) -> bool | None:
 
 
 def view_of(subject: dict[str, Any]) -> View:
-    parts: dict[str, dict[str, Any]] = {"profile": {}, "context": {}}
+    parts: dict[str, dict[str, Any]] = {"profile": {}, "account": {}, "context": {}}
     for dotted, value in subject.items():
         root, _, name = dotted.partition(".")
         parts[root][name] = value
-    return View(parts["profile"], parts["context"], {}, 1767225600_000_000)
+    return View(parts["profile"], parts["context"], {}, 1767225600_000_000, parts["account"])
 
 
 def checkable(source: str) -> bool:

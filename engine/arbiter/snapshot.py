@@ -237,9 +237,9 @@ def _row_builder(model: Model, symbols: Symbols) -> Callable[[View], list[float]
     default.
     """
     names: dict[str, Any] = {"KINDS": frozenset({int, float, bool})}
-    lines = ["def row(v):", "    p = v.profile; c = v.context; f = v.features"]
+    lines = ["def row(v):", "    p = v.profile; a = v.account; c = v.context; f = v.features"]
     for i, item in enumerate(model.inputs):
-        source, key, unit = {"profile": "p", "context": "c", "features": "f"}[item.root], item.attribute, 0
+        source, key, unit = item.root[0], item.attribute, 0
         if item.root == "features":
             feature = symbols.features.get(item.attribute)
             key, unit = (feature.key, feature.unit) if feature else ("", 0)

@@ -16,7 +16,7 @@ from arbiter.server.auth.roles import NEEDS
 from arbiter.server.calls import Call, settled
 from arbiter.server.gate import Caller
 from arbiter.server.status import AuditFailed
-from arbiter.v1 import admin_pb2
+from arbiter.v1 import admin_pb2, profile_pb2
 from tests.security.conftest import DECIDE, OVERRIDE, PROFILE, SNAPSHOT, UPDATE
 
 if TYPE_CHECKING:
@@ -106,6 +106,14 @@ def test_files_and_values_are_counted_and_not_copied(file: Path) -> None:
     settled(log.recorded(method, carried_out)(content.SerializeToString(), call), call)
     (line,) = lines(file)
     assert line["request"] == {"files": {"count": 2}, "keep": True}
+
+
+def test_an_account_stands_there_by_its_pseudonym_too(file: Path) -> None:
+    log = opened(file)
+    content = profile_pb2.GetProfileRequest(account_id="acme").SerializeToString()
+    settled(log.recorded(PROFILE, carried_out)(content, Call()), Call())
+    (line,) = lines(file)
+    assert (line["request"], "subject" in line) == ({"account_id": "<4>"}, False)
 
 
 def test_bytes_that_are_no_request_are_recorded_as_such(file: Path) -> None:

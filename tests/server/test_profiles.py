@@ -175,3 +175,31 @@ def test_writes_from_many_threads_all_arrive(shop: Shop) -> None:
         versions = list(pool.map(lambda _: shop.client.update_profile("many", increment={"n": 1}), range(64)))
     assert sorted(versions) == list(range(1, 65))
     assert shop.client.get_profile("many").attributes == {"n": 64}
+
+
+def test_an_account_is_written_and_read_by_its_own_id(shop: Shop) -> None:
+    client = shop.client
+    assert client.update_profile("acme", set={"name": "a subject"}) == 1
+    assert client.update_profile(account_id="acme", set={"plan": "team"}, increment={"seats": 3}) == 1
+    assert client.update_profile(account_id="acme", increment={"seats": 1}, expected_version=1) == 2
+    with pytest.raises(Conflict):
+        client.update_profile(account_id="acme", set={"plan": "free"}, expected_version=1)
+    account, subject = client.get_profile(account_id="acme"), client.get_profile("acme")
+    assert (account.account_id, account.subject_id, account.version) == ("acme", "", 2)
+    assert account.attributes == {"plan": "team", "seats": 4}
+    assert (account.features, account.segments) == ({}, {})
+    assert (subject.subject_id, subject.account_id, subject.attributes) == ("acme", "", {"name": "a subject"})
+    assert not client.get_profile(account_id="nobody's").exists
+
+
+@pytest.mark.parametrize(
+    ("subject_id", "account_id", "field"),
+    [("", "", "subject_id"), ("a", "b", "account_id"), ("", "x" * 257, "account_id")],
+)
+def test_a_profile_is_a_subjects_or_an_accounts(shop: Shop, subject_id: str, account_id: str, field: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        shop.client.update_profile(subject_id, account_id=account_id, set={"a": 1})
+    assert refused.value.field == field
+    with pytest.raises(InvalidRequest) as refused:
+        shop.client.get_profile(subject_id, account_id=account_id)
+    assert refused.value.field == field

@@ -167,7 +167,7 @@ def _subjects(snapshot: Snapshot, declared: DecisionPoint) -> Iterator[Subject]:
     now = time.time_ns() // 1000
     space = Space(Ranks(declared, rules, trees).rules, trees, allowed, now)
     inputs = sorted(
-        path for path in inputs_of(snapshot, declared.name) if path[0] in {"profile", "context", "features"}
+        path for path in inputs_of(snapshot, declared.name) if path[0] in {"profile", "account", "context", "features"}
     )
     for number in range(_SUBJECTS + _WARM):
         point = {}
@@ -190,5 +190,5 @@ def _subjects(snapshot: Snapshot, declared: DecisionPoint) -> Iterator[Subject]:
 def _is_number(snapshot: Snapshot, root: str, name: str) -> bool:
     if root == "features":
         return any(f.name == name and f.type in {"int", "double"} for f in snapshot.ruleset.features)
-    types = snapshot.ruleset.profile_types if root == "profile" else snapshot.ruleset.context_types
+    types: dict[str, str] = getattr(snapshot.ruleset, f"{root}_types")
     return types.get(name) in {"int", "double"}

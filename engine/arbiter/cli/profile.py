@@ -16,6 +16,7 @@ from arbiter.decision.wording import shown
 profile = typer.Typer(name="profile", help="What is known of a subject, and changing it.", no_args_is_help=True)
 
 Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="Whose profile.")]
+Account = Annotated[bool, typer.Option("--account", help="The id is an account's: a company's, a household's.")]
 Assignments = Annotated[
     list[str] | None,
     typer.Argument(
@@ -32,15 +33,16 @@ Version = Annotated[
 
 @profile.command("get")
 @asks_a_server
-def get(subject: Subject, *, server: Asked, as_json: AsJson = False) -> None:
+def get(subject: Subject, *, account: Account = False, server: Asked, as_json: AsJson = False) -> None:
     """Print attributes, features and segments, as a decision would see them now."""
     with connected(server) as client:
-        known = client.get_profile(subject)
+        known = client.get_profile(account_id=subject) if account else client.get_profile(subject)
     if as_json:
         print_json(known)
         return
     rows: list[tuple[str, str, str]] = []
-    rows += [("attribute", f"profile.{name}", shown(value)) for name, value in sorted(known.attributes.items())]
+    root = "account" if account else "profile"
+    rows += [("attribute", f"{root}.{name}", shown(value)) for name, value in sorted(known.attributes.items())]
     rows += [("feature", f"features.{name}", shown(value)) for name, value in sorted(known.features.items())]
     rows += [
         ("segment", f"segments.{name}", "unknown" if value is None else shown(value))
@@ -48,7 +50,7 @@ def get(subject: Subject, *, server: Asked, as_json: AsJson = False) -> None:
     ]
     print_table(("kind", "name", "value"), rows, title=f"{subject}, version {known.version}")
     if not known.exists and out().is_terminal:
-        out().print("nothing is stored on this subject", style="yellow")
+        out().print(f"nothing is stored on this {'account' if account else 'subject'}", style="yellow")
 
 
 @profile.command("set")
@@ -57,6 +59,7 @@ def set_(
     subject: Subject,
     assignments: Assignments = None,
     *,
+    account: Account = False,
     unset: Unset = None,
     expected_version: Version = None,
     server: Asked,
@@ -67,9 +70,15 @@ def set_(
     if not values and not unset:
         raise typer.BadParameter("nothing to change: give name=value, or --unset NAME")
     with connected(server) as client:
-        version = client.update_profile(subject, set=values, unset=unset or (), expected_version=expected_version)
+        version = client.update_profile(
+            "" if account else subject,
+            account_id=subject if account else "",
+            set=values,
+            unset=unset or (),
+            expected_version=expected_version,
+        )
     if as_json:
-        print_json({"subject_id": subject, "version": version})
+        print_json({"account_id" if account else "subject_id": subject, "version": version})
     else:
         # What holds now; whether it held before is not known here.
         counts = ((len(values), "set"), (len(unset or ()), "unset"))

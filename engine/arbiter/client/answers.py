@@ -112,7 +112,10 @@ class Ingested(msgspec.Struct, frozen=True):
 
 
 class ProfileAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a subject at `at`. A segment is None when it is unknown; a feature without a value is absent."""
+    """What is known of a subject at `at`. A segment is None when it is unknown; a feature without a value is absent.
+
+    An account, which `account_id` names then, has neither.
+    """
 
     subject_id: str
     exists: bool
@@ -122,6 +125,7 @@ class ProfileAnswer(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     snapshot: str
     at: datetime
+    account_id: str = ""
 
 
 def read_page(response: decision_pb2.DecideResponse) -> Page:
@@ -169,6 +173,7 @@ def read_profile(response: profile_pb2.GetProfileResponse) -> ProfileAnswer:
         version=response.version,
         snapshot=response.snapshot,
         at=_moment(response.at),
+        account_id=response.account_id,
     )
 
 

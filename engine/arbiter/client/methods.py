@@ -178,8 +178,9 @@ class Methods:
     @Method
     def update_profile(
         self,
-        subject_id: str,
+        subject_id: str = "",
         *,
+        account_id: str = "",
         set: Mapping[str, Any] | None = None,  # noqa: A002 - the field's name in the API
         unset: Sequence[str] = (),
         increment: Mapping[str, float] | None = None,
@@ -188,7 +189,7 @@ class Methods:
         idempotency_key: str = "",
         timeout: float | None = None,
     ) -> Call[int]:
-        """Change attributes; return the profile's new version once it is on disk.
+        """Change attributes of a subject or, named in its place, an account; return the new version once it is on disk.
 
         Without an `idempotency_key` a client that retries makes one, so that the change is done once.
         """
@@ -201,6 +202,7 @@ class Methods:
             append=arguments.values(append, "append"),
             expected_version=version,
             idempotency_key=arguments.text(idempotency_key, "idempotency_key"),
+            account_id=arguments.text(account_id, "account_id"),
         )
         return UPDATE_PROFILE.call(message, lambda response: response.version, timeout)
 
@@ -213,9 +215,13 @@ class Methods:
         return INGEST_EVENTS.call(message, answers.read_ingested, timeout)
 
     @Method
-    def get_profile(self, subject_id: str, *, timeout: float | None = None) -> Call[ProfileAnswer]:
-        """Return what is known of a subject, as a decision would see it now."""
-        message = profile_pb2.GetProfileRequest(subject_id=arguments.text(subject_id, "subject_id"))
+    def get_profile(
+        self, subject_id: str = "", *, account_id: str = "", timeout: float | None = None
+    ) -> Call[ProfileAnswer]:
+        """Return what is known of a subject or, named in its place, an account, as a decision would see it now."""
+        message = profile_pb2.GetProfileRequest(
+            subject_id=arguments.text(subject_id, "subject_id"), account_id=arguments.text(account_id, "account_id")
+        )
         return GET_PROFILE.call(message, answers.read_profile, timeout)
 
     @Method

@@ -144,7 +144,7 @@ class _Writer:
     def _fetch(self, path: tuple[str, ...]) -> str:
         """An expression that gives a stored value or M; empty where reading means computing."""
         match path:
-            case ("profile" | "context" as root, name):
+            case ("profile" | "account" | "context" as root, name):
                 return f"v.{root}.get({name!r}, M)"
             case ("event", name):
                 return f"v.get({name!r}, M)"
@@ -195,7 +195,7 @@ class _Writer:
 
     def _has(self, arg: AnyNode) -> str:
         match arg:
-            case Name(path=("profile" | "context" as root, name)):
+            case Name(path=("profile" | "account" | "context" as root, name)):
                 return f"({name!r} in v.{root})"
             case Name(path=("event", name)):
                 return f"({name!r} in v)"
@@ -212,7 +212,7 @@ class _Writer:
 
     def _read(self, path: tuple[str, ...]) -> str:
         match path:
-            case ("profile" | "context" as root, name):
+            case ("profile" | "account" | "context" as root, name):
                 return f"v.{root}[{name!r}]"
             case ("event", name):
                 return f"v[{name!r}]"

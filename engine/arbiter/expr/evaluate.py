@@ -45,6 +45,8 @@ def read(path: tuple[str, ...], view: View, symbols: Symbols) -> Any:
         match path[0]:
             case "profile":
                 return view.profile[path[1]]
+            case "account":
+                return view.account[path[1]]
             case "context":
                 return view.context[path[1]]
             case "features":

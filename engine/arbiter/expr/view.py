@@ -49,6 +49,7 @@ class Symbols(msgspec.Struct, frozen=True):
 # Up to here every int is a double, so that Python's exact comparison of the two is also cel-cpp's.
 EXACT = 2**52
 _NONE: Mapping[str, Lack] = {}
+_NO_ACCOUNT: Mapping[str, Any] = {}
 
 
 class View:
@@ -59,12 +60,18 @@ class View:
     steps costly expressions may still take.
     """
 
-    __slots__ = ("allowance", "clock", "context", "failed", "features", "models", "profile")
+    __slots__ = ("account", "allowance", "clock", "context", "failed", "features", "models", "profile")
 
     def __init__(
-        self, profile: Mapping[str, Any], context: Mapping[str, Any], features: Mapping[str, Any], clock: int
+        self,
+        profile: Mapping[str, Any],
+        context: Mapping[str, Any],
+        features: Mapping[str, Any],
+        clock: int,
+        account: Mapping[str, Any] = _NO_ACCOUNT,
     ) -> None:
         self.profile = profile
+        self.account = account
         self.context = context
         self.features = features
         self.clock = clock

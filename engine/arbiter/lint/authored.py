@@ -58,7 +58,7 @@ def read_declarations(files: Mapping[str, bytes]) -> Declarations:
                     actions |= {name: e.key.source.position(e.key.start) for name, e in node.entries.items()}
     values: dict[tuple[str, ...], tuple[Any, ...]] = {
         (root, name): typed.values
-        for root, names in (("profile", declared.profile), ("context", declared.context))
+        for root, names in declared.attributes()
         for name, typed in (names or {}).items()
         if typed.values
     }
@@ -70,7 +70,10 @@ def allowed_of(
 ) -> dict[tuple[str, ...], Allowed]:
     """What each declared name can hold. Counts and sums are 0 for who has no event; counts are never less."""
     found: dict[tuple[str, ...], Allowed] = {}
-    for root, types in (("profile", ruleset.profile_types), ("context", ruleset.context_types)):
+    sections = {
+        "profile": ruleset.profile_types, "account": ruleset.account_types, "context": ruleset.context_types
+    }  # fmt: skip
+    for root, types in sections.items():
         for name, kind in types.items():
             found[root, name] = Allowed(kind, declarations.values.get((root, name), ()))
     for feature in ruleset.features:

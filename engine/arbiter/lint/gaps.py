@@ -53,12 +53,12 @@ def check_tables(ruleset: Ruleset, snapshot: Snapshot, now: int) -> Iterator[Fin
 
 def _subject(gap: Example, now: int) -> Subject | None:
     """The input as a subject; None where a column is more than a name."""
-    found: dict[str, dict[str, Any]] = {"profile": {}, "context": {}, "features": {}}
+    found: dict[str, dict[str, Any]] = {"profile": {}, "account": {}, "context": {}, "features": {}}
     models: dict[str, dict[str, Any]] = {}
     moment, dated = now, False
     for term, (kind, value) in gap:
         match term.split("."):
-            case ["profile" | "context" | "features" as root, name] if name.isidentifier():
+            case ["profile" | "account" | "context" | "features" as root, name] if name.isidentifier():
                 found[root][name] = _plain(kind, value)
             case ["models", model, output] if output.isidentifier():
                 models.setdefault(model, {})[output] = _plain(kind, value)
@@ -70,6 +70,7 @@ def _subject(gap: Example, now: int) -> Subject | None:
         id="s0",
         now=moment,
         profile=found["profile"],
+        account=found["account"],
         context=found["context"],
         features=found["features"],
         models=models,

@@ -76,7 +76,7 @@ class Ranks:
                 found.append(None if rule.value is None else trees.of(rule.value))
             else:
                 reads = reads_of([expression.root for expression in rule.when], trees.symbols)
-                found.append(frozenset(path for path in reads if path[0] in {"profile", "features", "models"}))
+                found.append(frozenset(path for path in reads if path[0] not in {"context", "now"}))
         return tuple(found)
 
 

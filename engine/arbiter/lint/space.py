@@ -32,7 +32,7 @@ Path = tuple[Any, ...]
 Box = dict[int, "Cells"]
 """Name's number → cells. A name that is not there may have any; no cells, and nothing is in the box."""
 
-_READABLE: Final = frozenset({"profile", "context", "features", "models"})
+_READABLE: Final = frozenset({"profile", "account", "context", "features", "models"})
 _CHECK: Final = "check"
 _ELEMENT: Final = "element"
 _DAY_US: Final = 86_400_000_000

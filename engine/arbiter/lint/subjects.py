@@ -40,6 +40,7 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str
     now: int
     profile: dict[str, Any] = {}
+    account: dict[str, Any] = {}
     context: dict[str, Any] = {}
     features: dict[str, Any] = {}
     models: dict[str, dict[str, Any]] = {}
@@ -48,8 +49,8 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def text(self) -> str:
         """The subject as people read it."""
-        sections = (("profile", self.profile), ("context", self.context), ("features", self.features))
-        values = {f"{root}.{name}": value for root, found in sections for name, value in found.items()}
+        sections = ("profile", "account", "context", "features")
+        values = {f"{root}.{name}": value for root in sections for name, value in getattr(self, root).items()}
         values |= {f"models.{m}.{name}": value for m, found in self.models.items() for name, value in found.items()}
         if self.dated:
             values["now"] = from_micros(self.now)
@@ -60,14 +61,14 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     def fields(self) -> dict[str, Any]:
         """The subject for JSON."""
         found: dict[str, Any] = {"subject_id": self.id} if self.named else {}
-        for root in ("profile", "context", "features", "models"):
+        for root in ("profile", "account", "context", "features", "models"):
             found |= {root: values} if (values := getattr(self, root)) else {}
         return found | {"now": from_micros(self.now)}
 
 
 def subject_at(space: Space, point: Point, rolled: Iterable[Rule] = (), beside: Iterable[Rule] = ()) -> Subject:
     """A subject at a point of the space, inside the rollouts of `rolled`, outside those of `beside` where it can be."""
-    found: dict[str, dict[str, Any]] = {"profile": {}, "context": {}, "features": {}}
+    found: dict[str, dict[str, Any]] = {"profile": {}, "account": {}, "context": {}, "features": {}}
     models: dict[str, dict[str, Any]] = {}
     lists: dict[tuple[str, ...], list[Any]] = {}
     now, dated = space.now, False
@@ -135,7 +136,7 @@ def view_of(snapshot: Snapshot, subject: Subject) -> View:
         if value is not None:
             ages = feature.aggregate == "since"
             features[feature.key] = subject.now - round(value * feature.unit) if ages else value
-    view = View(subject.profile, subject.context, features, subject.now)
+    view = View(subject.profile, subject.context, features, subject.now, subject.account)
     view.models = dict(subject.models)
     return view
 

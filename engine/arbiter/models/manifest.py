@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-Root = Literal["features", "profile", "context"]
+Root = Literal["features", "profile", "account", "context"]
 Kind = Literal["segment", "propensity", "class", "score"]
 OutputType = Literal["double", "int", "bool", "string"]
 Scalar = float | int | bool | str

@@ -87,7 +87,8 @@ class _Reader:
         source = self._string(fields.get("from"), f"{path}.from")
         root, _, attribute = source.partition(".")
         if source and (root not in get_args(Root) or not NAME.fullmatch(attribute)):
-            message = f"an input comes from `features.NAME`, `profile.NAME` or `context.NAME`, not from `{source}`"
+            known = "`features.NAME`, `profile.NAME`, `account.NAME` or `context.NAME`"
+            message = f"an input comes from {known}, not from `{source}`"
             hint = _NAMES_MATCH if root in get_args(Root) else did_you_mean(root, get_args(Root))
             self._report.at(fields["from"], message, hint, f"{path}.from")
         default = self._default(fields.get("default"), f"{path}.default")

@@ -27,7 +27,7 @@ def manifest_schema() -> Schema:
     """The JSON Schema of a `manifest.yaml`."""
     path = whole(rf"(?:{'|'.join(get_args(Root))})\.{NAME.pattern}")
     model_name = _name("What rules call it: `models.NAME.OUTPUT`. The name of its folder.")
-    source = text("Where the value comes from: `features.X`, `profile.X` or `context.X`.", pattern=path)
+    source = text("Where the value comes from: `features.X`, `profile.X`, `account.X` or `context.X`.", pattern=path)
     default = _scalar("Stands in when the value is missing. Without it a missing value makes every output unknown.")
     each = closed(
         "An input of the model.",

@@ -24,7 +24,7 @@ STORED = "stored_value"
 
 def check_update(update: Update, types: Mapping[str, str], limits: Limits) -> None:
     """Raise InvalidField or LimitExceeded for what is wrong whatever is stored."""
-    check_id(update.subject_id, "subject_id")
+    check_owner(update.subject_id, update.account_id)
     if update.idempotency_key:
         check_id(update.idempotency_key, "idempotency_key")
     if update.expected_version is not None and update.expected_version < 0:
@@ -53,6 +53,17 @@ def check_update(update: Update, types: Mapping[str, str], limits: Limits) -> No
             raise InvalidField(f"{field} is {kind_of(amount)}: only numbers can be added", field=field)
     for name, value in update.append.items():
         check_value(value, f"append.{name}", limits, depth=2)
+
+
+def check_owner(subject_id: str, account_id: str) -> None:
+    """Raise InvalidField unless one of the two ids is given, and fit."""
+    if account_id and subject_id:
+        message = "subject_id and account_id are both given: a call is about a subject or about an account"
+        raise InvalidField(message, field="account_id")
+    if account_id:
+        check_id(account_id, "account_id")
+    else:
+        check_id(subject_id, "subject_id")
 
 
 def changed_attributes(

@@ -63,6 +63,7 @@ class Group:
         *,
         features: FeatureSet,
         types: Mapping[str, str],
+        account_types: Mapping[str, str],
         limits: Limits,
         quota: int,
         now: int,
@@ -71,6 +72,7 @@ class Group:
         self.txn = txn
         self.features = features
         self.types = types
+        self.account_types = account_types
         self.limits = limits
         self.now = now
         self.wrote = False

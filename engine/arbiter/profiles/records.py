@@ -67,6 +67,17 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
         return self.tail[8 * len(self.attributes) :]
 
 
+class Member(Profile, kw_only=True, array_like=True, gc=False):
+    """A profile beside the record of the account that it names: `changes` tells of both."""
+
+    account: Profile
+
+    def changes(self) -> dict[str, int]:
+        """As a profile's, and the µs time of the last change of the account's attributes by ``account.NAME``."""
+        own = super().changes()
+        return own | {f"account.{name}": at for name, at in self.account.attribute_times().items()}
+
+
 def pack_times(values: Mapping[str, Any], times: Mapping[str, int]) -> bytes:
     """A tail for `values`, in their order."""
     return struct.pack(f"<{len(values)}q", *(times.get(name, NEVER) for name in values))
@@ -83,16 +94,17 @@ class Update(msgspec.Struct, frozen=True):
 
     `increment` adds numbers (absent is 0), `append` adds one item to the end of a list (absent is empty).
     `expected_version` is the version that the profile must have. The same `idempotency_key` with the same content
-    changes nothing again.
+    changes nothing again. It is an account's where `account_id` names one in place of a subject.
     """
 
-    subject_id: str
+    subject_id: str = ""
     set: dict[str, Any] = {}
     unset: tuple[str, ...] = ()
     increment: dict[str, int | float] = {}
     append: dict[str, Any] = {}
     expected_version: int | None = None
     idempotency_key: str = ""
+    account_id: str = ""
 
 
 class Ingested(msgspec.Struct, frozen=True):

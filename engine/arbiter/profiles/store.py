@@ -22,8 +22,9 @@ from arbiter.profiles.attributes import check_update
 from arbiter.profiles.environment import failure, open_environment
 from arbiter.profiles.figures import Figures
 from arbiter.profiles.ingesting import IngestEvents
-from arbiter.profiles.records import Ingested, Profile, Update, decode_profile
-from arbiter.profiles.subjects import Subject, is_right, unknown
+from arbiter.profiles.reading import Reading
+from arbiter.profiles.records import Ingested, Member, Profile, Update, decode_profile
+from arbiter.profiles.subjects import Subject, unknown
 from arbiter.profiles.updating import UpdateAttributes
 from arbiter.profiles.upkeep import Upkeep
 from arbiter.profiles.values import Limits, as_declared, check_id, check_name, check_time, check_type, check_value
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from arbiter.profiles.features import FeatureSet
     from arbiter.types import Event
 
-__all__ = ["Ingested", "Limits", "Profile", "Store", "Update"]
+__all__ = ["Ingested", "Limits", "Member", "Profile", "Store", "Update"]
 
 
 def _wall_clock() -> int:
@@ -72,6 +73,7 @@ class Store:
         self._environment = environment
         self._limits = limits
         self._hash = blake2b(digest_size=16, key=environment.salt)
+        self._account_hash = blake2b(digest_size=16, key=environment.salt, person=b"account")
         self._quota = quota
         self._reads = 0
         self._begin = environment.handle.begin
@@ -135,11 +137,19 @@ class Store:
         if features.id != known:
             self._upkeep.rebuild(features.id)
 
-    def use_types(self, profile_types: Mapping[str, str], event_types: Mapping[str, Mapping[str, str]]) -> None:
-        """The declared types that attributes and, by event type, properties must have from now on."""
+    def use_types(
+        self,
+        profile_types: Mapping[str, str],
+        event_types: Mapping[str, Mapping[str, str]],
+        account_types: Mapping[str, str] | None = None,
+    ) -> None:
+        """The declared types that attributes, of subjects and of accounts, and, by event type, properties must have
+        from now on.
+        """
         self._writer.settings = msgspec.structs.replace(
             self._writer.settings,
             profile_types=dict(profile_types),
+            account_types=dict(account_types or {}),
             event_types={name: dict(types) for name, types in event_types.items()},
         )
 
@@ -185,29 +195,38 @@ class Store:
 
         `features` as for `read`. Raises StoreError.
         """
+        self._reads += len(asked)
         with self.reading(features) as read:
             return [read(subject_id, now) for subject_id, now in asked]
 
-    @contextmanager
-    def reading(self, features: FeatureSet | None = None) -> Iterator[Callable[[str, int], Profile]]:
-        """While the block runs, what it gets reads a subject's profile as of a now (µs), from one state of the store.
-
-        `features` and errors as for `read`.
+    def read_member(self, subject_id: str, now: int, features: FeatureSet | None = None) -> Member:
+        """As `read`, and beside the profile the account that its attribute `account_id` names, from the same state of
+        the store. A subject that names none, or one of which nothing is stored, has an empty one.
         """
-        wanted = features or self._features
+        with self.reading(features) as read:
+            return read.member(subject_id, now)
 
-        def read(subject_id: str, now: int) -> Profile:
-            try:
-                return self._read_in(txn, self._key(subject_id), wanted, now)
-            except (lmdb.Error, msgspec.MsgspecError) as error:
-                raise self._unreadable(error) from error
+    def read_account(self, account_id: str, now: int) -> Profile:
+        """The account as of `now` (µs). One of which nothing is stored is empty. Raises StoreError."""
+        with self.reading() as read:
+            return read.account(account_id, now)
 
+    @contextmanager
+    def reading(self, features: FeatureSet | None = None) -> Iterator[Reading]:
+        """While the block runs, what it gets reads profiles from one state of the store. `features` as for `read`.
+
+        Raises StoreError, for what is read in the block too.
+        """
         try:
             txn = self._begin(self._profiles)
         except lmdb.Error as error:
             raise self._unreadable(error) from error
         try:
-            yield read
+            yield Reading(
+                self._environment, txn, features or self._features, self._key, self._account_key, self._upkeep.notice
+            )
+        except (lmdb.Error, msgspec.MsgspecError) as error:
+            raise self._unreadable(error) from error
         finally:
             txn.abort()
 
@@ -239,10 +258,13 @@ class Store:
         KeyReused, LimitExceeded, StoreError.
         """
         try:
-            check_update(update, self._writer.settings.profile_types, self._limits)
+            settings = self._writer.settings
+            types = settings.account_types if update.account_id else settings.profile_types
+            check_update(update, types, self._limits)
         except ArbiterError as error:
             return _refused(error)
-        return self._writer.submit(UpdateAttributes(self._key(update.subject_id), update))
+        key = self._account_key(update.account_id) if update.account_id else self._key(update.subject_id)
+        return self._writer.submit(UpdateAttributes(key, update))
 
     def ingest(self, events: Sequence[Event]) -> Future[Ingested]:
         """Log a batch of events and count them in the features, all or nothing; known ids are dropped and counted.
@@ -285,20 +307,14 @@ class Store:
         key = self._key(event.subject_id)
         return key, key + blake2b(event.id.encode(), digest_size=16).digest(), event, encoded
 
-    def _read_in(self, txn: lmdb.Transaction[bytes], key: bytes, features: FeatureSet, now: int) -> Profile:
-        self._reads += 1
-        subject = Subject(self._environment, txn, key)
-        profile = subject.read_hot()
-        if profile is None:
-            return unknown(features)
-        if is_right(profile, features, now):
-            return profile
-        self._upkeep.notice(key)
-        return subject.as_of(profile, features, now)
-
     def _key(self, subject_id: str) -> bytes:
         hashed = self._hash.copy()
         hashed.update(subject_id.encode())
+        return hashed.digest()
+
+    def _account_key(self, account_id: str) -> bytes:
+        hashed = self._account_hash.copy()
+        hashed.update(account_id.encode())
         return hashed.digest()
 
     def _unreadable(self, error: Exception) -> StoreError:

@@ -64,7 +64,8 @@ class UpdateAttributes:
                 field="expected_version",
             )
         stored, times, limit = profile.attributes, profile.attribute_times(), group.limits.record_bytes
-        attributes = changed_attributes(stored, self._update, group.types, group.limits)
+        types = group.account_types if self._update.account_id else group.types
+        attributes = changed_attributes(stored, self._update, types, group.limits)
         size = len(records.encode(attributes))
         if size > limit:
             raise LimitExceeded(

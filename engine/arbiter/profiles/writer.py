@@ -40,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     features: FeatureSet
     profile_types: dict[str, str] = {}
+    account_types: dict[str, str] = {}
     event_types: dict[str, dict[str, str]] = {}
 
 
@@ -151,6 +152,7 @@ class Writer:
                 txn,
                 features=settings.features,
                 types=settings.profile_types,
+                account_types=settings.account_types,
                 limits=self._limits,
                 quota=self._quota,
                 now=self.clock(),

@@ -44,7 +44,7 @@ KEYS: Final = (
     "enabled",
 )
 UNBUILT: Final = ("requires_consent", "cap")
-BY: Final = ("profile", "context")
+BY: Final = ("profile", "account", "context")
 PERCENT: Final = 100
 
 
@@ -177,7 +177,7 @@ class RuleReader(msgspec.Struct):
             return
         if root not in BY or not name:
             near = did_you_mean(by.text, ("subject", *(f"{each}.{name}" for each in BY if name)))
-            hint = near or "write `subject`, `profile.name` or `context.name`"
+            hint = near or "write `subject`, `profile.name`, `account.name` or `context.name`"
             block.refuse(by, f"a rollout cannot go by `{shorten(by.text)}`", hint, "by")
             return
         found = self.expressions.scope.resolve((root, name))

@@ -174,6 +174,7 @@ class Point:
         self.default = _default(declared)
         self.models = part.models
         self.timeless = part.timeless
+        self.accounts = part.accounts
         self.edges = part.edges
         self.known = known
         self.entries: tuple[list[Entry | None], ...] = tuple([None] * block.size for block in index.blocks)
@@ -241,8 +242,8 @@ def _change_keys(paths: Iterable[tuple[str, ...]], symbols: Symbols) -> tuple[st
     found: set[str] = set()
     for path in paths:
         inputs = symbols.model_inputs.get(path[1], ()) if path[0] == "models" else (path,)
-        for root, name in (p for p in inputs if p[0] in {"profile", "features"}):
-            found.add(f"features.{symbols.features[name].key}" if root == "features" else f"profile.{name}")
+        for root, name in (p for p in inputs if p[0] in {"profile", "account", "features"}):
+            found.add(f"features.{symbols.features[name].key}" if root == "features" else f"{root}.{name}")
     return tuple(sorted(found))
 
 

@@ -17,7 +17,7 @@ from arbiter.ruleset.times import rfc3339
 from arbiter.types import type_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from arbiter.authoring.report import Report
     from arbiter.ruleset.rules import Feature, SubjectZone
@@ -39,6 +39,8 @@ _OTHER_WORDS: Final = {
     "object": "map",
     "dict": "map",
 }
+# Sections of `schema` whose names expressions read under the section's own.
+ATTRIBUTES: Final = ("profile", "account", "context")
 LISTABLE: Final = ("string", "int", "double", "bool")
 OF_ATTRIBUTE: Final = ("type", "values", "personal")
 OF_PARAMETER: Final = ("type", "values", "optional")
@@ -65,12 +67,18 @@ class Declared(msgspec.Struct):
 
     report: Report
     profile: dict[str, Typed] | None = None
+    account: dict[str, Typed] | None = None
     context: dict[str, Typed] | None = None
     events: dict[str, dict[str, Typed]] | None = None
     actions: dict[str, dict[str, Typed]] | None = None
     zone: SubjectZone | None = None
     zone_refused: bool = False
     _places: dict[tuple[str, ...], Scalar] = {}
+
+    def attributes(self) -> Iterator[tuple[str, dict[str, Typed] | None]]:
+        """The sections that hold attributes, by the root under which expressions name them."""
+        for root in ATTRIBUTES:
+            yield root, getattr(self, root)
 
     def first(self, key: Scalar, what: str, *name: str) -> bool:
         """Whether this is the first place that says `name`; reports the second, naming both."""
@@ -86,10 +94,10 @@ class Declared(msgspec.Struct):
 
     def read_schema(self, node: Node) -> None:
         """Take in one file's `schema`."""
-        block = _block(node, self.report, "schema", ("profile", "context", "events"))
+        block = _block(node, self.report, "schema", (*ATTRIBUTES, "events"))
         if block is None:
             return
-        for section in ("profile", "context"):
+        for section in ATTRIBUTES:
             mapping = block.mapping(section, "write `{name: type}`") if block.has(section) else None
             if mapping is None:
                 continue
@@ -225,7 +233,7 @@ def personal_names(declared: Declared, features: Iterable[Feature]) -> tuple[str
     events = declared.events or {}
     found = [
         f"{root}.{name}"
-        for root, types in (("profile", declared.profile), ("context", declared.context))
+        for root, types in declared.attributes()
         for name, typed in (types or {}).items()
         if typed.personal
     ]

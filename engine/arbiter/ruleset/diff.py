@@ -60,7 +60,9 @@ class Section(msgspec.Struct, frozen=True):
 
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
-    """What differs between two versions. `declarations` are ``profile.X``, ``context.X`` and ``events.E.X``."""
+    """What differs between two versions. `declarations` are named ``profile.X``, ``account.X``, ``context.X`` and
+    ``events.E.X``.
+    """
 
     rules: Section
     decisions: Section
@@ -138,7 +140,9 @@ def _beyond(these: tuple[str, ...], those: tuple[str, ...]) -> list[str]:
 
 
 def _declared(ruleset: Ruleset) -> dict[str, _Written]:
-    groups = {"profile": ruleset.profile_types, "context": ruleset.context_types}
+    groups = {
+        "profile": ruleset.profile_types, "account": ruleset.account_types, "context": ruleset.context_types
+    }  # fmt: skip
     groups |= {f"events.{event}": types for event, types in ruleset.event_types.items()}
     named = {f"{group}.{name}": kind for group, types in groups.items() for name, kind in types.items()}
     personal = frozenset(ruleset.personal)

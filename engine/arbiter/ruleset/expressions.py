@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 LONGEST: Final = 8_000
 _UNBUILT: Final = {
-    "account": "`account` is not built yet in this version; remove it",
     "experiments": "`experiments` is not built yet in this version; remove it",
 }
 
@@ -123,6 +122,7 @@ def not_allowed(value: object, name: str, allowed: tuple[Any, ...]) -> tuple[str
 def rule_scope(
     *,
     profile: dict[str, Typed] | None,
+    account: dict[str, Typed] | None,
     context: dict[str, Typed] | None,
     features: dict[str, str] | None,
     segments: dict[str, str] | None,
@@ -130,7 +130,8 @@ def rule_scope(
     inputs: Mapping[str, Iterable[tuple[str, str]]],
 ) -> Scope:
     """What conditions, values and parameters may name. A model whose inputs are not all declared is not among it."""
-    roots = {"profile": types_of(profile), "context": types_of(context), "features": features, "segments": segments}
+    roots = {root: types_of(each) for root, each in (("profile", profile), ("account", account), ("context", context))}
+    roots |= {"features": features, "segments": segments}
     outputs = {model: dict(output) for model, output in models.items()}
     unready = {}
     for model, paths in inputs.items():

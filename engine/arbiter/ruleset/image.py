@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from arbiter.expr.tree import Name
 from arbiter.expr.view import FeatureRead, Symbols
 from arbiter.ruleset.blocks import MOST, block_of
 from arbiter.ruleset.branches import Literal, branches_of, reads_of
@@ -27,7 +28,7 @@ from arbiter.ruleset.rules import DYNAMIC_KEYS, DecisionPoint, OrderKey, Rule, R
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 _LEAST = 3_300  # branches in a block before a border may come
 _BORDER = 64  # one rule in so many is a border
 _DIGEST = 16  # bytes
@@ -55,7 +56,8 @@ class PointPart(msgspec.Struct, frozen=True, array_like=True):
     """A decision point. `ranked` are all its rules' numbers (u32) in static order, disabled ones too.
 
     `edges` are the sorted µs at which rules begin or end; `timeless` says that, edges and feature windows apart, time
-    alone cannot change an answer; `models` are those that its rules may ask for.
+    alone cannot change an answer; `models` are those that its rules may ask for; `accounts` says that they may read the
+    attributes of an account.
     """
 
     name: str
@@ -64,6 +66,7 @@ class PointPart(msgspec.Struct, frozen=True, array_like=True):
     models: tuple[str, ...]
     timeless: bool
     edges: tuple[int, ...]
+    accounts: bool
 
 
 class Image(msgspec.Struct, frozen=True, array_like=True):
@@ -218,6 +221,8 @@ def _press(rule: Rule, symbols: Symbols) -> _Pressed:
     literals = tuple(branch.literals for branch in branches_of([e.root for e in rule.when], symbols))
     rendered = [e.root for param in rule.then.params.values() for e in expressions_of(param)]
     nodes = [*(e.root for e in rule.when), *rendered, *([rule.value.root] if rule.value else [])]
+    if rule.rollout is not None and rule.rollout.by != "subject":
+        nodes.append(Name(tuple(rule.rollout.by.split("."))))
     return _Pressed(
         rule=rule,
         encoded=encoded,
@@ -287,6 +292,7 @@ def _point(
         timeless=not any(path == ("now",) or _ages(path, symbols) for path in reads)
         and not any(active.local for active in actives),
         edges=tuple(sorted({t for a in actives for t in (a.start, a.until) if t is not None})),
+        accounts=any(path[0] == "account" for path in reads),
     )
 
 

@@ -99,13 +99,14 @@ def load_ruleset(
     types = dict.fromkeys(gathered.features, "dyn") | {f.name: f.type for f in features if f is not None}
     scope = rule_scope(
         profile=declared.profile,
+        account=declared.account,
         context=declared.context,
         features=types if gathered.whole else None,
         segments=dict.fromkeys(gathered.segments, "bool") if gathered.whole else None,
         models=models,
         inputs=inputs or {},
     )
-    values = values_of("profile", declared.profile) | values_of("context", declared.context)
+    values = {path: words for root, types in declared.attributes() for path, words in values_of(root, types).items()}
     values |= {
         ("models", model, output): tuple(words)
         for model, outputs in (labels or {}).items()
@@ -121,7 +122,7 @@ def load_ruleset(
     orders = {point.name: point.order for point in points if point is not None}
     bounded = [f for f in features if f is not None and f.aggregate in LOWEST]
     lowest: dict[tuple[str, ...], int] = {("features", f.name): LOWEST[f.aggregate] for f in bounded}
-    outside = [scope, list(values.items()), known, declared.profile, declared.context, declared.events]
+    outside = [scope, list(values.items()), known, list(declared.attributes()), declared.events]
     context = digest_of([*outside, declared.actions, declared.zone, list(orders.items()), list(lowest.items())])
     read = loading.rules(_Outside(declared, expressions, known, orders, lowest, context), report)
     loading.cache.end(good=not report)
@@ -134,6 +135,7 @@ def load_ruleset(
         segments=_sorted(segments),
         features=_sorted(features),
         profile_types=dict(sorted((types_of(declared.profile) or {}).items())),
+        account_types=dict(sorted((types_of(declared.account) or {}).items())),
         context_types=dict(sorted((types_of(declared.context) or {}).items())),
         event_types={
             event: dict(sorted((types_of(properties) or {}).items()))

@@ -184,7 +184,8 @@ class DecisionTable(msgspec.Struct, frozen=True, gc=False):
 class Ruleset(msgspec.Struct, frozen=True, gc=False):
     """Everything that the rule files say. Tuples are sorted by name or id.
 
-    `profile_types` are the declared attribute types; empty when nothing is declared. `personal` are the dotted names of
+    `profile_types` are the declared types of a subject's attributes, `account_types` of an account's, `context_types`
+    of what is sent; empty when nothing is declared. `personal` are the dotted names of
     attributes and features whose values are declared personal.
     """
 
@@ -197,3 +198,4 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     event_types: dict[str, dict[str, str]] = {}
     tables: tuple[DecisionTable, ...] = ()
     personal: tuple[str, ...] = ()
+    account_types: dict[str, str] = {}

@@ -141,6 +141,7 @@ def _schema() -> Schema:
         "Declarations of names and types, for the whole rule set: with them a typo in a name is an error.",
         {
             "profile": named("The stored attributes of a subject.", attribute),
+            "account": named("The stored attributes of an account: a company, a household.", attribute),
             "context": named("The attributes sent with a request.", attribute),
             "events": named("The types of events and their properties.", events),
         },
@@ -249,7 +250,7 @@ def _rule() -> Schema:
             {
                 "percent": number("Of a hundred subjects, how many.", 0, authored.PERCENT),
                 "by": text(
-                    "What is hashed: `subject` (the default), `profile.X` or `context.X`.",
+                    "What is hashed: `subject` (the default), `profile.X`, `account.X` or `context.X`.",
                     pattern=whole(rf"subject|(?:{'|'.join(authored.BY)})\.{NAME.pattern}"),
                 ),
                 "salt": identifier("Rules that share it include the same people first. The rule's id when left out."),

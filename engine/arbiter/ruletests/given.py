@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from arbiter.ruleset.rules import Ruleset
 
 # Keys whose names are joined, name by name, over defaults, test and case.
-MERGED: Final = ("profile", "context", "changed", "features", "segments", "models")
+MERGED: Final = ("profile", "account", "context", "changed", "features", "segments", "models")
 SETTINGS: Final = ("decision", "decisions", "now", "subject", "slots", "events", *MERGED)
 _EVENT_KEYS: Final = ("type", "at", "properties")
 MOST_SLOTS: Final = 1000
@@ -69,6 +69,7 @@ def read_given(block: Block, names: Names, file: str, name: str, at: Node) -> Ru
         subject_id=subject_id,
         slots=block.integer("slots", 1, MOST_SLOTS) or 0,
         profile=given.attributes("profile", names.ruleset.profile_types),
+        account=given.attributes("account", names.ruleset.account_types),
         context=given.attributes("context", names.ruleset.context_types),
         events=tuple(given.events(subject_id)),
         changed=given.changed(),
@@ -121,7 +122,9 @@ class _Given(msgspec.Struct):
         return is_known(key.text, known, what, key, self.block.report, path)
 
     def attributes(self, root: str, types: Mapped[str, str]) -> dict[str, Any]:
-        """Attributes of the profile or the context. What is stored has its declared type; what is sent may not."""
+        """Attributes of the profile, the account or the context. What is stored has its declared type; what is sent may
+        not.
+        """
         given: dict[str, Any] = {}
         for key, node, path in self._entries(root):
             if types and not self._known(key, types, f"{root} attribute", path):
@@ -225,21 +228,25 @@ class _Given(msgspec.Struct):
     def changed(self) -> dict[str, int]:
         """When attributes and features changed, keyed as a profile's changes are. What is not named changed now."""
         given: dict[str, int] = {}
-        profile = self.block.get("profile")
-        attributes = set(profile.entries) if isinstance(profile, Mapping) else set()
-        known = {f"profile.{name}" for name in attributes} | {f"features.{name}" for name in self.names.features}
+        known = {f"features.{name}" for name in self.names.features}
+        for root in ("profile", "account"):
+            stored = self.block.get(root)
+            known |= {f"{root}.{name}" for name in stored.entries} if isinstance(stored, Mapping) else set()
         for key, node, path in self._entries("changed", "write `{profile.NAME: 3d ago}`"):
             at = self.values.moment(node, path)
             if not self._known(key, known, "name", path) or at is None:
                 continue
             root, name = key.text.split(".", 1)
-            given[key.text if root == "profile" else f"features.{self.names.features[name].key}"] = at
+            given[f"features.{self.names.features[name].key}" if root == "features" else key.text] = at
         return given
 
 
 def change_times(test: RuleTest, counted: Mapped[str, int]) -> dict[str, int]:
-    """The µs time of the last change by ``profile.NAME`` and ``features.KEY``; `counted` are those of the events."""
+    """The µs time of the last change by ``profile.NAME``, ``account.NAME`` and ``features.KEY``; `counted` are those
+    of the events.
+    """
     changes = {f"profile.{name}": test.now for name in test.profile}
+    changes |= {f"account.{name}": test.now for name in test.account}
     changes |= {f"features.{key}": at for key, at in counted.items()}
     changes |= {f"features.{key}": test.now for key in test.features}
     return changes | test.changed

@@ -97,6 +97,7 @@ def _settings() -> dict[str, Schema]:
         "slots": integer("How many treatments are asked for.", 1, MOST_SLOTS),
         "events": listed("The subject's events; features are computed from them.", event),
         "profile": _values("Attributes of the profile."),
+        "account": _values("Attributes of the subject's account."),
         "context": _values("What is sent with the request."),
         "changed": _values("When attributes and features changed: `{profile.NAME: 3d ago}`."),
         "features": _values("Features that are said, not computed from events."),

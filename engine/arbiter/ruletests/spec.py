@@ -80,6 +80,7 @@ class RuleTest(msgspec.Struct, frozen=True):
     subject_id: str
     slots: int = 0
     profile: dict[str, Any] = {}
+    account: dict[str, Any] = {}
     context: dict[str, Any] = {}
     events: tuple[Event, ...] = ()
     changed: dict[str, int] = {}

@@ -18,12 +18,11 @@ from arbiter.decision.explain import explain
 from arbiter.decision.walk import Need, Walk
 from arbiter.errors import CallerError, NotReady
 from arbiter.expr import zones
-from arbiter.expr.evaluate import evaluate
-from arbiter.expr.ops import Unknown
 from arbiter.expr.view import View
 from arbiter.profiles.features import FeatureSet
 from arbiter.runtime.active import Active, Candidate, doubles_of, sooner, switched
 from arbiter.runtime.faults import told
+from arbiter.runtime.views import feature_in, segment_in, view_of, with_doubles
 from arbiter.snapshot import finished
 from arbiter.telemetry import tracing
 from arbiter.telemetry.counters import Counters
@@ -96,7 +95,7 @@ class Engine:
         # Both read the union: a profile then holds what either needs, and is as fresh for one as for the other.
         beside = () if candidate is None else candidate.snapshot.frame.features
         features = FeatureSet([*beside, *snapshot.frame.features])
-        self.store.use_types(snapshot.frame.profile_types, snapshot.frame.event_types)
+        self.store.use_types(snapshot.frame.profile_types, snapshot.frame.event_types, snapshot.frame.account_types)
         self.store.use_features(features)
         zones.read_all()
         active = switched(Active(snapshot, features, doubles=doubles_of(snapshot)), overrides)
@@ -136,12 +135,18 @@ class Engine:
         # Before the profile is read: a wrong name costs nothing.
         first = snapshot.point(asked[0])
         points = [first, *map(snapshot.point, asked[1:])] if len(asked) > 1 else ()
+        accounts = first.accounts or (points and any(point.accounts for point in points))
+        read: Callable[[str, int, FeatureSet], Profile] = self.store.read_member if accounts else self.store.read
         if self.counters.traced:
-            profile = tracing.step("store.read", self.store.read, request.subject_id, request.now, active.features)
+            profile = tracing.step("store.read", read, request.subject_id, request.now, active.features)
         else:
-            profile = self.store.read(request.subject_id, request.now, active.features)
-        context = _with_doubles(request.context, active.doubles) if active.doubles else request.context
-        view = View(profile.attributes, context, profile.features, request.now)
+            profile = read(request.subject_id, request.now, active.features)
+        if accounts:
+            view = view_of(profile, request, active.doubles)
+        else:
+            # This is `view_of`, written out: a call costs as much as making the view.
+            context = with_doubles(request.context, active.doubles) if active.doubles else request.context
+            view = View(profile.attributes, context, profile.features, request.now)
         if points:
             return self._page(active, points, request, profile, view, deadline)
         return (self._decide(active, first, request, profile, view, (), deadline),)
@@ -170,9 +175,9 @@ class Engine:
                 except CallerError as error:
                     answers[number] = error
                     continue
-                profile = read(request.subject_id, request.now)
-                context = _with_doubles(request.context, own.doubles) if own.doubles else request.context
-                view = View(profile.attributes, context, profile.features, request.now)
+                of = read.member if any(point.accounts for point in points) else read
+                profile = of(request.subject_id, request.now)
+                view = view_of(profile, request, own.doubles)
                 if len(points) == 1 and not request.explain:
                     until = profile.next_change_at if own.until is None else sooner(profile.next_change_at, own.until)
                     walk = Walk(points[0], view, request.subject_id, request.slots, (), until, profile.changes, own.off)
@@ -188,9 +193,8 @@ class Engine:
 
     def view(self, request: Request, active: Active, models: Iterable[str]) -> tuple[View, Profile]:
         """What a decision sees of the request's subject, with the outputs of these models. Raises StoreError."""
-        profile = self.store.read(request.subject_id, request.now, active.features)
-        context = _with_doubles(request.context, active.doubles) if active.doubles else request.context
-        view = View(profile.attributes, context, profile.features, request.now)
+        profile = self.store.read_member(request.subject_id, request.now, active.features)
+        view = view_of(profile, request, active.doubles)
         self._score(active, models, view, None)
         return view, profile
 
@@ -198,11 +202,11 @@ class Engine:
         """Attributes, features and segments of a subject as decisions would see them at `now` (µs). Raises NotReady."""
         active = (active or self.current()).of(subject_id)
         snapshot = active.snapshot
-        profile = self.store.read(subject_id, now, active.features)
-        view = View(profile.attributes, {}, profile.features, now)
-        features = {name: _feature(view, snapshot, name) for name in snapshot.symbols.features}
+        profile = self.store.read_member(subject_id, now, active.features)
+        view = View(profile.attributes, {}, profile.features, now, profile.account.attributes)
+        features = {name: feature_in(view, snapshot, name) for name in snapshot.symbols.features}
         self._score(active, snapshot.models, view, None)
-        segments = {name: _segment(view, snapshot, name) for name in snapshot.symbols.segments}
+        segments = {name: segment_in(view, snapshot, name) for name in snapshot.symbols.segments}
         return Described(profile.exists, profile.version, profile.attributes, features, segments)
 
     def _page(
@@ -369,12 +373,6 @@ class Engine:
             figures.time += time.perf_counter_ns() - began
 
 
-def _with_doubles(context: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The context with the ints that are declared doubles made so, as profiles hold them."""
-    ints = {name: float(context[name]) for name in names if context.get(name).__class__ is int}
-    return {**context, **ints} if ints else context
-
-
 def _degraded(decision: Decision, view: View) -> Decision:
     degraded = tuple(sorted(itertools.starmap(Degradation, view.failed.items())))
     return msgspec.structs.replace(decision, degraded=degraded)
@@ -384,16 +382,3 @@ def _scores(model: Model, answer: Sequence[Any]) -> dict[str, Any]:
     """The outputs by name; one without a value is missing."""
     scores = dict(zip(model.outputs, answer))  # noqa: B905 - equal by construction, and this is the hot path
     return {name: value for name, value in scores.items() if value is not None} if None in answer else scores
-
-
-def _feature(view: View, snapshot: Snapshot, name: str) -> Any:
-    feature = snapshot.symbols.features[name]
-    value = view.features.get(feature.key)
-    return (view.clock - value) / feature.unit if feature.unit and value is not None else value
-
-
-def _segment(view: View, snapshot: Snapshot, name: str) -> bool | None:
-    try:
-        return bool(evaluate(snapshot.symbols.segment(name), view, snapshot.symbols))
-    except Unknown:
-        return None

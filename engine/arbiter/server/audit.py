@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from arbiter.server.gate import Caller
 
 AUDITED: Final = frozenset(path for path, need in NEEDS.items() if need in {"admin", "privacy"})
+# Fields that hold the id of somebody: a line has its pseudonym.
 _SUBJECT: Final = "subject_id"
+_IDS: Final = (_SUBJECT, "account_id")
 _SHOWN: Final = 256  # characters of a text in a line
 
 
@@ -131,8 +133,8 @@ class AuditLog:
         except DecodeError:
             return "", {}
         asked = {field.name: _shown(value) for field, value in message.ListFields()}
-        subject_id = asked.pop(_SUBJECT, None)
-        return ("" if subject_id is None else self._pseudonym(str(subject_id))), asked
+        asked |= {name: self._pseudonym(getattr(message, name)) for name in _IDS if name in asked}
+        return str(asked.pop(_SUBJECT, "")), asked
 
     def _check(self) -> None:
         with self._lock:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arbiter.errors import InvalidField, LimitExceeded
+from arbiter.profiles.attributes import check_owner
 from arbiter.profiles.store import Update
 from arbiter.server.calls import Later, parse, parsed
 from arbiter.server.reading import ValueReader
-from arbiter.server.requests import RequestReader
 from arbiter.types import Event
 from arbiter.v1 import profile_pb2
 from arbiter.wire.values import read_timestamp, write_timestamp, write_values
@@ -35,7 +35,6 @@ class ProfileService:
         self._limits = limits
         self._counters = counters
         self._values = ValueReader(limits)
-        self._requests = RequestReader(limits)
 
     def works(self) -> dict[str, Work]:
         """Return the work of each RPC by name."""
@@ -55,6 +54,7 @@ class ProfileService:
             append=self._values.entries(request.append, "append"),
             expected_version=request.expected_version if request.HasField("expected_version") else None,
             idempotency_key=request.idempotency_key,
+            account_id=request.account_id,
         )
         return Later(self._engine.store.update(update), self._updated)
 
@@ -92,10 +92,20 @@ class ProfileService:
         return Event(event.id, event.subject_id, event.type, now, properties)
 
     def _get(self, request: profile_pb2.GetProfileRequest, _call: Call) -> profile_pb2.GetProfileResponse:
-        subject_id = request.subject_id
-        self._requests.check_id(subject_id, "subject_id")
+        subject_id, account_id = request.subject_id, request.account_id
+        check_owner(subject_id, account_id)
         now = self._engine.clock()
         active = self._engine.current().of(subject_id)
+        if account_id:
+            stored = self._engine.store.read_account(account_id, now)
+            return profile_pb2.GetProfileResponse(
+                account_id=account_id,
+                exists=stored.exists,
+                attributes=write_values(stored.attributes),
+                version=stored.version,
+                snapshot=active.snapshot.digest,
+                at=write_timestamp(now),
+            )
         found = self._engine.describe(subject_id, now, active)
         return profile_pb2.GetProfileResponse(
             subject_id=subject_id,

@@ -26,7 +26,7 @@ from arbiter.v1 import value_pb2 as arbiter_dot_v1_dot_value__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61rbiter/v1/profile.proto\x12\narbiter.v1\x1a\x16\x61rbiter/v1/value.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x04\n\x14UpdateProfileRequest\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x36\n\x03set\x18\x02 \x03(\x0b\x32).arbiter.v1.UpdateProfileRequest.SetEntry\x12\r\n\x05unset\x18\x03 \x03(\t\x12\x42\n\tincrement\x18\x04 \x03(\x0b\x32/.arbiter.v1.UpdateProfileRequest.IncrementEntry\x12<\n\x06\x61ppend\x18\x05 \x03(\x0b\x32,.arbiter.v1.UpdateProfileRequest.AppendEntry\x12\x1d\n\x10\x65xpected_version\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\x0fidempotency_key\x18\x07 \x01(\t\x1a=\n\x08SetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a\x43\n\x0eIncrementEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a@\n\x0b\x41ppendEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x42\x13\n\x11_expected_version\"(\n\x15UpdateProfileResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"\xda\x01\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsubject_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\nproperties\x18\x05 \x03(\x0b\x32!.arbiter.v1.Event.PropertiesEntry\x1a\x44\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\"8\n\x13IngestEventsRequest\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.arbiter.v1.Event\"N\n\x14IngestEventsResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\x12\x12\n\nduplicates\x18\x02 \x01(\r\x12\x10\n\x08position\x18\x03 \x01(\x04\"\'\n\x11GetProfileRequest\x12\x12\n\nsubject_id\x18\x01 \x01(\t\"\x9c\x04\n\x12GetProfileResponse\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x0e\n\x06\x65xists\x18\x02 \x01(\x08\x12\x42\n\nattributes\x18\x03 \x03(\x0b\x32..arbiter.v1.GetProfileResponse.AttributesEntry\x12>\n\x08\x66\x65\x61tures\x18\x04 \x03(\x0b\x32,.arbiter.v1.GetProfileResponse.FeaturesEntry\x12>\n\x08segments\x18\x05 \x03(\x0b\x32,.arbiter.v1.GetProfileResponse.SegmentsEntry\x12\x18\n\x10unknown_segments\x18\x06 \x03(\t\x12\x0f\n\x07version\x18\x07 \x01(\x03\x12\x10\n\x08snapshot\x18\x08 \x01(\t\x12&\n\x02\x61t\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x44\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a\x42\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a/\n\rSegmentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01\x32\x86\x02\n\x0eProfileService\x12T\n\rUpdateProfile\x12 .arbiter.v1.UpdateProfileRequest\x1a!.arbiter.v1.UpdateProfileResponse\x12Q\n\x0cIngestEvents\x12\x1f.arbiter.v1.IngestEventsRequest\x1a .arbiter.v1.IngestEventsResponse\x12K\n\nGetProfile\x12\x1d.arbiter.v1.GetProfileRequest\x1a\x1e.arbiter.v1.GetProfileResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61rbiter/v1/profile.proto\x12\narbiter.v1\x1a\x16\x61rbiter/v1/value.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x04\n\x14UpdateProfileRequest\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x36\n\x03set\x18\x02 \x03(\x0b\x32).arbiter.v1.UpdateProfileRequest.SetEntry\x12\r\n\x05unset\x18\x03 \x03(\t\x12\x42\n\tincrement\x18\x04 \x03(\x0b\x32/.arbiter.v1.UpdateProfileRequest.IncrementEntry\x12<\n\x06\x61ppend\x18\x05 \x03(\x0b\x32,.arbiter.v1.UpdateProfileRequest.AppendEntry\x12\x1d\n\x10\x65xpected_version\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\x0fidempotency_key\x18\x07 \x01(\t\x12\x12\n\naccount_id\x18\x08 \x01(\t\x1a=\n\x08SetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a\x43\n\x0eIncrementEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a@\n\x0b\x41ppendEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x42\x13\n\x11_expected_version\"(\n\x15UpdateProfileResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"\xda\x01\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsubject_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\nproperties\x18\x05 \x03(\x0b\x32!.arbiter.v1.Event.PropertiesEntry\x1a\x44\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\"8\n\x13IngestEventsRequest\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.arbiter.v1.Event\"N\n\x14IngestEventsResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\x12\x12\n\nduplicates\x18\x02 \x01(\r\x12\x10\n\x08position\x18\x03 \x01(\x04\";\n\x11GetProfileRequest\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\"\xb0\x04\n\x12GetProfileResponse\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x0e\n\x06\x65xists\x18\x02 \x01(\x08\x12\x42\n\nattributes\x18\x03 \x03(\x0b\x32..arbiter.v1.GetProfileResponse.AttributesEntry\x12>\n\x08\x66\x65\x61tures\x18\x04 \x03(\x0b\x32,.arbiter.v1.GetProfileResponse.FeaturesEntry\x12>\n\x08segments\x18\x05 \x03(\x0b\x32,.arbiter.v1.GetProfileResponse.SegmentsEntry\x12\x18\n\x10unknown_segments\x18\x06 \x03(\t\x12\x0f\n\x07version\x18\x07 \x01(\x03\x12\x10\n\x08snapshot\x18\x08 \x01(\t\x12&\n\x02\x61t\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\naccount_id\x18\n \x01(\t\x1a\x44\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a\x42\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a/\n\rSegmentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01\x32\x86\x02\n\x0eProfileService\x12T\n\rUpdateProfile\x12 .arbiter.v1.UpdateProfileRequest\x1a!.arbiter.v1.UpdateProfileResponse\x12Q\n\x0cIngestEvents\x12\x1f.arbiter.v1.IngestEventsRequest\x1a .arbiter.v1.IngestEventsResponse\x12K\n\nGetProfile\x12\x1d.arbiter.v1.GetProfileRequest\x1a\x1e.arbiter.v1.GetProfileResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,33 +48,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPROFILERESPONSE_SEGMENTSENTRY']._loaded_options = None
   _globals['_GETPROFILERESPONSE_SEGMENTSENTRY']._serialized_options = b'8\001'
   _globals['_UPDATEPROFILEREQUEST']._serialized_start=98
-  _globals['_UPDATEPROFILEREQUEST']._serialized_end=616
-  _globals['_UPDATEPROFILEREQUEST_SETENTRY']._serialized_start=399
-  _globals['_UPDATEPROFILEREQUEST_SETENTRY']._serialized_end=460
-  _globals['_UPDATEPROFILEREQUEST_INCREMENTENTRY']._serialized_start=462
-  _globals['_UPDATEPROFILEREQUEST_INCREMENTENTRY']._serialized_end=529
-  _globals['_UPDATEPROFILEREQUEST_APPENDENTRY']._serialized_start=531
-  _globals['_UPDATEPROFILEREQUEST_APPENDENTRY']._serialized_end=595
-  _globals['_UPDATEPROFILERESPONSE']._serialized_start=618
-  _globals['_UPDATEPROFILERESPONSE']._serialized_end=658
-  _globals['_EVENT']._serialized_start=661
-  _globals['_EVENT']._serialized_end=879
-  _globals['_EVENT_PROPERTIESENTRY']._serialized_start=811
-  _globals['_EVENT_PROPERTIESENTRY']._serialized_end=879
-  _globals['_INGESTEVENTSREQUEST']._serialized_start=881
-  _globals['_INGESTEVENTSREQUEST']._serialized_end=937
-  _globals['_INGESTEVENTSRESPONSE']._serialized_start=939
-  _globals['_INGESTEVENTSRESPONSE']._serialized_end=1017
-  _globals['_GETPROFILEREQUEST']._serialized_start=1019
-  _globals['_GETPROFILEREQUEST']._serialized_end=1058
-  _globals['_GETPROFILERESPONSE']._serialized_start=1061
-  _globals['_GETPROFILERESPONSE']._serialized_end=1601
-  _globals['_GETPROFILERESPONSE_ATTRIBUTESENTRY']._serialized_start=1416
-  _globals['_GETPROFILERESPONSE_ATTRIBUTESENTRY']._serialized_end=1484
-  _globals['_GETPROFILERESPONSE_FEATURESENTRY']._serialized_start=1486
-  _globals['_GETPROFILERESPONSE_FEATURESENTRY']._serialized_end=1552
-  _globals['_GETPROFILERESPONSE_SEGMENTSENTRY']._serialized_start=1554
-  _globals['_GETPROFILERESPONSE_SEGMENTSENTRY']._serialized_end=1601
-  _globals['_PROFILESERVICE']._serialized_start=1604
-  _globals['_PROFILESERVICE']._serialized_end=1866
+  _globals['_UPDATEPROFILEREQUEST']._serialized_end=636
+  _globals['_UPDATEPROFILEREQUEST_SETENTRY']._serialized_start=419
+  _globals['_UPDATEPROFILEREQUEST_SETENTRY']._serialized_end=480
+  _globals['_UPDATEPROFILEREQUEST_INCREMENTENTRY']._serialized_start=482
+  _globals['_UPDATEPROFILEREQUEST_INCREMENTENTRY']._serialized_end=549
+  _globals['_UPDATEPROFILEREQUEST_APPENDENTRY']._serialized_start=551
+  _globals['_UPDATEPROFILEREQUEST_APPENDENTRY']._serialized_end=615
+  _globals['_UPDATEPROFILERESPONSE']._serialized_start=638
+  _globals['_UPDATEPROFILERESPONSE']._serialized_end=678
+  _globals['_EVENT']._serialized_start=681
+  _globals['_EVENT']._serialized_end=899
+  _globals['_EVENT_PROPERTIESENTRY']._serialized_start=831
+  _globals['_EVENT_PROPERTIESENTRY']._serialized_end=899
+  _globals['_INGESTEVENTSREQUEST']._serialized_start=901
+  _globals['_INGESTEVENTSREQUEST']._serialized_end=957
+  _globals['_INGESTEVENTSRESPONSE']._serialized_start=959
+  _globals['_INGESTEVENTSRESPONSE']._serialized_end=1037
+  _globals['_GETPROFILEREQUEST']._serialized_start=1039
+  _globals['_GETPROFILEREQUEST']._serialized_end=1098
+  _globals['_GETPROFILERESPONSE']._serialized_start=1101
+  _globals['_GETPROFILERESPONSE']._serialized_end=1661
+  _globals['_GETPROFILERESPONSE_ATTRIBUTESENTRY']._serialized_start=1476
+  _globals['_GETPROFILERESPONSE_ATTRIBUTESENTRY']._serialized_end=1544
+  _globals['_GETPROFILERESPONSE_FEATURESENTRY']._serialized_start=1546
+  _globals['_GETPROFILERESPONSE_FEATURESENTRY']._serialized_end=1612
+  _globals['_GETPROFILERESPONSE_SEGMENTSENTRY']._serialized_start=1614
+  _globals['_GETPROFILERESPONSE_SEGMENTSENTRY']._serialized_end=1661
+  _globals['_PROFILESERVICE']._serialized_start=1664
+  _globals['_PROFILESERVICE']._serialized_end=1926
 # @@protoc_insertion_point(module_scope)

@@ -22,7 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class UpdateProfileRequest(_message.Message):
-    """A change of a subject's attributes. An attribute may be named by one of `set`, `unset`, `increment` and `append`
+    """A change of the attributes of a subject, or of an account: a company or household that profiles name in their
+    attribute `account_id`. An attribute may be named by one of `set`, `unset`, `increment` and `append`
     only. Names match `[a-z_][a-z0-9_]*`.
     """
 
@@ -98,13 +99,18 @@ class UpdateProfileRequest(_message.Message):
     APPEND_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     subject_id: _builtins.str
-    """Whose attributes. Required, 1 to 256 bytes of UTF-8."""
+    """Whose attributes, 1 to 256 bytes of UTF-8. Required, unless `account_id` is given in its place."""
     expected_version: _builtins.int
     """The version that the profile must have, 0 for a subject never updated. Absent: any."""
     idempotency_key: _builtins.str
     """Makes a repetition harmless: a second request with this key and the same content changes nothing and is answered
     as the first was. Optional, at most 256 bytes of UTF-8; remembered per subject for 24 hours.
+    """
+    account_id: _builtins.str
+    """The account whose attributes these are, in place of a subject: 1 to 256 bytes of UTF-8. The same text as an account
+    and as a subject names two.
     """
     @_builtins.property
     def set(self) -> _containers.MessageMap[_builtins.str, _value_pb2.Value]:
@@ -134,10 +140,11 @@ class UpdateProfileRequest(_message.Message):
         append: _abc.Mapping[_builtins.str, _value_pb2.Value] | None = ...,
         expected_version: _builtins.int | None = ...,
         idempotency_key: _builtins.str = ...,
+        account_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "append", b"append", "expected_version", b"expected_version", "idempotency_key", b"idempotency_key", "increment", b"increment", "set", b"set", "subject_id", b"subject_id", "unset", b"unset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "account_id", b"account_id", "append", b"append", "expected_version", b"expected_version", "idempotency_key", b"idempotency_key", "increment", b"increment", "set", b"set", "subject_id", b"subject_id", "unset", b"unset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
@@ -293,16 +300,20 @@ class GetProfileRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SUBJECT_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     subject_id: _builtins.str
-    """Whose profile. Required, 1 to 256 bytes of UTF-8."""
+    """Whose profile, 1 to 256 bytes of UTF-8. Required, unless `account_id` is given in its place."""
+    account_id: _builtins.str
+    """The account that is asked for, in place of a subject. It has attributes and a version, no features and segments."""
     def __init__(
         self,
         *,
         subject_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["subject_id", b"subject_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "subject_id", b"subject_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -385,14 +396,17 @@ class GetProfileResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     subject_id: _builtins.str
-    """The subject that was asked for."""
+    """The subject that was asked for; empty where an account was."""
     exists: _builtins.bool
-    """Anything is stored on the subject: an attribute ever set, or an event."""
+    """Anything is stored on the subject or account: an attribute ever set, or an event."""
     version: _builtins.int
     """How often the attributes were changed; 0 for a subject never updated."""
     snapshot: _builtins.str
     """Digest of the snapshot whose features and segments these are, lower-case hex."""
+    account_id: _builtins.str
+    """The account that was asked for; empty where a subject was."""
     @_builtins.property
     def attributes(self) -> _containers.MessageMap[_builtins.str, _value_pb2.Value]:
         """The stored attributes."""
@@ -425,10 +439,11 @@ class GetProfileResponse(_message.Message):
         version: _builtins.int = ...,
         snapshot: _builtins.str = ...,
         at: _timestamp_pb2.Timestamp | None = ...,
+        account_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "attributes", b"attributes", "exists", b"exists", "features", b"features", "segments", b"segments", "snapshot", b"snapshot", "subject_id", b"subject_id", "unknown_segments", b"unknown_segments", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at", b"at", "attributes", b"attributes", "exists", b"exists", "features", b"features", "segments", b"segments", "snapshot", b"snapshot", "subject_id", b"subject_id", "unknown_segments", b"unknown_segments", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

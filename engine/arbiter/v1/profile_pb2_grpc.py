@@ -59,7 +59,7 @@ class ProfileServiceServicer:
     """
 
     def UpdateProfile(self, request, context):
-        """Changes a subject's attributes in one step: all of the request or nothing of it. Errors: INVALID_ARGUMENT for a
+        """Changes the attributes of a subject or an account in one step: all of the request or nothing of it. Errors: INVALID_ARGUMENT for a
         bad field; ABORTED when `expected_version` differs; FAILED_PRECONDITION when the idempotency key was seen with
         another request, or an attribute is not of the kind that `increment` or `append` needs; RESOURCE_EXHAUSTED past a
         size limit, or with a retry delay under overload.
@@ -78,8 +78,8 @@ class ProfileServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetProfile(self, request, context):
-        """Reads all that decisions see of a subject. An unknown subject is an empty profile and no error. Errors:
-        INVALID_ARGUMENT for a bad subject id.
+        """Reads all that decisions see of a subject or of an account. An unknown one is an empty profile and no error.
+        Errors: INVALID_ARGUMENT for a bad id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

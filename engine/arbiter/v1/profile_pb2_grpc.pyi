@@ -36,7 +36,7 @@ class ProfileServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ProfileServiceAsyncStub: ...
     UpdateProfile: _grpc.UnaryUnaryMultiCallable[_profile_pb2.UpdateProfileRequest, _profile_pb2.UpdateProfileResponse]
-    """Changes a subject's attributes in one step: all of the request or nothing of it. Errors: INVALID_ARGUMENT for a
+    """Changes the attributes of a subject or an account in one step: all of the request or nothing of it. Errors: INVALID_ARGUMENT for a
     bad field; ABORTED when `expected_version` differs; FAILED_PRECONDITION when the idempotency key was seen with
     another request, or an attribute is not of the kind that `increment` or `append` needs; RESOURCE_EXHAUSTED past a
     size limit, or with a retry delay under overload.
@@ -47,8 +47,8 @@ class ProfileServiceStub:
     INVALID_ARGUMENT for a bad event; RESOURCE_EXHAUSTED past a limit, or with a retry delay under overload.
     """
     GetProfile: _grpc.UnaryUnaryMultiCallable[_profile_pb2.GetProfileRequest, _profile_pb2.GetProfileResponse]
-    """Reads all that decisions see of a subject. An unknown subject is an empty profile and no error. Errors:
-    INVALID_ARGUMENT for a bad subject id.
+    """Reads all that decisions see of a subject or of an account. An unknown one is an empty profile and no error.
+    Errors: INVALID_ARGUMENT for a bad id.
     """
 
 @_typing.type_check_only
@@ -59,7 +59,7 @@ class ProfileServiceAsyncStub(ProfileServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     UpdateProfile: _aio.UnaryUnaryMultiCallable[_profile_pb2.UpdateProfileRequest, _profile_pb2.UpdateProfileResponse]  # type: ignore[assignment]
-    """Changes a subject's attributes in one step: all of the request or nothing of it. Errors: INVALID_ARGUMENT for a
+    """Changes the attributes of a subject or an account in one step: all of the request or nothing of it. Errors: INVALID_ARGUMENT for a
     bad field; ABORTED when `expected_version` differs; FAILED_PRECONDITION when the idempotency key was seen with
     another request, or an attribute is not of the kind that `increment` or `append` needs; RESOURCE_EXHAUSTED past a
     size limit, or with a retry delay under overload.
@@ -70,8 +70,8 @@ class ProfileServiceAsyncStub(ProfileServiceStub):
     INVALID_ARGUMENT for a bad event; RESOURCE_EXHAUSTED past a limit, or with a retry delay under overload.
     """
     GetProfile: _aio.UnaryUnaryMultiCallable[_profile_pb2.GetProfileRequest, _profile_pb2.GetProfileResponse]  # type: ignore[assignment]
-    """Reads all that decisions see of a subject. An unknown subject is an empty profile and no error. Errors:
-    INVALID_ARGUMENT for a bad subject id.
+    """Reads all that decisions see of a subject or of an account. An unknown one is an empty profile and no error.
+    Errors: INVALID_ARGUMENT for a bad id.
     """
 
 class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -85,7 +85,7 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _profile_pb2.UpdateProfileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_profile_pb2.UpdateProfileResponse, _abc.Awaitable[_profile_pb2.UpdateProfileResponse]]:
-        """Changes a subject's attributes in one step: all of the request or nothing of it. Errors: INVALID_ARGUMENT for a
+        """Changes the attributes of a subject or an account in one step: all of the request or nothing of it. Errors: INVALID_ARGUMENT for a
         bad field; ABORTED when `expected_version` differs; FAILED_PRECONDITION when the idempotency key was seen with
         another request, or an attribute is not of the kind that `increment` or `append` needs; RESOURCE_EXHAUSTED past a
         size limit, or with a retry delay under overload.
@@ -108,8 +108,8 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _profile_pb2.GetProfileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_profile_pb2.GetProfileResponse, _abc.Awaitable[_profile_pb2.GetProfileResponse]]:
-        """Reads all that decisions see of a subject. An unknown subject is an empty profile and no error. Errors:
-        INVALID_ARGUMENT for a bad subject id.
+        """Reads all that decisions see of a subject or of an account. An unknown one is an empty profile and no error.
+        Errors: INVALID_ARGUMENT for a bad id.
         """
 
 def add_ProfileServiceServicer_to_server(servicer: ProfileServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

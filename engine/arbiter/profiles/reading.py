@@ -1,0 +1,84 @@
+"""Profiles and accounts as one state of the store has them: what is read inside one transaction.
+
+Law: reads within a transaction that the store begins and ends; writes nothing. An account is kept as a subject is,
+under keys of its own, so that the same id may name one of each.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from arbiter.profiles.records import Member
+from arbiter.profiles.subjects import Subject, is_right, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import lmdb
+
+    from arbiter.profiles.environment import Environment
+    from arbiter.profiles.features import FeatureSet
+    from arbiter.profiles.records import Profile
+
+    Key = Callable[[str], bytes]
+
+ACCOUNT = "account_id"
+"""The attribute of a profile that names its account."""
+
+
+class Reading:
+    """Reads inside `txn`, all for `features`. `notice` is told the key of each record that was out of date.
+
+    `subject_key` and `account_key` give the keys under which ids are stored. Times are µs.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        txn: lmdb.Transaction[bytes],
+        features: FeatureSet,
+        subject_key: Key,
+        account_key: Key,
+        notice: Callable[[bytes], None],
+    ) -> None:
+        self._environment = environment
+        self._txn = txn
+        self._features = features
+        self._subject_key = subject_key
+        self._account_key = account_key
+        self._notice = notice
+
+    def __call__(self, subject_id: str, now: int) -> Profile:
+        """A subject's profile as of `now`."""
+        return self._at(self._subject_key(subject_id), now)
+
+    def account(self, account_id: str, now: int) -> Profile:
+        """An account as of `now`."""
+        return self._at(self._account_key(account_id), now)
+
+    def member(self, subject_id: str, now: int) -> Member:
+        """A subject's profile beside its account, an empty one where it has none."""
+        profile = self(subject_id, now)
+        named = profile.attributes.get(ACCOUNT)
+        return member_of(profile, self.account(named, now) if named.__class__ is str else unknown(self._features))
+
+    def _at(self, key: bytes, now: int) -> Profile:
+        subject = Subject(self._environment, self._txn, key)
+        profile = subject.read_hot()
+        if profile is None:
+            return unknown(self._features)
+        if is_right(profile, self._features, now):
+            return profile
+        self._notice(key)
+        return subject.as_of(profile, self._features, now)
+
+
+def member_of(profile: Profile, account: Profile) -> Member:
+    """A profile beside an account. What is known of both holds until either changes."""
+    until, other = profile.next_change_at, account.next_change_at
+    if other is not None and (until is None or other < until):
+        until = other
+    fields = msgspec.structs.asdict(profile) | {"next_change_at": until}
+    return Member(**fields, account=account)

@@ -1,0 +1,50 @@
+"""From what is stored of a subject, and what came with a request, to what a decision sees.
+
+Law: pure; reads no store.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from arbiter.expr.evaluate import evaluate
+from arbiter.expr.ops import Unknown
+from arbiter.expr.view import View
+from arbiter.profiles.store import Member
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from arbiter.profiles.store import Profile
+    from arbiter.snapshot import Snapshot
+    from arbiter.types import Request
+
+
+def view_of(profile: Profile, request: Request, doubles: Iterable[str]) -> View:
+    """What a decision sees, the account too where it was read. `doubles` are the names in the context that are."""
+    context = with_doubles(request.context, doubles) if doubles else request.context
+    view = View(profile.attributes, context, profile.features, request.now)
+    if isinstance(profile, Member):
+        view.account = profile.account.attributes
+    return view
+
+
+def with_doubles(context: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The context with the ints that are declared doubles made so, as profiles hold them."""
+    ints = {name: float(context[name]) for name in names if context.get(name).__class__ is int}
+    return {**context, **ints} if ints else context
+
+
+def feature_in(view: View, snapshot: Snapshot, name: str) -> Any:
+    """A feature's value; None where it has none."""
+    feature = snapshot.symbols.features[name]
+    value = view.features.get(feature.key)
+    return (view.clock - value) / feature.unit if feature.unit and value is not None else value
+
+
+def segment_in(view: View, snapshot: Snapshot, name: str) -> bool | None:
+    """Whether the subject is in a segment; None where that is unknown."""
+    try:
+        return bool(evaluate(snapshot.symbols.segment(name), view, snapshot.symbols))
+    except Unknown:
+        return None
