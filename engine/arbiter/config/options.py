@@ -70,6 +70,49 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ] = 0.0
 
 
+class Events(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which events are taken, and how long they are kept."""
+
+    late_days: Annotated[
+        float,
+        option(
+            "Days that a new event may be dated back; ids are remembered for longer. 0 for ever.", least=0, most=36_500
+        ),
+    ] = 0.0
+    ahead_seconds: Annotated[
+        float, option("Seconds that an event may be dated ahead of the server's clock.", least=0, most=3_153_600_000)
+    ] = 86_400.0
+    keep_days: Annotated[
+        float,
+        option(
+            "Days that the log keeps events, or longer where a window reaches further; 0 for ever.",
+            least=0,
+            most=36_500,
+        ),
+    ] = 0.0
+    keep_count: Annotated[
+        int,
+        option(
+            "Events of one subject that the log keeps, the newest, and those that a window reaches; 0 for all.",
+            least=0,
+            most=2**31 - 1,
+        ),
+    ] = 0
+
+
+class Profiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long subjects are kept."""
+
+    inactive_days: Annotated[
+        float,
+        option(
+            "Days after the last update or event at which a subject is dropped whole; 0 for never.",
+            least=0,
+            most=36_500,
+        ),
+    ] = 0.0
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All options; a field whose type is a struct is a group."""
 
@@ -124,6 +167,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     auth: Auth = Auth()
     audit: Audit = Audit()
     telemetry: Telemetry = Telemetry()
+    events: Events = Events()
+    profiles: Profiles = Profiles()
     limits: Limits = Limits()
 
 

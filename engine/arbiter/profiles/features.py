@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _NUMBERS = (int, float)
 _ABSENT = object()
+_NONE: Mapping[str, State] = {}
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 
@@ -67,7 +68,7 @@ class _Compiled:
             return _token(value)
         return value
 
-    def read(self, state: State, now: int, events: Events) -> Reading:
+    def read(self, state: State, now: int, events: Events, gone: State | None) -> Reading:
         """The feature at `now`."""
 
         def fetch(first: int | None, last: int | None) -> Iterable[tuple[int, Any]]:
@@ -75,7 +76,7 @@ class _Compiled:
                 if event.type == self.event and (value := self.take(event)) is not _ABSENT:
                     yield event.at, value
 
-        reading = windows.read(state, self.aggregate, self.window, now, fetch)
+        reading = windows.read(state, self.aggregate, self.window, now, fetch, gone)
         if self.double and type(reading.value) is int:
             reading.value = float(reading.value)
         return reading
@@ -94,8 +95,12 @@ class FeatureSet:
         }
         self._compiled = {key: _Compiled(feature) for key, feature in self.by_key.items()}
         self._by_event: dict[str, list[_Compiled]] = defaultdict(list)
+        # How far (µs) the longest window over events of a type reaches back.
+        self.reach: dict[str, int] = {}
         for feature in self._compiled.values():
             self._by_event[feature.event].append(feature)
+            if feature.window is not None:
+                self.reach[feature.event] = max(feature.window, self.reach.get(feature.event, 0))
 
     def insert(self, states: dict[str, State], event: Event) -> None:
         """Count one event in the state of every feature that it concerns and that is in `states`."""
@@ -109,15 +114,36 @@ class FeatureSet:
         for key, state in states.items():
             windows.compact(state, self._compiled[key].aggregate, self._compiled[key].window, now)
 
-    def complete(self, kept: Mapping[str, State], now: int, events: Events) -> dict[str, State]:
-        """A state for every feature that covers `now`: those of `kept` that do, the others counted from the events."""
+    def without(self, gone: Mapping[str, State], events: Iterable[Event]) -> dict[str, State]:
+        """What stands in for the events that left the log when `events`, the next of them, leave it too.
+
+        Only features over all time need it; what was kept for others than those of this set is dropped.
+        """
+        kept = {key: gone.get(key) or State() for key, feature in self._compiled.items() if feature.window is None}
+        for event in events:
+            self.insert(kept, event)
+        for key, state in kept.items():
+            windows.settle(state, self._compiled[key].aggregate)
+        return {key: state for key, state in kept.items() if state.buckets or state.latest}
+
+    def complete(
+        self, kept: Mapping[str, State], now: int, events: Events, gone: Mapping[str, State] = _NONE
+    ) -> dict[str, State]:
+        """A state for every feature that covers `now`: those of `kept` that do, the others counted from the events.
+
+        `gone` stands in for events that left the log.
+        """
         states: dict[str, State] = {}
         fresh: dict[str, State] = {}
         start: int | None = now
         for key, feature in self._compiled.items():
             state = kept.get(key)
             if state is None or not windows.covers(state, feature.window, now):
-                state = fresh[key] = State(None if feature.window is None else now - feature.window)
+                if feature.window is None:
+                    state = windows.copied(gone[key]) if key in gone else State()
+                else:
+                    state = State(now - feature.window)
+                fresh[key] = state
                 start = None if start is None or state.floor is None else min(start, state.floor)
             states[key] = state
         if fresh:
@@ -127,14 +153,19 @@ class FeatureSet:
                     self.compact(fresh, now)
         return states
 
-    def read(self, states: Mapping[str, State], now: int, events: Events) -> Readings:
-        """Every feature at `now`. `states` must be complete for it; what left the windows is forgotten from them."""
+    def read(
+        self, states: Mapping[str, State], now: int, events: Events, gone: Mapping[str, State] = _NONE
+    ) -> Readings:
+        """Every feature at `now`. `states` must be complete for it; what left the windows is forgotten from them.
+
+        `gone` as for `complete`.
+        """
         values: dict[str, Any] = {}
         changed: dict[str, int] = {}
         since: int | None = None
         until: int | None = None
         for key, feature in self._compiled.items():
-            reading = feature.read(states[key], now, events)
+            reading = feature.read(states[key], now, events, gone.get(key))
             if reading.value is not None:
                 values[key] = reading.value
             if reading.changed is not None:

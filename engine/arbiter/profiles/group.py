@@ -13,6 +13,8 @@ import msgspec
 
 from arbiter.errors import LimitExceeded
 from arbiter.profiles import records
+from arbiter.profiles.holdings import last_position
+from arbiter.profiles.records import Cold
 from arbiter.profiles.subjects import Subject, is_right, unknown
 from arbiter.profiles.windows import State
 
@@ -42,14 +44,14 @@ class Operation(Protocol):
 class _Open:
     """A subject that the group works on."""
 
-    __slots__ = ("changed", "profile", "states", "subject")
+    __slots__ = ("changed", "cold", "profile", "subject")
 
     def __init__(self, subject: Subject, features: FeatureSet) -> None:
         self.subject = subject
         stored = subject.read_hot()
         self.profile = msgspec.structs.replace(unknown(features), feature_set=features.id) if stored is None else stored
         # Nothing is known, so nothing was left out: such states are right for every clock.
-        self.states: dict[str, State] | None = {key: State() for key in features.by_key} if stored is None else None
+        self.cold = Cold({key: State() for key in features.by_key}) if stored is None else None
         self.changed = False
 
 
@@ -96,20 +98,28 @@ class Group:
             opened = self._open[key] = _Open(Subject(self.environment, self.txn, key), self.features)
         return opened
 
+    def close(self, key: bytes) -> None:
+        """Forget a subject of whom nothing is held any more: nothing of it is written."""
+        self._open.pop(key, None)
+
     def open_states(self, key: bytes) -> tuple[_Open, dict[str, State]]:
         """The subject with the states of its features, as of the log before the next event is put there."""
-        opened = self.open(key)
-        if opened.states is None:
-            opened.states = opened.subject.states(self.features, self.now)
+        opened, cold = self.open(key), self.cold(key)
         opened.changed = True
-        return opened, opened.states
+        return opened, cold.states
+
+    def cold(self, key: bytes) -> Cold:
+        """The cold record of the subject with this key, complete for the features of the group."""
+        opened = self.open(key)
+        if opened.cold is None:
+            opened.cold = opened.subject.cold(self.features, self.now)
+        return opened.cold
 
     @property
     def position(self) -> int:
         """The last position of the log."""
         if self._position < 0:
-            with self.txn.cursor(self.environment.log) as cursor:
-                self._position = int.from_bytes(cursor.key(), "big") if cursor.last() else 0
+            self._position = last_position(self.environment, self.txn)
         return self._position
 
     def log(self, key: bytes, event: Event, encoded: bytes) -> None:
@@ -117,19 +127,19 @@ class Group:
         position = self._position = self.position + 1
         place = records.place(key, event.at, position)
         self.txn.put(place[24:], encoded, append=True, db=self.environment.log)
-        self.txn.put(place, b"", db=self.environment.by_subject)
+        self.txn.put(place, event.type.encode(), db=self.environment.by_subject)
 
     def flush(self) -> None:
         """Write every subject that changed. `wrote` tells whether there is anything to commit."""
         changed = [opened for opened in self._open.values() if opened.changed]
         for opened in changed:
             subject, profile = opened.subject, opened.profile
-            if opened.states is None and not is_right(profile, self.features, self.now):
-                opened.states = subject.states(self.features, self.now)
-            if opened.states is not None:
-                profile = subject.as_of(profile, self.features, self.now, opened.states)
-                self.features.compact(opened.states, self.now)
-                subject.write_cold(opened.states)
+            if opened.cold is None and not is_right(profile, self.features, self.now):
+                opened.cold = subject.cold(self.features, self.now)
+            if opened.cold is not None:
+                profile = subject.as_of(profile, self.features, self.now, opened.cold)
+                self.features.compact(opened.cold.states, self.now)
+                subject.write_cold(opened.cold)
             subject.write_hot(profile)
         if not changed:
             return

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Shown = Callable[[bytes, bytes], dict[str, Any]]
 
 KEY_BYTES: Final = 16
+_POSITION: Final = b"position"  # in `meta`: the last one given, when its event was erased
 
 
 class Holding:
@@ -100,22 +101,18 @@ class _Log(Holding):
 
     def move(self, environment: Environment, txn: Transaction, key: bytes, to: bytes) -> int:
         """Give the events to another subject; they keep their positions."""
-        rests = [rest for rest, _ in super().entries(environment, txn, key)]
-        for rest in rests:
-            txn.put(to + rest, b"", db=environment.by_subject)
+        moved = list(super().entries(environment, txn, key))
+        for rest, type_ in moved:
+            txn.put(to + rest, type_, db=environment.by_subject)
             txn.delete(key + rest, db=environment.by_subject)
-        return len(rests)
+        return len(moved)
 
     def erase(self, environment: Environment, txn: Transaction, key: bytes) -> int:
         """Erase the events; how many there were."""
-        number = 0
-        with txn.cursor(environment.by_subject) as cursor:
-            there = cursor.set_range(key)
-            while there and cursor.key()[:KEY_BYTES] == key:
-                txn.delete(cursor.key()[KEY_BYTES + 8 :], db=environment.log)
-                there = cursor.delete()
-                number += 1
-        return number
+        places = [key + rest for rest, _ in super().entries(environment, txn, key)]
+        for place in places:
+            unlog(environment, txn, place)
+        return len(places)
 
 
 class _Idempotency(Holding):
@@ -151,7 +148,11 @@ def _profile_shown(_rest: bytes, value: bytes) -> dict[str, Any]:
 
 
 def _window_shown(_rest: bytes, value: bytes) -> dict[str, Any]:
-    return {"states": {key: _state_shown(state) for key, state in records.decode_cold(value).states.items()}}
+    cold = records.decode_cold(value)
+    shown: dict[str, Any] = {"states": {key: _state_shown(state) for key, state in cold.states.items()}}
+    if cold.gone:
+        shown["gone"] = {key: _state_shown(state) for key, state in cold.gone.items()}
+    return shown
 
 
 def _state_shown(state: State) -> dict[str, Any]:
@@ -173,8 +174,9 @@ def _event_shown(rest: bytes, value: bytes) -> dict[str, Any]:
     }
 
 
-def _seen_shown(rest: bytes, _value: bytes) -> dict[str, Any]:
-    return {"event_id_hash": rest}
+def _seen_shown(rest: bytes, value: bytes) -> dict[str, Any]:
+    shown: dict[str, Any] = {"event_id_hash": rest}
+    return shown | {"at": from_micros(records.at_moment(value))} if value else shown
 
 
 def _answer_shown(rest: bytes, value: bytes) -> dict[str, Any]:
@@ -201,6 +203,22 @@ HOLDINGS: Final[tuple[Holding, ...]] = (
     Holding("seen", _seen_shown),
     _Idempotency(),
 )
+
+
+def last_position(environment: Environment, txn: Transaction) -> int:
+    """The last position of the log that was ever given."""
+    with txn.cursor(environment.log) as cursor:
+        last = cursor.key() if cursor.last() else b""
+    return max(int.from_bytes(last, "big"), int.from_bytes(txn.get(_POSITION, b"", environment.meta), "big"))
+
+
+def unlog(environment: Environment, txn: Transaction, place: bytes) -> None:
+    """Erase the event at a place in `by_subject`. Its position is not given again, also if it is the last."""
+    position = place[KEY_BYTES + 8 :]
+    if int.from_bytes(position, "big") == last_position(environment, txn):
+        txn.put(_POSITION, position, db=environment.meta)
+    txn.delete(position, db=environment.log)
+    txn.delete(place, db=environment.by_subject)
 
 
 def erase_all(environment: Environment, txn: Transaction, key: bytes) -> dict[str, int]:

@@ -7,6 +7,7 @@ flat; a *cold* record holds what only writers and stale reads need.
 from __future__ import annotations
 
 import struct
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -31,7 +32,8 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     of the latest event; a missing value is an absent key. The features hold for `valid_from` <= now < `next_change_at`
     (µs; None: for good). `feature_set` is the id of the set they were computed for, empty for a subject of whom nothing
     is stored. `tail` packs the times for `changes`. `granted` are the purposes that the subject agreed to, sorted;
-    `expires` are the µs times at which attributes go, by name, for those that do.
+    `expires` are the µs times at which attributes go, by name, for those that do. `touched` is the µs time at which
+    attributes were last updated or an event last stored; 0 for a record of before that was kept.
     """
 
     version: int
@@ -43,6 +45,7 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     tail: bytes
     granted: tuple[str, ...] = ()
     expires: dict[str, int] = {}
+    touched: int = 0
 
     @property
     def exists(self) -> bool:
@@ -84,9 +87,14 @@ def pack_times(values: Mapping[str, Any], times: Mapping[str, int]) -> bytes:
 
 
 class Cold(msgspec.Struct, array_like=True):
-    """The states behind a subject's features, by `Feature.key`."""
+    """The states behind a subject's features, by `Feature.key`, and what `gone` holds of events that left the log.
+
+    `forgotten` is the µs time up to which ids of events are no longer remembered, `NEVER` while all are.
+    """
 
     states: dict[str, State]
+    gone: dict[str, State] = {}
+    forgotten: int = NEVER
 
 
 class Update(msgspec.Struct, frozen=True):
@@ -143,6 +151,21 @@ def displace(place_: bytes) -> tuple[bytes, int, int]:
     """Subject key, time (µs) and log position of a key of `by_subject`."""
     key, at, position = _POSITION.unpack(place_)
     return key, at - _BIAS, position
+
+
+def seen_key(key: bytes, event_id: str) -> bytes:
+    """The key in `seen` of an event's id; its value is the event's time, as `moment` packs it."""
+    return key + blake2b(event_id.encode(), digest_size=16).digest()
+
+
+def moment(at: int) -> bytes:
+    """A time (µs) in eight bytes that sort as times do."""
+    return (at + _BIAS).to_bytes(8, "big")
+
+
+def at_moment(packed: bytes) -> int:
+    """The time (µs) that `moment` packed."""
+    return int.from_bytes(packed, "big") - _BIAS
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -79,8 +79,9 @@ class Store:
         self._begin = environment.handle.begin
         self._profiles = environment.profile
         self._writer = Writer(environment, clock, limits, quota)
-        self._upkeep = Upkeep(environment, self._writer, background=background)
+        self._upkeep = Upkeep(environment, self._writer, limits, background=background)
         self._features: FeatureSet = self._writer.settings.features
+        self._used = False
 
     def close(self) -> None:
         """Write what is queued, then close. Reads and writes afterwards raise StoreError."""
@@ -131,7 +132,8 @@ class Store:
 
     def use_features(self, features: FeatureSet) -> None:
         """What writes maintain and reads give from now on. Records that lack it are rewritten in the background."""
-        known = self._features.id
+        known = self._features.id if self._used else ""
+        self._used = True
         self._writer.settings = msgspec.structs.replace(self._writer.settings, features=features)
         self._features = features
         if features.id != known:
@@ -160,6 +162,13 @@ class Store:
     def rebuild_step(self, limit: int) -> int:
         """Rewrite at most `limit` records for the current features; about how many remain. Raises StoreError."""
         return self._upkeep.step(limit)
+
+    def collect_step(self) -> bool:
+        """Take what the limits no longer keep of the next few subjects; whether this round goes on.
+
+        A round begins an hour after the last one, in one process at a time. Raises StoreError, LimitExceeded.
+        """
+        return self._upkeep.sweep.step()
 
     def read(self, subject_id: str, now: int, features: FeatureSet | None = None) -> Profile:
         """The profile as of `now` (µs). A subject of whom nothing is stored has an empty one. Raises StoreError.
@@ -305,7 +314,7 @@ class Store:
                 reason="event_bytes",
             )
         key = self._key(event.subject_id)
-        return key, key + blake2b(event.id.encode(), digest_size=16).digest(), event, encoded
+        return key, records.seen_key(key, event.id), event, encoded
 
     def _key(self, subject_id: str) -> bytes:
         hashed = self._hash.copy()

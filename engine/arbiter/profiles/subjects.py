@@ -12,13 +12,12 @@ from arbiter.profiles import records
 from arbiter.profiles.records import Cold, Profile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     import lmdb
 
     from arbiter.profiles.environment import Environment
     from arbiter.profiles.features import FeatureSet
-    from arbiter.profiles.windows import State
     from arbiter.types import Event
 
 
@@ -65,17 +64,18 @@ class Subject:
                 yield records.decode_event(get(cursor.key()[24:], b"", environment.log))
                 found = cursor.prev()
 
-    def states(self, features: FeatureSet, now: int) -> dict[str, State]:
-        """A state for every feature, right from `now` on: from the cold record, or counted from the log."""
+    def cold(self, features: FeatureSet, now: int) -> Cold:
+        """The cold record with a state for every feature, right from `now` on: as stored, or counted from the log."""
         raw = self._txn.get(self.key, None, self._environment.window)
-        kept = {} if raw is None else records.decode_cold(raw).states
-        return features.complete(kept, now, self.events)
+        cold = Cold({}) if raw is None else records.decode_cold(raw)
+        cold.states = features.complete(cold.states, now, self.events, cold.gone)
+        return cold
 
-    def as_of(
-        self, profile: Profile, features: FeatureSet, now: int, states: Mapping[str, State] | None = None
-    ) -> Profile:
-        """`profile` with its features at `now`. Given `states` forget what has left their windows."""
-        readings = features.read(self.states(features, now) if states is None else states, now, self.events)
+    def as_of(self, profile: Profile, features: FeatureSet, now: int, cold: Cold | None = None) -> Profile:
+        """`profile` with its features at `now`. The states of a given `cold` forget what has left their windows."""
+        if cold is None:
+            cold = self.cold(features, now)
+        readings = features.read(cold.states, now, self.events, cold.gone)
         attribute_tail = profile.tail[: 8 * len(profile.attributes)]
         return Profile(
             profile.version,
@@ -87,11 +87,12 @@ class Subject:
             attribute_tail + records.pack_times(readings.values, readings.changed),
             profile.granted,
             profile.expires,
+            profile.touched,
         )
 
-    def write_cold(self, states: dict[str, State]) -> None:
+    def write_cold(self, cold: Cold) -> None:
         """Store the states behind the features."""
-        self._txn.put(self.key, records.encode(Cold(states)), db=self._environment.window)
+        self._txn.put(self.key, records.encode(cold), db=self._environment.window)
 
     def write_hot(self, profile: Profile) -> None:
         """Store the hot record."""

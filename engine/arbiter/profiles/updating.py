@@ -76,7 +76,9 @@ class UpdateAttributes:
             if name not in stored or not same(stored[name], value):
                 times[name] = group.now
         tail = pack_times(attributes, times) + profile.feature_tail()
-        return msgspec.structs.replace(profile, version=profile.version + 1, attributes=attributes, tail=tail)
+        return msgspec.structs.replace(
+            profile, version=profile.version + 1, attributes=attributes, tail=tail, touched=group.now
+        )
 
     def _remember(self, group: Group, version: int) -> None:
         until, idem = group.now + REMEMBERED, group.environment.idem

@@ -1,4 +1,4 @@
-"""The thread that keeps a store in order while nobody asks: rebuilds, refreshes, dead readers.
+"""The thread that keeps a store in order while nobody asks: rebuilds, refreshes, what is to go, dead readers.
 
 Law: all of its writes go through the writer's queue in small pieces, so it never holds up a caller for long. Nothing
 depends on it for being right: reads compute what a record lacks.
@@ -15,9 +15,11 @@ import lmdb
 
 from arbiter.errors import ArbiterError, LimitExceeded
 from arbiter.profiles.refreshing import Rebuild, Refresh
+from arbiter.profiles.sweeping import Sweep
 
 if TYPE_CHECKING:
     from arbiter.profiles.environment import Environment
+    from arbiter.profiles.values import Limits
     from arbiter.profiles.writer import Writer
 
 _PIECE = 64
@@ -32,8 +34,9 @@ class Upkeep:
     `noticed` counts reads of records that were out of date.
     """
 
-    def __init__(self, environment: Environment, writer: Writer, *, background: bool) -> None:
+    def __init__(self, environment: Environment, writer: Writer, limits: Limits, *, background: bool) -> None:
         self.rebuilding = ""
+        self.sweep = Sweep(environment, writer, limits)
         self.noticed = 0
         self._environment = environment
         self._writer = writer
@@ -83,9 +86,11 @@ class Upkeep:
                 self._end.wait(1.0)
 
     def _work(self) -> None:
-        while (self.rebuilding or self._stale) and not self._end.wait(_PAUSE):
+        more = True
+        while (self.rebuilding or self._stale or more) and not self._end.wait(_PAUSE):
             keys = {self._stale.popleft() for _ in range(min(_PIECE, len(self._stale)))}
             if keys:
                 self._writer.submit(Refresh(sorted(keys))).result()
             if self.rebuilding:
                 self.step(_PIECE)
+            more = self.sweep.step()

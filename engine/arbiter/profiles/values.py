@@ -31,7 +31,11 @@ _EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Bounds on what one subject or one call may store. Sizes in bytes of MessagePack."""
+    """Bounds on what one subject or one call may store, and for how long. Sizes in bytes of MessagePack, times in µs.
+
+    A new event may be dated `late` before the clock and `ahead` of it. The log keeps events for `keep_for`, of a
+    subject the newest `keep_events`; whoever was not written to for `inactive` is dropped. None: no such bound.
+    """
 
     record_bytes: int = 65_536
     event_bytes: int = 16_384
@@ -39,6 +43,11 @@ class Limits(msgspec.Struct, frozen=True):
     list_items: int = 1_000
     depth: int = 8
     queue: int = 10_000
+    late: int | None = None
+    ahead: int | None = None
+    keep_for: int | None = None
+    keep_events: int | None = None
+    inactive: int | None = None
 
 
 def check_id(value: str, field: str) -> None:

@@ -7,6 +7,9 @@ to one bucket and the newest `NEWEST`). A bucket that an edge of a window later 
 events, fetched again from the log: at most 1/`GOAL` of the window's events, and mostly a few, since the buckets next to
 the edge are kept small. So the state is bounded, reads are exact, and no event leaves a window late. `distinct` keeps
 the newest time of each value and counts to `DISTINCT`, exactly; for more values it says `DISTINCT`.
+
+Events may leave the log. What an all-time feature had of them is kept in a state of its own, `gone`, and stands in for
+them wherever events are fetched again. A window never needs one: its events leave the log after they left the window.
 """
 
 from __future__ import annotations
@@ -146,20 +149,37 @@ def _coalesce(buckets: list[Bucket], goal: int, fold: Callable[[list[Any]], Any]
     ]
 
 
-def read(state: State, aggregate: Aggregate, window: int | None, now: int, fetch: Fetch) -> Reading:
-    """The feature at `now`, which `state` must cover. Forgets what has left the window."""
+def settle(gone: State, aggregate: Aggregate) -> None:
+    """Bring the state of events that left the log to its smallest form: nothing cuts through them any more."""
+    if gone.buckets:
+        gone.buckets = _coalesce(gone.buckets, 1, _FOLDS[aggregate])
+    gone.latest = dict(nlargest(DISTINCT, gone.latest.items(), key=_time))
+
+
+def copied(gone: State) -> State:
+    """A state that begins with what left the log, and may be changed."""
+    return State(gone.floor, [msgspec.structs.replace(bucket) for bucket in gone.buckets], dict(gone.latest))
+
+
+def read(
+    state: State, aggregate: Aggregate, window: int | None, now: int, fetch: Fetch, gone: State | None = None
+) -> Reading:
+    """The feature at `now`, which `state` must cover. Forgets what has left the window.
+
+    What is `gone` counts from the time of its oldest event on; so a clock that stands before its newest sees too much.
+    """
     lower = None if window is None else now - window
     if aggregate == "distinct":
-        return _read_distinct(state, window, now, fetch)
+        return _read_distinct(state, window, now, fetch, gone)
     for edge in (lower, now):
         if edge is not None:
-            _split(state.buckets, aggregate, edge, fetch)
+            _split(state.buckets, aggregate, edge, fetch, gone)
     buckets = state.buckets
     if lower is not None:
-        gone = bisect_right(buckets, lower, key=_last)
-        if gone:
-            state.floor = buckets[gone - 1].last
-            del buckets[:gone]
+        left = bisect_right(buckets, lower, key=_last)
+        if left:
+            state.floor = buckets[left - 1].last
+            del buckets[:left]
     end = bisect_right(buckets, now, key=_first)
     inside = buckets[:end]
     floor = None if window is None or state.floor is None else state.floor + window
@@ -173,15 +193,19 @@ def read(state: State, aggregate: Aggregate, window: int | None, now: int, fetch
     return Reading(_result(aggregate, inside), newest, newest if floor is None else max(newest, floor), until)
 
 
-def _split(buckets: list[Bucket], aggregate: Aggregate, edge: int, fetch: Fetch) -> None:
-    """Replace the bucket that has events on both sides of `edge` by its events."""
+def _split(buckets: list[Bucket], aggregate: Aggregate, edge: int, fetch: Fetch, gone: State | None) -> None:
+    """Replace the bucket that has events on both sides of `edge` by its events; all, if some of its events are gone."""
     index = bisect_right(buckets, edge, key=_first) - 1
     if index < 0 or buckets[index].last <= edge:
         return
-    exact = State()
-    for at, value in fetch(buckets[index].first, buckets[index].last):
+    first: int | None = buckets[index].first
+    last: int | None = buckets[index].last
+    replaced, exact = slice(index, index + 1), State()
+    if gone is not None and gone.buckets and buckets[index].first <= gone.buckets[-1].last:
+        replaced, exact, first, last = slice(None), copied(gone), None, None
+    for at, value in fetch(first, last):
         insert(exact, aggregate, at, value)
-    buckets[index : index + 1] = exact.buckets
+    buckets[replaced] = exact.buckets
 
 
 def _result(aggregate: Aggregate, inside: list[Bucket]) -> Any:
@@ -199,17 +223,17 @@ def _result(aggregate: Aggregate, inside: list[Bucket]) -> Any:
             return _FOLDS[aggregate]([bucket.data for bucket in inside])
 
 
-def _read_distinct(state: State, window: int | None, now: int, fetch: Fetch) -> Reading:
+def _read_distinct(state: State, window: int | None, now: int, fetch: Fetch, gone: State | None) -> Reading:
     lower = None if window is None else now - window
     if lower is not None:
-        gone = [(value, at) for value, at in state.latest.items() if at <= lower]
-        for value, at in gone:
+        left = [(value, at) for value, at in state.latest.items() if at <= lower]
+        for value, at in left:
             del state.latest[value]
             state.floor = at if state.floor is None else max(state.floor, at)
     latest, until = state.latest, None
     if latest and max(latest.values()) > now:
         # A value's newest event is yet to come and may hide one inside the window: only the log knows.
-        latest = {}
+        latest = {} if gone is None else {value: at for value, at in gone.latest.items() if at <= now}
         for at, value in fetch(None if lower is None else lower + 1, None):
             if at > now:
                 until = at

@@ -12,11 +12,15 @@ from typing import Protocol
 import msgspec
 
 # Fields' types at run time.
-from arbiter.config.options import LogLevel, Telemetry
+from arbiter.config.options import Events, LogLevel, Profiles, Telemetry
+from arbiter.profiles.values import Limits
 from arbiter.runtime.admin import Admin
 from arbiter.runtime.engine import Engine  # noqa: TC001
 from arbiter.telemetry.counters import Counters  # noqa: TC001
 from arbiter.telemetry.observer import Observer  # noqa: TC001
+
+_SECOND = 1_000_000
+_DAY = 86_400 * _SECOND
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     require_tests: bool = False
     log_level: LogLevel = "info"
     telemetry: Telemetry = Telemetry()
+    events: Events = Events()
+    profiles: Profiles = Profiles()
     face: bytes = b""
 
     @property
@@ -65,9 +71,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.data, "store")
 
     @property
+    def store_limits(self) -> Limits:
+        """What the store takes, and how long it keeps it."""
+        events, profiles = self.events, self.profiles
+        return Limits(
+            late=_micros(events.late_days, _DAY),
+            ahead=round(events.ahead_seconds * _SECOND),
+            keep_for=_micros(events.keep_days, _DAY),
+            keep_events=events.keep_count or None,
+            inactive=_micros(profiles.inactive_days, _DAY),
+        )
+
+    @property
     def snapshots_directory(self) -> Path:
         """Where snapshots are."""
         return Path(self.data, "snapshots")
+
+
+def _micros(number: float, unit: int) -> int | None:
+    """A number of units in µs; None for 0, which sets no bound."""
+    return round(number * unit) if number else None
 
 
 class Face(Protocol):

@@ -76,7 +76,7 @@ def _run(pipe: Connection, number: int, settings: Settings, address: str, open_f
             counters, f"worker-{number}", scraped=bool(settings.metrics), traces=settings.telemetry.traces
         )
         stack.callback(publisher.shutdown)
-        store = stack.enter_context(Store.open(settings.store_directory))
+        store = stack.enter_context(Store.open(settings.store_directory, limits=settings.store_limits))
         sending = threading.Lock()
 
         def send(message: messages.ToSupervisor) -> None:
