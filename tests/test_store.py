@@ -533,9 +533,9 @@ def test_every_commit_is_synced_to_the_disk(store: Store) -> None:
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     Store.open(tmp_path, background=False).close()
-    with lmdb.open(str(tmp_path), max_dbs=16) as handle, handle.begin(handle.open_db(b"meta"), write=True) as txn:
-        txn.put(b"schema", b"\0\x02")
-    with pytest.raises(StoreError, match=r"schema 2, we know up to 1: run the Arbiter that wrote it"):
+    with lmdb.open(str(tmp_path / "1"), max_dbs=16) as handle, handle.begin(handle.open_db(b"meta"), write=True) as txn:
+        txn.put(b"schema", b"\0\x03")
+    with pytest.raises(StoreError, match=r"schema 3, we know up to 2: run the Arbiter that wrote it"):
         Store.open(tmp_path)
 
 
@@ -544,7 +544,7 @@ def test_a_damaged_file_is_refused_with_a_way_back(tmp_path: Path, harm: str) ->
     with Store.open(tmp_path, background=False) as store:
         for number in range(100):
             store.update(Update(f"s{number}", {"a": "x" * 1000})).result()
-    data = tmp_path / "data.mdb"
+    data = tmp_path / "1" / "data.mdb"
     content = data.read_bytes()
     data.write_bytes(b"\xff" * len(content) if harm == "garbage" else content[: len(content) // 2])
     with pytest.raises(StoreError, match=r"damaged.*Restore it from a backup, or move it away"):
@@ -559,7 +559,7 @@ def test_a_store_that_lost_its_data_is_no_new_store(tmp_path: Path, harm: str) -
     place = tmp_path / "store"
     with Store.open(place, background=False) as store:
         store.update(Update("ann", {"a": 1})).result()
-    data = place / "data.mdb"
+    data = place / "1" / "data.mdb"
     content = data.read_bytes()
     data.unlink() if harm == "removed" else data.write_bytes(b"")
     with pytest.raises(StoreError, match=r"has lost its data.*Restore it from a backup, or move it away"):
@@ -576,7 +576,7 @@ def test_a_store_that_lost_its_data_is_no_new_store(tmp_path: Path, harm: str) -
 def test_nothing_is_acknowledged_into_a_file_that_is_gone(tmp_path: Path, harm: str) -> None:
     with Store.open(tmp_path, background=False) as store:
         store.update(Update("ann", {"a": 1})).result()
-        data, away = tmp_path / "data.mdb", tmp_path / "away.mdb"
+        data, away = tmp_path / "1" / "data.mdb", tmp_path / "away.mdb"
         data.rename(away)
         if harm == "replaced":
             data.write_bytes(away.read_bytes())

@@ -110,7 +110,7 @@ def test_no_transaction_outlives_the_calls_of_workers(
     callers.wait_for(200)
     callers.end()
     workers = set(served.workers())
-    with lmdb.open(str(served.folder / "data" / "store"), max_dbs=16, readonly=True, create=False) as handle:
+    with lmdb.open(str(served.folder / "data" / "store" / "1"), max_dbs=64, readonly=True, create=False) as handle:
         held = readers(handle)
         assert workers <= set(held)
         assert {held[pid] for pid in workers} == {"-"}

@@ -1,4 +1,4 @@
-"""The LMDB environment: opening, its sub-databases, its schema version, its quota, and what its errors mean.
+"""The LMDB environment: opening the newest generation, its sub-databases, and what its errors mean.
 
 Law: the one place that opens LMDB and words its errors; it knows no record.
 """
@@ -15,17 +15,17 @@ import msgspec
 from lmdb.verify import VerifyError, verify
 
 from arbiter.errors import LimitExceeded, StoreError
+from arbiter.profiles import generations
+from arbiter.profiles.generations import DATA
+from arbiter.profiles.migrations import migrate, take_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA = 1
-_DATA = "data.mdb"
-_MARK = "made"  # an empty file beside the data: it says that there were some
 _SALT = b"salt"
-_SCHEMA = b"schema"
-_NAMES = ("profile", "window", "log", "by_subject", "seen", "idem", "meta")
+NAMES = ("profile", "window", "log", "by_subject", "seen", "idem", "meta")
 _READERS = 1024
+_DATABASES = 64
 # LMDB's first two pages, data format 1: magic, format, page size, last page, transaction, in the machine's byte order.
 _META = struct.Struct("=16xII16xI92xQQ")
 _MAGIC = 0xBEEFC0DE
@@ -36,13 +36,16 @@ _WAY_BACK = "Restore it from a backup, or move it away and send the events and u
 
 
 class Environment(msgspec.Struct, frozen=True):
-    """An open environment with its sub-databases. `file` is the device and inode of its data.
+    """An open generation of the store in the folder `path`, with its sub-databases.
 
-    `salt` keys the hash of subject ids; it never leaves the store.
+    `file` is the device and inode of its data. `superseded[0]` is not 0 once another generation has followed, or is
+    about to. `salt` keys the hash of subject ids; it never leaves the store.
     """
 
     path: Path
+    generation: int
     handle: lmdb.Environment
+    superseded: memoryview
     file: tuple[int, int]
     page_bytes: int
     salt: bytes
@@ -54,19 +57,29 @@ class Environment(msgspec.Struct, frozen=True):
     idem: lmdb._Database
     meta: lmdb._Database
 
+    @property
+    def place(self) -> Path:
+        """The folder of this generation."""
+        return generations.folder(self.path, self.generation)
+
     def check_in_place(self) -> None:
         """Raise StoreError when the data were moved away or replaced: what is written now would be lost with them."""
-        if _file_at(self.path) != self.file:
+        if _file_at(self.place) != self.file:
             raise StoreError(
                 f"the data of the store in {self.path} were moved away or replaced while it was open, and nothing "
-                f"more is written. Stop, put {_DATA} back: what was acknowledged is in the file that was open"
+                f"more is written. Stop, put {self.generation}/{DATA} back: what was acknowledged is in the file that "
+                f"was open"
             )
+
+    def databases(self) -> tuple[lmdb._Database, ...]:
+        """Every sub-database."""
+        return tuple(getattr(self, name) for name in NAMES)
 
     def used_bytes(self, txn: lmdb.Transaction) -> int:
         """Bytes of the pages that hold data, freed pages not counted."""
         pages = 0
-        for name in _NAMES:
-            stat = txn.stat(getattr(self, name))
+        for database in self.databases():
+            stat = txn.stat(database)
             pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return pages * self.page_bytes
 
@@ -75,51 +88,80 @@ def open_environment(path: Path, map_size: int) -> Environment:
     """Open the store in the folder `path`, or make it. Many processes may, each once. Raises StoreError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _check_length(path)
-        handle = lmdb.open(str(path), map_size=map_size, max_dbs=32, max_readers=_READERS, max_spare_txns=1)
+        take_in(path)
+        while True:
+            generation = _choose(path)
+            try:
+                opened = _open(path, generation, map_size)
+            except (OSError, lmdb.Error, StoreError):
+                if generations.newest(path) != generation:  # it was removed while it was opened
+                    continue
+                raise
+            if generations.newest(path) == generation:
+                generations.settle(path, generation)
+                return opened
+            opened.handle.close()
     except OSError as error:
         raise StoreError(f"cannot open the store in {path}: {error}") from error
     except lmdb.Error as error:
         raise failure(error, path, "open") from error
+
+
+def _choose(path: Path) -> int:
+    """The generation to open; the first one is made where there was none. Raises StoreError, OSError."""
+    generation, known = generations.newest(path), generations.last_known(path)
+    if generation < known or (known and not generation):
+        lost = generations.folder(path, max(known, 1)).name
+        raise StoreError(f"the store in {path} has lost its data: {lost}/{DATA} is missing. {_WAY_BACK}")
+    if not generation:
+        generation = 1
+        generations.folder(path, generation).mkdir(exist_ok=True)
+    return generation
+
+
+def _open(path: Path, generation: int, map_size: int) -> Environment:
+    """Open one generation. Raises StoreError, OSError, lmdb.Error."""
+    place = generations.folder(path, generation)
+    _check_length(path, place, made=bool(generations.last_known(path)))
+    superseded = generations.mark_of(place)
+    handle = open_handle(place, map_size)
     try:
         handle.reader_check()
-        databases = {name: handle.open_db(name.encode()) for name in _NAMES}
+        databases = {name: handle.open_db(name.encode()) for name in NAMES}
         with handle.begin(databases["meta"], write=True) as txn:
-            salt = _prepare(txn, path)
-        (path / _MARK).touch()
-        page_bytes, file = handle.stat()["psize"], _file_at(path)
-        return Environment(path=path, handle=handle, file=file, page_bytes=page_bytes, salt=salt, **databases)
-    except lmdb.Error as error:
-        handle.close()
-        raise failure(error, path, "open") from error
-    except OSError as error:
-        handle.close()
-        raise StoreError(f"cannot open the store in {path}: {error}") from error
+            migrate(txn, databases["meta"], path)
+            txn.put(_SALT, os.urandom(16), overwrite=False)
+            salt = txn.get(_SALT, b"")
+        return Environment(
+            path=path,
+            generation=generation,
+            handle=handle,
+            superseded=superseded,
+            file=_file_at(place),
+            page_bytes=handle.stat()["psize"],
+            salt=salt,
+            **databases,
+        )
     except BaseException:
         handle.close()
         raise
 
 
-def _file_at(path: Path) -> tuple[int, int]:
-    """Device and inode of the data in the folder `path`; zeros for none."""
+def open_handle(place: Path, map_size: int, *, sync: bool = True) -> lmdb.Environment:
+    """LMDB's handle on the data in a folder that is there. Without `sync` the caller sees to it. Raises lmdb.Error."""
+    return lmdb.open(
+        str(place), map_size=map_size, max_dbs=_DATABASES, max_readers=_READERS, max_spare_txns=1, create=False,
+        sync=sync,
+    )  # fmt: skip
+
+
+def _file_at(place: Path) -> tuple[int, int]:
+    """Device and inode of the data in the folder of a generation; zeros for none."""
     try:
-        found = (path / _DATA).stat()
+        found = (place / DATA).stat()
     except OSError:
         return 0, 0
     return found.st_dev, found.st_ino
-
-
-def _prepare(txn: lmdb.Transaction[bytes], path: Path) -> bytes:
-    """Check the schema version, or mark a new store with ours; the salt."""
-    schema = int.from_bytes(txn.get(_SCHEMA, b""), "big")
-    if schema > SCHEMA:
-        raise StoreError(
-            f"the store in {path} has schema {schema}, we know up to {SCHEMA}: run the Arbiter that wrote it"
-        )
-    if schema != SCHEMA:  # what is there already is not written: a worker must be able to start on a full disk
-        txn.put(_SCHEMA, SCHEMA.to_bytes(2, "big"))
-    txn.put(_SALT, os.urandom(16), overwrite=False)
-    return txn.get(_SALT, b"")
 
 
 def failure(error: lmdb.Error, path: Path, action: str) -> StoreError:
@@ -148,15 +190,17 @@ def unwritten(error: lmdb.Error, path: Path) -> StoreError | LimitExceeded:
     return failure(error, path, "write to")
 
 
-def _check_length(path: Path) -> None:
+def _check_length(path: Path, place: Path, *, made: bool) -> None:
     """Raise StoreError for a file that is gone, which LMDB would make anew, or was cut short.
 
     LMDB would touch pages past the end of a short one, which kills the process.
     """
-    data = path / _DATA
+    data = place / DATA
     if not data.exists() or not data.stat().st_size:
-        if (path / _MARK).exists():
-            raise StoreError(f"the store in {path} has lost its data: {_DATA} is missing or empty. {_WAY_BACK}")
+        if made:
+            raise StoreError(
+                f"the store in {path} has lost its data: {place.name}/{DATA} is missing or empty. {_WAY_BACK}"
+            )
         return
     with data.open("rb") as file:
         head = file.read(2 * _LARGEST_PAGE)
@@ -171,7 +215,7 @@ def _check_length(path: Path) -> None:
         return
     try:
         # A few pages at the end may be free and never written: only what can be reached must be there.
-        damage: list[str] = verify(str(path))  # type: ignore[no-untyped-call]
+        damage: list[str] = verify(str(place))  # type: ignore[no-untyped-call]
     except VerifyError as error:
         damage = [str(error)]
     if damage:

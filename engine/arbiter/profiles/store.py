@@ -19,7 +19,8 @@ import msgspec
 from arbiter.errors import ArbiterError, LimitExceeded, StoreError
 from arbiter.profiles import records
 from arbiter.profiles.attributes import check_update
-from arbiter.profiles.environment import failure, open_environment
+from arbiter.profiles.current import Current
+from arbiter.profiles.environment import failure
 from arbiter.profiles.figures import Figures
 from arbiter.profiles.ingesting import IngestEvents
 from arbiter.profiles.reading import Reading
@@ -65,21 +66,19 @@ class Store:
         which writes are refused (one group of writes may pass it). `clock` gives µs since the epoch to writes. Without
         `background` records are rewritten by `rebuild_step` only.
         """
-        return cls(open_environment(path, map_size), quota, limits or Limits(), clock, background=background)
+        return cls(Current(path, map_size), quota, limits or Limits(), clock, background=background)
 
     def __init__(
-        self, environment: Environment, quota: int, limits: Limits, clock: Callable[[], int], *, background: bool
+        self, current: Current, quota: int, limits: Limits, clock: Callable[[], int], *, background: bool
     ) -> None:
-        self._environment = environment
+        self._current = current
         self._limits = limits
-        self._hash = blake2b(digest_size=16, key=environment.salt)
-        self._account_hash = blake2b(digest_size=16, key=environment.salt, person=b"account")
+        self._hash = blake2b(digest_size=16, key=current.environment.salt)
+        self._account_hash = blake2b(digest_size=16, key=current.environment.salt, person=b"account")
         self._quota = quota
         self._reads = 0
-        self._begin = environment.handle.begin
-        self._profiles = environment.profile
-        self._writer = Writer(environment, clock, limits, quota)
-        self._upkeep = Upkeep(environment, self._writer, limits, background=background)
+        self._writer = Writer(current, clock, limits, quota)
+        self._upkeep = Upkeep(current, self._writer, limits, background=background)
         self._features: FeatureSet = self._writer.settings.features
         self._used = False
 
@@ -87,7 +86,7 @@ class Store:
         """Write what is queued, then close. Reads and writes afterwards raise StoreError."""
         self._upkeep.close()
         self._writer.close()
-        self._environment.handle.close()
+        self._current.environment.handle.close()
 
     def __enter__(self) -> Self:
         """Nothing more: it is open already."""
@@ -96,6 +95,11 @@ class Store:
     def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
+
+    @property
+    def _environment(self) -> Environment:
+        """What to work in from now on: ask once for each thing that is done. Raises StoreError."""
+        return self._current.latest()
 
     def pseudonym(self, subject_id: str) -> str:
         """A subject's name in logs: 32 hexadecimal characters, which only this store's secret connects to the id."""
@@ -111,8 +115,9 @@ class Store:
     def figures(self) -> Figures:
         """What this process did with the store, and how full that is. Raises StoreError."""
         try:
-            with self._begin() as txn:
-                used = self._environment.used_bytes(txn)
+            environment = self._environment
+            with environment.handle.begin() as txn:
+                used = environment.used_bytes(txn)
         except lmdb.Error as error:
             raise self._unreadable(error) from error
         return Figures(
@@ -180,8 +185,11 @@ class Store:
         hashed = self._hash.copy()
         hashed.update(subject_id.encode())
         key = hashed.digest()
+        environment = self._current.environment
+        if environment.superseded[0]:
+            environment = self._current.latest()
         try:
-            txn = self._begin(self._profiles)
+            txn = environment.handle.begin(environment.profile)
             try:
                 raw = txn.get(key)
                 if raw is None:
@@ -193,7 +201,7 @@ class Store:
                     if until is None or now < until:
                         return profile
                 self._upkeep.notice(key)
-                return Subject(self._environment, txn, key).as_of(profile, features, now)
+                return Subject(environment, txn, key).as_of(profile, features, now)
             finally:
                 txn.abort()
         except (lmdb.Error, msgspec.MsgspecError) as error:
@@ -226,13 +234,14 @@ class Store:
 
         Raises StoreError, for what is read in the block too.
         """
+        environment = self._environment
         try:
-            txn = self._begin(self._profiles)
+            txn = environment.handle.begin(environment.profile)
         except lmdb.Error as error:
             raise self._unreadable(error) from error
         try:
             yield Reading(
-                self._environment, txn, features or self._features, self._key, self._account_key, self._upkeep.notice
+                environment, txn, features or self._features, self._key, self._account_key, self._upkeep.notice
             )
         except (lmdb.Error, msgspec.MsgspecError) as error:
             raise self._unreadable(error) from error
@@ -250,8 +259,9 @@ class Store:
     ) -> list[Event]:
         """At most `limit` of the events with start <= at < end (µs), by time, then position. Raises StoreError."""
         try:
-            with self._begin() as txn:
-                subject = Subject(self._environment, txn, self._key(subject_id))
+            environment = self._environment
+            with environment.handle.begin() as txn:
+                subject = Subject(environment, txn, self._key(subject_id))
                 last = None if end is None else end - 1
                 if not newest_first:
                     return list(islice(subject.events(start, last), limit))
@@ -328,8 +338,8 @@ class Store:
 
     def _unreadable(self, error: Exception) -> StoreError:
         if isinstance(error, lmdb.Error):
-            return failure(error, self._environment.path, "read")
-        return StoreError(f"a record of the store in {self._environment.path} cannot be read: {error}")
+            return failure(error, self._current.path, "read")
+        return StoreError(f"a record of the store in {self._current.path} cannot be read: {error}")
 
 
 def _refused(error: ArbiterError) -> Future[Any]:

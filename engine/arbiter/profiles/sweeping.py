@@ -16,7 +16,7 @@ from arbiter.profiles.group import BUILT
 from arbiter.profiles.retention import Retention, bounded
 
 if TYPE_CHECKING:
-    from arbiter.profiles.environment import Environment
+    from arbiter.profiles.current import Current
     from arbiter.profiles.values import Limits
     from arbiter.profiles.writer import Writer
 
@@ -29,9 +29,9 @@ _log = logging.getLogger(__name__)
 class Sweep:
     """This process's part in the rounds. `collected` counts what it took since it began."""
 
-    def __init__(self, environment: Environment, writer: Writer, limits: Limits) -> None:
+    def __init__(self, current: Current, writer: Writer, limits: Limits) -> None:
         self.collected = Collected()
-        self._environment = environment
+        self._current = current
         self._writer = writer
         self._limits = limits
         self._owner = os.urandom(8)
@@ -62,8 +62,8 @@ class Sweep:
         """Whether a round is due, and ours to go."""
         if not bounded(self._limits):
             return False
-        meta = self._environment.meta
-        with self._environment.handle.begin(meta) as txn:
+        environment = self._current.latest()
+        with environment.handle.begin(environment.meta) as txn:
             raw, built = txn.get(LEASE), txn.get(BUILT)
         if built != self._writer.settings.features.id.encode():
             return False  # records are being rewritten, of which features are computed
@@ -81,7 +81,7 @@ class Sweep:
     def _look(self, place: bytes) -> tuple[list[bytes], bytes | None]:
         """Those of the next subjects of whom something is to go, and the subject to go on with, None at the end."""
         keys: list[bytes] = []
-        environment = self._environment
+        environment = self._current.latest()
         with environment.handle.begin(environment.profile) as txn, txn.cursor() as cursor:
             retention = Retention(environment, txn, self._writer.settings.features, self._limits, self._writer.clock())
             found = cursor.set_range(place) if place else cursor.first()
@@ -100,5 +100,5 @@ class Sweep:
         if done.events or done.ids or done.subjects:
             _log.info(
                 "collected %d events, %d ids of events and %d inactive subjects of the store in %s",
-                done.events, done.ids, done.subjects, self._environment.path,
+                done.events, done.ids, done.subjects, self._current.path,
             )  # fmt: skip

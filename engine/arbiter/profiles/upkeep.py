@@ -18,7 +18,7 @@ from arbiter.profiles.refreshing import Rebuild, Refresh
 from arbiter.profiles.sweeping import Sweep
 
 if TYPE_CHECKING:
-    from arbiter.profiles.environment import Environment
+    from arbiter.profiles.current import Current
     from arbiter.profiles.values import Limits
     from arbiter.profiles.writer import Writer
 
@@ -34,11 +34,11 @@ class Upkeep:
     `noticed` counts reads of records that were out of date.
     """
 
-    def __init__(self, environment: Environment, writer: Writer, limits: Limits, *, background: bool) -> None:
+    def __init__(self, current: Current, writer: Writer, limits: Limits, *, background: bool) -> None:
         self.rebuilding = ""
-        self.sweep = Sweep(environment, writer, limits)
+        self.sweep = Sweep(current, writer, limits)
         self.noticed = 0
-        self._environment = environment
+        self._current = current
         self._writer = writer
         self._stale: deque[bytes] = deque(maxlen=4096)
         self._wake = threading.Event()
@@ -78,11 +78,11 @@ class Upkeep:
             self._wake.clear()
             try:
                 self._work()
-                self._environment.handle.reader_check()
+                self._current.latest().handle.reader_check()
             except LimitExceeded:
                 self._end.wait(1.0)  # a full disk, of which the writer has told, or a full queue: later
             except (ArbiterError, lmdb.Error) as error:
-                _log.warning("the store in %s could not be kept in order: %s", self._environment.path, error)
+                _log.warning("the store in %s could not be kept in order: %s", self._current.path, error)
                 self._end.wait(1.0)
 
     def _work(self) -> None:

@@ -26,7 +26,7 @@ from arbiter.profiles.group import Group
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from arbiter.profiles.environment import Environment
+    from arbiter.profiles.current import Current
     from arbiter.profiles.group import Operation
     from arbiter.profiles.values import Limits
 
@@ -52,10 +52,10 @@ class _Entry(msgspec.Struct, frozen=True):
 class Writer:
     """Group commit. `written` counts what reached the disk; `clock` gives the time of each transaction, in µs."""
 
-    def __init__(self, environment: Environment, clock: Callable[[], int], limits: Limits, quota: int) -> None:
+    def __init__(self, current: Current, clock: Callable[[], int], limits: Limits, quota: int) -> None:
         self.settings = Settings(FeatureSet(()))
         self.written = Written()
-        self._environment = environment
+        self._current = current
         self.clock = clock
         self._limits = limits
         self._quota = quota
@@ -75,7 +75,7 @@ class Writer:
             return future
         with self._closing:  # nothing may come after the end mark: nobody would answer it
             if self._closed:
-                future.set_exception(StoreError(f"the store in {self._environment.path} is closed"))
+                future.set_exception(StoreError(f"the store in {self._current.path} is closed"))
             else:
                 self._queue.put(_Entry(operation, future))
         return future
@@ -134,21 +134,20 @@ class Writer:
         """The refusal of all that a failed transaction held. Of a full disk the log is told once a minute: on one a
         small write may find room between two that do not.
         """
-        refusal = unwritten(error, self._environment.path)
+        refusal = unwritten(error, self._current.path)
         if isinstance(refusal, LimitExceeded) and time.monotonic() - self._told_at >= _TOLD_EVERY_S:
             self._told_at = time.monotonic()
-            _log.error("the store in %s refuses writes: %s", self._environment.path, refusal)
+            _log.error("the store in %s refuses writes: %s", self._current.path, refusal)
         return refusal
 
     def _commit(self, entries: list[_Entry]) -> list[tuple[Any, ArbiterError | None]]:
-        self._environment.check_in_place()
         began = time.perf_counter_ns()
         settings = self.settings
         outcomes: list[tuple[Any, ArbiterError | None]] = []
-        txn = self._environment.handle.begin(write=True)
+        environment, txn = self._current.begin_write()
         try:
             group = Group(
-                self._environment,
+                environment,
                 txn,
                 features=settings.features,
                 types=settings.profile_types,
