@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SALT = b"salt"
-NAMES = ("profile", "window", "log", "by_subject", "seen", "idem", "meta")
+_NAMES = ("profile", "window", "log", "by_subject", "seen", "idem", "meta")
 _READERS = 1024
 _DATABASES = 64
 # LMDB's first two pages, data format 1: magic, format, page size, last page, transaction, in the machine's byte order.
@@ -73,7 +73,7 @@ class Environment(msgspec.Struct, frozen=True):
 
     def databases(self) -> tuple[lmdb._Database, ...]:
         """Every sub-database."""
-        return tuple(getattr(self, name) for name in NAMES)
+        return tuple(getattr(self, name) for name in _NAMES)
 
     def used_bytes(self, txn: lmdb.Transaction) -> int:
         """Bytes of the pages that hold data, freed pages not counted."""
@@ -127,7 +127,7 @@ def _open(path: Path, generation: int, map_size: int) -> Environment:
     handle = open_handle(place, map_size)
     try:
         handle.reader_check()
-        databases = {name: handle.open_db(name.encode()) for name in NAMES}
+        databases = {name: handle.open_db(name.encode()) for name in _NAMES}
         with handle.begin(databases["meta"], write=True) as txn:
             migrate(txn, databases["meta"], path)
             txn.put(_SALT, os.urandom(16), overwrite=False)
