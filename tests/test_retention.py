@@ -299,7 +299,7 @@ def test_one_process_goes_the_round_and_another_goes_on_when_it_ended(home: Path
     with opened(home, clock, keep_for=DAY) as store:
         use(store)
         store.ingest([buy(1, START - 3 * DAY, f"s{number}") for number in range(600)]).result()
-        first, second = (Sweep(store._environment, store._writer, Limits(keep_for=DAY)) for _ in range(2))
+        first, second = (Sweep(store._current, store._writer, Limits(keep_for=DAY)) for _ in range(2))
         assert first.step()
         assert not second.step()
         left = counts(store)["log"]
