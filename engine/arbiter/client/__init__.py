@@ -14,6 +14,7 @@ from arbiter.client.aio import AsyncClient
 from arbiter.client.answers import Answer, Batch, Ingested, Page, ProfileAnswer
 from arbiter.client.arguments import Ask
 from arbiter.client.client import Client
+from arbiter.client.events import EventPage
 from arbiter.client.failures import (
     CallFailed,
     Conflict,
@@ -41,6 +42,7 @@ __all__ = [
     "Client",
     "Conflict",
     "DeadlineExceeded",
+    "EventPage",
     "Fallback",
     "Ingested",
     "InvalidRequest",

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from grpc_health.v1 import health_pb2
 
 from arbiter.client import answers, arguments
-from arbiter.client.answers import Answer, Batch, Ingested, Page, ProfileAnswer
+from arbiter.client.answers import Answer, Batch, Page, ProfileAnswer
 from arbiter.client.arguments import Ask
 from arbiter.client.calls import Again, Call, Method, rpc
+from arbiter.client.events import EventMethods
 from arbiter.client.failures import CallFailed, InvalidRequest
 from arbiter.client.fallback import for_page, for_point, for_request, mended
-from arbiter.types import Event, ExplainLevel
+from arbiter.types import ExplainLevel
 from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
 
 if TYPE_CHECKING:
@@ -38,10 +39,6 @@ DECIDE_BATCH = rpc(
 UPDATE_PROFILE = rpc(
     _profiles["UpdateProfile"], profile_pb2.UpdateProfileRequest, profile_pb2.UpdateProfileResponse, Again.KEYED
 )
-# Events that a server has are dropped by their ids.
-INGEST_EVENTS = rpc(
-    _profiles["IngestEvents"], profile_pb2.IngestEventsRequest, profile_pb2.IngestEventsResponse, Again.ALWAYS
-)
 GET_PROFILE = rpc(_profiles["GetProfile"], profile_pb2.GetProfileRequest, profile_pb2.GetProfileResponse, Again.ALWAYS)
 CHECK_HEALTH = rpc(_health["Check"], health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse, Again.ALWAYS)
 GET_SNAPSHOT = rpc(_admin["GetSnapshot"], admin_pb2.GetSnapshotRequest, admin_pb2.GetSnapshotResponse, Again.ALWAYS)
@@ -62,7 +59,7 @@ DROP_CANARY = rpc(_admin["DropCanary"], admin_pb2.DropCanaryRequest, admin_pb2.D
 SET_OVERRIDE = rpc(_admin["SetOverride"], admin_pb2.SetOverrideRequest, admin_pb2.SetOverrideResponse, Again.NEVER)
 
 
-class Methods:
+class Methods(EventMethods):
     """The methods that `Client` and `AsyncClient` share.
 
     Every one raises CallFailed, or the child of it that says what to do: InvalidRequest, before anything is sent, for
@@ -205,14 +202,6 @@ class Methods:
             account_id=arguments.text(account_id, "account_id"),
         )
         return UPDATE_PROFILE.call(message, lambda response: response.version, timeout)
-
-    @Method
-    def ingest_events(self, events: Iterable[Event], *, timeout: float | None = None) -> Call[Ingested]:
-        """Store events; return once they are on disk. An event's `at` is µs since the epoch."""
-        message = profile_pb2.IngestEventsRequest(
-            events=[arguments.event(each, f"events[{place}]") for place, each in enumerate(events)]
-        )
-        return INGEST_EVENTS.call(message, answers.read_ingested, timeout)
 
     @Method
     def get_profile(

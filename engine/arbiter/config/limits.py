@@ -35,6 +35,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     map_entries: Annotated[int, option("Entries of one map.", least=1, most=_MOST)] = 1000
     validate_path_bytes: Annotated[int, option("Bytes of a path of `Validate`.", least=1, most=4096)] = 1024
     slots: Annotated[int, option("Slots that a call may ask for.", least=1, most=_MOST)] = 100
+    page_events: Annotated[int, option("Events of one page of `ListEvents`.", least=1, most=100_000)] = 1000
     # How much of it.
     context_bytes: Annotated[int, option("Bytes of a request's context.", least=1, most=_MOST)] = 256 * _KIB
     decisions: Annotated[int, option("Decision points of a page.", least=1, most=_MOST)] = 32

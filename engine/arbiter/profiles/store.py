@@ -23,6 +23,7 @@ from arbiter.profiles.current import Current
 from arbiter.profiles.environment import failure
 from arbiter.profiles.figures import Figures
 from arbiter.profiles.ingesting import IngestEvents
+from arbiter.profiles.listing import page
 from arbiter.profiles.reading import Reading
 from arbiter.profiles.records import Ingested, Member, Profile, Update, decode_profile
 from arbiter.profiles.subjects import Subject, unknown
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from arbiter.profiles.environment import Environment
     from arbiter.profiles.features import FeatureSet
+    from arbiter.profiles.listing import EventPage, Listing
     from arbiter.types import Event
 
 __all__ = ["Ingested", "Limits", "Member", "Profile", "Store", "Update"]
@@ -267,6 +269,15 @@ class Store:
                     return list(islice(subject.events(start, last), limit))
                 found = islice(subject.newest_events(last), limit)
                 return [event for event in found if start is None or event.at >= start]
+        except (lmdb.Error, msgspec.MsgspecError) as error:
+            raise self._unreadable(error) from error
+
+    def list_events(self, subject_id: str, listing: Listing) -> EventPage:
+        """A page of a subject's log. Raises StoreError."""
+        try:
+            environment = self._environment
+            with environment.handle.begin() as txn:
+                return page(environment, txn, self._key(subject_id), listing)
         except (lmdb.Error, msgspec.MsgspecError) as error:
             raise self._unreadable(error) from error
 

@@ -12,6 +12,7 @@ from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.profiles.attributes import check_owner
 from arbiter.profiles.store import Update
 from arbiter.server.calls import Later, parse, parsed
+from arbiter.server.listing import EventLister
 from arbiter.server.reading import ValueReader
 from arbiter.types import Event
 from arbiter.v1 import profile_pb2
@@ -41,6 +42,7 @@ class ProfileService:
         return {
             "UpdateProfile": self._update,
             "IngestEvents": self._ingest,
+            "ListEvents": EventLister(self._engine, self._limits).list,
             "GetProfile": parsed(profile_pb2.GetProfileRequest, self._get),
         }
 

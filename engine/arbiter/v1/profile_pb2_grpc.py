@@ -51,6 +51,11 @@ class ProfileServiceStub:
                 request_serializer=arbiter_dot_v1_dot_profile__pb2.GetProfileRequest.SerializeToString,
                 response_deserializer=arbiter_dot_v1_dot_profile__pb2.GetProfileResponse.FromString,
                 _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/arbiter.v1.ProfileService/ListEvents',
+                request_serializer=arbiter_dot_v1_dot_profile__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_profile__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
 
 
 class ProfileServiceServicer:
@@ -85,6 +90,14 @@ class ProfileServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEvents(self, request, context):
+        """Lists the events of a subject that the log holds, by time, page by page. An unknown subject has none, which is no
+        error. Errors: INVALID_ARGUMENT for a bad field, a page that is too large, or a token of another list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProfileServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -102,6 +115,11 @@ def add_ProfileServiceServicer_to_server(servicer, server):
                     servicer.GetProfile,
                     request_deserializer=arbiter_dot_v1_dot_profile__pb2.GetProfileRequest.FromString,
                     response_serializer=arbiter_dot_v1_dot_profile__pb2.GetProfileResponse.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=arbiter_dot_v1_dot_profile__pb2.ListEventsRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_profile__pb2.ListEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -187,6 +205,33 @@ class ProfileService:
             '/arbiter.v1.ProfileService/GetProfile',
             arbiter_dot_v1_dot_profile__pb2.GetProfileRequest.SerializeToString,
             arbiter_dot_v1_dot_profile__pb2.GetProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/arbiter.v1.ProfileService/ListEvents',
+            arbiter_dot_v1_dot_profile__pb2.ListEventsRequest.SerializeToString,
+            arbiter_dot_v1_dot_profile__pb2.ListEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,10 @@ class ProfileServiceStub:
     """Reads all that decisions see of a subject or of an account. An unknown one is an empty profile and no error.
     Errors: INVALID_ARGUMENT for a bad id.
     """
+    ListEvents: _grpc.UnaryUnaryMultiCallable[_profile_pb2.ListEventsRequest, _profile_pb2.ListEventsResponse]
+    """Lists the events of a subject that the log holds, by time, page by page. An unknown subject has none, which is no
+    error. Errors: INVALID_ARGUMENT for a bad field, a page that is too large, or a token of another list.
+    """
 
 @_typing.type_check_only
 class ProfileServiceAsyncStub(ProfileServiceStub):
@@ -72,6 +76,10 @@ class ProfileServiceAsyncStub(ProfileServiceStub):
     GetProfile: _aio.UnaryUnaryMultiCallable[_profile_pb2.GetProfileRequest, _profile_pb2.GetProfileResponse]  # type: ignore[assignment]
     """Reads all that decisions see of a subject or of an account. An unknown one is an empty profile and no error.
     Errors: INVALID_ARGUMENT for a bad id.
+    """
+    ListEvents: _aio.UnaryUnaryMultiCallable[_profile_pb2.ListEventsRequest, _profile_pb2.ListEventsResponse]  # type: ignore[assignment]
+    """Lists the events of a subject that the log holds, by time, page by page. An unknown subject has none, which is no
+    error. Errors: INVALID_ARGUMENT for a bad field, a page that is too large, or a token of another list.
     """
 
 class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -110,6 +118,16 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_profile_pb2.GetProfileResponse, _abc.Awaitable[_profile_pb2.GetProfileResponse]]:
         """Reads all that decisions see of a subject or of an account. An unknown one is an empty profile and no error.
         Errors: INVALID_ARGUMENT for a bad id.
+        """
+
+    @_abc_1.abstractmethod
+    def ListEvents(
+        self,
+        request: _profile_pb2.ListEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_profile_pb2.ListEventsResponse, _abc.Awaitable[_profile_pb2.ListEventsResponse]]:
+        """Lists the events of a subject that the log holds, by time, page by page. An unknown subject has none, which is no
+        error. Errors: INVALID_ARGUMENT for a bad field, a page that is too large, or a token of another list.
         """
 
 def add_ProfileServiceServicer_to_server(servicer: ProfileServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -19,7 +19,12 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 _BY_SERVICE: Final[dict[str, dict[str, Need]]] = {
     "arbiter.v1.DecisionService": {"Decide": "decide", "DecideBatch": "decide"},
-    "arbiter.v1.ProfileService": {"UpdateProfile": "write", "IngestEvents": "write", "GetProfile": "privacy"},
+    "arbiter.v1.ProfileService": {
+        "UpdateProfile": "write",
+        "IngestEvents": "write",
+        "GetProfile": "privacy",
+        "ListEvents": "privacy",
+    },
     "arbiter.v1.AdminService": {
         "GetStatus": "admin",
         "GetSnapshot": "admin",
