@@ -97,6 +97,34 @@ def test_attributes_are_set_typed_and_read_back(server: Server) -> None:
     assert "segment\tsegments.champions\tunknown" in listed
 
 
+def test_every_verb_can_be_written_and_the_history_told(server: Server) -> None:
+    assert server.ask("profile", "set", "hal", "n=1", "tags=[1, 2, 1]").returncode == 0
+    done = server.ask(
+        "profile", "set", "hal", "code=X1", "--ttl", "code=30m", "--increment", "n=2", "--remove", "tags=1",
+        "--append", "seen=a", "--keep", "seen=5", "--add-to-set", "set=1", "--min", "low=4", "--max", "high=4.5",
+        "--idempotency-key", "once",
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "hal: 1 attribute set, 6 attributes changed, version 2\n")
+    known = json.loads(server.ask("profile", "get", "hal", "--history", "--json").stdout)
+    assert known["attributes"] == {
+        "n": 3, "tags": [2], "code": "X1", "seen": ["a"], "set": [1], "low": 4, "high": 4.5,
+    }  # fmt: skip
+    assert list(known["expires"]) == ["code"]
+    assert [each["version"] for each in known["history"]] == [2, 1]
+    listed = server.ask("profile", "get", "hal", "--history").stdout.splitlines()
+    assert any(re.fullmatch(r'attribute\tprofile\.code\t"X1" until 2\S+Z', line) for line in listed)
+    assert "version\twhen\tby\tattribute\twas\tbecame" in listed
+    assert any(re.fullmatch(r"2\t2\S+Z\t\tn\t1\t3", line) for line in listed)
+    assert any(re.fullmatch(r'2\t2\S+Z\t\tcode\t\t"X1" until 2\S+Z', line) for line in listed)
+
+
+@pytest.mark.parametrize("written", ["code", "code=soon", "=30m", "code=0s", "code=1h30m"])
+def test_a_time_to_live_that_is_none_is_a_usage_error(server: Server, written: str) -> None:
+    done = server.ask("profile", "set", "hal", "code=X1", "--ttl", written)
+    assert done.returncode == 2
+    assert "no time to live" in done.stderr
+
+
 def test_an_attribute_of_another_type_than_declared_is_refused(server: Server) -> None:
     done = server.ask("profile", "set", "gil", "country=7")
     assert (done.returncode, done.stdout) == (1, "")

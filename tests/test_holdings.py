@@ -108,7 +108,7 @@ def test_what_is_erased_is_gone_and_the_rest_as_it_was(environment: Environment,
     bob = held(environment, keys["bob"])
     with environment.handle.begin(write=True) as txn:
         erased = erase_all(environment, txn, keys["ann"])
-    assert erased == {"profile": 1, "window": 1, "by_subject": 3, "seen": 3, "idem": 1}
+    assert erased == {"profile": 1, "window": 1, "by_subject": 3, "seen": 3, "idem": 1, "history": 1}
     assert not any(held(environment, keys["ann"]).values())
     assert everything(environment, but=b"\0" * 99) == others  # nothing is left in whose key the subject's stands
     assert held(environment, keys["bob"]) == bob
@@ -120,12 +120,12 @@ def test_what_is_erased_is_gone_and_the_rest_as_it_was(environment: Environment,
 def test_what_is_moved_is_the_same_under_the_other_key(environment: Environment, keys: dict[str, bytes]) -> None:
     before, others = held(environment, keys["ann"]), everything(environment, but=keys["ann"])
     with environment.handle.begin(write=True) as txn:
-        assert move_all(environment, txn, keys["ann"], keys["new"]) == 9
+        assert move_all(environment, txn, keys["ann"], keys["new"]) == 10
     assert held(environment, keys["new"]) == before
     assert not any(held(environment, keys["ann"]).values())
     assert everything(environment, but=keys["new"]) == others
     with environment.handle.begin(write=True) as txn:
-        assert move_all(environment, txn, keys["new"], keys["ann"]) == 9
+        assert move_all(environment, txn, keys["new"], keys["ann"]) == 10
     assert held(environment, keys["ann"]) == before
 
 

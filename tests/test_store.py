@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 
 from arbiter.errors import ArbiterError, InvalidField, KeyReused, LimitExceeded, StoreError, VersionConflict
 from arbiter.profiles.features import FeatureSet
-from arbiter.profiles.store import Ingested, Limits, Store, Update
-from arbiter.profiles.updating import REMEMBERED
+from arbiter.profiles.store import Declarations, Declared, Ingested, Limits, Store, Update
 from arbiter.ruleset.rules import Feature
 from arbiter.types import Event
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 ENGINE = Path(__file__).parent.parent / "engine"
 COUNT = Feature("buys", "count", "buy", "", None, None, 1, "buys", "int")
 NOW = 1_000_000
+REMEMBERED = Limits().idempotency
 
 
 class Clock:
@@ -159,7 +159,7 @@ def test_change_times_move_only_when_the_value_changes(store: Store, clock: Cloc
 )
 def test_a_bad_field_is_named_and_nothing_is_written(store: Store, update: Update, field: str) -> None:
     store.update(Update("ann", {"word": "w", "most": 2**63 - 1, "huge": 1.7e308})).result()
-    store.use_types({"age": "int", "weight": "double"}, {})
+    store.use_declared(Declarations(Declared({"age": "int", "weight": "double"})))
     error = refusal(store.update(update))
     assert isinstance(error, InvalidField)
     assert error.field == field
@@ -168,7 +168,8 @@ def test_a_bad_field_is_named_and_nothing_is_written(store: Store, update: Updat
 
 def test_an_int_is_stored_as_a_double_where_one_is_declared(store: Store) -> None:
     store.update(Update("ann", {"score": 2**62})).result()
-    store.use_types({"weight": "double", "score": "double", "points": "double"}, {"buy": {"amount": "double"}})
+    doubles = Declared({"weight": "double", "score": "double", "points": "double"})
+    store.use_declared(Declarations(doubles, events={"buy": Declared({"amount": "double"})}))
     store.update(Update("ann", {"weight": 80, "other": 1}, increment={"score": 2**62, "points": 1})).result()
     expected = {"score": 2.0**63, "weight": 80.0, "other": 1, "points": 1.0}
     assert exact(store.read("ann", NOW).attributes) == exact(expected)
@@ -179,7 +180,7 @@ def test_an_int_is_stored_as_a_double_where_one_is_declared(store: Store) -> Non
 def test_an_idempotency_key_knows_its_body_after_a_declaration(store: Store) -> None:
     update = Update("ann", {"weight": 80}, idempotency_key="k")
     store.update(update).result()
-    store.use_types({"weight": "double"}, {})
+    store.use_declared(Declarations(Declared({"weight": "double"})))
     assert store.update(update).result() == 1
 
 
@@ -215,7 +216,7 @@ def test_a_version_that_no_profile_has_is_a_bad_field(store: Store) -> None:
 
 
 def test_a_value_of_the_wrong_type_is_named_in_words(store: Store) -> None:
-    store.use_types({"name": "string"}, {})
+    store.use_declared(Declarations(Declared({"name": "string"})))
     store.update(Update("ann", {"age": 5})).result()
     said = [
         str(refusal(store.update(update)))
@@ -287,7 +288,7 @@ def test_events_are_ordered_by_time_then_arrival_and_deduplicated(store: Store) 
     ],
 )
 def test_one_bad_event_refuses_its_batch_and_is_named(store: Store, event: Event, field: str) -> None:
-    store.use_types({}, {"buy": {"amount": "double"}})
+    store.use_declared(Declarations(events={"buy": Declared({"amount": "double"})}))
     error = refusal(store.ingest([buy(1, amount=1), event]))
     assert isinstance(error, InvalidField)
     assert error.field == field

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,10 @@ def test_every_kind_of_call_is_answered(open_client: OpenClient, server: str) ->
     assert [each.local for each in (result, page, *page.decisions)] == [False] * 4
     assert result.failure is None
     assert [each.treatments[0].rule_id for each in page.decisions] == ["canadian", ""]
-    assert client.get_profile("cleo").version == version
+    client.update_profile("cleo", add_to_set={"tags": "new"}, ttl={"tags": timedelta(days=1)})
+    known = client.get_profile("cleo", history=1)
+    assert (known.version, known.attributes["tags"], list(known.expires)) == (version + 1, ["new"], ["tags"])
+    assert known.history[0].changes["tags"].after == ["new"]
     assert client.reload().last_reload is not None
 
 

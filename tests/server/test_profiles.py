@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import grpc
+import msgspec
 import pytest
 
-from arbiter.client import Conflict, InvalidRequest, PreconditionFailed, ResourceExhausted
+from arbiter.client import AttributeChange, Conflict, InvalidRequest, PreconditionFailed, ResourceExhausted
 from arbiter.config.limits import Limits
+from arbiter.server.app import Server
 from arbiter.server.calls import Call, settled
+from arbiter.server.gate import Caller
 from arbiter.server.profiles import ProfileService
+from arbiter.server.settings import FaceSettings
 from arbiter.server.status import DeadlinePassed
 from arbiter.types import Event, to_micros
 from arbiter.v1 import profile_pb2, profile_pb2_grpc
 
 if TYPE_CHECKING:
+    from arbiter.server.gate import Identities, Metadata
     from tests.server.conftest import OpenShop, Shop
 
 
@@ -48,6 +54,88 @@ def test_an_update_sets_unsets_increments_and_appends(shop: Shop) -> None:
     profile = client.get_profile("ops")
     assert (version, profile.version) == (2, 2)
     assert profile.attributes == {"b": 2.5, "c": "new", "tags": ["x", "y"]}
+
+
+def test_every_verb_reaches_the_store(shop: Shop) -> None:
+    client = shop.client
+    client.update_profile("verbs", set={"low": 5, "high": 5, "seen": ["a"], "tags": ["x", "y", "x"]})
+    client.update_profile(
+        "verbs",
+        add_to_set={"seen": "b"},
+        remove={"tags": "x"},
+        min={"low": 2.5, "first": datetime(2026, 1, 1, tzinfo=UTC)},
+        max={"high": 4, "name": "Zoë"},
+        append={"visits": "home"},
+        keep={"seen": 1, "visits": 3},
+    )
+    first = datetime(2026, 1, 1, tzinfo=UTC)
+    assert client.get_profile("verbs").attributes == {
+        "low": 2.5, "high": 5, "seen": ["b"], "tags": ["y"], "first": first, "name": "Zoë", "visits": ["home"],
+    }  # fmt: skip
+
+
+def test_an_attribute_with_a_time_to_live_says_when_it_goes_and_is_gone_then(shop: Shop) -> None:
+    now = [shop.engine.clock()]
+    real, shop.engine.clock = shop.engine.clock, lambda: now[0]
+    shop.store.use_clock(shop.engine.clock)
+    try:
+        shop.client.update_profile("goes", set={"country": "CA", "name": "Ann"}, ttl={"country": timedelta(minutes=30)})
+        profile = shop.client.get_profile("goes")
+        assert profile.expires == {"country": profile.at + timedelta(minutes=30)}
+        answer = shop.client.decide("goes", "shop.footer")
+        assert (answer.treatments[0].rule_id, answer.valid_until) == ("footer-canadian", profile.expires["country"])
+        now[0] += 30 * 60 * 1_000_000
+        profile = shop.client.get_profile("goes", history=1)
+        assert (profile.attributes, profile.expires) == ({"name": "Ann"}, {})
+        change = profile.history[0].changes["country"]
+        assert (change.before, change.after, change.expires_at) == (None, None, profile.at)
+        assert shop.client.decide("goes", "shop.footer").defaulted
+        # What starts from an attribute starts from nothing once its time is over.
+        shop.client.update_profile("goes", append={"country": "US"})
+        assert shop.client.get_profile("goes").attributes == {"name": "Ann", "country": ["US"]}
+    finally:
+        shop.engine.clock = real
+        shop.store.use_clock(real)
+
+
+def test_the_history_tells_what_changed_newest_first(open_shop: OpenShop) -> None:
+    shop = open_shop()
+    client = shop.client
+    client.update_profile("past", set={"a": 1, "b": [1, {"c": b"x"}]})
+    client.update_profile("past", set={"a": 2}, unset=["b"])
+    client.update_profile("past", set={"a": 2})
+    profile = client.get_profile("past", history=10)
+    assert [each.version for each in profile.history] == [3, 2, 1]
+    assert [each.changes for each in profile.history] == [
+        {},
+        {"a": AttributeChange(before=1, after=2), "b": AttributeChange(before=[1, {"c": b"x"}], after=None)},
+        {"a": AttributeChange(before=None, after=1), "b": AttributeChange(before=None, after=[1, {"c": b"x"}])},
+    ]
+    assert profile.history[0].at <= profile.at
+    assert [each.version for each in client.get_profile("past", history=2).history] == [3, 2]
+    assert client.get_profile("past").history == ()
+
+
+def test_the_history_names_the_caller(shop: Shop, transport: str) -> None:
+    settings = msgspec.convert({"transport": transport}, FaceSettings)
+    server = Server(shop.backing, "127.0.0.1:0", settings, _ByName())
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            stub = profile_pb2_grpc.ProfileServiceStub(channel)
+            request = profile_pb2.UpdateProfileRequest(subject_id="known", unset=["a"])
+            for name in ("shop", "desk"):
+                stub.UpdateProfile(request, metadata=(("x-name", name),))
+            known = stub.GetProfile(
+                profile_pb2.GetProfileRequest(subject_id="known", history=5), metadata=(("x-name", "desk"),)
+            )
+            assert [each.by for each in known.history] == ["desk", "shop"]
+    finally:
+        server.stop(0)
+
+
+class _ByName:
+    def admit(self, _method: str, metadata: Metadata, _identities: Identities) -> Caller:
+        return Caller(str(dict(metadata)["x-name"]))
 
 
 def test_append_adds_one_element_a_list_too(shop: Shop) -> None:
@@ -94,6 +182,12 @@ def test_a_bad_update_names_its_field(shop: Shop) -> None:
     with pytest.raises(InvalidRequest) as caught:
         client.update_profile("x", set={"a": {"b": [1.0, float("nan")]}})
     assert caught.value.field == "set.a.b[1]"
+    stub = profile_pb2_grpc.ProfileServiceStub(shop.channel)
+    request = profile_pb2.UpdateProfileRequest(subject_id="x")
+    request.set["a"].int_value = 1
+    request.ttl["a"].nanos = -1
+    with pytest.raises(grpc.RpcError, match=r"ttl\.a is no time to live"):
+        stub.UpdateProfile(request)
     assert client.get_profile("x").exists is False
 
 

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 import types
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -309,6 +309,12 @@ def test_a_client_names_the_argument_of_each_call(shop: Shop) -> None:
         (lambda: shop.client.decide_page("x", "shop.banner"), "decisions"),
         (lambda: shop.client.update_profile("x", set={"a": 1j}), "set.a"),
         (lambda: shop.client.update_profile("x", unset="age"), "unset"),
+        (lambda: shop.client.update_profile("x", append={"a": 1}, keep={"a": -1}), "keep.a"),
+        (lambda: shop.client.update_profile("x", append={"a": 1}, keep=[1]), "keep"),  # type: ignore[arg-type]
+        (lambda: shop.client.update_profile("x", set={"a": 1}, ttl={"a": 60}), "ttl.a"),  # type: ignore[dict-item]
+        (lambda: shop.client.update_profile("x", set={"a": 1}, ttl={"a": timedelta.max}), "ttl.a"),
+        (lambda: shop.client.update_profile("x", set={"a": 1}, ttl={"a": timedelta()}), "ttl.a"),
+        (lambda: shop.client.get_profile("x", history=-1), "history"),
         (lambda: shop.client.update_profile("x", expected_version=1 << 63), "expected_version"),
         (lambda: shop.client.ingest_events([Event("1", "x", "purchase", 1, {"a": None})]), "events[0].properties.a"),
         (lambda: shop.client.ingest_events([Event("1", "x", "purchase", 1 << 63)]), "events[0].at"),

@@ -3,15 +3,22 @@
 Law: asks and prints.
 """
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from arbiter.cli.asking import AsJson
 from arbiter.cli.remote import Asked, asks_a_server, connected
 from arbiter.cli.terminal import out, plural, print_json, print_table
-from arbiter.cli.values import read_assignments
+from arbiter.cli.values import read_assignments, read_durations, read_numbers
 from arbiter.decision.wording import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from arbiter.client import AttributeChange, ProfileAnswer
+
+_ALL = (1 << 32) - 1  # versions: more than any server keeps
 
 profile = typer.Typer(name="profile", help="What is known of a subject, and changing it.", no_args_is_help=True)
 
@@ -25,24 +32,52 @@ Assignments = Annotated[
         "it is one with its zone (2026-11-20T18:30:00Z), else text.",
     ),
 ]
-Unset = Annotated[list[str] | None, typer.Option("--unset", metavar="NAME", help="Remove it; may be given again.")]
+Several = list[str] | None
+_AGAIN = "May be given again."
+
+
+def _each(flag: str, metavar: str, help_: str) -> Any:
+    return typer.Option(flag, metavar=metavar, help=f"{help_} {_AGAIN}")
+
+
+Unset = Annotated[Several, _each("--unset", "NAME", "Remove it.")]
+Increment = Annotated[Several, _each("--increment", "NAME=NUMBER", "Add a number; absent counts as 0.")]
+Append = Annotated[Several, _each("--append", "NAME=VALUE", "Add to the end of a list.")]
+AddToSet = Annotated[Several, _each("--add-to-set", "NAME=VALUE", "Add to a list that does not hold it yet.")]
+Remove = Annotated[Several, _each("--remove", "NAME=VALUE", "Take out of a list.")]
+Min = Annotated[Several, _each("--min", "NAME=VALUE", "Make it this, if that is smaller.")]
+Max = Annotated[Several, _each("--max", "NAME=VALUE", "Make it this, if that is larger.")]
+Keep = Annotated[Several, _each("--keep", "NAME=COUNT", "Of a list that is added to, keep the newest so many.")]
+Ttl = Annotated[Several, _each("--ttl", "NAME=DURATION", "What is written goes after 30m, 12h, 7d.")]
 Version = Annotated[
     int | None, typer.Option(min=0, help="Refuse unless the profile has this version; 0: was never changed.")
 ]
 
 
+Past = Annotated[bool, typer.Option("--history", help="Tell who changed what, as far back as the server keeps it.")]
+Key = Annotated[str, typer.Option("--idempotency-key", metavar="KEY", help="Make sending it again harmless.")]
+
+
 @profile.command("get")
 @asks_a_server
-def get(subject: Subject, *, account: Account = False, server: Asked, as_json: AsJson = False) -> None:
+def get(
+    subject: Subject, *, account: Account = False, history: Past = False, server: Asked, as_json: AsJson = False
+) -> None:
     """Print attributes, features and segments, as a decision would see them now."""
+    versions = _ALL if history else 0
     with connected(server) as client:
-        known = client.get_profile(account_id=subject) if account else client.get_profile(subject)
+        if account:
+            known = client.get_profile(account_id=subject, history=versions)
+        else:
+            known = client.get_profile(subject, history=versions)
     if as_json:
         print_json(known)
         return
     rows: list[tuple[str, str, str]] = []
     root = "account" if account else "profile"
-    rows += [("attribute", f"{root}.{name}", shown(value)) for name, value in sorted(known.attributes.items())]
+    for name, value in sorted(known.attributes.items()):
+        until = f" until {shown(known.expires[name])}" if name in known.expires else ""
+        rows.append(("attribute", f"{root}.{name}", shown(value) + until))
     rows += [("feature", f"features.{name}", shown(value)) for name, value in sorted(known.features.items())]
     rows += [
         ("segment", f"segments.{name}", "unknown" if value is None else shown(value))
@@ -51,6 +86,27 @@ def get(subject: Subject, *, account: Account = False, server: Asked, as_json: A
     print_table(("kind", "name", "value"), rows, title=f"{subject}, version {known.version}")
     if not known.exists and out().is_terminal:
         out().print(f"nothing is stored on this {'account' if account else 'subject'}", style="yellow")
+    if history:
+        _print_history(known)
+
+
+def _print_history(known: "ProfileAnswer") -> None:
+    heads = ("version", "when", "by", "attribute", "was", "became")
+    rows = [
+        (str(each.version), shown(each.at), each.by, *told)
+        for each in known.history
+        for told in _told(each.changes) or [("", "", "")]
+    ]
+    print_table(heads, rows, title="history")
+
+
+def _told(changes: "Mapping[str, AttributeChange]") -> list[tuple[str, str, str]]:
+    told = []
+    for name, change in sorted(changes.items()):
+        until = f" until {shown(change.expires_at)}" if change.expires_at else ""
+        was, became = ("" if value is None else shown(value) for value in (change.before, change.after))
+        told.append((name, was, became + until))
+    return told
 
 
 @profile.command("set")
@@ -61,26 +117,47 @@ def set_(
     *,
     account: Account = False,
     unset: Unset = None,
+    increment: Increment = None,
+    append: Append = None,
+    add_to_set: AddToSet = None,
+    remove: Remove = None,
+    min_: Min = None,
+    max_: Max = None,
+    keep: Keep = None,
+    ttl: Ttl = None,
     expected_version: Version = None,
+    idempotency_key: Key = "",
     server: Asked,
     as_json: AsJson = False,
 ) -> None:
     """Change attributes in one step, as in `arbiter profile set 42 country=CA age=41`. Answered when it is on disk."""
-    values = read_assignments(assignments or ())
-    if not values and not unset:
+    given: dict[str, list[str] | None] = {
+        "set": assignments,
+        "increment": increment,
+        "append": append,
+        "add_to_set": add_to_set,
+        "remove": remove,
+        "min": min_,
+        "max": max_,
+    }
+    verbs: dict[str, Any] = {verb: read_assignments(written or ()) for verb, written in given.items()}
+    if not any(verbs.values()) and not unset:
         raise typer.BadParameter("nothing to change: give name=value, or --unset NAME")
     with connected(server) as client:
         version = client.update_profile(
             "" if account else subject,
             account_id=subject if account else "",
-            set=values,
+            **verbs,
             unset=unset or (),
+            keep=read_numbers(keep or ()),
+            ttl=read_durations(ttl or ()),
             expected_version=expected_version,
+            idempotency_key=idempotency_key,
         )
     if as_json:
         print_json({"account_id" if account else "subject_id": subject, "version": version})
-    else:
-        # What holds now; whether it held before is not known here.
-        counts = ((len(values), "set"), (len(unset or ()), "unset"))
-        holds = [f"{plural(number, 'attribute')} {what}" for number, what in counts if number]
-        out().print(f"{subject}: {', '.join(holds)}, version {version}", style="green")
+        return
+    # What holds now; whether it held before is not known here.
+    counts = {"set": len(verbs.pop("set")), "unset": len(unset or ()), "changed": sum(map(len, verbs.values()))}
+    holds = [f"{plural(number, 'attribute')} {what}" for what, number in counts.items() if number]
+    out().print(f"{subject}: {', '.join(holds)}, version {version}", style="green")

@@ -6,12 +6,14 @@ Law: text in, values out; a mistake becomes a usage error that names what was wr
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import typer
+
+from arbiter.ruleset.times import duration_micros
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,6 +47,33 @@ def read_assignments(written: Iterable[str]) -> dict[str, Any]:
             raise typer.BadParameter(f"`{each}`: {name} is given twice: one of the two is meant")
         values[name] = value
     return values
+
+
+def read_numbers(written: Iterable[str]) -> dict[str, int]:
+    """Assignments of whole numbers to names."""
+    return {name: _whole(name, value) for name, value in read_assignments(written).items()}
+
+
+def _whole(name: str, value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise typer.BadParameter(f"`{name}`: a whole number from 1 on must stand behind the =, as in {name}=10")
+    return value
+
+
+def read_durations(written: Iterable[str]) -> dict[str, timedelta]:
+    """Assignments of durations, such as ``30m`` or ``7d``, to names."""
+    durations: dict[str, timedelta] = {}
+    for each in written:
+        name, _, text = each.partition("=")
+        micros = duration_micros(text)
+        if not name or micros is None:
+            raise typer.BadParameter(
+                f"`{each}` is no time to live: write name=duration with the units s, m, h, d and w, as in code=30m"
+            )
+        if name in durations:
+            raise typer.BadParameter(f"`{each}`: {name} is given twice: one of the two is meant")
+        durations[name] = timedelta(microseconds=micros)
+    return durations
 
 
 def read_context(text: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ with Client("127.0.0.1:50051") as client:
 
 from arbiter.client.access import Tls
 from arbiter.client.aio import AsyncClient
-from arbiter.client.answers import Answer, Batch, Ingested, Page, ProfileAnswer
+from arbiter.client.answers import Answer, Batch, Ingested, Page
 from arbiter.client.arguments import Ask
 from arbiter.client.client import Client
 from arbiter.client.events import EventPage
@@ -31,12 +31,14 @@ from arbiter.client.failures import (
     Violation,
 )
 from arbiter.client.fallback import Fallback
+from arbiter.client.known import AttributeChange, ProfileAnswer, ProfileVersion
 from arbiter.client.retry import Retries
 
 __all__ = [
     "Answer",
     "Ask",
     "AsyncClient",
+    "AttributeChange",
     "Batch",
     "CallFailed",
     "Client",
@@ -51,6 +53,7 @@ __all__ = [
     "PermissionDenied",
     "PreconditionFailed",
     "ProfileAnswer",
+    "ProfileVersion",
     "ResourceExhausted",
     "Retries",
     "ServerFault",

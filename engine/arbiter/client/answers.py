@@ -5,7 +5,7 @@ Law: data and its translation from messages; no calls. Times are aware UTC datet
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 from grpc_health.v1 import health_pb2
@@ -111,23 +111,6 @@ class Ingested(msgspec.Struct, frozen=True):
     position: int
 
 
-class ProfileAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a subject at `at`. A segment is None when it is unknown; a feature without a value is absent.
-
-    An account, which `account_id` names then, has neither.
-    """
-
-    subject_id: str
-    exists: bool
-    attributes: dict[str, Any]
-    features: dict[str, Any]
-    segments: dict[str, bool | None]
-    version: int
-    snapshot: str
-    at: datetime
-    account_id: str = ""
-
-
 def read_page(response: decision_pb2.DecideResponse) -> Page:
     """Return the decisions of a page."""
     snapshot, request_id = response.snapshot, response.request_id
@@ -159,22 +142,6 @@ def read_batch(response: decision_pb2.DecideBatchResponse) -> Batch:
 def read_ingested(response: profile_pb2.IngestEventsResponse) -> Ingested:
     """Return what became of a batch of events."""
     return Ingested(response.accepted, response.duplicates, response.position)
-
-
-def read_profile(response: profile_pb2.GetProfileResponse) -> ProfileAnswer:
-    """Return what is known of a subject."""
-    known: dict[str, bool | None] = dict(response.segments)
-    return ProfileAnswer(
-        subject_id=response.subject_id,
-        exists=response.exists,
-        attributes=plain_values(response.attributes),
-        features=plain_values(response.features),
-        segments=known | dict.fromkeys(response.unknown_segments),
-        version=response.version,
-        snapshot=response.snapshot,
-        at=_moment(response.at),
-        account_id=response.account_id,
-    )
 
 
 def read_health(response: health_pb2.HealthCheckResponse) -> bool:

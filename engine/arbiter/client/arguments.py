@@ -7,11 +7,12 @@ its field, as a server would say it; limits are the server's to judge.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from google.protobuf.any_pb2 import Any as Packed
+from google.protobuf.duration_pb2 import Duration
 from google.rpc.code_pb2 import INVALID_ARGUMENT
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
@@ -33,7 +34,7 @@ _LEVELS = {
     ExplainLevel.LOSERS: decision_pb2.EXPLAIN_LEVEL_LOSERS,
     ExplainLevel.ALL: decision_pb2.EXPLAIN_LEVEL_ALL,
 }
-_UINT32 = range(1 << 32)
+UINT32 = range(1 << 32)
 _INT64 = range(-(1 << 63), 1 << 63)
 _DEEPEST = 32  # maps in maps; protobuf reads at most 100 levels of messages, and a map is three
 _ZONE = "has no time zone: give it one, as in datetime.now(UTC)"
@@ -62,7 +63,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
             decisions=texts(self.decisions, f"{inside}decisions"),
             context=values(self.context, f"{inside}context"),
             context_json=_of(bytes, self.context_json, f"{inside}context_json"),
-            slots=number(self.slots, f"{inside}slots", _UINT32),
+            slots=number(self.slots, f"{inside}slots", UINT32),
             dry_run=_of(bool, self.dry_run, f"{inside}dry_run"),
             at=None if self.at is None else moment(self.at, f"{inside}at"),
             request_id=text(self.request_id, f"{inside}request_id"),
@@ -107,6 +108,33 @@ def number(given: int, field: str, allowed: range = _INT64) -> int:
     if _of(int, given, field) not in allowed:
         raise _wrong(field, f"is {given}: the range is {allowed[0]} to {allowed[-1]}")
     return given
+
+
+def numbers(given: Mapping[str, int] | None, field: str) -> dict[str, int]:
+    """Return what a ``map<string, uint32>`` field is built from; None is empty. Raises InvalidRequest."""
+    return {name: number(each, f"{field}.{name}", UINT32) for name, each in _entries(given, field)}
+
+
+def durations(given: Mapping[str, timedelta] | None, field: str) -> dict[str, Duration]:
+    """Return what a ``map<string, Duration>`` field is built from; None is empty. Raises InvalidRequest."""
+    found = {}
+    for name, each in _entries(given, field):
+        found[name] = Duration()
+        try:
+            found[name].FromTimedelta(_of(timedelta, each, f"{field}.{name}"))
+        except ValueError:
+            raise _wrong(f"{field}.{name}", f"is {each}: no message holds more than 10,000 years") from None
+    return found
+
+
+def _entries(given: Mapping[str, _T] | None, field: str) -> Iterable[tuple[str, _T]]:
+    if given is None:
+        return ()
+    if not isinstance(given, Mapping):
+        raise _wrong(field, f"is {_kind(given)}: give a dict")
+    for name in given:
+        _check_key(name, field)
+    return given.items()
 
 
 def values(given: Mapping[str, Any] | None, field: str) -> dict[str, Value]:

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from grpc_health.v1 import health_pb2
 
 from arbiter.client import answers, arguments
-from arbiter.client.answers import Answer, Batch, Page, ProfileAnswer
+from arbiter.client.answers import Answer, Batch, Page
 from arbiter.client.arguments import Ask
 from arbiter.client.calls import Again, Call, Method, rpc
 from arbiter.client.events import EventMethods
 from arbiter.client.failures import CallFailed, InvalidRequest
 from arbiter.client.fallback import for_page, for_point, for_request, mended
+from arbiter.client.known import ProfileAnswer, read_profile
 from arbiter.types import ExplainLevel
 from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from arbiter.client.fallback import Fallback, Fallbacks
     from arbiter.errors import Diagnostic
@@ -182,12 +183,21 @@ class Methods(EventMethods):
         unset: Sequence[str] = (),
         increment: Mapping[str, float] | None = None,
         append: Mapping[str, Any] | None = None,
+        add_to_set: Mapping[str, Any] | None = None,
+        remove: Mapping[str, Any] | None = None,
+        min: Mapping[str, Any] | None = None,  # noqa: A002 - as above
+        max: Mapping[str, Any] | None = None,  # noqa: A002 - as above
+        keep: Mapping[str, int] | None = None,
+        ttl: Mapping[str, timedelta] | None = None,
         expected_version: int | None = None,
         idempotency_key: str = "",
         timeout: float | None = None,
     ) -> Call[int]:
         """Change attributes of a subject or, named in its place, an account; return the new version once it is on disk.
 
+        A name stands in one verb only.
+        `keep` bounds the lists that `append` and `add_to_set` name to their newest items; `ttl` is how long what is
+        written stays.
         Without an `idempotency_key` a client that retries makes one, so that the change is done once.
         """
         version = None if expected_version is None else arguments.number(expected_version, "expected_version")
@@ -197,6 +207,12 @@ class Methods(EventMethods):
             unset=arguments.texts(unset, "unset"),
             increment=arguments.values(increment, "increment"),
             append=arguments.values(append, "append"),
+            add_to_set=arguments.values(add_to_set, "add_to_set"),
+            remove=arguments.values(remove, "remove"),
+            min=arguments.values(min, "min"),
+            max=arguments.values(max, "max"),
+            keep=arguments.numbers(keep, "keep"),
+            ttl=arguments.durations(ttl, "ttl"),
             expected_version=version,
             idempotency_key=arguments.text(idempotency_key, "idempotency_key"),
             account_id=arguments.text(account_id, "account_id"),
@@ -205,13 +221,17 @@ class Methods(EventMethods):
 
     @Method
     def get_profile(
-        self, subject_id: str = "", *, account_id: str = "", timeout: float | None = None
+        self, subject_id: str = "", *, account_id: str = "", history: int = 0, timeout: float | None = None
     ) -> Call[ProfileAnswer]:
-        """Return what is known of a subject or, named in its place, an account, as a decision would see it now."""
+        """Return what is known of a subject or, named in its place, an account, as a decision would see it now, and its
+        `history` newest versions.
+        """
         message = profile_pb2.GetProfileRequest(
-            subject_id=arguments.text(subject_id, "subject_id"), account_id=arguments.text(account_id, "account_id")
+            subject_id=arguments.text(subject_id, "subject_id"),
+            account_id=arguments.text(account_id, "account_id"),
+            history=arguments.number(history, "history", arguments.UINT32),
         )
-        return GET_PROFILE.call(message, answers.read_profile, timeout)
+        return GET_PROFILE.call(message, read_profile, timeout)
 
     @Method
     def health(self, service: str = "", *, timeout: float | None = None) -> Call[bool]:

@@ -101,7 +101,7 @@ class Events(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Profiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long subjects are kept."""
+    """How long subjects are kept, and what beside their attributes."""
 
     inactive_days: Annotated[
         float,
@@ -111,6 +111,12 @@ class Profiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             most=36_500,
         ),
     ] = 0.0
+    versions: Annotated[
+        int, option("Versions of each profile whose changes its history tells; 0 for none.", least=0, most=10_000)
+    ] = 20
+    idempotency_hours: Annotated[
+        float, option("Hours that the answer to an idempotency key is remembered.", least=0, most=8_784)
+    ] = 24.0
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,28 +1,29 @@
 """An update of attributes: what is wrong with it as it stands, and what it makes of the attributes that are stored.
 
-Law: pure; nothing is changed in place, so a refused update leaves no trace.
+Law: pure; nothing is changed in place, so a refused update leaves no trace. What one verb makes of one value is
+`verbs`' matter.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from arbiter.errors import InvalidField, LimitExceeded
-from arbiter.profiles.totals import INT64
-from arbiter.profiles.values import as_declared, check_id, check_name, check_type, check_value, kind_of
+from arbiter.profiles.values import check_id, check_name
+from arbiter.profiles.verbs import ABSENT, STORED, VERBS, check_given
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
+    from arbiter.profiles.declared import Declared
     from arbiter.profiles.records import Update
     from arbiter.profiles.values import Limits
 
-# The reason of an InvalidField that is due to what is stored, not to the request alone.
-STORED = "stored_value"
+LONGEST_TTL: Final = 36_525 * 86_400 * 1_000_000  # µs: a hundred years
+_BOUNDED = ("append", "add_to_set")
 
 
-def check_update(update: Update, types: Mapping[str, str], limits: Limits) -> None:
+def check_update(update: Update, declared: Declared, limits: Limits) -> None:
     """Raise InvalidField or LimitExceeded for what is wrong whatever is stored."""
     check_owner(update.subject_id, update.account_id)
     if update.idempotency_key:
@@ -34,25 +35,17 @@ def check_update(update: Update, types: Mapping[str, str], limits: Limits) -> No
             field="expected_version",
         )
     seen: dict[str, str] = {}
-    for part in ("set", "unset", "increment", "append"):
-        for name in getattr(update, part):
-            field = f"{part}.{name}"
-            check_name(name, field)
-            if name in seen:
-                raise InvalidField(
-                    f"`{name}` stands in {seen[name]} and in {part}: name an attribute once", field=field
-                )
-            seen[name] = part
-    for name, value in update.set.items():
-        check_value(value, f"set.{name}", limits)
-        check_type(value, types.get(name), f"set.{name}")
-    for name, amount in update.increment.items():
-        field = f"increment.{name}"
-        check_value(amount, field, limits)
-        if type(amount) not in {int, float}:
-            raise InvalidField(f"{field} is {kind_of(amount)}: only numbers can be added", field=field)
-    for name, value in update.append.items():
-        check_value(value, f"append.{name}", limits, depth=2)
+    for verb, name in _named(update):
+        field = f"{verb}.{name}"
+        check_name(name, field)
+        if name in seen:
+            raise InvalidField(f"`{name}` stands in {seen[name]} and in {verb}: name an attribute once", field=field)
+        seen[name] = verb
+    for verb in VERBS:
+        for name, given in getattr(update, verb).items():
+            check_given(verb, name, given, declared, limits)
+    _check_keep(update, limits)
+    _check_ttl(update)
 
 
 def check_owner(subject_id: str, account_id: str) -> None:
@@ -66,41 +59,85 @@ def check_owner(subject_id: str, account_id: str) -> None:
         check_id(subject_id, "subject_id")
 
 
-def changed_attributes(
-    stored: Mapping[str, Any], update: Update, types: Mapping[str, str], limits: Limits
-) -> dict[str, Any]:
-    """The attributes after a checked update. Raises InvalidField with reason `STORED`, or LimitExceeded."""
+def _named(update: Update) -> Iterator[tuple[str, str]]:
+    """Each name that an update changes, behind its verb."""
+    for verb in (*VERBS, "unset"):
+        for name in getattr(update, verb):
+            yield verb, name
+
+
+def _check_keep(update: Update, limits: Limits) -> None:
+    for name, newest in update.keep.items():
+        field = f"keep.{name}"
+        if not any(name in getattr(update, verb) for verb in _BOUNDED):
+            raise InvalidField(f"{field} bounds a list, and neither append nor add_to_set names it", field=field)
+        if not 1 <= newest <= limits.list_items:
+            raise InvalidField(
+                f"{field} is {newest}: keep 1 to {limits.list_items:,} items, as many as `list_items` allows",
+                field=field,
+            )
+
+
+def _check_ttl(update: Update) -> None:
+    for name, ttl in update.ttl.items():
+        field = f"ttl.{name}"
+        if not any(name in getattr(update, verb) for verb in VERBS):
+            raise InvalidField(
+                f"{field} is for an attribute that this update does not write: write it too", field=field
+            )
+        if not 0 < ttl <= LONGEST_TTL:
+            raise InvalidField(f"{field} is {ttl} µs: give more than nothing, and at most a hundred years", field=field)
+
+
+def changed_attributes(stored: Mapping[str, Any], update: Update, declared: Declared, limits: Limits) -> dict[str, Any]:
+    """The attributes after a checked update. A verb that starts from what is there starts from the declared default
+    where nothing is. Raises InvalidField with reason `STORED`, or LimitExceeded.
+    """
     result = dict(stored)
-    result.update({name: as_declared(value, types.get(name)) for name, value in update.set.items()})
     for name in update.unset:
         result.pop(name, None)
-    for name, amount in update.increment.items():
-        result[name] = _added(stored.get(name, 0), amount, types.get(name), f"increment.{name}")
-    for name, item in update.append.items():
-        field = f"append.{name}"
-        items = stored.get(name, [])
-        if type(items) is not list:
-            raise InvalidField(f"`{name}` is {kind_of(items)}, not a list to append to", field=field, reason=STORED)
-        check_type(items, types.get(name), field)
-        if len(items) >= limits.list_items:
-            raise LimitExceeded(
-                f"`{name}` is full: `list_items` allows {limits.list_items:,}", field=field, reason="list_items"
-            )
-        result[name] = [*items, item]
+    for verb, change in VERBS.items():
+        for name, given in getattr(update, verb).items():
+            field = f"{verb}.{name}"
+            before = stored.get(name, declared.defaults.get(name, ABSENT))
+            value = change(_stored(name, before, declared), declared.stored(name, given), field)
+            if value is ABSENT:
+                continue
+            if type(value) is list:
+                value = _bounded(name, value, update, limits, field)
+            if verb != "set":
+                declared.check(name, value, field, STORED)
+            result[name] = declared.stored(name, value)
     return result
 
 
-def _added(stored: Any, amount: float, declared: str | None, field: str) -> int | float:
-    if type(stored) not in {int, float}:
-        raise InvalidField(f"{field}: the stored value is {kind_of(stored)}, no number", field=field, reason=STORED)
-    result: int | float = as_declared(stored, declared) + as_declared(amount, declared)
-    if type(result) is int:
-        if result not in INT64:
-            raise InvalidField(f"{field}: {stored} + {amount} leaves 64 bits", field=field, reason=STORED)
-    elif not math.isfinite(result):
-        raise InvalidField(f"{field}: {stored} + {amount} is not finite", field=field, reason=STORED)
-    check_type(result, declared, field)
-    return result
+def _stored(name: str, before: Any, declared: Declared) -> Any:
+    return before if before is ABSENT else declared.stored(name, before)
+
+
+def _bounded(name: str, items: list[Any], update: Update, limits: Limits, field: str) -> list[Any]:
+    """The newest items of a list, as many as are kept."""
+    newest = update.keep.get(name)
+    if newest is not None:
+        return items[-newest:]
+    if len(items) > limits.list_items:
+        raise LimitExceeded(
+            f"`{name}` is full: `list_items` allows {limits.list_items:,}; give `keep` to drop the oldest",
+            field=field,
+            reason="list_items",
+        )
+    return items
+
+
+def expiries(before: Mapping[str, int], update: Update, attributes: Mapping[str, Any], now: int) -> dict[str, int]:
+    """When attributes go (µs), by name, after an update at `now` that made `attributes`: what is written without a time
+    to live keeps none.
+    """
+    if not before and not update.ttl:  # of most subjects
+        return {}
+    written = {name for _, name in _named(update)}
+    kept = {name: at for name, at in before.items() if name not in written}
+    return kept | {name: now + ttl for name, ttl in update.ttl.items() if name in attributes}
 
 
 def same(a: Any, b: Any) -> bool:

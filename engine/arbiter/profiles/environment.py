@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SALT = b"salt"
-_NAMES = ("profile", "window", "log", "by_subject", "seen", "idem", "meta")
+_NAMES = ("profile", "window", "log", "by_subject", "seen", "idem", "meta", "history")
 _READERS = 1024
 _DATABASES = 64
 # LMDB's first two pages, data format 1: magic, format, page size, last page, transaction, in the machine's byte order.
@@ -56,6 +56,7 @@ class Environment(msgspec.Struct, frozen=True):
     seen: lmdb._Database
     idem: lmdb._Database
     meta: lmdb._Database
+    history: lmdb._Database
 
     @property
     def place(self) -> Path:

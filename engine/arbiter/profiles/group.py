@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from arbiter.errors import LimitExceeded
-from arbiter.profiles import records
+from arbiter.profiles import history, records
 from arbiter.profiles.holdings import last_position
 from arbiter.profiles.records import Cold
 from arbiter.profiles.subjects import Subject, is_right, unknown
 from arbiter.profiles.windows import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import lmdb
 
+    from arbiter.profiles.declared import Declarations
     from arbiter.profiles.environment import Environment
     from arbiter.profiles.features import FeatureSet
     from arbiter.profiles.values import Limits
@@ -44,15 +43,21 @@ class Operation(Protocol):
 class _Open:
     """A subject that the group works on."""
 
-    __slots__ = ("changed", "cold", "profile", "subject")
+    __slots__ = ("changed", "cold", "expired", "profile", "subject")
 
-    def __init__(self, subject: Subject, features: FeatureSet) -> None:
+    def __init__(self, subject: Subject, features: FeatureSet, now: int) -> None:
         self.subject = subject
         stored = subject.read_hot()
-        self.profile = msgspec.structs.replace(unknown(features), feature_set=features.id) if stored is None else stored
-        # Nothing is known, so nothing was left out: such states are right for every clock.
-        self.cold = Cold({key: State() for key in features.by_key}) if stored is None else None
+        self.cold: Cold | None = None
         self.changed = False
+        if stored is None:
+            self.profile = msgspec.structs.replace(unknown(features), feature_set=features.id)
+            # Nothing is known, so nothing was left out: such states are right for every clock.
+            self.cold = Cold({key: State() for key in features.by_key})
+        else:
+            # What expired is gone for what operations start from; it leaves the disk when the record is written.
+            self.profile = stored.live(now)
+        self.expired = stored is not None and self.profile is not stored
 
 
 class Group:
@@ -64,8 +69,7 @@ class Group:
         txn: lmdb.Transaction[bytes],
         *,
         features: FeatureSet,
-        types: Mapping[str, str],
-        account_types: Mapping[str, str],
+        declared: Declarations,
         limits: Limits,
         quota: int,
         now: int,
@@ -73,8 +77,7 @@ class Group:
         self.environment = environment
         self.txn = txn
         self.features = features
-        self.types = types
-        self.account_types = account_types
+        self.declared = declared
         self.limits = limits
         self.now = now
         self.wrote = False
@@ -95,7 +98,7 @@ class Group:
         """The subject with this key."""
         opened = self._open.get(key)
         if opened is None:
-            opened = self._open[key] = _Open(Subject(self.environment, self.txn, key), self.features)
+            opened = self._open[key] = _Open(Subject(self.environment, self.txn, key), self.features, self.now)
         return opened
 
     def close(self, key: bytes) -> None:
@@ -141,6 +144,8 @@ class Group:
                 self.features.compact(opened.cold.states, self.now)
                 subject.write_cold(opened.cold)
             subject.write_hot(profile)
+            if opened.expired:
+                history.lapse(self.txn, self.environment.history, subject.key, self.now)
         if not changed:
             return
         self.wrote = True

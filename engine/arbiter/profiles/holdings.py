@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from arbiter.profiles import records
+from arbiter.profiles import history, records
 from arbiter.profiles.totals import INT64
 from arbiter.types import from_micros
 
@@ -202,6 +202,7 @@ HOLDINGS: Final[tuple[Holding, ...]] = (
     _Log(),
     Holding("seen", _seen_shown),
     _Idempotency(),
+    Holding("history", history.shown),
 )
 
 

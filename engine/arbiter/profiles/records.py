@@ -29,11 +29,12 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     """What is known of a subject, as of one clock; also the hot record itself.
 
     `version` counts the updates of attributes. `features` are values by `Feature.key`; that of ``since`` is the µs time
-    of the latest event; a missing value is an absent key. The features hold for `valid_from` <= now < `next_change_at`
-    (µs; None: for good). `feature_set` is the id of the set they were computed for, empty for a subject of whom nothing
-    is stored. `tail` packs the times for `changes`. `granted` are the purposes that the subject agreed to, sorted;
-    `expires` are the µs times at which attributes go, by name, for those that do. `touched` is the µs time at which
-    attributes were last updated or an event last stored; 0 for a record of before that was kept.
+    of the latest event; a missing value is an absent key. All of it holds for `valid_from` <= now < `next_change_at`
+    (µs; None: for good), which is never later than the first of `expires`. `feature_set` is the id of the set they were
+    computed for, empty for a subject of whom nothing is stored. `tail` packs the times for `changes`. `granted` are the
+    purposes that the subject agreed to, sorted; `expires` are the µs times at which attributes go, by name, for those
+    that do. `touched` is the µs time at which attributes were last updated or an event last stored; 0 for a record of
+    before that was kept.
     """
 
     version: int
@@ -65,6 +66,16 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
         """The µs time of the last change of every attribute."""
         return dict(zip(self.attributes, struct.unpack_from(f"<{len(self.attributes)}q", self.tail), strict=True))
 
+    def live(self, now: int) -> Profile:
+        """The profile without the attributes whose time is over at `now` (µs); the features as they are."""
+        gone = {name for name, at in self.expires.items() if at <= now}
+        if not gone:
+            return self
+        attributes = {name: value for name, value in self.attributes.items() if name not in gone}
+        tail = pack_times(attributes, self.attribute_times()) + self.feature_tail()
+        expires = {name: at for name, at in self.expires.items() if name not in gone}
+        return msgspec.structs.replace(self, attributes=attributes, tail=tail, expires=expires)
+
     def feature_tail(self) -> bytes:
         """The part of `tail` that belongs to the features."""
         return self.tail[8 * len(self.attributes) :]
@@ -86,6 +97,11 @@ def pack_times(values: Mapping[str, Any], times: Mapping[str, int]) -> bytes:
     return struct.pack(f"<{len(values)}q", *(times.get(name, NEVER) for name in values))
 
 
+def first_of(until: int | None, expires: Mapping[str, int]) -> int | None:
+    """The first of a moment, None for never, and those at which attributes go (µs)."""
+    return min(until, *expires.values()) if until is not None and expires else min(expires.values(), default=until)
+
+
 class Cold(msgspec.Struct, array_like=True):
     """The states behind a subject's features, by `Feature.key`, and what `gone` holds of events that left the log.
 
@@ -97,12 +113,16 @@ class Cold(msgspec.Struct, array_like=True):
     forgotten: int = NEVER
 
 
-class Update(msgspec.Struct, frozen=True):
-    """A change of one subject's attributes, all of it or nothing. An attribute stands in one of the four at most.
+class Update(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A change of one subject's attributes, all of it or nothing. An attribute stands in one of the verbs at most.
 
-    `increment` adds numbers (absent is 0), `append` adds one item to the end of a list (absent is empty).
+    `increment` adds numbers (absent is 0). `append` adds one item to the end of a list (absent is empty), `add_to_set`
+    only where no equal one is in it, `remove` takes out those that are equal; `keep` bounds the lists that the first
+    two make, by name, to the newest so many. `min` and `max` leave the smaller or larger of two numbers, strings or
+    timestamps. `ttl` are the µs after which attributes that are written go; without one an attribute stays.
     `expected_version` is the version that the profile must have. The same `idempotency_key` with the same content
-    changes nothing again. It is an account's where `account_id` names one in place of a subject.
+    changes nothing again. It is an account's where `account_id` names one in place of a subject. `by` is who writes,
+    for the history.
     """
 
     subject_id: str = ""
@@ -110,9 +130,16 @@ class Update(msgspec.Struct, frozen=True):
     unset: tuple[str, ...] = ()
     increment: dict[str, int | float] = {}
     append: dict[str, Any] = {}
+    add_to_set: dict[str, Any] = {}
+    remove: dict[str, Any] = {}
+    min: dict[str, Any] = {}
+    max: dict[str, Any] = {}
+    keep: dict[str, int] = {}
+    ttl: dict[str, int] = {}
     expected_version: int | None = None
     idempotency_key: str = ""
     account_id: str = ""
+    by: str = ""
 
 
 class Ingested(msgspec.Struct, frozen=True):

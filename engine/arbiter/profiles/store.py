@@ -20,8 +20,10 @@ from arbiter.errors import ArbiterError, LimitExceeded, StoreError
 from arbiter.profiles import records
 from arbiter.profiles.attributes import check_update
 from arbiter.profiles.current import Current
+from arbiter.profiles.declared import Declarations, Declared
 from arbiter.profiles.environment import failure
 from arbiter.profiles.figures import Figures
+from arbiter.profiles.history import Version, versions
 from arbiter.profiles.ingesting import IngestEvents
 from arbiter.profiles.listing import page
 from arbiter.profiles.reading import Reading
@@ -29,11 +31,11 @@ from arbiter.profiles.records import Ingested, Member, Profile, Update, decode_p
 from arbiter.profiles.subjects import Subject, unknown
 from arbiter.profiles.updating import UpdateAttributes
 from arbiter.profiles.upkeep import Upkeep
-from arbiter.profiles.values import Limits, as_declared, check_id, check_name, check_time, check_type, check_value
+from arbiter.profiles.values import Limits, check_id, check_name, check_time, check_value
 from arbiter.profiles.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from arbiter.profiles.environment import Environment
@@ -41,7 +43,19 @@ if TYPE_CHECKING:
     from arbiter.profiles.listing import EventPage, Listing
     from arbiter.types import Event
 
-__all__ = ["Ingested", "Limits", "Member", "Profile", "Store", "Update"]
+__all__ = [
+    "Declarations",
+    "Declared",
+    "Ingested",
+    "Limits",
+    "Member",
+    "Profile",
+    "Store",
+    "Update",
+    "Version",
+]
+
+_NOTHING = Declared()
 
 
 def _wall_clock() -> int:
@@ -146,21 +160,9 @@ class Store:
         if features.id != known:
             self._upkeep.rebuild(features.id)
 
-    def use_types(
-        self,
-        profile_types: Mapping[str, str],
-        event_types: Mapping[str, Mapping[str, str]],
-        account_types: Mapping[str, str] | None = None,
-    ) -> None:
-        """The declared types that attributes, of subjects and of accounts, and, by event type, properties must have
-        from now on.
-        """
-        self._writer.settings = msgspec.structs.replace(
-            self._writer.settings,
-            profile_types=dict(profile_types),
-            account_types=dict(account_types or {}),
-            event_types={name: dict(types) for name, types in event_types.items()},
-        )
+    def use_declared(self, declared: Declarations) -> None:
+        """What attributes and properties must be from now on."""
+        self._writer.settings = msgspec.structs.replace(self._writer.settings, declared=declared)
 
     def use_clock(self, clock: Callable[[], int]) -> None:
         """What gives µs since the epoch to writes from now on."""
@@ -281,6 +283,18 @@ class Store:
         except (lmdb.Error, msgspec.MsgspecError) as error:
             raise self._unreadable(error) from error
 
+    def history(self, subject_id: str = "", *, account_id: str = "", now: int, limit: int) -> list[Version]:
+        """At most `limit` of the versions of the attributes of a subject, or of an account, that are kept, newest
+        first, without values whose time is over at `now` (µs). Raises StoreError.
+        """
+        key = self._account_key(account_id) if account_id else self._key(subject_id)
+        try:
+            environment = self._environment
+            with environment.handle.begin() as txn:
+                return versions(txn, environment.history, key, limit, now)
+        except (lmdb.Error, msgspec.MsgspecError) as error:
+            raise self._unreadable(error) from error
+
     def update(self, update: Update) -> Future[int]:
         """Change attributes. The new version, once it is on disk.
 
@@ -288,9 +302,7 @@ class Store:
         KeyReused, LimitExceeded, StoreError.
         """
         try:
-            settings = self._writer.settings
-            types = settings.account_types if update.account_id else settings.profile_types
-            check_update(update, types, self._limits)
+            check_update(update, self._writer.settings.declared.of(update), self._limits)
         except ArbiterError as error:
             return _refused(error)
         key = self._account_key(update.account_id) if update.account_id else self._key(update.subject_id)
@@ -318,14 +330,14 @@ class Store:
         check_id(event.subject_id, f"{field}.subject_id")
         check_name(event.type, f"{field}.type")
         check_time(event.at, f"{field}.at")
-        types = self._writer.settings.event_types.get(event.type, {})
+        declared = self._writer.settings.declared.events.get(event.type, _NOTHING)
         properties = {}
         for name, value in event.properties.items():
             place = f"{field}.properties.{name}"
             check_name(name, place)
             check_value(value, place, self._limits)
-            check_type(value, types.get(name), place)
-            properties[name] = as_declared(value, types.get(name))
+            declared.check(name, value, place)
+            properties[name] = declared.stored(name, value)
         event = msgspec.structs.replace(event, properties=properties)
         encoded, limit = records.encode(event), self._limits.event_bytes
         if len(encoded) > limit:

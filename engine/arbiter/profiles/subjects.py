@@ -27,7 +27,7 @@ def unknown(features: FeatureSet) -> Profile:
 
 
 def is_right(profile: Profile, features: FeatureSet, now: int) -> bool:
-    """Whether the hot record's features are those of the set at `now`."""
+    """Whether the hot record is what holds at `now`, its features those of the set."""
     until = profile.next_change_at
     return profile.feature_set == features.id and profile.valid_from <= now and (until is None or now < until)
 
@@ -72,19 +72,21 @@ class Subject:
         return cold
 
     def as_of(self, profile: Profile, features: FeatureSet, now: int, cold: Cold | None = None) -> Profile:
-        """`profile` with its features at `now`. The states of a given `cold` forget what has left their windows."""
+        """`profile` with its features at `now`, and without what expired. The states of a given `cold` forget what has
+        left their windows.
+        """
         if cold is None:
             cold = self.cold(features, now)
         readings = features.read(cold.states, now, self.events, cold.gone)
-        attribute_tail = profile.tail[: 8 * len(profile.attributes)]
+        profile = profile.live(now)
         return Profile(
             profile.version,
             profile.attributes,
             readings.values,
             features.id,
             records.NEVER if readings.since is None else readings.since,
-            readings.until,
-            attribute_tail + records.pack_times(readings.values, readings.changed),
+            records.first_of(readings.until, profile.expires),
+            profile.tail[: 8 * len(profile.attributes)] + records.pack_times(readings.values, readings.changed),
             profile.granted,
             profile.expires,
             profile.touched,

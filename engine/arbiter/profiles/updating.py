@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from arbiter.errors import KeyReused, LimitExceeded, VersionConflict
-from arbiter.profiles import records
-from arbiter.profiles.attributes import changed_attributes, same
+from arbiter.profiles import history, records
+from arbiter.profiles.attributes import changed_attributes, expiries, same
 from arbiter.profiles.records import Answer, pack_times
 
 if TYPE_CHECKING:
     from arbiter.profiles.group import Group
     from arbiter.profiles.records import Profile, Update
-
-REMEMBERED = 24 * 3600 * 1_000_000  # µs that an idempotency key is kept
 
 
 class UpdateAttributes:
@@ -33,8 +31,8 @@ class UpdateAttributes:
         self._token = self._digest = b""
         if update.idempotency_key:
             self._token = key + blake2b(update.idempotency_key.encode(), digest_size=16).digest()
-            body = msgspec.structs.replace(update, unset=tuple(sorted(update.unset)), idempotency_key="")
-            self._digest = blake2b(records.encode_sorted(msgspec.structs.astuple(body)), digest_size=16).digest()
+            body = msgspec.structs.replace(update, unset=tuple(sorted(update.unset)), idempotency_key="", by="")
+            self._digest = blake2b(records.encode_sorted(body), digest_size=16).digest()
 
     def apply(self, group: Group) -> int:
         """Change the attributes, or answer as before for a repeated key."""
@@ -50,8 +48,9 @@ class UpdateAttributes:
                 )
         group.check_quota()
         opened = group.open(self._key)
-        profile = self._changed(opened.profile, group)
+        before, profile = opened.profile, self._changed(opened.profile, group)
         opened.profile, opened.changed = profile, True
+        history.record(group, self._key, before, profile, self._update.by)
         if self._token:
             self._remember(group, profile.version)
         return profile.version
@@ -64,8 +63,7 @@ class UpdateAttributes:
                 field="expected_version",
             )
         stored, times, limit = profile.attributes, profile.attribute_times(), group.limits.record_bytes
-        types = group.account_types if self._update.account_id else group.types
-        attributes = changed_attributes(stored, self._update, types, group.limits)
+        attributes = changed_attributes(stored, self._update, group.declared.of(self._update), group.limits)
         size = len(records.encode(attributes))
         if size > limit:
             raise LimitExceeded(
@@ -75,12 +73,19 @@ class UpdateAttributes:
         for name, value in attributes.items():
             if name not in stored or not same(stored[name], value):
                 times[name] = group.now
-        tail = pack_times(attributes, times) + profile.feature_tail()
+        expires = expiries(profile.expires, self._update, attributes, group.now)
         return msgspec.structs.replace(
-            profile, version=profile.version + 1, attributes=attributes, tail=tail, touched=group.now
+            profile,
+            version=profile.version + 1,
+            attributes=attributes,
+            tail=pack_times(attributes, times) + profile.feature_tail(),
+            expires=expires,
+            touched=group.now,
+            # An expiry that is put off leaves it too early, which costs one read its way to the cold record.
+            next_change_at=records.first_of(profile.next_change_at, expires),
         )
 
     def _remember(self, group: Group, version: int) -> None:
-        until, idem = group.now + REMEMBERED, group.environment.idem
+        until, idem = group.now + group.limits.idempotency, group.environment.idem
         group.txn.put(b"k" + self._token, records.encode(Answer(until, self._digest, version)), db=idem)
         group.txn.put(b"t" + until.to_bytes(8, "big") + self._token, b"", db=idem)

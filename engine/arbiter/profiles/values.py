@@ -35,6 +35,8 @@ class Limits(msgspec.Struct, frozen=True):
 
     A new event may be dated `late` before the clock and `ahead` of it. The log keeps events for `keep_for`, of a
     subject the newest `keep_events`; whoever was not written to for `inactive` is dropped. None: no such bound.
+    The history tells of the newest `versions` of a profile; what an idempotency key was answered with is known for
+    `idempotency`.
     """
 
     record_bytes: int = 65_536
@@ -48,6 +50,8 @@ class Limits(msgspec.Struct, frozen=True):
     keep_for: int | None = None
     keep_events: int | None = None
     inactive: int | None = None
+    versions: int = 20
+    idempotency: int = 24 * 3600 * 1_000_000
 
 
 def check_id(value: str, field: str) -> None:
@@ -120,12 +124,14 @@ def _check_items(value: list[Any] | dict[str, Any], field: str, limits: Limits, 
         check_value(item, f"{field}.{key}", limits, depth + 1)
 
 
-def check_type(value: Any, declared: str | None, field: str) -> None:
-    """Raise InvalidField unless `value` is of the declared type, if any. An int is fine for a double."""
+def check_type(value: Any, declared: str | None, field: str, reason: str = "") -> None:
+    """Raise InvalidField, with this `reason`, unless `value` is of the declared type, if any. An int is fine for a
+    double.
+    """
     if declared is None or declared == "dyn":
         return
     if type(value) not in _KINDS[declared]:
-        raise InvalidField(f"{field} is {kind_of(value)}, but it is declared as {declared}", field=field)
+        raise InvalidField(f"{field} is {kind_of(value)}, but it is declared as {declared}", field=field, reason=reason)
 
 
 def as_declared(value: Any, declared: str | None) -> Any:

@@ -18,6 +18,7 @@ import lmdb
 import msgspec
 
 from arbiter.errors import ArbiterError, LimitExceeded, StoreError
+from arbiter.profiles.declared import Declarations
 from arbiter.profiles.environment import unwritten
 from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.figures import Written
@@ -39,9 +40,7 @@ class Settings(msgspec.Struct, frozen=True):
     """What writes keep to from now on: replaced whole."""
 
     features: FeatureSet
-    profile_types: dict[str, str] = {}
-    account_types: dict[str, str] = {}
-    event_types: dict[str, dict[str, str]] = {}
+    declared: Declarations = Declarations()
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -150,8 +149,7 @@ class Writer:
                 environment,
                 txn,
                 features=settings.features,
-                types=settings.profile_types,
-                account_types=settings.account_types,
+                declared=settings.declared,
                 limits=self._limits,
                 quota=self._quota,
                 now=self.clock(),

@@ -149,6 +149,8 @@ def _declared(ruleset: Ruleset) -> dict[str, _Written]:
     written: dict[str, _Written] = {name: {"type": (kind,)} for name, kind in named.items()}
     for name in personal & written.keys():
         written[name]["personal"] = ("true",)
+    for name, values in ruleset.values.items():
+        written[name]["values"] = tuple(map(_constant, values))
     return written
 
 

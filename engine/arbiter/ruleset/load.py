@@ -7,7 +7,7 @@ rules file by file. What a cache remembers of either is what reading anew would 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -143,7 +143,21 @@ def load_ruleset(
         },
         tables=tuple(sorted((table for file in read for table in file.tables), key=_table_id)),
         personal=personal_names(declared, (f for f in features if f is not None)),
+        values=_values(declared),
     ), []
+
+
+def _values(declared: Declared) -> dict[str, tuple[Any, ...]]:
+    """The only values of the names that list some, by dotted name."""
+    sections = dict(declared.attributes()) | {
+        f"events.{event}": types for event, types in (declared.events or {}).items()
+    }
+    return {
+        f"{root}.{name}": typed.values
+        for root, types in sorted(sections.items())
+        for name, typed in sorted((types or {}).items())
+        if typed.values
+    }
 
 
 class _Outside(msgspec.Struct, frozen=True):

@@ -185,8 +185,9 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     """Everything that the rule files say. Tuples are sorted by name or id.
 
     `profile_types` are the declared types of a subject's attributes, `account_types` of an account's, `context_types`
-    of what is sent; empty when nothing is declared. `personal` are the dotted names of
-    attributes and features whose values are declared personal.
+    of what is sent; empty when nothing is declared. `personal` are the dotted names of attributes and features whose
+    values are declared personal; `values` are the only ones of those that list some, as ``profile.NAME`` or
+    ``events.TYPE.NAME``.
     """
 
     decisions: tuple[DecisionPoint, ...]
@@ -199,3 +200,4 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     tables: tuple[DecisionTable, ...] = ()
     personal: tuple[str, ...] = ()
     account_types: dict[str, str] = {}
+    values: dict[str, tuple[Any, ...]] = {}

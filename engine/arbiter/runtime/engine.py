@@ -19,10 +19,12 @@ from arbiter.decision.walk import Need, Walk
 from arbiter.errors import CallerError, NotReady
 from arbiter.expr import zones
 from arbiter.expr.view import View
+from arbiter.profiles.declared import declared_by
 from arbiter.profiles.features import FeatureSet
 from arbiter.runtime.active import Active, Candidate, doubles_of, sooner, switched
+from arbiter.runtime.described import Described, described
 from arbiter.runtime.faults import told
-from arbiter.runtime.views import feature_in, segment_in, view_of, with_doubles
+from arbiter.runtime.views import view_of, with_doubles
 from arbiter.snapshot import finished
 from arbiter.telemetry import tracing
 from arbiter.telemetry.counters import Counters
@@ -48,16 +50,6 @@ _NO_SCORES: Mapping[str, Any] = {}
 def wall_clock() -> int:
     """Now, in µs since the epoch."""
     return time.time_ns() // 1000
-
-
-class Described(msgspec.Struct, frozen=True):
-    """What is known of a subject at one instant. A feature or segment without a value is None."""
-
-    exists: bool
-    version: int
-    attributes: dict[str, Any]
-    features: dict[str, Any]
-    segments: dict[str, bool | None]
 
 
 class Engine:
@@ -95,7 +87,7 @@ class Engine:
         # Both read the union: a profile then holds what either needs, and is as fresh for one as for the other.
         beside = () if candidate is None else candidate.snapshot.frame.features
         features = FeatureSet([*beside, *snapshot.frame.features])
-        self.store.use_types(snapshot.frame.profile_types, snapshot.frame.event_types, snapshot.frame.account_types)
+        self.store.use_declared(declared_by(snapshot.frame))
         self.store.use_features(features)
         zones.read_all()
         active = switched(Active(snapshot, features, doubles=doubles_of(snapshot)), overrides)
@@ -204,10 +196,8 @@ class Engine:
         snapshot = active.snapshot
         profile = self.store.read_member(subject_id, now, active.features)
         view = View(profile.attributes, {}, profile.features, now, profile.account.attributes)
-        features = {name: feature_in(view, snapshot, name) for name in snapshot.symbols.features}
         self._score(active, snapshot.models, view, None)
-        segments = {name: segment_in(view, snapshot, name) for name in snapshot.symbols.segments}
-        return Described(profile.exists, profile.version, profile.attributes, features, segments)
+        return described(profile, view, snapshot)
 
     def _page(
         self,

@@ -20,7 +20,8 @@ from arbiter.telemetry.counters import Counters  # noqa: TC001
 from arbiter.telemetry.observer import Observer  # noqa: TC001
 
 _SECOND = 1_000_000
-_DAY = 86_400 * _SECOND
+_HOUR = 3600 * _SECOND
+_DAY = 24 * _HOUR
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +81,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             keep_for=_micros(events.keep_days, _DAY),
             keep_events=events.keep_count or None,
             inactive=_micros(profiles.inactive_days, _DAY),
+            versions=profiles.versions,
+            idempotency=round(profiles.idempotency_hours * _HOUR),
         )
 
     @property

@@ -16,15 +16,21 @@ from arbiter.server.listing import EventLister
 from arbiter.server.reading import ValueReader
 from arbiter.types import Event
 from arbiter.v1 import profile_pb2
-from arbiter.wire.values import read_timestamp, write_timestamp, write_values
+from arbiter.wire.values import read_timestamp, write_timestamp, write_value, write_values
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.timestamp_pb2 import Timestamp
+
     from arbiter.config.limits import Limits
-    from arbiter.profiles.store import Ingested
+    from arbiter.profiles.store import Ingested, Version
     from arbiter.runtime.engine import Engine
     from arbiter.server.calls import Call, Work
     from arbiter.telemetry.counters import Counters
 
+_NANOS = 1_000_000_000
 SERVICE = profile_pb2.DESCRIPTOR.services_by_name["ProfileService"].full_name
 
 
@@ -46,7 +52,7 @@ class ProfileService:
             "GetProfile": parsed(profile_pb2.GetProfileRequest, self._get),
         }
 
-    def _update(self, content: bytes, _call: Call) -> Later:
+    def _update(self, content: bytes, call: Call) -> Later:
         request = parse(profile_pb2.UpdateProfileRequest, content)
         update = Update(
             subject_id=request.subject_id,
@@ -54,9 +60,16 @@ class ProfileService:
             unset=tuple(request.unset),
             increment=self._values.entries(request.increment, "increment"),
             append=self._values.entries(request.append, "append"),
+            add_to_set=self._values.entries(request.add_to_set, "add_to_set"),
+            remove=self._values.entries(request.remove, "remove"),
+            min=self._values.entries(request.min, "min"),
+            max=self._values.entries(request.max, "max"),
+            keep=dict(request.keep),
+            ttl={name: _micros(each, f"ttl.{name}") for name, each in request.ttl.items()},
             expected_version=request.expected_version if request.HasField("expected_version") else None,
             idempotency_key=request.idempotency_key,
             account_id=request.account_id,
+            by="" if call.caller is None else call.caller.name,
         )
         return Later(self._engine.store.update(update), self._updated)
 
@@ -107,6 +120,8 @@ class ProfileService:
                 version=stored.version,
                 snapshot=active.snapshot.digest,
                 at=write_timestamp(now),
+                expires=_moments(stored.expires),
+                history=self._history(request, now, stored.version),
             )
         found = self._engine.describe(subject_id, now, active)
         return profile_pb2.GetProfileResponse(
@@ -119,4 +134,48 @@ class ProfileService:
             version=found.version,
             snapshot=active.snapshot.digest,
             at=write_timestamp(now),
+            expires=_moments(found.expires),
+            history=self._history(request, now, found.version),
         )
+
+    def _history(
+        self, request: profile_pb2.GetProfileRequest, now: int, version: int
+    ) -> list[profile_pb2.ProfileVersion]:
+        """The versions that are asked for, up to the one that was read a moment before."""
+        if not request.history:
+            return []
+        found = self._engine.store.history(
+            request.subject_id, account_id=request.account_id, now=now, limit=request.history
+        )
+        return [_version(each) for each in found if each.version <= version]
+
+
+def _moments(times: Mapping[str, int]) -> dict[str, Timestamp]:
+    return {name: write_timestamp(at) for name, at in times.items()}
+
+
+def _micros(duration: Duration, field: str) -> int:
+    """The µs of a duration."""
+    if not (duration.seconds >= 0 and 0 <= duration.nanos < _NANOS):
+        raise InvalidField(
+            f"{field} is no time to live: neither `seconds` nor `nanos` may be below 0, and a second has a billion "
+            "nanos",
+            field=field,
+        )
+    return duration.seconds * 1_000_000 + duration.nanos // 1000
+
+
+def _version(version: Version) -> profile_pb2.ProfileVersion:
+    return profile_pb2.ProfileVersion(
+        version=version.version,
+        at=write_timestamp(version.at),
+        by=version.by,
+        changes={
+            name: profile_pb2.AttributeChange(
+                before=None if change.before is None else write_value(change.before),
+                after=None if change.after is None else write_value(change.after),
+                expires_at=None if change.expires is None else write_timestamp(change.expires),
+            )
+            for name, change in version.changes.items()
+        },
+    )

@@ -26,7 +26,7 @@ from arbiter.errors import (
     NotReady,
     VersionConflict,
 )
-from arbiter.profiles.attributes import STORED
+from arbiter.profiles.verbs import STORED
 from arbiter.runtime.faults import told
 from arbiter.server.gate import PermissionDenied, Unauthenticated
 

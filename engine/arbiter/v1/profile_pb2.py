@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from arbiter.v1 import value_pb2 as arbiter_dot_v1_dot_value__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61rbiter/v1/profile.proto\x12\narbiter.v1\x1a\x16\x61rbiter/v1/value.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x04\n\x14UpdateProfileRequest\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x36\n\x03set\x18\x02 \x03(\x0b\x32).arbiter.v1.UpdateProfileRequest.SetEntry\x12\r\n\x05unset\x18\x03 \x03(\t\x12\x42\n\tincrement\x18\x04 \x03(\x0b\x32/.arbiter.v1.UpdateProfileRequest.IncrementEntry\x12<\n\x06\x61ppend\x18\x05 \x03(\x0b\x32,.arbiter.v1.UpdateProfileRequest.AppendEntry\x12\x1d\n\x10\x65xpected_version\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\x0fidempotency_key\x18\x07 \x01(\t\x12\x12\n\naccount_id\x18\x08 \x01(\t\x1a=\n\x08SetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a\x43\n\x0eIncrementEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a@\n\x0b\x41ppendEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x42\x13\n\x11_expected_version\"(\n\x15UpdateProfileResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"\xda\x01\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsubject_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\nproperties\x18\x05 \x03(\x0b\x32!.arbiter.v1.Event.PropertiesEntry\x1a\x44\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\"8\n\x13IngestEventsRequest\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.arbiter.v1.Event\"N\n\x14IngestEventsResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\x12\x12\n\nduplicates\x18\x02 \x01(\r\x12\x10\n\x08position\x18\x03 \x01(\x04\";\n\x11GetProfileRequest\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\"\xb0\x04\n\x12GetProfileResponse\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x0e\n\x06\x65xists\x18\x02 \x01(\x08\x12\x42\n\nattributes\x18\x03 \x03(\x0b\x32..arbiter.v1.GetProfileResponse.AttributesEntry\x12>\n\x08\x66\x65\x61tures\x18\x04 \x03(\x0b\x32,.arbiter.v1.GetProfileResponse.FeaturesEntry\x12>\n\x08segments\x18\x05 \x03(\x0b\x32,.arbiter.v1.GetProfileResponse.SegmentsEntry\x12\x18\n\x10unknown_segments\x18\x06 \x03(\t\x12\x0f\n\x07version\x18\x07 \x01(\x03\x12\x10\n\x08snapshot\x18\x08 \x01(\t\x12&\n\x02\x61t\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\naccount_id\x18\n \x01(\t\x1a\x44\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a\x42\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a/\n\rSegmentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01\"\xc7\x01\n\x11ListEventsRequest\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12)\n\x05start\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05types\x18\x04 \x03(\t\x12\x14\n\x0cnewest_first\x18\x05 \x01(\x08\x12\x11\n\tpage_size\x18\x06 \x01(\r\x12\x12\n\npage_token\x18\x07 \x01(\t\"P\n\x12ListEventsResponse\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.arbiter.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd3\x02\n\x0eProfileService\x12T\n\rUpdateProfile\x12 .arbiter.v1.UpdateProfileRequest\x1a!.arbiter.v1.UpdateProfileResponse\x12Q\n\x0cIngestEvents\x12\x1f.arbiter.v1.IngestEventsRequest\x1a .arbiter.v1.IngestEventsResponse\x12K\n\nGetProfile\x12\x1d.arbiter.v1.GetProfileRequest\x1a\x1e.arbiter.v1.GetProfileResponse\x12K\n\nListEvents\x12\x1d.arbiter.v1.ListEventsRequest\x1a\x1e.arbiter.v1.ListEventsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61rbiter/v1/profile.proto\x12\narbiter.v1\x1a\x16\x61rbiter/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\t\n\x14UpdateProfileRequest\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x36\n\x03set\x18\x02 \x03(\x0b\x32).arbiter.v1.UpdateProfileRequest.SetEntry\x12\r\n\x05unset\x18\x03 \x03(\t\x12\x42\n\tincrement\x18\x04 \x03(\x0b\x32/.arbiter.v1.UpdateProfileRequest.IncrementEntry\x12<\n\x06\x61ppend\x18\x05 \x03(\x0b\x32,.arbiter.v1.UpdateProfileRequest.AppendEntry\x12\x1d\n\x10\x65xpected_version\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\x0fidempotency_key\x18\x07 \x01(\t\x12\x12\n\naccount_id\x18\x08 \x01(\t\x12\x42\n\nadd_to_set\x18\t \x03(\x0b\x32..arbiter.v1.UpdateProfileRequest.AddToSetEntry\x12<\n\x06remove\x18\n \x03(\x0b\x32,.arbiter.v1.UpdateProfileRequest.RemoveEntry\x12\x36\n\x03min\x18\x0b \x03(\x0b\x32).arbiter.v1.UpdateProfileRequest.MinEntry\x12\x36\n\x03max\x18\x0c \x03(\x0b\x32).arbiter.v1.UpdateProfileRequest.MaxEntry\x12\x38\n\x04keep\x18\r \x03(\x0b\x32*.arbiter.v1.UpdateProfileRequest.KeepEntry\x12\x36\n\x03ttl\x18\x0e \x03(\x0b\x32).arbiter.v1.UpdateProfileRequest.TtlEntry\x1a=\n\x08SetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a\x43\n\x0eIncrementEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a@\n\x0b\x41ppendEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a\x42\n\rAddToSetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a@\n\x0bRemoveEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a=\n\x08MinEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a=\n\x08MaxEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a+\n\tKeepEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a\x45\n\x08TtlEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration:\x02\x38\x01\x42\x13\n\x11_expected_version\"(\n\x15UpdateProfileResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"\xda\x01\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsubject_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\nproperties\x18\x05 \x03(\x0b\x32!.arbiter.v1.Event.PropertiesEntry\x1a\x44\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\"8\n\x13IngestEventsRequest\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.arbiter.v1.Event\"N\n\x14IngestEventsResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\x12\x12\n\nduplicates\x18\x02 \x01(\r\x12\x10\n\x08position\x18\x03 \x01(\x04\"L\n\x11GetProfileRequest\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0f\n\x07history\x18\x03 \x01(\r\"\xe7\x05\n\x12GetProfileResponse\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x0e\n\x06\x65xists\x18\x02 \x01(\x08\x12\x42\n\nattributes\x18\x03 \x03(\x0b\x32..arbiter.v1.GetProfileResponse.AttributesEntry\x12>\n\x08\x66\x65\x61tures\x18\x04 \x03(\x0b\x32,.arbiter.v1.GetProfileResponse.FeaturesEntry\x12>\n\x08segments\x18\x05 \x03(\x0b\x32,.arbiter.v1.GetProfileResponse.SegmentsEntry\x12\x18\n\x10unknown_segments\x18\x06 \x03(\t\x12\x0f\n\x07version\x18\x07 \x01(\x03\x12\x10\n\x08snapshot\x18\x08 \x01(\t\x12&\n\x02\x61t\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\naccount_id\x18\n \x01(\t\x12<\n\x07\x65xpires\x18\x0b \x03(\x0b\x32+.arbiter.v1.GetProfileResponse.ExpiresEntry\x12+\n\x07history\x18\x0c \x03(\x0b\x32\x1a.arbiter.v1.ProfileVersion\x1a\x44\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a\x42\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x1a/\n\rSegmentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01\x1aJ\n\x0c\x45xpiresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:\x02\x38\x01\"\xdc\x01\n\x0eProfileVersion\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02\x62y\x18\x03 \x01(\t\x12\x38\n\x07\x63hanges\x18\x04 \x03(\x0b\x32\'.arbiter.v1.ProfileVersion.ChangesEntry\x1aK\n\x0c\x43hangesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.arbiter.v1.AttributeChange:\x02\x38\x01\"\x86\x01\n\x0f\x41ttributeChange\x12!\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x11.arbiter.v1.Value\x12 \n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc7\x01\n\x11ListEventsRequest\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12)\n\x05start\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05types\x18\x04 \x03(\t\x12\x14\n\x0cnewest_first\x18\x05 \x01(\x08\x12\x11\n\tpage_size\x18\x06 \x01(\r\x12\x12\n\npage_token\x18\x07 \x01(\t\"P\n\x12ListEventsResponse\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.arbiter.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd3\x02\n\x0eProfileService\x12T\n\rUpdateProfile\x12 .arbiter.v1.UpdateProfileRequest\x1a!.arbiter.v1.UpdateProfileResponse\x12Q\n\x0cIngestEvents\x12\x1f.arbiter.v1.IngestEventsRequest\x1a .arbiter.v1.IngestEventsResponse\x12K\n\nGetProfile\x12\x1d.arbiter.v1.GetProfileRequest\x1a\x1e.arbiter.v1.GetProfileResponse\x12K\n\nListEvents\x12\x1d.arbiter.v1.ListEventsRequest\x1a\x1e.arbiter.v1.ListEventsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +40,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEPROFILEREQUEST_INCREMENTENTRY']._serialized_options = b'8\001'
   _globals['_UPDATEPROFILEREQUEST_APPENDENTRY']._loaded_options = None
   _globals['_UPDATEPROFILEREQUEST_APPENDENTRY']._serialized_options = b'8\001'
+  _globals['_UPDATEPROFILEREQUEST_ADDTOSETENTRY']._loaded_options = None
+  _globals['_UPDATEPROFILEREQUEST_ADDTOSETENTRY']._serialized_options = b'8\001'
+  _globals['_UPDATEPROFILEREQUEST_REMOVEENTRY']._loaded_options = None
+  _globals['_UPDATEPROFILEREQUEST_REMOVEENTRY']._serialized_options = b'8\001'
+  _globals['_UPDATEPROFILEREQUEST_MINENTRY']._loaded_options = None
+  _globals['_UPDATEPROFILEREQUEST_MINENTRY']._serialized_options = b'8\001'
+  _globals['_UPDATEPROFILEREQUEST_MAXENTRY']._loaded_options = None
+  _globals['_UPDATEPROFILEREQUEST_MAXENTRY']._serialized_options = b'8\001'
+  _globals['_UPDATEPROFILEREQUEST_KEEPENTRY']._loaded_options = None
+  _globals['_UPDATEPROFILEREQUEST_KEEPENTRY']._serialized_options = b'8\001'
+  _globals['_UPDATEPROFILEREQUEST_TTLENTRY']._loaded_options = None
+  _globals['_UPDATEPROFILEREQUEST_TTLENTRY']._serialized_options = b'8\001'
   _globals['_EVENT_PROPERTIESENTRY']._loaded_options = None
   _globals['_EVENT_PROPERTIESENTRY']._serialized_options = b'8\001'
   _globals['_GETPROFILERESPONSE_ATTRIBUTESENTRY']._loaded_options = None
@@ -47,38 +60,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPROFILERESPONSE_FEATURESENTRY']._serialized_options = b'8\001'
   _globals['_GETPROFILERESPONSE_SEGMENTSENTRY']._loaded_options = None
   _globals['_GETPROFILERESPONSE_SEGMENTSENTRY']._serialized_options = b'8\001'
-  _globals['_UPDATEPROFILEREQUEST']._serialized_start=98
-  _globals['_UPDATEPROFILEREQUEST']._serialized_end=636
-  _globals['_UPDATEPROFILEREQUEST_SETENTRY']._serialized_start=419
-  _globals['_UPDATEPROFILEREQUEST_SETENTRY']._serialized_end=480
-  _globals['_UPDATEPROFILEREQUEST_INCREMENTENTRY']._serialized_start=482
-  _globals['_UPDATEPROFILEREQUEST_INCREMENTENTRY']._serialized_end=549
-  _globals['_UPDATEPROFILEREQUEST_APPENDENTRY']._serialized_start=551
-  _globals['_UPDATEPROFILEREQUEST_APPENDENTRY']._serialized_end=615
-  _globals['_UPDATEPROFILERESPONSE']._serialized_start=638
-  _globals['_UPDATEPROFILERESPONSE']._serialized_end=678
-  _globals['_EVENT']._serialized_start=681
-  _globals['_EVENT']._serialized_end=899
-  _globals['_EVENT_PROPERTIESENTRY']._serialized_start=831
-  _globals['_EVENT_PROPERTIESENTRY']._serialized_end=899
-  _globals['_INGESTEVENTSREQUEST']._serialized_start=901
-  _globals['_INGESTEVENTSREQUEST']._serialized_end=957
-  _globals['_INGESTEVENTSRESPONSE']._serialized_start=959
-  _globals['_INGESTEVENTSRESPONSE']._serialized_end=1037
-  _globals['_GETPROFILEREQUEST']._serialized_start=1039
-  _globals['_GETPROFILEREQUEST']._serialized_end=1098
-  _globals['_GETPROFILERESPONSE']._serialized_start=1101
-  _globals['_GETPROFILERESPONSE']._serialized_end=1661
-  _globals['_GETPROFILERESPONSE_ATTRIBUTESENTRY']._serialized_start=1476
-  _globals['_GETPROFILERESPONSE_ATTRIBUTESENTRY']._serialized_end=1544
-  _globals['_GETPROFILERESPONSE_FEATURESENTRY']._serialized_start=1546
-  _globals['_GETPROFILERESPONSE_FEATURESENTRY']._serialized_end=1612
-  _globals['_GETPROFILERESPONSE_SEGMENTSENTRY']._serialized_start=1614
-  _globals['_GETPROFILERESPONSE_SEGMENTSENTRY']._serialized_end=1661
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1664
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1863
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1865
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1945
-  _globals['_PROFILESERVICE']._serialized_start=1948
-  _globals['_PROFILESERVICE']._serialized_end=2287
+  _globals['_GETPROFILERESPONSE_EXPIRESENTRY']._loaded_options = None
+  _globals['_GETPROFILERESPONSE_EXPIRESENTRY']._serialized_options = b'8\001'
+  _globals['_PROFILEVERSION_CHANGESENTRY']._loaded_options = None
+  _globals['_PROFILEVERSION_CHANGESENTRY']._serialized_options = b'8\001'
+  _globals['_UPDATEPROFILEREQUEST']._serialized_start=130
+  _globals['_UPDATEPROFILEREQUEST']._serialized_end=1400
+  _globals['_UPDATEPROFILEREQUEST_SETENTRY']._serialized_start=807
+  _globals['_UPDATEPROFILEREQUEST_SETENTRY']._serialized_end=868
+  _globals['_UPDATEPROFILEREQUEST_INCREMENTENTRY']._serialized_start=870
+  _globals['_UPDATEPROFILEREQUEST_INCREMENTENTRY']._serialized_end=937
+  _globals['_UPDATEPROFILEREQUEST_APPENDENTRY']._serialized_start=939
+  _globals['_UPDATEPROFILEREQUEST_APPENDENTRY']._serialized_end=1003
+  _globals['_UPDATEPROFILEREQUEST_ADDTOSETENTRY']._serialized_start=1005
+  _globals['_UPDATEPROFILEREQUEST_ADDTOSETENTRY']._serialized_end=1071
+  _globals['_UPDATEPROFILEREQUEST_REMOVEENTRY']._serialized_start=1073
+  _globals['_UPDATEPROFILEREQUEST_REMOVEENTRY']._serialized_end=1137
+  _globals['_UPDATEPROFILEREQUEST_MINENTRY']._serialized_start=1139
+  _globals['_UPDATEPROFILEREQUEST_MINENTRY']._serialized_end=1200
+  _globals['_UPDATEPROFILEREQUEST_MAXENTRY']._serialized_start=1202
+  _globals['_UPDATEPROFILEREQUEST_MAXENTRY']._serialized_end=1263
+  _globals['_UPDATEPROFILEREQUEST_KEEPENTRY']._serialized_start=1265
+  _globals['_UPDATEPROFILEREQUEST_KEEPENTRY']._serialized_end=1308
+  _globals['_UPDATEPROFILEREQUEST_TTLENTRY']._serialized_start=1310
+  _globals['_UPDATEPROFILEREQUEST_TTLENTRY']._serialized_end=1379
+  _globals['_UPDATEPROFILERESPONSE']._serialized_start=1402
+  _globals['_UPDATEPROFILERESPONSE']._serialized_end=1442
+  _globals['_EVENT']._serialized_start=1445
+  _globals['_EVENT']._serialized_end=1663
+  _globals['_EVENT_PROPERTIESENTRY']._serialized_start=1595
+  _globals['_EVENT_PROPERTIESENTRY']._serialized_end=1663
+  _globals['_INGESTEVENTSREQUEST']._serialized_start=1665
+  _globals['_INGESTEVENTSREQUEST']._serialized_end=1721
+  _globals['_INGESTEVENTSRESPONSE']._serialized_start=1723
+  _globals['_INGESTEVENTSRESPONSE']._serialized_end=1801
+  _globals['_GETPROFILEREQUEST']._serialized_start=1803
+  _globals['_GETPROFILEREQUEST']._serialized_end=1879
+  _globals['_GETPROFILERESPONSE']._serialized_start=1882
+  _globals['_GETPROFILERESPONSE']._serialized_end=2625
+  _globals['_GETPROFILERESPONSE_ATTRIBUTESENTRY']._serialized_start=2364
+  _globals['_GETPROFILERESPONSE_ATTRIBUTESENTRY']._serialized_end=2432
+  _globals['_GETPROFILERESPONSE_FEATURESENTRY']._serialized_start=2434
+  _globals['_GETPROFILERESPONSE_FEATURESENTRY']._serialized_end=2500
+  _globals['_GETPROFILERESPONSE_SEGMENTSENTRY']._serialized_start=2502
+  _globals['_GETPROFILERESPONSE_SEGMENTSENTRY']._serialized_end=2549
+  _globals['_GETPROFILERESPONSE_EXPIRESENTRY']._serialized_start=2551
+  _globals['_GETPROFILERESPONSE_EXPIRESENTRY']._serialized_end=2625
+  _globals['_PROFILEVERSION']._serialized_start=2628
+  _globals['_PROFILEVERSION']._serialized_end=2848
+  _globals['_PROFILEVERSION_CHANGESENTRY']._serialized_start=2773
+  _globals['_PROFILEVERSION_CHANGESENTRY']._serialized_end=2848
+  _globals['_ATTRIBUTECHANGE']._serialized_start=2851
+  _globals['_ATTRIBUTECHANGE']._serialized_end=2985
+  _globals['_LISTEVENTSREQUEST']._serialized_start=2988
+  _globals['_LISTEVENTSREQUEST']._serialized_end=3187
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=3189
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=3269
+  _globals['_PROFILESERVICE']._serialized_start=3272
+  _globals['_PROFILESERVICE']._serialized_end=3611
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ Profiles: what is known of a subject, and the events it comes from."""
 from arbiter.v1 import value_pb2 as _value_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -23,8 +24,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class UpdateProfileRequest(_message.Message):
     """A change of the attributes of a subject, or of an account: a company or household that profiles name in their
-    attribute `account_id`. An attribute may be named by one of `set`, `unset`, `increment` and `append`
-    only. Names match `[a-z_][a-z0-9_]*`.
+    attribute `account_id`. An attribute may be named by one verb only: one of `set`, `unset`, `increment`, `append`,
+    `add_to_set`, `remove`, `min` and `max`. A verb that starts from what is there starts from the declared default where
+    nothing is. Names match `[a-z_][a-z0-9_]*`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -92,6 +94,131 @@ class UpdateProfileRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class AddToSetEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _value_pb2.Value: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _value_pb2.Value | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class RemoveEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _value_pb2.Value: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _value_pb2.Value | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class MinEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _value_pb2.Value: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _value_pb2.Value | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class MaxEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _value_pb2.Value: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _value_pb2.Value | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class KeepEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class TtlEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _duration_pb2.Duration: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _duration_pb2.Duration | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SUBJECT_ID_FIELD_NUMBER: _builtins.int
     SET_FIELD_NUMBER: _builtins.int
     UNSET_FIELD_NUMBER: _builtins.int
@@ -100,13 +227,20 @@ class UpdateProfileRequest(_message.Message):
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    ADD_TO_SET_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    MIN_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
     subject_id: _builtins.str
     """Whose attributes, 1 to 256 bytes of UTF-8. Required, unless `account_id` is given in its place."""
     expected_version: _builtins.int
     """The version that the profile must have, 0 for a subject never updated. Absent: any."""
     idempotency_key: _builtins.str
     """Makes a repetition harmless: a second request with this key and the same content changes nothing and is answered
-    as the first was. Optional, at most 256 bytes of UTF-8; remembered per subject for 24 hours.
+    as the first was. Optional, at most 256 bytes of UTF-8; remembered per subject for as long as the server's option
+    `profiles.idempotency_hours` says, 24 hours unless told otherwise.
     """
     account_id: _builtins.str
     """The account whose attributes these are, in place of a subject: 1 to 256 bytes of UTF-8. The same text as an account
@@ -130,6 +264,39 @@ class UpdateProfileRequest(_message.Message):
     def append(self) -> _containers.MessageMap[_builtins.str, _value_pb2.Value]:
         """Values to add, one each, to the end of a list attribute. An absent attribute counts as an empty list."""
 
+    @_builtins.property
+    def add_to_set(self) -> _containers.MessageMap[_builtins.str, _value_pb2.Value]:
+        """Values to add, one each, to the end of a list attribute that holds no equal one; 1 and 1.0 are equal, 1 and true
+        are not. An absent attribute counts as an empty list.
+        """
+
+    @_builtins.property
+    def remove(self) -> _containers.MessageMap[_builtins.str, _value_pb2.Value]:
+        """Values to take out of a list attribute, all that are equal. An absent attribute stays absent."""
+
+    @_builtins.property
+    def min(self) -> _containers.MessageMap[_builtins.str, _value_pb2.Value]:
+        """Numbers, strings or timestamps: the attribute becomes the smaller of what it is and this. An absent one becomes
+        this. The two must be of one kind, where an integer and a double are.
+        """
+
+    @_builtins.property
+    def max(self) -> _containers.MessageMap[_builtins.str, _value_pb2.Value]:
+        """As `min`, for the larger of the two."""
+
+    @_builtins.property
+    def keep(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How many items a list that `append` or `add_to_set` names has afterwards at most: the newest so many. From 1 to
+        the limit `list_items`.
+        """
+
+    @_builtins.property
+    def ttl(self) -> _containers.MessageMap[_builtins.str, _duration_pb2.Duration]:
+        """How long attributes stay that this request writes, by name, from when it is applied: more than nothing, at most a
+        hundred years. Afterwards an attribute is absent for every call. One that is written without stays for good,
+        whatever it had before.
+        """
+
     def __init__(
         self,
         *,
@@ -141,10 +308,16 @@ class UpdateProfileRequest(_message.Message):
         expected_version: _builtins.int | None = ...,
         idempotency_key: _builtins.str = ...,
         account_id: _builtins.str = ...,
+        add_to_set: _abc.Mapping[_builtins.str, _value_pb2.Value] | None = ...,
+        remove: _abc.Mapping[_builtins.str, _value_pb2.Value] | None = ...,
+        min: _abc.Mapping[_builtins.str, _value_pb2.Value] | None = ...,
+        max: _abc.Mapping[_builtins.str, _value_pb2.Value] | None = ...,
+        keep: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        ttl: _abc.Mapping[_builtins.str, _duration_pb2.Duration] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "account_id", b"account_id", "append", b"append", "expected_version", b"expected_version", "idempotency_key", b"idempotency_key", "increment", b"increment", "set", b"set", "subject_id", b"subject_id", "unset", b"unset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "account_id", b"account_id", "add_to_set", b"add_to_set", "append", b"append", "expected_version", b"expected_version", "idempotency_key", b"idempotency_key", "increment", b"increment", "keep", b"keep", "max", b"max", "min", b"min", "remove", b"remove", "set", b"set", "subject_id", b"subject_id", "ttl", b"ttl", "unset", b"unset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
@@ -301,19 +474,23 @@ class GetProfileRequest(_message.Message):
 
     SUBJECT_ID_FIELD_NUMBER: _builtins.int
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     subject_id: _builtins.str
     """Whose profile, 1 to 256 bytes of UTF-8. Required, unless `account_id` is given in its place."""
     account_id: _builtins.str
     """The account that is asked for, in place of a subject. It has attributes and a version, no features and segments."""
+    history: _builtins.int
+    """How many versions of the history to return at most, the newest ones; 0 for none."""
     def __init__(
         self,
         *,
         subject_id: _builtins.str = ...,
         account_id: _builtins.str = ...,
+        history: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "subject_id", b"subject_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "history", b"history", "subject_id", b"subject_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -387,6 +564,27 @@ class GetProfileResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ExpiresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _timestamp_pb2.Timestamp: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SUBJECT_ID_FIELD_NUMBER: _builtins.int
     EXISTS_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
@@ -397,6 +595,8 @@ class GetProfileResponse(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    EXPIRES_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     subject_id: _builtins.str
     """The subject that was asked for; empty where an account was."""
     exists: _builtins.bool
@@ -409,7 +609,7 @@ class GetProfileResponse(_message.Message):
     """The account that was asked for; empty where a subject was."""
     @_builtins.property
     def attributes(self) -> _containers.MessageMap[_builtins.str, _value_pb2.Value]:
-        """The stored attributes."""
+        """The stored attributes, and the declared defaults of those that are absent."""
 
     @_builtins.property
     def features(self) -> _containers.MessageMap[_builtins.str, _value_pb2.Value]:
@@ -425,7 +625,15 @@ class GetProfileResponse(_message.Message):
 
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
-        """The clock by which features and segments were read."""
+        """The clock by which all of this was read."""
+
+    @_builtins.property
+    def expires(self) -> _containers.MessageMap[_builtins.str, _timestamp_pb2.Timestamp]:
+        """When attributes go, for those that have a time to live."""
+
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfileVersion]:
+        """What became of the attributes, newest version first: as many as were asked for and are kept."""
 
     def __init__(
         self,
@@ -440,14 +648,111 @@ class GetProfileResponse(_message.Message):
         snapshot: _builtins.str = ...,
         at: _timestamp_pb2.Timestamp | None = ...,
         account_id: _builtins.str = ...,
+        expires: _abc.Mapping[_builtins.str, _timestamp_pb2.Timestamp] | None = ...,
+        history: _abc.Iterable[Global___ProfileVersion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at", b"at", "attributes", b"attributes", "exists", b"exists", "features", b"features", "segments", b"segments", "snapshot", b"snapshot", "subject_id", b"subject_id", "unknown_segments", b"unknown_segments", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at", b"at", "attributes", b"attributes", "exists", b"exists", "expires", b"expires", "features", b"features", "history", b"history", "segments", b"segments", "snapshot", b"snapshot", "subject_id", b"subject_id", "unknown_segments", b"unknown_segments", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetProfileResponse: _TypeAlias = GetProfileResponse  # noqa: Y015
+
+@_typing.final
+class ProfileVersion(_message.Message):
+    """One version of a profile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ChangesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___AttributeChange: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___AttributeChange | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The version that the change made."""
+    by: _builtins.str
+    """The name of the caller who made it; empty where the server does not ask who calls."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When, by the server's clock."""
+
+    @_builtins.property
+    def changes(self) -> _containers.MessageMap[_builtins.str, Global___AttributeChange]:
+        """What changed, by attribute. Empty where an update wrote what was there already."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        by: _builtins.str = ...,
+        changes: _abc.Mapping[_builtins.str, Global___AttributeChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "by", b"by", "changes", b"changes", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProfileVersion: _TypeAlias = ProfileVersion  # noqa: Y015
+
+@_typing.final
+class AttributeChange(_message.Message):
+    """What became of an attribute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def before(self) -> _value_pb2.Value:
+        """What it was. Absent: the attribute was, or the value had a time to live that is over."""
+
+    @_builtins.property
+    def after(self) -> _value_pb2.Value:
+        """What it became. Absent: the attribute is gone, or the value had a time to live that is over."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When the new value goes, or went, if it has a time to live."""
+
+    def __init__(
+        self,
+        *,
+        before: _value_pb2.Value | None = ...,
+        after: _value_pb2.Value | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "expires_at", b"expires_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttributeChange: _TypeAlias = AttributeChange  # noqa: Y015
 
 @_typing.final
 class ListEventsRequest(_message.Message):

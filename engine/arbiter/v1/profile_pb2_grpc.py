@@ -66,8 +66,8 @@ class ProfileServiceServicer:
     def UpdateProfile(self, request, context):
         """Changes the attributes of a subject or an account in one step: all of the request or nothing of it. Errors: INVALID_ARGUMENT for a
         bad field; ABORTED when `expected_version` differs; FAILED_PRECONDITION when the idempotency key was seen with
-        another request, or an attribute is not of the kind that `increment` or `append` needs; RESOURCE_EXHAUSTED past a
-        size limit, or with a retry delay under overload.
+        another request, or an attribute is not of the kind that a verb needs; RESOURCE_EXHAUSTED past a size limit, or with
+        a retry delay under overload.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

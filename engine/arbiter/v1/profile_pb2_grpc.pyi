@@ -38,8 +38,8 @@ class ProfileServiceStub:
     UpdateProfile: _grpc.UnaryUnaryMultiCallable[_profile_pb2.UpdateProfileRequest, _profile_pb2.UpdateProfileResponse]
     """Changes the attributes of a subject or an account in one step: all of the request or nothing of it. Errors: INVALID_ARGUMENT for a
     bad field; ABORTED when `expected_version` differs; FAILED_PRECONDITION when the idempotency key was seen with
-    another request, or an attribute is not of the kind that `increment` or `append` needs; RESOURCE_EXHAUSTED past a
-    size limit, or with a retry delay under overload.
+    another request, or an attribute is not of the kind that a verb needs; RESOURCE_EXHAUSTED past a size limit, or with
+    a retry delay under overload.
     """
     IngestEvents: _grpc.UnaryUnaryMultiCallable[_profile_pb2.IngestEventsRequest, _profile_pb2.IngestEventsResponse]
     """Stores a batch of events, of any subjects, and brings their features up to date: all of the batch or nothing of
@@ -65,8 +65,8 @@ class ProfileServiceAsyncStub(ProfileServiceStub):
     UpdateProfile: _aio.UnaryUnaryMultiCallable[_profile_pb2.UpdateProfileRequest, _profile_pb2.UpdateProfileResponse]  # type: ignore[assignment]
     """Changes the attributes of a subject or an account in one step: all of the request or nothing of it. Errors: INVALID_ARGUMENT for a
     bad field; ABORTED when `expected_version` differs; FAILED_PRECONDITION when the idempotency key was seen with
-    another request, or an attribute is not of the kind that `increment` or `append` needs; RESOURCE_EXHAUSTED past a
-    size limit, or with a retry delay under overload.
+    another request, or an attribute is not of the kind that a verb needs; RESOURCE_EXHAUSTED past a size limit, or with
+    a retry delay under overload.
     """
     IngestEvents: _aio.UnaryUnaryMultiCallable[_profile_pb2.IngestEventsRequest, _profile_pb2.IngestEventsResponse]  # type: ignore[assignment]
     """Stores a batch of events, of any subjects, and brings their features up to date: all of the batch or nothing of
@@ -95,8 +95,8 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_profile_pb2.UpdateProfileResponse, _abc.Awaitable[_profile_pb2.UpdateProfileResponse]]:
         """Changes the attributes of a subject or an account in one step: all of the request or nothing of it. Errors: INVALID_ARGUMENT for a
         bad field; ABORTED when `expected_version` differs; FAILED_PRECONDITION when the idempotency key was seen with
-        another request, or an attribute is not of the kind that `increment` or `append` needs; RESOURCE_EXHAUSTED past a
-        size limit, or with a retry delay under overload.
+        another request, or an attribute is not of the kind that a verb needs; RESOURCE_EXHAUSTED past a size limit, or with
+        a retry delay under overload.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,40 @@
+"""What is known of a subject, as decisions see it.
+
+Law: from a profile, a view that holds the models' outputs, and a snapshot, to plain values; nothing is read here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from arbiter.runtime.views import feature_in, segment_in
+
+if TYPE_CHECKING:
+    from arbiter.expr.view import View
+    from arbiter.profiles.store import Profile
+    from arbiter.snapshot import Snapshot
+
+
+class Described(msgspec.Struct, frozen=True):
+    """What is known of a subject at one instant. A feature or segment without a value is None; `expires` are in µs."""
+
+    exists: bool
+    version: int
+    attributes: dict[str, Any]
+    features: dict[str, Any]
+    segments: dict[str, bool | None]
+    expires: dict[str, int]
+
+
+def described(profile: Profile, view: View, snapshot: Snapshot) -> Described:
+    """What `view` shows of a profile."""
+    return Described(
+        exists=profile.exists,
+        version=profile.version,
+        attributes=dict(view.profile),
+        features={name: feature_in(view, snapshot, name) for name in snapshot.symbols.features},
+        segments={name: segment_in(view, snapshot, name) for name in snapshot.symbols.segments},
+        expires=profile.expires,
+    )
