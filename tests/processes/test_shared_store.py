@@ -98,7 +98,7 @@ def test_a_store_looks_for_readers_that_were_killed_now_and_then(
             process.kill()
             process.wait()
         assert process.pid in readers(store._environment.handle)
-        store._upkeep._wake.set()  # as the minute that it waits at most would
+        store._upkeep._wake.set()  # as the seconds that it waits at most would
         eventually(lambda: process.pid not in readers(store._environment.handle))
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from arbiter.errors import StoreError
 from arbiter.profiles import generations
-from arbiter.profiles.compaction import Compacted, compact, is_due, note_erased
+from arbiter.profiles.compaction import Compacted, _Compaction, compact, is_due, note_erased
 from arbiter.profiles.environment import open_environment
 from arbiter.profiles.pages import Pages, tree_of
 from arbiter.profiles.store import Store, Update
@@ -205,7 +205,7 @@ def test_a_process_lets_go_of_the_old_generation_by_itself(tmp_path: Path) -> No
 def test_upkeep_lets_go_of_it_though_nobody_asks(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         compact(store._current.environment, MAP)
-        store._upkeep._wake.set()  # as the minute that it waits at most would
+        store._upkeep._wake.set()  # as the seconds that it waits at most would
         until = time.monotonic() + 10
         while store._current.environment.generation == 1 and time.monotonic() < until:
             time.sleep(0.01)
@@ -314,15 +314,22 @@ def test_what_was_deleted_is_nowhere_in_the_files_after_a_compaction(tmp_path: P
     environment.handle.close()
 
 
-def test_an_erasure_while_a_store_is_compacted_waits_for_the_next_compaction(tmp_path: Path) -> None:
+def test_an_erasure_while_a_store_is_compacted_waits_for_the_next_compaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(tmp_path, 10)
     environment = open_environment(tmp_path, MAP)
 
-    def erase(_: int) -> None:
-        with environment.handle.begin(write=True) as txn:
-            note_erased(txn, environment)
+    copy = _Compaction._copy
 
-    compact(environment, MAP, erase)
+    def erase(self: _Compaction, txn: lmdb.Transaction[bytes]) -> None:
+        copy(self, txn)
+        with environment.handle.begin(write=True) as writing:
+            note_erased(writing, environment)
+
+    monkeypatch.setattr(_Compaction, "_copy", erase)
+    compact(environment, MAP)
+    monkeypatch.undo()
     environment.handle.close()
     environment = open_environment(tmp_path, MAP)
     assert is_due(environment)

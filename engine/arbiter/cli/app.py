@@ -28,6 +28,7 @@ from arbiter.cli.schema import schema
 from arbiter.cli.serve import serve
 from arbiter.cli.snapshot import snapshot
 from arbiter.cli.status import status
+from arbiter.cli.store import store
 from arbiter.cli.terminal import diagnostic_text, err, fail
 from arbiter.cli.test import run_tests
 from arbiter.cli.token import token
@@ -70,6 +71,7 @@ app.add_typer(events)
 app.add_typer(snapshot)
 app.add_typer(canary)
 app.add_typer(override)
+app.add_typer(store)
 app.add_typer(token)
 app.command()(bench)
 app.command()(demo)

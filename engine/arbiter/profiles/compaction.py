@@ -21,11 +21,12 @@ import msgspec
 
 from arbiter.errors import StoreError
 from arbiter.profiles import generations
-from arbiter.profiles.environment import failure, open_handle
+from arbiter.profiles.environment import failure, open_environment, open_handle
 from arbiter.profiles.pages import Pages, tree_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from arbiter.profiles.environment import Environment
 
@@ -35,13 +36,15 @@ _COMPACTED = b"compacted"  # and how many of these times lie before the state th
 _AT_ONCE = 20_000  # entries in a transaction of the copy
 _FEW = 500  # changed entries that are left to the last step, under the lock
 _ROUNDS = 20
+_LOOK_S = 0.05
 _ROOM = 1.1  # of what the data take: what must be free
 
 
 class Compacted(msgspec.Struct, frozen=True):
     """What came of a compaction. Sizes in bytes, times in seconds; `waited_s` is how long writes could not go on.
 
-    `caught_up` counts the entries that were copied again since they may have changed meanwhile.
+    `caught_up` counts the entries that were copied again since they may have changed meanwhile; with `held_open` a
+    process still has the old generation open.
     """
 
     generation: int
@@ -51,6 +54,7 @@ class Compacted(msgspec.Struct, frozen=True):
     bytes_after: int
     took_s: float
     waited_s: float
+    held_open: bool = False
 
 
 def note_erased(txn: lmdb.Transaction[bytes], environment: Environment) -> None:
@@ -72,11 +76,11 @@ def _count(txn: lmdb.Transaction[bytes], meta: lmdb._Database, key: bytes) -> in
     return int.from_bytes(txn.get(key, b"", meta), "big")
 
 
-def compact(environment: Environment, map_size: int, copied: Callable[[int], None] = lambda _: None) -> Compacted:
+def compact(environment: Environment, map_size: int) -> Compacted:
     """Write the next generation of the store that is open here, and make it the newest. One at a time.
 
-    `map_size` is the address range that it reserves, in bytes; `copied` is told how many more entries are copied. The
-    files of the old generation stay until `generations.remove_superseded`. Raises StoreError; then nothing has changed.
+    `map_size` is the address range that it reserves, in bytes. The files of the old generation stay until
+    `generations.remove_superseded`. Raises StoreError; then nothing has changed.
     """
     path = environment.path
     with generations.one_at_a_time(path):
@@ -86,7 +90,7 @@ def compact(environment: Environment, map_size: int, copied: Callable[[int], Non
             _check_room(environment)
             place = generations.prepare_next(path)
             try:
-                return _Compaction(environment, open_handle(place, map_size, sync=False), copied).run()
+                return _Compaction(environment, open_handle(place, map_size, sync=False)).run()
             except BaseException:
                 if generations.newest(path) == environment.generation:
                     generations.drop_next(path)
@@ -96,6 +100,27 @@ def compact(environment: Environment, map_size: int, copied: Callable[[int], Non
             raise failure(error, path, "compact") from error
         except OSError as error:
             raise StoreError(f"cannot compact the store in {path}: {error}. It is as it was") from error
+
+
+def compact_store(path: Path, map_size: int = 1 << 40, patience_s: float = 30.0) -> Compacted:
+    """Compact the store in the folder `path`, which this process has not open, and remove the old generation's files.
+
+    Processes that have it open have `patience_s` to go on to the new one; the room that the files take is free when the
+    last has. Raises StoreError.
+    """
+    environment = open_environment(path, map_size)
+    try:
+        done = compact(environment, map_size)
+    finally:
+        environment.handle.close()
+    until = time.monotonic() + patience_s
+    while (held := generations.in_use(environment.place)) and time.monotonic() < until:
+        time.sleep(_LOOK_S)
+    try:
+        generations.remove_superseded(path)
+    except OSError as error:
+        raise StoreError(f"cannot remove the old generation of the store in {path}: {error}") from error
+    return msgspec.structs.replace(done, held_open=held)
 
 
 def _check_room(environment: Environment) -> None:
@@ -110,11 +135,10 @@ def _check_room(environment: Environment) -> None:
 
 
 class _Compaction:
-    def __init__(self, source: Environment, target: lmdb.Environment, copied: Callable[[int], None]) -> None:
+    def __init__(self, source: Environment, target: lmdb.Environment) -> None:
         self._source = source
         self._handle = source.handle
         self._target = target
-        self._copied = copied
         self._caught_up = 0
 
     def run(self) -> Compacted:
@@ -164,7 +188,6 @@ class _Compaction:
                     with self._target.begin(target, write=True) as writing, writing.cursor() as into:
                         consumed, _ = into.putmulti(islice(rows, _AT_ONCE), append=True)
                     more = consumed == _AT_ONCE
-                    self._copied(consumed)
 
     def _follow(self, from_: lmdb.Transaction[bytes]) -> lmdb.Transaction[bytes]:
         """Copy what changed since `from_`, until it is little; the state up to which all is copied."""

@@ -112,14 +112,15 @@ def drop_next(path: Path) -> None:
 
 
 def promote_next(path: Path, generation: int) -> None:
-    """Make what was prepared, and is on disk, the newest generation in place of `generation`. Raises OSError.
+    """Make what was prepared, and is on disk, the newest generation in place of `generation`, 0 for none.
 
     The caller holds the write lock of `generation`. From the rename on all that begins is done in the new one: first
-    the mark, which makes everybody look, then the name that they find.
+    the mark, which makes everybody look, then the name that they find. Raises OSError.
     """
     place = path / _NEXT
     sync_folder(place)
-    set_mark(folder(path, generation), superseded=True)
+    if folder(path, generation).exists():
+        set_mark(folder(path, generation), superseded=True)
     place.rename(folder(path, generation + 1))
     settle(path, generation + 1)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _PIECE = 64
 _PAUSE = 0.02
-_ROUND = 60.0
+_ROUND = 5.0
 _log = logging.getLogger(__name__)
 
 

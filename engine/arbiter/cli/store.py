@@ -1,0 +1,145 @@
+"""`arbiter store`: the data of a server on its disk: copies, compaction, checks, figures.
+
+Law: works on a data directory, beside a server or without one; what it does with a store stands in `profiles`.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from arbiter.cli.asking import AsJson
+from arbiter.cli.terminal import FINDINGS, out, plural, print_json, print_table
+
+if TYPE_CHECKING:
+    from arbiter.profiles.checking import Checked
+    from arbiter.profiles.inspecting import Inspected
+
+store = typer.Typer(
+    name="store", help="The profiles and events on a server's disk: copies, checks, figures.", no_args_is_help=True
+)
+
+Data = Annotated[Path, typer.Option(metavar="DIR", help="The server's data directory.")]
+To = Annotated[Path, typer.Argument(metavar="TO", help="The folder to make; it must not be there.")]
+Copy = Annotated[Path, typer.Argument(metavar="COPY", help="A folder that `arbiter store backup` made.")]
+Place = Annotated[
+    Path | None, typer.Argument(metavar="[COPY]", help="A copy to check, instead of the store of a server.")
+]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Replace the store that is there; its data are kept beside the new ones.")
+]
+
+
+@store.command("backup")
+def backup(to: To, *, data: Data = Path("data"), as_json: AsJson = False) -> None:
+    """Copy the store as it is now, while a server goes on. The copy is on disk and verified when this ends."""
+    from arbiter.profiles.copies import back_up  # noqa: PLC0415 - loads LMDB
+
+    done = back_up(data / "store", to)
+    if as_json:
+        print_json(done)
+    else:
+        out().print(f"{done.path}: {done.entries:,} entries, {done.size_bytes:,} bytes, verified")
+
+
+@store.command("restore")
+def restore(copy: Copy, *, data: Data = Path("data"), replace: Replace = False, as_json: AsJson = False) -> None:
+    """Put a copy of a store where a server finds it. The server must be stopped."""
+    from arbiter.profiles.copies import restore as put_back  # noqa: PLC0415 - loads LMDB
+
+    done = put_back(copy, data / "store", replace=replace)
+    if as_json:
+        print_json(done)
+        return
+    out().print(f"{done.path}: restored, {done.size_bytes:,} bytes")
+    if done.kept:
+        out().print(f"what was there is in {done.kept}")
+
+
+@store.command("compact")
+def compact(*, data: Data = Path("data"), as_json: AsJson = False) -> None:
+    """Write the store anew, without what was deleted, while a server goes on."""
+    from arbiter.profiles.compaction import compact_store  # noqa: PLC0415 - loads LMDB
+    from arbiter.profiles.copies import data_of  # noqa: PLC0415
+
+    data_of(data / "store")
+    done = compact_store(data / "store")
+    if as_json:
+        print_json(done)
+        return
+    out().print(
+        f"generation {done.generation}: {done.entries:,} entries, {done.bytes_before:,} bytes before, "
+        f"{done.bytes_after:,} now; writes waited {done.waited_s * 1e3:.0f} ms"
+    )
+    if done.held_open:
+        out().print("a process has not left the old generation yet, whose files go when it does")
+
+
+@store.command("check")
+def check(copy: Place = None, *, data: Data = Path("data"), as_json: AsJson = False) -> None:
+    """Check the whole file, and that all records can be read and belong together.
+
+    A store that a server uses is copied first. Ends with 1 when something is not well.
+    """
+    from arbiter.profiles.checking import check_store  # noqa: PLC0415 - loads LMDB
+
+    found = check_store(copy or data / "store")
+    if as_json:
+        print_json(found)
+    else:
+        _print_checked(found)
+    if found.count:
+        raise typer.Exit(FINDINGS)
+
+
+def _print_checked(found: "Checked") -> None:
+    if found.count:
+        print_table(
+            ("where", "key", "what"),
+            [(each.where or "file", each.key, each.what) for each in found.findings],
+            prose=("what",),
+        )
+        out().print(f"{found.path}: {plural(found.count, 'finding')}")
+        out().print("Stop the server, keep this store, and restore a backup: arbiter store restore COPY --replace")
+    else:
+        out().print(f"{found.path}: {plural(found.pages, 'page')}, {sum(found.entries.values()):,} entries, well")
+
+
+@store.command("stat")
+def stat(*, data: Data = Path("data"), as_json: AsJson = False) -> None:
+    """Print how large the store is, what it holds, and who reads it."""
+    from arbiter.profiles.copies import open_existing  # noqa: PLC0415 - loads LMDB
+    from arbiter.profiles.inspecting import inspect  # noqa: PLC0415
+
+    environment = open_existing(data / "store")
+    try:
+        found = inspect(environment)
+    finally:
+        environment.handle.close()
+    if as_json:
+        print_json(found)
+    else:
+        _print_stat(found)
+
+
+def _print_stat(found: "Inspected") -> None:
+    holding = [each for each in found.readers if each.behind is not None]
+    rows = [
+        ("generation", str(found.generation)),
+        ("schema", str(found.schema)),
+        ("file", f"{found.file_bytes:,} bytes"),
+        ("pages", f"{found.pages:,} of {found.page_bytes:,} bytes, {found.free_pages:,} free"),
+        ("map", f"{found.map_bytes:,} bytes"),
+        ("readers", f"{len({each.pid for each in found.readers})} processes, {len(holding)} reading"),
+        ("oldest read", f"{max((each.behind or 0 for each in holding), default=0):,} transactions ago"),
+        ("erased since it was compacted", "yes" if found.erased else "no"),
+        *(("beside it", name) for name in found.others),
+    ]
+    print_table(("what", "value"), rows)
+    print_table(
+        ("database", "entries", "pages", "bytes"),
+        [
+            (name, f"{each.entries:,}", f"{each.pages:,}", f"{each.size_bytes:,}")
+            for name, each in found.databases.items()
+        ],
+    )
