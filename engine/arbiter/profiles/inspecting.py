@@ -6,7 +6,7 @@ it was freed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lmdb
 import msgspec
@@ -17,6 +17,8 @@ from arbiter.profiles.environment import failure
 from arbiter.profiles.migrations import schema_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from arbiter.profiles.environment import Environment
 
 
@@ -98,11 +100,12 @@ def _is_other(name: str, environment: Environment) -> bool:
     return (environment.path / name).is_dir() and name != str(environment.generation)
 
 
-def _pages(stat: dict[str, int]) -> int:
-    return stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+def _pages(stat: Mapping[str, Any]) -> int:
+    pages: int = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+    return pages
 
 
-def _size(stat: dict[str, int], page_bytes: int) -> DatabaseSize:
+def _size(stat: Mapping[str, Any], page_bytes: int) -> DatabaseSize:
     return DatabaseSize(stat["entries"], _pages(stat), _pages(stat) * page_bytes)
 
 
