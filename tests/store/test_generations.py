@@ -20,6 +20,7 @@ from arbiter.errors import StoreError
 from arbiter.profiles import generations
 from arbiter.profiles.compaction import Compacted, _Compaction, compact, is_due, note_erased
 from arbiter.profiles.environment import open_environment
+from arbiter.profiles.holdings import erase_all
 from arbiter.profiles.pages import Pages, tree_of
 from arbiter.profiles.store import Store, Update
 
@@ -296,11 +297,11 @@ def test_a_generation_that_is_lost_is_not_replaced_by_an_older_one(tmp_path: Pat
 def test_what_was_deleted_is_nowhere_in_the_files_after_a_compaction(tmp_path: Path) -> None:
     trace = "person 77"
     fill(tmp_path, 400)
+    with Store.open(tmp_path, background=False) as store:
+        key = store._key("s77")
     environment = open_environment(tmp_path, MAP)
-    with environment.handle.begin(environment.profile, write=True) as txn:
-        for key, value in txn.cursor():
-            if trace.encode() in value:
-                txn.delete(key)
+    with environment.handle.begin(write=True) as txn:
+        assert erase_all(environment, txn, key)
         note_erased(txn, environment)
     assert is_due(environment)
     assert trace.encode() in (tmp_path / "1" / "data.mdb").read_bytes()
