@@ -225,7 +225,7 @@ def test_the_purchase_record_is_imported_from_its_own_format(server: Server, tmp
     file = tmp_path / "record.txt"
     file.write_text("_id date quantity amount\n09001 1997-09-20 2 30.00\n09001 1997-09-20 2 30.00\n")
     done = server.ask("events", "import", file, "--format", "cdnow", "--shift-to", "now", "--json")
-    assert json.loads(done.stdout) == {"events": 2, "accepted": 2, "duplicates": 0}
+    assert {"events": 2, "accepted": 2, "duplicates": 0}.items() <= json.loads(done.stdout).items()
     features = json.loads(server.ask("profile", "get", "09001", "--json").stdout)["features"]
     assert (features["orders_90d"], features["pieces"]) == (2, 4)
 

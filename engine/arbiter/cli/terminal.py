@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 FINDINGS = 1
 USAGE = 2
+_TOLD_EVERY_S = 5.0
 _PROSE = 16  # columns below which a sentence is no longer read with ease
 
 
@@ -103,13 +105,33 @@ def _one_line(cell: str | Text) -> str:
 
 @contextlib.contextmanager
 def bar(total: int, noun: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error while the block runs; call what it gives with how many more are done."""
+    """A progress bar on standard error while the block runs; call what it gives with how many more are done.
+
+    In a pipe it is a plain line now and then, and none where all is done soon.
+    """
+    if not err().is_terminal:
+        yield _told(total, noun)
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn(noun), TimeRemainingColumn())
-    with Progress(*columns, console=err(), transient=True, disable=not err().is_terminal) as progress:
+    with Progress(*columns, console=err(), transient=True) as progress:
         task = progress.add_task("", total=total)
         yield lambda more: progress.advance(task, more)
+
+
+def _told(total: int, noun: str) -> Callable[[int], None]:
+    """What tells progress in plain lines."""
+    done, told_at = 0, time.monotonic()
+
+    def advance(more: int) -> None:
+        nonlocal done, told_at
+        done += more
+        if time.monotonic() - told_at >= _TOLD_EVERY_S:
+            told_at = time.monotonic()
+            sys.stderr.write(f"{done:,} of {total:,} {noun}\n")
+
+    return advance
 
 
 def diagnostic_fields(found: Diagnostic) -> dict[str, Any]:
