@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from arbiter.expr.check import Scope, read_expression
 from arbiter.expr.tree import Expression
-from arbiter.profiles import windows
+from arbiter.profiles import decays, windows
 from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.records import decode_profile
 from arbiter.profiles.store import Store
 from arbiter.profiles.totals import fold, total
+from arbiter.ruleset.reads import reads_of
 from arbiter.ruleset.rules import Aggregate, Feature
 from arbiter.types import Event
 
@@ -45,6 +46,7 @@ def feature(
     name: str = "",
     prop: str = "amount",
     event: str = "buy",
+    half_life: int = 0,
 ) -> Feature:
     return Feature(
         name=name or aggregate,
@@ -54,21 +56,31 @@ def feature(
         window=window,
         where=condition(where) if where else None,
         unit=1,
-        key=f"{aggregate}:{window}:{where}:{prop}:{event}",
+        key=f"{aggregate}:{window}:{where}:{prop}:{event}:{half_life}",
         type="dyn",
+        half_life=half_life,
     )
+
+
+def ratio(first: Feature, second: Feature) -> Feature:
+    parts = (first.key, second.key)
+    return Feature("ratio", "ratio", "", "", None, None, 0, "/".join(parts), "double", parts=parts)
 
 
 def buy(number: int, at: int, subject: str = "ann", **properties: Any) -> Event:
     return Event(str(number), subject, "buy", at, properties)
 
 
-def recount(definition: Feature, log: Sequence[Event], now: int, where: Any = None) -> Any:
-    """The feature's value by its definition, from every event. Missing is None. `log` is in log order."""
+def counted(definition: Feature, log: Sequence[Event], now: int, where: Any = None) -> list[Event]:
+    """The events that count at `now`, in order of time. `log` is in log order."""
     low = -math.inf if definition.window is None else now - definition.window
     inside = sorted((e for e in log if e.type == definition.event and low < e.at <= now), key=lambda e: e.at)
-    if where is not None:
-        inside = [e for e in inside if where(e.properties)]
+    return inside if where is None else [e for e in inside if where(e.properties)]
+
+
+def recount(definition: Feature, log: Sequence[Event], now: int, where: Any = None) -> Any:
+    """What is stored of a feature by its definition, from every event. Missing is None. `log` is in log order."""
+    inside = counted(definition, log, now, where)
     if definition.aggregate == "count":
         return len(inside)
     if definition.aggregate == "since":
@@ -122,16 +134,56 @@ DEFINITIONS = tuple(feature(aggregate, window) for aggregate in ALL for window i
 )
 
 
+_DECAYS = (
+    feature("decay", half_life=20),
+    feature("decay", half_life=3),
+    feature("decay", 40, half_life=7),
+    feature("decay", 300, half_life=50, where="event.amount > 2"),
+    feature("decay", half_life=30, prop=""),
+)
+_SINCE, _LAST = feature("since", 250), feature("last", 250)
+MOVING = (
+    *_DECAYS,
+    _SINCE,
+    _LAST,
+    *(ratio(a, b) for a, b in pairwise([*_DECAYS, _SINCE, _LAST, DEFINITIONS[2], DEFINITIONS[15]])),
+    ratio(DEFINITIONS[15], DEFINITIONS[12]),
+    ratio(DEFINITIONS[16], _SINCE),
+)
+"""Features that time alone changes, and ratios; `DEFINITIONS` hold what else these need."""
+EVERY = (*DEFINITIONS, *MOVING)
+
+
 def above_two(properties: dict[str, Any]) -> bool:
     return type(properties.get("amount")) in {int, float} and properties["amount"] > 2
+
+
+def decayed(definition: Feature, log: Sequence[Event], now: int, where: Any) -> list[Any]:
+    """What each event adds to a decaying total at `now`."""
+    inside = counted(definition, log, now, where)
+    numbers = [(1 if not definition.property else e.properties.get(definition.property), e.at) for e in inside]
+    return [n * 2.0 ** ((at - now) / definition.half_life) for n, at in numbers if type(n) in {int, float}]
 
 
 def assert_equal_to_recount(
     store: Store, log: Sequence[Event], now: int, definitions: Sequence[Feature] = DEFINITIONS
 ) -> None:
     profile = store.read("ann", now)
+    reads = reads_of(definitions)
     for definition in definitions:
-        expected = recount(definition, log, now, above_two if definition.where else None)
+        where = above_two if definition.where else None
+        if definition.aggregate == "decay":
+            terms = decayed(definition, log, now, where)
+            found = reads[definition.key].value(profile.features[definition.key], now)
+            assert abs(found - math.fsum(terms)) <= 2.0**-40 * math.fsum(map(abs, terms)), (definition.key, now)
+            continue
+        if definition.aggregate == "ratio":
+            first, second = (reads[part].value(profile.features.get(part), now) for part in definition.parts)
+            known = all(type(n) in {int, float} for n in (first, second)) and second
+            found = reads[definition.key].value(profile.features.get(definition.key), now)
+            assert found == (first / second if known and math.isfinite(first / second) else None)
+            continue
+        expected = recount(definition, log, now, where)
         found = profile.features.get(definition.key)
         assert found == expected, (definition.key, now)
         assert type(found) is type(expected), (definition.key, now)
@@ -162,7 +214,7 @@ def test_any_history_read_at_any_clock_equals_a_recount(
 ) -> None:
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder), clock=clock, background=False) as store:
-        store.use_features(FeatureSet(DEFINITIONS))
+        store.use_features(FeatureSet(EVERY))
         log: dict[str, Event] = {}
         for now, batch in batches:
             clock.now = now
@@ -173,9 +225,9 @@ def test_any_history_read_at_any_clock_equals_a_recount(
             assert answer.accepted == len(log) - known
             assert answer.accepted + answer.duplicates == len(batch)
             assert answer.position == len(log)
-            assert_equal_to_recount(store, list(log.values()), now)
+            assert_equal_to_recount(store, list(log.values()), now, EVERY)
         for now in clocks:
-            assert_equal_to_recount(store, list(log.values()), now)
+            assert_equal_to_recount(store, list(log.values()), now, EVERY)
 
 
 @pytest.fixture
@@ -203,16 +255,16 @@ def test_coalesced_states_read_as_exactly_as_whole_ones(
 ) -> None:
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder), clock=clock, background=False) as store:
-        store.use_features(FeatureSet(DEFINITIONS))
+        store.use_features(FeatureSet(EVERY))
         log: list[Event] = []
         for now, batch in batches:
             clock.now = now
             events = [buy(len(log) + index, at, amount=amount) for index, (at, amount) in enumerate(batch)]
             store.ingest(events).result()
             log += events
-            assert_equal_to_recount(store, log, now)
+            assert_equal_to_recount(store, log, now, EVERY)
             for later in clocks:
-                assert_equal_to_recount(store, log, later)
+                assert_equal_to_recount(store, log, later, EVERY)
 
 
 def test_a_hot_record_holds_exactly_until_it_says(store: Store, clock: Clock) -> None:
@@ -232,11 +284,12 @@ def test_a_hot_record_holds_exactly_until_it_says(store: Store, clock: Clock) ->
 
 
 def test_a_state_stays_bounded_while_its_window_holds_many_events() -> None:
-    for aggregate in ALL:
+    for aggregate in (*ALL, "decay"):
         for window in (10_000, None):
             state = windows.State()
             for at in range(6_000):
-                windows.insert(state, aggregate, at, b"%d" % (at % 3000) if aggregate == "distinct" else at)
+                taken = {"distinct": b"%d" % (at % 3000), "decay": decays.part(at, at, 500)}
+                windows.insert(state, aggregate, at, taken.get(aggregate, at))
                 windows.compact(state, aggregate, window, at)
                 assert len(state.buckets) <= windows.MOST
                 assert len(state.latest) <= 2 * windows.DISTINCT
@@ -309,7 +362,7 @@ def pending(store: Store, definitions: Sequence[Feature]) -> bool:
 
 def test_changed_definitions_read_right_at_once_and_are_rewritten(store: Store, clock: Clock) -> None:
     log = [buy(number, number, amount=number % 5) for number in range(200)]
-    old, new = DEFINITIONS[:20], DEFINITIONS[10:]
+    old, new = DEFINITIONS[:20], (*DEFINITIONS[2:], *MOVING)
     clock.now = 200
     store.use_features(FeatureSet(old))
     store.ingest([*log, *(buy(0, 1, f"s{n}", amount=1) for n in range(300))]).result()
@@ -347,7 +400,7 @@ def test_a_record_written_for_another_feature_set_is_found_by_the_next_rebuild(s
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 60), AMOUNTS), max_size=30), st.integers(0, 120))
 def test_two_feature_sets_in_turn_stay_right(steps: list[tuple[bool, int, Any]], now: int) -> None:
     clock = Clock()
-    sets = (DEFINITIONS[:30], DEFINITIONS[15:])
+    sets = ((*DEFINITIONS[:30], *MOVING[:3]), (*DEFINITIONS[2:3], *DEFINITIONS[12:], *MOVING))
     with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder), clock=clock, background=False) as store:
         log: list[Event] = []
         for number, (which, at, amount) in enumerate(steps):

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from arbiter.expr import ops
 from arbiter.expr.check import Scope, read_expression
-from arbiter.expr.view import FeatureRead, Symbols, View
+from arbiter.expr.reads import FeatureRead
+from arbiter.expr.view import Symbols, View
 from arbiter.ruleset.blocks import block_of
 from arbiter.ruleset.branches import NOW, Literal, branches_of
 from arbiter.ruleset.index import Index, open_block, open_index
@@ -161,6 +162,47 @@ def test_the_age_of_an_event_is_indexed_in_its_unit() -> None:
     assert index.match(View({}, {}, {"KEY": now - 60 * DAY}, now)) == 0
     assert index.match(View({}, {}, {"KEY": now - 60 * DAY - 1}, now)) == 1
     assert index.match(View({}, {}, {}, now)) == 2
+
+
+@given(
+    st.sampled_from(["", "unit", "half_life", "of"]),
+    st.one_of(st.none(), st.integers(-3, 40), st.floats(-3, 40)),
+    st.lists(st.tuples(st.sampled_from(["lt", "le", "gt", "ge", "eq", "ne", "has", "absent"]), st.integers(-2, 20))),
+    st.lists(st.integers(1, 3), max_size=3),
+)
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_what_is_indexed_of_a_feature_is_its_value_however_it_is_stored(
+    way: str, value: float | None, tests: list[tuple[str, int]], cuts: list[int]
+) -> None:
+    now = 100 * DAY
+    decaying = FeatureRead("KEY", half_life=DAY)
+    read = {
+        "": FeatureRead("KEY"),
+        "unit": FeatureRead("KEY", DAY),
+        "half_life": decaying,
+        "of": FeatureRead("KEY", of=(FeatureRead("N"), decaying)),
+    }[way]
+    path = ("features", "x")
+    literals_of = [Literal(path, test, () if test in {"has", "absent"} else (number,)) for test, number in tests]
+    index = index_of([[literal] for literal in literals_of], Symbols({"x": read}), cuts)
+    stored = {} if value is None else {"KEY": read.stored(value, now)}
+    seen = read.value(stored.get("KEY"), now)
+    assert seen == value if way != "unit" or value is None else abs(seen - value) < 1e-9
+    expected = [holds(literal, ... if seen is None else seen) for literal in literals_of]
+    assert survivors(index, View({}, {}, stored, now)) == expected
+    # An hour later all but the plain one have another value, of the same stored one.
+    later = read.value(stored.get("KEY"), now + DAY // 24)
+    expected = [holds(literal, ... if later is None else later) for literal in literals_of]
+    assert survivors(index, View({}, {}, stored, now + DAY // 24)) == expected
+
+
+def test_a_ratio_by_nothing_is_missing_from_the_index() -> None:
+    read = FeatureRead("KEY", of=(FeatureRead("N"), FeatureRead("D", half_life=DAY)))
+    path = ("features", "x")
+    index = index_of([[Literal(path, "ge", (0,))], [Literal(path, "absent")]], Symbols({"x": read}))
+    assert index.match(View({}, {}, {"KEY": [3, [0.0, 0]]}, DAY)) == 2
+    assert index.match(View({}, {}, {"KEY": [3, [1.0, 0]]}, DAY)) == 1
+    assert index.match(View({}, {}, {}, DAY)) == 2
 
 
 def test_the_clock_is_indexed_to_the_microsecond() -> None:

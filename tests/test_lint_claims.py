@@ -29,8 +29,12 @@ HEAD = """
 schema:
   profile: {n: int, s: {type: string, values: [x, y, z]}, l: list}
   context: {t: string, any_kind: double}
-  events: {buy: {}}
-features: {buys: {count: buy}}
+  events: {buy: {}, see: {}}
+features:
+  buys: {count: buy}
+  heat: {decay: buy, half_life: 7d}
+  seen: {since: see, unit: d}
+  rate: {ratio: [buys, heat]}
 segments: {small: profile.n < 2, other: profile.s != "x"}
 """
 LITERALS = [
@@ -41,6 +45,8 @@ LITERALS = [
     'context.t.startsWith("a")', '!context.t.startsWith("ab")', 'context.t == "ab"',
     "segments.small", "!segments.small", "segments.other", "!segments.other",
     "features.buys == 0", "features.buys > 1", "features.buys >= 0",
+    "features.heat > 1.5", "features.heat >= 0", "features.heat < 0", "!has(features.heat)",
+    "features.rate > 0.5", "features.rate < 0", "!has(features.rate)", "features.seen < 0", "features.seen <= 2",
     'now < timestamp("2026-06-01T00:00:00Z")', 'now >= timestamp("2026-05-01T00:00:00Z")',
 ]  # fmt: skip
 RESIDUAL = ["profile.n * 2 > 3", "profile.n * 2 <= 3", "size(context.t) > 1", "profile.n % 2 == 0 || segments.small"]
@@ -62,6 +68,7 @@ IDS = one_of_each()
 VALUES: dict[str, list[Any]] = {
     "n": [None, 0, 1, 2, 3, 4], "s": [None, "x", "y", "z"], "l": [None, [], ["a"], ["b"], ["a", "b"]],
     "t": [None, "a", "ab", "abc", "b", ""], "buys": [0, 1, 2],
+    "heat": [0.0, 0.5, 2.0], "rate": [None, 0.0, 0.25, 3.0], "seen": [None, 0.0, 1.0, 5.5],
     "now": [NOON - 2 * MONTH, NOON - MONTH // 2, NOON, NOON + MONTH],
 }  # fmt: skip
 
@@ -71,13 +78,14 @@ def subjects(text: str) -> Iterator[Subject]:
     read = {"n": "profile.n" in text or "small" in text, "s": "profile.s" in text or "other" in text}
     read |= {"l": "profile.l" in text, "t": "context.t" in text, "buys": "features.buys" in text, "now": "now" in text}
     read["now"] = read["now"] or "active" in text
+    read |= {name: f"features.{name}" in text for name in ("heat", "rate", "seen")}
     names = [name for name, wanted in read.items() if wanted]
     for ident in IDS if "rollout" in text else ["s0"]:
         for values in itertools.product(*(VALUES[name] for name in names)):
             has = {name: value for name, value in zip(names, values, strict=True) if value is not None}
             profile: dict[str, Any] = {name: has[name] for name in ("n", "s", "l") if name in has}
             context = {"t": has["t"]} if "t" in has else {}
-            features = {"buys": has["buys"]} if "buys" in has else {}
+            features = {name: has[name] for name in ("buys", "heat", "rate", "seen") if name in has}
             yield Subject(ident, has.get("now", NOON), profile, context, features)
 
 
@@ -93,7 +101,11 @@ def build(text: str) -> tuple[Snapshot, list[Finding]]:
 def rule_sets(draw: st.DrawFn, literals: list[str], *, plain: bool) -> str:
     """A decision with some rules. `plain`: nothing but literals, and each rule with a treatment of its own."""
     names = draw(
-        st.lists(st.sampled_from(["n", "s", "l", "t", "buys", "now", "small", "other"]), min_size=1, max_size=2)
+        st.lists(
+            st.sampled_from(["n", "s", "l", "t", "buys", "heat", "rate", "seen", "now", "small", "other"]),
+            min_size=1,
+            max_size=2,
+        )
     )
     usable = [each for each in literals if any(name in each for name in names)] or literals[:4]
     order = draw(

@@ -22,7 +22,8 @@ from arbiter.expr.evaluate import judge
 from arbiter.expr.tree import Expression
 from arbiter.expr.view import Symbols, View
 from arbiter.ruleset.image import Maker
-from arbiter.ruleset.rules import DecisionPoint, Effect, Plain, Rule, Ruleset, Segment
+from arbiter.ruleset.reads import reads_by_name
+from arbiter.ruleset.rules import DecisionPoint, Effect, Feature, Plain, Rule, Ruleset, Segment
 from arbiter.snapshot import Snapshot
 from arbiter.types import ExplainLevel, Reason
 
@@ -30,13 +31,32 @@ EXAMPLES = 300
 SUBJECTS = 10
 COMPARISONS_AT_LEAST = 20_000
 
-SCOPE = Scope(roots={"profile": None, "account": None, "context": None, "features": {}, "segments": {"seg": "bool"}})
+# What is stored of these features, and so is what time makes of it: another each.
+DAY = 86_400_000_000
+FEATURES = (
+    Feature("heat", "decay", "e", "x", None, None, 0, "HEAT", "double", half_life=7 * DAY),
+    Feature("part", "last", "e", "x", None, None, 0, "PART", "dyn"),
+    Feature("rate", "ratio", "", "", None, None, 0, "RATE", "double", of=("seen", "heat"), parts=("SEEN", "HEAT")),
+    Feature("seen", "since", "e", "", None, None, DAY, "SEEN", "double"),
+)
+READS = reads_by_name(FEATURES)
+SCOPE = Scope(
+    roots={
+        "profile": None,
+        "account": None,
+        "context": None,
+        "features": {feature.name: feature.type for feature in FEATURES},
+        "segments": {"seg": "bool"},
+    }
+)
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 # Times are variables of their own to the oracle, since cel-cpp's Python face takes none inside a map.
 TIMES = {"profile.t1": "t1", "context.t2": "t2"}
 ORACLE = cel.Environment(
-    dict.fromkeys(("profile", "account", "context"), "dyn") | dict.fromkeys(("now", "t1", "t2"), "timestamp")
+    dict.fromkeys(("profile", "account", "context", "features"), "dyn")
+    | dict.fromkeys(("now", "t1", "t2"), "timestamp")
 )
+NOW = 1767225600_000_000
 
 names = st.sampled_from(["profile.a", "profile.b", "profile.c", "context.d", "profile.e", "account.f"])
 strings = st.sampled_from(["", "a", "b", "ab", "US", "é", "zz"])
@@ -66,6 +86,22 @@ def written(value: Any) -> str:
 literals = st.builds(
     "{} {} {}".format, names, st.sampled_from(["==", "!=", "<", "<=", ">", ">="]), scalars.map(written)
 )
+computed = st.one_of(
+    st.builds(
+        "features.{} {} {}".format,
+        st.sampled_from(sorted(READS)),
+        st.sampled_from(["==", "!=", "<", "<=", ">", ">="]),
+        st.sampled_from(["0.0", "0.5", "1.0", "2.0", "4", "-1"]),
+    ),
+    st.sampled_from(
+        [
+            "has(features.heat)", "!has(features.rate)", "has(features.seen)", "features.rate * 2.0 > features.heat",
+            "features.heat + 1.0 < features.seen", "features.rate == features.part", '"a" == features.rate',
+            "features.heat in [1.0, 2.0]", "features.rate > 0.0 ? features.heat > 1.0 : features.seen > 1.0",
+            "features.part / 2.0 < features.rate", "!(features.rate in [0.5])", "[features.heat].exists(h, h > 0.5)",
+        ]
+    ),
+)  # fmt: skip
 flipped = st.builds("{} {} {}".format, scalars.map(written), st.sampled_from(["==", "<", ">="]), names)
 members = st.builds("{} in [{}]".format, names, st.lists(scalars.map(written), max_size=4).map(", ".join))
 timed = st.builds(
@@ -90,7 +126,7 @@ residual = st.sampled_from(
     ]
 )  # fmt: skip
 expressions = st.recursive(
-    st.one_of(literals, literals, flipped, members, timed, relative, residual),
+    st.one_of(literals, literals, flipped, members, timed, relative, residual, computed),
     lambda inner: st.one_of(
         st.builds("({} && {})".format, inner, inner),
         st.builds("({} || {})".format, inner, inner),
@@ -98,12 +134,16 @@ expressions = st.recursive(
     ),
     max_leaves=5,
 )
+ages = st.integers(-3, 4).map(lambda days: NOW - days * DAY)
+moments = st.tuples(st.sampled_from([0.0, 0.5, 1.0, 2.0, -4.0, 3.3]), st.integers(0, 21).map(lambda d: NOW - d * DAY))
 subjects = st.fixed_dictionaries(
     {},
     optional=dict.fromkeys(("profile.a", "profile.b", "profile.c", "context.d", "profile.e", "account.f"), values)
     | {"profile.t1": times, "context.t2": times}
     # Arithmetic that mixes ints and doubles is ours alone, see RULES; these names do not mix.
-    | {"profile.i": ints, "profile.j": ints, "profile.x": doubles},
+    | {"profile.i": ints, "profile.j": ints, "profile.x": doubles}
+    | {"features.heat": moments, "features.seen": ages, "features.part": doubles}
+    | {"features.rate": st.tuples(ages, moments)},
 )
 rule_sets = st.lists(st.tuples(st.lists(expressions, max_size=3), st.integers(0, 2)), min_size=1, max_size=8)
 
@@ -123,11 +163,15 @@ def program(source: str) -> cel.Program:
 
 
 def by_oracle(program: cel.Program, subject: dict[str, Any]) -> bool | None:
-    data: dict[str, Any] = {"profile": {}, "account": {}, "context": {}, "now": TIME}
+    data: dict[str, Any] = {"profile": {}, "account": {}, "context": {}, "features": {}, "now": TIME}
     for dotted, value in subject.items():
         root, _, name = dotted.partition(".")
         if dotted in TIMES:
             data[TIMES[dotted]] = value
+        elif root == "features":
+            # By its definition, and so not by `FeatureRead`: what is worth nothing has no value.
+            made = defined(name, value)
+            data[root] |= {} if made is None else {name: made}
         else:
             data[root][name] = value
     try:
@@ -137,12 +181,25 @@ def by_oracle(program: cel.Program, subject: dict[str, Any]) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
+def defined(name: str, stored: Any) -> Any:
+    """The value of a feature, written out."""
+    match name:
+        case "heat":
+            return float(stored[0] * 2.0 ** (-((NOW - stored[1]) / (7 * DAY))))
+        case "seen":
+            return float((NOW - stored) / DAY)
+        case "rate":
+            heat = defined("heat", stored[1])
+            return float((NOW - stored[0]) / DAY / heat) if heat else None
+    return stored
+
+
 def view_of(subject: dict[str, Any]) -> View:
-    parts: dict[str, dict[str, Any]] = {"profile": {}, "account": {}, "context": {}}
+    parts: dict[str, dict[str, Any]] = {"profile": {}, "account": {}, "context": {}, "features": {}}
     for dotted, value in subject.items():
         root, _, name = dotted.partition(".")
-        parts[root][name] = value
-    return View(parts["profile"], parts["context"], {}, 1767225600_000_000, parts["account"])
+        parts[root][READS[name].key if root == "features" else name] = value
+    return View(parts["profile"], parts["context"], parts["features"], NOW, parts["account"])
 
 
 def checkable(source: str) -> bool:
@@ -159,14 +216,14 @@ def test_decisions_equal_those_of_cel_cpp_rule_by_rule() -> None:
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(rule_sets, st.lists(subjects, min_size=SUBJECTS, max_size=SUBJECTS), expressions.filter(checkable))
 def check_a_rule_set(drawn: list[tuple[list[str], int]], people: list[dict[str, Any]], segment: str) -> None:
-    symbols = Symbols(segments={"seg": parsed(segment).root})
+    symbols = Symbols(READS, {"seg": parsed(segment).root})
     rules = []
     for number, (conditions, priority) in enumerate(drawn):
         kept = [c for c in conditions if checkable(c)] + (["segments.seg"] if number == 0 else [])
         effect = Effect("act", {"n": Plain(number)})
         rules.append(Rule(f"r{number}", "d", priority, tuple(map(parsed, kept)), effect, position=f"r:{number}:1"))
     declared = (DecisionPoint("d", max(len(rules), 1), ("priority",), None),)
-    whole = Ruleset(declared, tuple(rules), (Segment("seg", parsed(segment)),), ())
+    whole = Ruleset(declared, tuple(rules), (Segment("seg", parsed(segment)),), FEATURES)
     point = Snapshot(whole, {}, Maker(most=1 + len(segment) % 3)).points["d"]
     programs = {
         rule.id: [program(segment if e.source == "segments.seg" else e.source) for e in rule.when] for rule in rules

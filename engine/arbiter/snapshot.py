@@ -239,13 +239,17 @@ def _row_builder(model: Model, symbols: Symbols) -> Callable[[View], list[float]
     names: dict[str, Any] = {"KINDS": frozenset({int, float, bool})}
     lines = ["def row(v):", "    p = v.profile; a = v.account; c = v.context; f = v.features"]
     for i, item in enumerate(model.inputs):
-        source, key, unit = item.root[0], item.attribute, 0
+        source, key = item.root[0], item.attribute
+        feature = symbols.features.get(item.attribute) if item.root == "features" else None
         if item.root == "features":
-            feature = symbols.features.get(item.attribute)
-            key, unit = (feature.key, feature.unit) if feature else ("", 0)
-        lines += [f"    x{i} = {source}.get({key!r})", f"    if x{i}.__class__ not in KINDS:"]
+            key = feature.key if feature else ""
+        got = f"{source}.get({key!r})"
+        if feature is not None and feature.computed:
+            names[f"value{i}"] = feature.value
+            got = f"value{i}({got}, v.clock)"
+        lines += [f"    x{i} = {got}", f"    if x{i}.__class__ not in KINDS:"]
         lines.append("        return None" if item.default is None else f"        x{i} = {item.default!r}")
-        if unit:
-            lines += ["    else:", f"        x{i} = (v.clock - x{i}) / {unit}"]
+        if feature is not None and feature.unit:
+            lines += ["    else:", f"        x{i} = (v.clock - x{i}) / {feature.unit}"]
     lines.append(f"    return [{', '.join(f'x{i}' for i in range(len(model.inputs)))}]")
     return function_of(["\n".join([*lines, ""])], names, f"inputs of model {model.name}")

@@ -21,6 +21,8 @@ from arbiter.expr.view import EXACT, Symbols, View, now
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from arbiter.expr.reads import FeatureRead
+
 _OPERATORS = {"_<_": "<", "_<=_": "<=", "_>_": ">", "_>=_": ">="}
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _NEGATED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
@@ -142,12 +144,14 @@ class _Writer:
         return function
 
     def _fetch(self, path: tuple[str, ...]) -> str:
-        """An expression that gives a stored value or M; empty where reading means computing."""
+        """An expression that gives the value, or M or None where there is none; empty where there is no short one."""
         match path:
             case ("profile" | "account" | "context" as root, name):
                 return f"v.{root}.get({name!r}, M)"
             case ("event", name):
                 return f"v.get({name!r}, M)"
+            case ("features", name) if self._symbols.features[name].computed:
+                return self._computed(self._symbols.features[name])
             case ("features", name) if not self._symbols.features[name].unit:
                 return f"v.features.get({self._symbols.features[name].key!r}, M)"
         return ""
@@ -199,6 +203,8 @@ class _Writer:
                 return f"({name!r} in v.{root})"
             case Name(path=("event", name)):
                 return f"({name!r} in v)"
+            case Name(path=("features", name)) if self._symbols.features[name].computed:
+                return f"({self._computed(self._symbols.features[name])} is not None)"
             case Name(path=("features", name)):
                 return f"({self._symbols.features[name].key!r} in v.features)"
             case Name(path=("models", model, output)):
@@ -218,6 +224,8 @@ class _Writer:
                 return f"v[{name!r}]"
             case ("features", name):
                 feature = self._symbols.features[name]
+                if feature.computed:
+                    return self._computed(feature, known=True)
                 read = f"v.features[{feature.key!r}]"
                 return f"((v.clock - {read}) / {feature.unit})" if feature.unit else read
             case ("segments", name):
@@ -225,6 +233,11 @@ class _Writer:
             case ("models", model, output):
                 return f"v.models[{model!r}][{output!r}]"
         return "now(v)"
+
+    def _computed(self, feature: FeatureRead, *, known: bool = False) -> str:
+        """An expression that gives the value of a feature, or None; one that is to be `known` raises instead."""
+        function = self._bind(feature.known if known else feature.value)
+        return f"{function}(v.features.get({feature.key!r}), v.clock)"
 
     def _fold(self, node: Fold) -> str:
         function = self._operator(f"fold_{node.kind}")

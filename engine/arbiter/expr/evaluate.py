@@ -51,8 +51,9 @@ def read(path: tuple[str, ...], view: View, symbols: Symbols) -> Any:
                 return view.context[path[1]]
             case "features":
                 feature = symbols.features[path[1]]
-                value = view.features[feature.key]
-                return (view.clock - value) / feature.unit if feature.unit else value
+                value = feature.value(view.features[feature.key], view.clock)
+                if value is not None:
+                    return value
             case "segments":
                 return _value(symbols.segment(path[1]), view, symbols, {})
             case "models":

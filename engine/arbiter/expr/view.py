@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from arbiter.expr.limits import ALLOWANCE
+from arbiter.expr.reads import FeatureRead  # noqa: TC001 - msgspec reads the annotations
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
@@ -19,15 +20,6 @@ if TYPE_CHECKING:
 
     from arbiter.expr.tree import AnyNode
     from arbiter.types import Lack
-
-
-class FeatureRead(msgspec.Struct, frozen=True):
-    """How a feature's value is read: by `key`; when `unit` is set the stored value is the µs time of the latest event
-    and the feature's value is the age of that event in units of `unit` µs.
-    """
-
-    key: str
-    unit: int = 0
 
 
 class Symbols(msgspec.Struct, frozen=True):

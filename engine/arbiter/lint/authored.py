@@ -16,6 +16,7 @@ from arbiter.authoring.report import Report
 from arbiter.lint.domains import Allowed
 from arbiter.lint.finding import KINDS
 from arbiter.ruleset.declarations import Declared
+from arbiter.ruleset.features import lowest_of
 from arbiter.ruleset.load import RULE_FILE, is_rule_file
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def read_declarations(files: Mapping[str, bytes]) -> Declarations:
 def allowed_of(
     ruleset: Ruleset, declarations: Declarations, models: Mapping[str, Model]
 ) -> dict[tuple[str, ...], Allowed]:
-    """What each declared name can hold. Counts and sums are 0 for who has no event; counts are never less."""
+    """What each declared name can hold. Counts, sums and decays are 0 for who has no event."""
     found: dict[tuple[str, ...], Allowed] = {}
     sections = {
         "profile": ruleset.profile_types, "account": ruleset.account_types, "context": ruleset.context_types
@@ -76,10 +77,10 @@ def allowed_of(
     for root, types in sections.items():
         for name, kind in types.items():
             found[root, name] = Allowed(kind, declarations.values.get((root, name), ()))
+    lowest = lowest_of(ruleset.features)
     for feature in ruleset.features:
-        always = 0 if feature.aggregate in {"count", "sum"} else None
-        least = {"count": 0, "distinct": 1}.get(feature.aggregate)
-        found["features", feature.name] = Allowed(feature.type, (), least, always)
+        always = 0 if feature.aggregate in {"count", "sum", "decay"} else None
+        found["features", feature.name] = Allowed(feature.type, (), lowest.get(feature.name), always)
     for name, model in models.items():
         for output, kind in model.outputs.items():
             found["profile", f"models.{name}.{output}"] = Allowed(kind, tuple(model.labels.get(output, ())))

@@ -127,15 +127,14 @@ def _somebody(inside: frozenset[tuple[str, float]], outside: frozenset[tuple[str
 
 
 def view_of(snapshot: Snapshot, subject: Subject) -> View:
-    """What expressions see of a subject. Counts and sums that nobody gave are 0, as the store has them."""
+    """What expressions see of a subject. Counts, sums and decays that nobody gave are 0, as the store has them."""
     features: dict[str, Any] = {}
     for feature in snapshot.ruleset.features:
         value = subject.features.get(feature.name)
-        if value is None and feature.aggregate in {"count", "sum"}:
+        if value is None and feature.aggregate in {"count", "sum", "decay"}:
             value = 0.0 if feature.type == "double" else 0
         if value is not None:
-            ages = feature.aggregate == "since"
-            features[feature.key] = subject.now - round(value * feature.unit) if ages else value
+            features[feature.key] = snapshot.symbols.features[feature.name].stored(value, subject.now)
     view = View(subject.profile, subject.context, features, subject.now, subject.account)
     view.models = dict(subject.models)
     return view

@@ -35,10 +35,10 @@ def check_names(
                 hint="use it, or remove it",
                 path=f"segments.{segment.name}",
             )
-    inputs = {path for paths in snapshot.symbols.model_inputs.values() for path in paths}
+    read = used | {path for paths in snapshot.symbols.model_inputs.values() for path in paths}
+    read |= {("features", part) for f in ruleset.features if ("features", f.name) in read for part in f.of}
     for feature in ruleset.features:
-        path = ("features", feature.name)
-        if path not in used and path not in inputs:
+        if ("features", feature.name) not in read:
             yield Finding(
                 code="unused-feature",
                 position=feature.position,

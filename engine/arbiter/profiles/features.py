@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from arbiter.expr.compile import event_filter
-from arbiter.profiles import windows
+from arbiter.profiles import decays, windows
 from arbiter.profiles.windows import Reading, State
+from arbiter.ruleset.reads import ratios_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,7 +44,7 @@ class Readings(msgspec.Struct, frozen=True, gc=False):
 class _Compiled:
     """One feature. Events of another type never reach it."""
 
-    __slots__ = ("aggregate", "double", "event", "key", "number", "property", "where", "window")
+    __slots__ = ("aggregate", "double", "event", "half_life", "key", "number", "property", "where", "window")
 
     def __init__(self, feature: Feature) -> None:
         self.key = feature.key
@@ -54,14 +55,17 @@ class _Compiled:
         self.where = event_filter(feature.where)
         self.double = _gives_double(feature)
         self.number = feature.aggregate in {"sum", "min", "max", "mean"}
+        self.half_life = feature.half_life
 
     def take(self, event: Event) -> Any:
         """What the event adds to the feature; `_ABSENT` when it does not count."""
         if self.where is not None and not self.where(event.properties):
             return _ABSENT
         if not self.property:
-            return None
+            return decays.part(1, event.at, self.half_life) if self.half_life else None
         value = event.properties.get(self.property, _ABSENT)
+        if self.half_life:
+            return decays.part(value, event.at, self.half_life) if type(value) in _NUMBERS else _ABSENT
         if self.number:
             return value if type(value) in _NUMBERS else _ABSENT
         if self.aggregate == "distinct" and value is not _ABSENT:
@@ -77,7 +81,9 @@ class _Compiled:
                     yield event.at, value
 
         reading = windows.read(state, self.aggregate, self.window, now, fetch, gone)
-        if self.double and type(reading.value) is int:
+        if self.half_life:
+            reading.value = decays.total(reading.value, self.half_life) if reading.value else decays.NOTHING
+        elif self.double and type(reading.value) is int:
             reading.value = float(reading.value)
         return reading
 
@@ -88,12 +94,17 @@ class FeatureSet:
     def __init__(self, features: Sequence[Feature]) -> None:
         self.by_key: dict[str, Feature] = {feature.key: feature for feature in sorted(features, key=lambda f: f.key)}
         self.id = blake2b("\n".join(self.by_key).encode(), digest_size=8).hexdigest()
-        self.empty: dict[str, Any] = {
-            key: 0.0 if _gives_double(feature) else 0
-            for key, feature in self.by_key.items()
-            if feature.aggregate in {"count", "sum"}
+        self._ratios = ratios_of(self.by_key.values())
+        self._compiled = {
+            key: _Compiled(feature) for key, feature in self.by_key.items() if feature.aggregate != "ratio"
         }
-        self._compiled = {key: _Compiled(feature) for key, feature in self.by_key.items()}
+        self.empty: dict[str, Any] = self._with_ratios(
+            {
+                key: decays.NOTHING if feature.half_life else 0.0 if _gives_double(feature) else 0
+                for key, feature in self.by_key.items()
+                if feature.aggregate in {"count", "sum", "decay"}
+            }
+        )
         self._by_event: dict[str, list[_Compiled]] = defaultdict(list)
         # How far (µs) the longest window over events of a type reaches back.
         self.reach: dict[str, int] = {}
@@ -101,6 +112,23 @@ class FeatureSet:
             self._by_event[feature.event].append(feature)
             if feature.window is not None:
                 self.reach[feature.event] = max(feature.window, self.reach.get(feature.event, 0))
+
+    def fresh(self) -> dict[str, State]:
+        """The states of a subject of whom nothing is known: nothing was left out, so they are right for every clock."""
+        return {key: State() for key in self._compiled}
+
+    def said(self, counted: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+        """`counted` values, but what is `said` in their place; a ratio follows its features unless it is said."""
+        ratios = {ratio.key for ratio in self._ratios}
+        values = {key: value for key, value in counted.items() if key not in ratios} | dict(said)
+        return self._with_ratios(values) | dict(said)
+
+    def _with_ratios(self, values: dict[str, Any]) -> dict[str, Any]:
+        for ratio in self._ratios:
+            stored = ratio.stored(values)
+            if stored is not None:
+                values[ratio.key] = stored
+        return values
 
     def insert(self, states: dict[str, State], event: Event) -> None:
         """Count one event in the state of every feature that it concerns and that is in `states`."""
@@ -174,7 +202,11 @@ class FeatureSet:
                 since = reading.since
             if reading.until is not None and (until is None or reading.until < until):
                 until = reading.until
-        return Readings(values, changed, since, until)
+        for ratio in self._ratios:
+            times = [changed[part] for part in ratio.parts if part in changed]
+            if times:
+                changed[ratio.key] = max(times)
+        return Readings(self._with_ratios(values), changed, since, until)
 
 
 def _gives_double(feature: Feature) -> bool:

@@ -16,7 +16,6 @@ from arbiter.profiles import history, records
 from arbiter.profiles.holdings import last_position
 from arbiter.profiles.records import Cold
 from arbiter.profiles.subjects import Subject, is_right, unknown
-from arbiter.profiles.windows import State
 
 if TYPE_CHECKING:
     import lmdb
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from arbiter.profiles.environment import Environment
     from arbiter.profiles.features import FeatureSet
     from arbiter.profiles.values import Limits
+    from arbiter.profiles.windows import State
     from arbiter.types import Event
 
 _FORGOTTEN_AT_ONCE = 64
@@ -52,8 +52,7 @@ class _Open:
         self.changed = False
         if stored is None:
             self.profile = msgspec.structs.replace(unknown(features), feature_set=features.id)
-            # Nothing is known, so nothing was left out: such states are right for every clock.
-            self.cold = Cold({key: State() for key in features.by_key})
+            self.cold = Cold(features.fresh())
         else:
             # What expired is gone for what operations start from; it leaves the disk when the record is written.
             self.profile = stored.live(now)

@@ -41,6 +41,15 @@ def total(parts: Iterable[Any]) -> int | float | None:
     return result if math.isfinite(result) else None
 
 
+def doubles(part: Any) -> list[float]:
+    """Doubles whose exact sum is a part, none larger than it by more than rounding: they may be weighed one by one."""
+    whole, _, floats = _collect([part])
+    if not whole:
+        return floats
+    nearest = float(whole)
+    return [*floats, nearest, float(whole - int(nearest))]
+
+
 def _collect(parts: Iterable[Any]) -> tuple[int, int, list[float]]:
     whole = doubles = 0
     floats: list[float] = []

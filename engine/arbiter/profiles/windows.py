@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from arbiter.profiles import totals
+from arbiter.profiles import decays, totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -45,6 +45,7 @@ _FOLDS: dict[Aggregate, Callable[[list[Any]], Any]] = {
     "max": max,
     "sum": totals.fold,
     "mean": totals.fold,
+    "decay": decays.fold,
 }
 
 
@@ -66,8 +67,9 @@ class State(msgspec.Struct, array_like=True, gc=False):
 
 
 class Reading(msgspec.Struct, array_like=True, gc=False):
-    """A feature at one clock. `value` None is missing. `changed` is the time of the newest event that counts.
+    """A feature at one clock. `value` None is missing; of ``decay`` it is the parts of the total, in order of time.
 
+    `changed` is the time of the newest event that counts.
     The value holds from `since` (None: ever) up to, not including, `until` (None: for good). All in µs.
     """
 
@@ -219,6 +221,8 @@ def _result(aggregate: Aggregate, inside: list[Bucket]) -> Any:
         case "mean":
             sum_ = totals.total([bucket.data for bucket in inside])
             return None if sum_ is None else sum_ / sum([bucket.count for bucket in inside])
+        case "decay":
+            return [bucket.data for bucket in inside]
         case _:
             return _FOLDS[aggregate]([bucket.data for bucket in inside])
 

@@ -229,7 +229,7 @@ def constant_of(node: Node, kind: str) -> tuple[Any, bool]:
 
 
 def personal_names(declared: Declared, features: Iterable[Feature]) -> tuple[str, ...]:
-    """The dotted names whose values are declared personal: attributes, and features that give what events hold."""
+    """The dotted names whose values are declared personal: attributes, and features of what events hold, or of such."""
     events = declared.events or {}
     found = [
         f"{root}.{name}"
@@ -237,10 +237,13 @@ def personal_names(declared: Declared, features: Iterable[Feature]) -> tuple[str
         for name, typed in (types or {}).items()
         if typed.personal
     ]
+    features = list(features)
     for feature in features:
         typed = events.get(feature.event, {}).get(feature.property)
         if typed is not None and typed.personal:
             found.append(f"features.{feature.name}")
+    personal = set(found)
+    found += [f"features.{f.name}" for f in features if any(f"features.{part}" in personal for part in f.of)]
     return tuple(sorted(found))
 
 

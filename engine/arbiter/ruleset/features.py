@@ -18,10 +18,14 @@ from arbiter.authoring.scalars import NAME, shorten
 from arbiter.errors import did_you_mean
 from arbiter.expr.check import Scope
 from arbiter.ruleset.expressions import Expressions, types_of, values_of
+from arbiter.ruleset.ratios import RatioReader
 from arbiter.ruleset.rules import Aggregate, Feature
 from arbiter.ruleset.times import UNITS, duration_micros, unit_letter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from collections.abc import Mapping as Mapped
+
     from arbiter.authoring.nodes import Entry
     from arbiter.authoring.report import Report
     from arbiter.expr.tree import Expression
@@ -29,8 +33,11 @@ if TYPE_CHECKING:
 
 AGGREGATES: Final[tuple[Aggregate, ...]] = get_args(Aggregate)
 OF_EVENTS: Final = frozenset({"count", "since"})
-_OF_NUMBERS: Final = frozenset({"sum", "min", "max", "mean"})
-_FIXED_TYPE: Final = {"count": "int", "distinct": "int", "since": "double", "mean": "double"}
+OF_EITHER: Final = frozenset({"decay"})
+_OF_NUMBERS: Final = frozenset({"sum", "min", "max", "mean", "decay"})
+_FIXED_TYPE: Final = {"count": "int", "distinct": "int", "since": "double", "mean": "double", "decay": "double"}
+_LOWEST: Final = {"count": 0, "since": 0, "distinct": 1}
+KEYS: Final = (*AGGREGATES, "window", "where", "unit", "half_life")
 
 
 class FeatureReader:
@@ -41,28 +48,47 @@ class FeatureReader:
         self._events = declared.events
         self._conditions: dict[str, Expressions] = {}
 
-    def read(self, name: str, entry: Entry) -> Feature | None:
-        """One feature; None when it was refused. `entry` is its key and definition."""
+    def read_all(self, entries: Mapped[str, Entry], *, whole: bool) -> list[Feature | None]:
+        """Every feature, None for one that was refused. `entries` are keys and definitions; `whole` says that none is
+        missing.
+        """
+        read: dict[str, Feature | None] = {}
+        ratios: dict[str, Block] = {}
+        for name, entry in entries.items():
+            block = self._block(name, entry)
+            aggregate = self._aggregate(block, entry.key) if block is not None else None
+            if block is not None and aggregate == "ratio":
+                ratios[name] = block
+            else:
+                read[name] = self._read(name, entry, block, aggregate) if block is not None and aggregate else None
+        reader = RatioReader(read, frozenset(ratios), whole=whole)
+        made = {name: self._ratio(name, entries[name], reader.read(block)) for name, block in ratios.items()}
+        return [*read.values(), *made.values()]
+
+    def _block(self, name: str, entry: Entry) -> Block | None:
         path = f"features.{name}"
-        if not isinstance(entry.node, Mapping):
-            if entry.node is not None:
-                message = f"a feature must be a mapping, this is {kind_of(entry.node)}"
-                self._report.at(entry.node, message, "write `{count: event, window: 7d}`", path)
-            return None
-        keys = (*AGGREGATES, "window", "where", "unit")
-        block = Block(entry.node, self._report, what="a feature", path=path, keys=keys)
-        aggregate = self._aggregate(block, entry.key)
-        if aggregate is None:
-            return None
+        if isinstance(entry.node, Mapping):
+            return Block(entry.node, self._report, what="a feature", path=path, keys=KEYS)
+        if entry.node is not None:
+            message = f"a feature must be a mapping, this is {kind_of(entry.node)}"
+            self._report.at(entry.node, message, "write `{count: event, window: 7d}`", path)
+        return None
+
+    def _read(self, name: str, entry: Entry, block: Block, aggregate: Aggregate) -> Feature | None:
         target = self._target(block, aggregate)
-        window = self._window(block)
+        window = self._duration(block, "window")
         unit = self._unit(block, aggregate)
+        half_life = self._half_life(block, aggregate)
         where = self._where(block, target[0] if target else "")
         if target is None:
             return None
         event, name_of_property = target
         kind = self._type(block, aggregate, event, name_of_property)
-        definition = (aggregate, event, name_of_property, window, where.source.strip() if where else "", unit, kind)
+        definition: tuple[object, ...] = (
+            aggregate, event, name_of_property, window, where.source.strip() if where else "", unit, kind
+        )  # fmt: skip
+        if half_life:  # keys of features without one are as they were before there was any
+            definition += (half_life,)
         return Feature(
             name=name,
             aggregate=aggregate,
@@ -74,6 +100,26 @@ class FeatureReader:
             key=key_of(definition),
             type=kind,
             position=entry.key.source.position(entry.key.start),
+            half_life=half_life,
+        )
+
+    def _ratio(self, name: str, entry: Entry, parts: tuple[Feature, ...]) -> Feature | None:
+        if not parts:
+            return None
+        keys = tuple(part.key for part in parts)
+        return Feature(
+            name=name,
+            aggregate="ratio",
+            event="",
+            property="",
+            window=None,
+            where=None,
+            unit=0,
+            key=key_of(("ratio", *keys)),
+            type="double",
+            position=entry.key.source.position(entry.key.start),
+            of=tuple(part.name for part in parts),
+            parts=keys,
         )
 
     def _aggregate(self, block: Block, key: Scalar) -> Aggregate | None:
@@ -93,8 +139,10 @@ class FeatureReader:
         if scalar is None:
             return None
         event, dot, inner = scalar.text.partition(".")
-        needs = aggregate not in OF_EVENTS
-        form = "event.property" if needs else "event"
+        needs = aggregate not in OF_EVENTS and (bool(dot) or aggregate not in OF_EITHER)
+        form = "event.property" if aggregate not in OF_EVENTS else "event"
+        if aggregate in OF_EITHER:
+            form = "event` or `event.property"
         if bool(dot) != needs or not NAME.fullmatch(event) or (needs and not NAME.fullmatch(inner)):
             hint = f"write `{aggregate}: {event}`" if dot and not needs and NAME.fullmatch(event) else ""
             message = f"`{aggregate}` takes `{form}`, this is `{shorten(scalar.text)}`"
@@ -117,8 +165,8 @@ class FeatureReader:
         declared = f"declared are {one_of(sorted(self._events or ())[:8])}" if self._events else ""
         self._report.inside(scalar, *span, message, hint or declared, block.path)
 
-    def _window(self, block: Block) -> int | None:
-        node = block.get("window")
+    def _duration(self, block: Block, key: str) -> int | None:
+        node = block.get(key)
         if node is None:
             return None
         micros = duration_micros(node.text) if isinstance(node, Scalar) else None
@@ -127,8 +175,18 @@ class FeatureReader:
             better = parts[1] + unit_letter(parts[2] or "d") if parts is not None else ""
             hint = f"did you mean `{better}`?" if duration_micros(better) else "write `5m`, `12h`, `7d` or `4w`, say"
             shown = f"`{shorten(node.text)}`" if isinstance(node, Scalar) else kind_of(node)
-            block.refuse(node, f"`window` must be a duration, this is {shown}", hint, "window")
+            block.refuse(node, f"`{key}` must be a duration, this is {shown}", hint, key)
         return micros
+
+    def _half_life(self, block: Block, aggregate: Aggregate) -> int:
+        if aggregate != "decay":
+            if block.has("half_life"):
+                message = f"`half_life` is for `decay`, `{aggregate}` has none"
+                block.refuse(block.key("half_life"), message, "remove it", "half_life")
+            return 0
+        if not block.require("half_life", "how long it takes to halve: `14d`, say", at=block.key("decay")):
+            return 0
+        return self._duration(block, "half_life") or 0
 
     def _unit(self, block: Block, aggregate: Aggregate) -> int:
         if aggregate != "since":
@@ -159,7 +217,7 @@ class FeatureReader:
     def _type(self, block: Block, aggregate: Aggregate, event: str, name: str) -> str:
         declared = (self._events or {}).get(event, {}).get(name)
         kind = declared.type if declared is not None else "dyn"
-        if aggregate in _OF_NUMBERS and kind not in {"int", "double", "dyn"}:
+        if aggregate in _OF_NUMBERS and name and kind not in {"int", "double", "dyn"}:
             scalar = block.get(aggregate)
             if isinstance(scalar, Scalar):
                 message = f"`{aggregate}` needs numbers, `{event}.{name}` is declared as {kind}"
@@ -168,6 +226,14 @@ class FeatureReader:
         if aggregate in _FIXED_TYPE:
             return _FIXED_TYPE[aggregate]
         return "double" if aggregate in _OF_NUMBERS and kind == "dyn" else kind
+
+
+def lowest_of(features: Iterable[Feature]) -> dict[str, int]:
+    """What features cannot be below, by name, those that have such a bound."""
+    features = list(features)
+    found = {f.name: _LOWEST[f.aggregate] for f in features if f.aggregate in _LOWEST}
+    found |= {f.name: 0 for f in features if f.aggregate == "decay" and not f.property}
+    return found | {f.name: 0 for f in features if f.aggregate == "ratio" and found.keys() >= set(f.of)}
 
 
 def key_of(definition: object) -> str:

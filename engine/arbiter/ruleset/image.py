@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from arbiter.expr.tree import Name
-from arbiter.expr.view import FeatureRead, Symbols
+from arbiter.expr.view import Symbols
 from arbiter.ruleset.blocks import MOST, block_of
 from arbiter.ruleset.branches import Literal, branches_of, reads_of
+from arbiter.ruleset.reads import reads_by_name
 from arbiter.ruleset.render import expressions_of
 from arbiter.ruleset.rules import DYNAMIC_KEYS, DecisionPoint, OrderKey, Rule, Ruleset
 
@@ -112,7 +113,7 @@ class _Pressed(msgspec.Struct, frozen=True):
 def symbols_of(frame: Ruleset, model_inputs: Mapping[str, tuple[tuple[str, ...], ...]]) -> Symbols:
     """What names stand for in a rule set with these models."""
     return Symbols(
-        {f.name: FeatureRead(f.key, f.unit if f.aggregate == "since" else 0) for f in frame.features},
+        reads_by_name(frame.features),
         {s.name: s.condition.root for s in frame.segments},
         dict(model_inputs),
         frozenset(frame.personal),
@@ -297,4 +298,4 @@ def _point(
 
 
 def _ages(path: Sequence[str], symbols: Symbols) -> bool:
-    return path[0] == "features" and symbols.features[path[1]].unit != 0
+    return path[0] == "features" and symbols.features[path[1]].moves

@@ -16,7 +16,7 @@ from arbiter.ruleset.authored import RuleReader
 from arbiter.ruleset.cache import Beside, Cache, FileRules, digest_of
 from arbiter.ruleset.declarations import personal_names
 from arbiter.ruleset.expressions import Expressions, rule_scope, types_of, values_of
-from arbiter.ruleset.features import FeatureReader
+from arbiter.ruleset.features import FeatureReader, lowest_of
 from arbiter.ruleset.points import read_point
 from arbiter.ruleset.rules import DecisionPoint, DecisionTable, Feature, OrderKey, Rule, Ruleset, Segment
 from arbiter.ruleset.sections import RULE_FILE, SECTIONS, UNBUILT, Places, Sections, gather, read_sections
@@ -47,8 +47,6 @@ __all__ = [
 
 SUFFIXES: Final = (".yaml", ".yml")
 TESTS: Final = (".test.yaml", ".test.yml")
-LOWEST: Final = {"count": 0, "since": 0, "distinct": 1}  # what a feature cannot be below
-
 _Named = TypeVar("_Named", DecisionPoint, Feature, Segment)
 
 
@@ -95,7 +93,7 @@ def load_ruleset(
     declared = gathered.declared
 
     reader = FeatureReader(report, declared)
-    features = [reader.read(name, entry) for name, entry in gathered.features.items()]
+    features = reader.read_all(gathered.features, whole=gathered.whole)
     types = dict.fromkeys(gathered.features, "dyn") | {f.name: f.type for f in features if f is not None}
     scope = rule_scope(
         profile=declared.profile,
@@ -120,8 +118,9 @@ def load_ruleset(
     known = sorted(gathered.decisions) if gathered.whole else None
     # All that a rule's meaning depends on beside its own file: what is not named here, no rule may look at.
     orders = {point.name: point.order for point in points if point is not None}
-    bounded = [f for f in features if f is not None and f.aggregate in LOWEST]
-    lowest: dict[tuple[str, ...], int] = {("features", f.name): LOWEST[f.aggregate] for f in bounded}
+    lowest: dict[tuple[str, ...], int] = {
+        ("features", name): least for name, least in lowest_of(f for f in features if f is not None).items()
+    }
     outside = [scope, list(values.items()), known, list(declared.attributes()), declared.events]
     context = digest_of([*outside, declared.actions, declared.zone, list(orders.items()), list(lowest.items())])
     read = loading.rules(_Outside(declared, expressions, known, orders, lowest, context), report)

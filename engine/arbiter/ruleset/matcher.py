@@ -171,15 +171,20 @@ class _Writer:
         if root == "features":
             feature = self._symbols.features[name]
             key, unit = feature.key, feature.unit
+        got, found, missing = f"{root[0]}({key!r})", f"{root[0]}({key!r}, M)", "M"
+        if root == "features" and feature.computed:
+            self.names[f"value{place}"] = feature.value
+            got = found = f"value{place}({got}, v.clock)"
+            missing = "None"
         self.names[f"missing{place}"] = attribute.missing
         if short:
-            lines = self._short(attribute, f"{root[0]}({key!r})", place, take, unit)
+            lines = self._short(attribute, got, place, take, unit)
             if lines:
                 return lines
         present = [f"x = (v.clock - x) / {unit}"] if unit else []
         present += self._look_up(attribute, place, take)
         return [
-            f"x = {root[0]}({key!r}, M)", "if x is M:", f"    {take} missing{place}",
+            f"x = {found}", f"if x is {missing}:", f"    {take} missing{place}",
             "else:", *(f"    {line}" for line in present),
         ]  # fmt: skip
 

@@ -14,7 +14,7 @@ import msgspec
 # msgspec reads the fields' types at run time.
 from arbiter.expr.tree import Expression  # noqa: TC001
 
-Aggregate = Literal["count", "sum", "since", "distinct", "first", "last", "min", "max", "mean"]
+Aggregate = Literal["count", "sum", "since", "distinct", "first", "last", "min", "max", "mean", "decay", "ratio"]
 OrderKey = Literal["priority", "value", "recency", "specificity"]
 HitPolicy = Literal["unique", "first", "priority", "any"]
 DYNAMIC_KEYS: frozenset[OrderKey] = frozenset({"value", "recency"})
@@ -138,10 +138,11 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
 class Feature(msgspec.Struct, frozen=True, gc=False):
     """A typed value computed from a subject's events.
 
-    `window` is in µs, None for all time; `unit` is the µs that one unit of ``since`` lasts. `key` is the first 8
-    characters of the URL-safe base64 of the BLAKE2b of the definition: stores keep values under it. `property` is
-    empty for ``count`` and ``since``. `where` reads names ``("event", PROPERTY)``. `type` is the declared type of its
-    value.
+    `window` is in µs, None for all time; `unit` is the µs that one unit of ``since`` lasts, `half_life` the µs in
+    which ``decay`` halves. `key` is the first 8 characters of the URL-safe base64 of the BLAKE2b of the definition:
+    stores keep values under it. `property` is empty for ``count`` and ``since``, and for a ``decay`` of events. `where`
+    reads names ``("event", PROPERTY)``. `type` is the declared type of its value. A ``ratio`` is of two features, of
+    which it has names (`of`) and keys (`parts`), and of no event.
     """
 
     name: str
@@ -154,6 +155,9 @@ class Feature(msgspec.Struct, frozen=True, gc=False):
     key: str
     type: str
     position: str = ""
+    half_life: int = 0
+    of: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 class TableInput(msgspec.Struct, frozen=True, gc=False):

@@ -32,7 +32,7 @@ from arbiter.ruleset import authored, times
 from arbiter.ruleset.declarations import LISTABLE, OF_ATTRIBUTE, OF_PARAMETER
 from arbiter.ruleset.effects import KEYS as EFFECT_KEYS
 from arbiter.ruleset.expressions import LONGEST
-from arbiter.ruleset.features import AGGREGATES, OF_EVENTS
+from arbiter.ruleset.features import AGGREGATES, OF_EITHER, OF_EVENTS
 from arbiter.ruleset.points import KEYS as POINT_KEYS
 from arbiter.ruleset.points import MAX_SLOTS, ORDER_KEYS
 from arbiter.ruleset.tables.columns import MAX_COLUMNS
@@ -62,6 +62,8 @@ _TAKES: Final = {
     "min": "The smallest number: `min: purchase.amount`. Missing of nothing.",
     "max": "The largest number: `max: purchase.amount`. Missing of nothing.",
     "mean": "The mean, a double: `mean: purchase.amount`. Missing of nothing.",
+    "decay": "A number of events, or the total of a property, of which each counts half as much with every `half_life` "
+    "that passes: `decay: purchase` or `decay: purchase.amount`. A double; 0 of nothing.",
 }
 _VALUES: Final = {
     "string": {"type": "string"},
@@ -172,24 +174,29 @@ def _decisions() -> Schema:
 
 def _features() -> Schema:
     event, path = whole(NAME.pattern), whole(rf"{NAME.pattern}\.{NAME.pattern}")
-    keys: dict[str, Schema] = {
-        each: text(_TAKES[each], pattern=event if each in OF_EVENTS else path) for each in AGGREGATES
-    }
+    either = whole(rf"{NAME.pattern}(\.{NAME.pattern})?")
+    takes = dict.fromkeys(AGGREGATES, path) | dict.fromkeys(OF_EVENTS, event) | dict.fromkeys(OF_EITHER, either)
+    duration = whole("0*[1-9][0-9]*" + f"[{''.join(times.UNITS)}]")
+    keys: dict[str, Schema] = {each: text(_TAKES[each], pattern=takes[each]) for each in _TAKES}
     keys |= {
-        "window": text("How far back it looks: `5m`, `12h`, `7d`, `4w`. Without it, all time.",
-                       pattern=whole("0*[1-9][0-9]*" + f"[{''.join(times.UNITS)}]")),
+        "ratio": listed("The first feature by the second, a double: `ratio: [orders_30d, visits_30d]`. Missing where "
+                        "the second is 0 or either is missing.",
+                        text("The name of a feature that is no ratio.", pattern=event), minItems=2, maxItems=2),
+        "window": text("How far back it looks: `5m`, `12h`, `7d`, `4w`. Without it, all time.", pattern=duration),
         "where": _expression("A condition on `event.X`: an event for which it is not true does not count."),
         "unit": word("The unit of `since`.", times.UNITS),
+        "half_life": text("How long it takes until an event counts half as much in `decay`.", pattern=duration),
     }  # fmt: skip
     one = {"oneOf": [{"required": [aggregate]} for aggregate in AGGREGATES]}
-    unit = {
-        "if": {"required": ["since"]},
-        "then": {"required": ["unit"]},
-        "else": {"not": {"required": ["unit"]}},
-    }
     return named(
-        "Values computed from the subject's events, by name.", closed("One aggregate.", keys, allOf=[one, unit])
+        "Values computed from the subject's events, or of two others, by name.",
+        closed("One aggregate.", keys, allOf=[one, _only_with("since", "unit"), _only_with("decay", "half_life")]),
     )
+
+
+def _only_with(aggregate: str, key: str) -> Schema:
+    """That a key is there with an aggregate and only with it."""
+    return {"if": {"required": [aggregate]}, "then": {"required": [key]}, "else": {"not": {"required": [key]}}}
 
 
 def _segments() -> Schema:

@@ -12,6 +12,7 @@ import msgspec
 
 from arbiter.authoring.blocks import Block, check_name, under
 from arbiter.authoring.nodes import Mapping, Node, Scalar, as_text, kind_of
+from arbiter.ruleset.reads import reads_of
 from arbiter.ruletests.spec import RuleTest
 from arbiter.ruletests.values import REFUSED, Values, is_known, moment, nothing
 from arbiter.types import Event
@@ -38,6 +39,7 @@ class Names:
         self.ruleset = ruleset
         self.models = models
         self.features = {feature.name: feature for feature in ruleset.features}
+        self.reads = reads_of(ruleset.features)
         self.segments = {segment.name for segment in ruleset.segments}
         self.rules: dict[str, str] = {rule.id: rule.decision for rule in ruleset.rules}
         self.decisions: dict[str, list[str]] = {point.name: [] for point in ruleset.decisions}
@@ -180,7 +182,7 @@ class _Given(msgspec.Struct):
         return properties
 
     def features(self) -> dict[str, Any]:
-        """Features that are said, not counted, by key; what is kept of an age is the moment that it counts from."""
+        """Features that are said, not counted, by key: what is kept of features of these values."""
         given: dict[str, Any] = {}
         for key, node, path in self._entries("features"):
             if not self._known(key, self.names.features, "feature", path):
@@ -188,8 +190,7 @@ class _Given(msgspec.Struct):
             feature = self.names.features[key.text]
             value = self.values.typed(node, feature.type, path)
             if value is not REFUSED:
-                since = feature.aggregate == "since"
-                given[feature.key] = self.values.now - round(value * feature.unit) if since else value
+                given[feature.key] = self.names.reads[feature.key].stored(value, self.values.now)
         return given
 
     def segments(self) -> dict[str, bool]:

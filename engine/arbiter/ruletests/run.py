@@ -114,7 +114,8 @@ class _Page:
 
         readings = features.read(features.complete({}, test.now, events), test.now, events)
         self._changes = change_times(test, readings.changed)
-        self._view = View(test.profile, test.context, readings.values | test.features, test.now, test.account)
+        values = features.said(readings.values, test.features)
+        self._view = View(test.profile, test.context, values, test.now, test.account)
         self._view.models.update(test.models)
 
     def decide(self, named: Mapping[str, frozenset[str]], *, matched: bool) -> tuple[Decision, ...]:

@@ -38,8 +38,7 @@ def with_doubles(context: dict[str, Any], names: Iterable[str]) -> dict[str, Any
 def feature_in(view: View, snapshot: Snapshot, name: str) -> Any:
     """A feature's value; None where it has none."""
     feature = snapshot.symbols.features[name]
-    value = view.features.get(feature.key)
-    return (view.clock - value) / feature.unit if feature.unit and value is not None else value
+    return feature.value(view.features.get(feature.key), view.clock)
 
 
 def segment_in(view: View, snapshot: Snapshot, name: str) -> bool | None:
