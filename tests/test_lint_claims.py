@@ -85,7 +85,7 @@ def subjects(text: str) -> Iterator[Subject]:
             has = {name: value for name, value in zip(names, values, strict=True) if value is not None}
             profile: dict[str, Any] = {name: has[name] for name in ("n", "s", "l") if name in has}
             context = {"t": has["t"]} if "t" in has else {}
-            features = {name: has[name] for name in ("buys", "heat", "rate", "seen") if name in has}
+            features: dict[str, Any] = {name: has[name] for name in ("buys", "heat", "rate", "seen") if name in has}
             yield Subject(ident, has.get("now", NOON), profile, context, features)
 
 
