@@ -68,7 +68,7 @@ IDS = one_of_each()
 VALUES: dict[str, list[Any]] = {
     "n": [None, 0, 1, 2, 3, 4], "s": [None, "x", "y", "z"], "l": [None, [], ["a"], ["b"], ["a", "b"]],
     "t": [None, "a", "ab", "abc", "b", ""], "buys": [0, 1, 2],
-    "heat": [0.0, 0.5, 2.0], "rate": [None, 0.0, 0.25, 3.0], "seen": [None, 0.0, 1.0, 5.5],
+    "heat": [0.0, 2.0], "rate": [None, 0.25, 3.0], "seen": [None, 1.0, 5.5],
     "now": [NOON - 2 * MONTH, NOON - MONTH // 2, NOON, NOON + MONTH],
 }  # fmt: skip
 
@@ -86,7 +86,7 @@ def subjects(text: str) -> Iterator[Subject]:
             profile: dict[str, Any] = {name: has[name] for name in ("n", "s", "l") if name in has}
             context = {"t": has["t"]} if "t" in has else {}
             features: dict[str, Any] = {name: has[name] for name in ("buys", "heat", "rate", "seen") if name in has}
-            yield Subject(ident, has.get("now", NOON), profile, context, features)
+            yield Subject(ident, has.get("now", NOON), profile, context=context, features=features)
 
 
 def build(text: str) -> tuple[Snapshot, list[Finding]]:
