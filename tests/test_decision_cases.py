@@ -208,7 +208,7 @@ def score(snapshot: Snapshot, view: View, names: tuple[str, ...]) -> None:
 def decide_in_core(snapshot: Snapshot, question: Asked) -> list[Decision]:
     readings = readings_of(snapshot, question)
     asks = question.question
-    view = View(question.attributes, asks.context, readings.values, question.now, asks.account)
+    view = see(snapshot, question, readings.values)
     # Attributes change in the order of their updates.
     changed = {f"profile.{key}": n for n, update in enumerate(question.updates) for key in update}
     changed |= {f"account.{key}": len(question.updates) for key in asks.account}
@@ -296,14 +296,21 @@ def kinds(value: Any) -> Any:
     return [kinds(item) for item in value] if isinstance(value, list) else type(value).__name__
 
 
+def see(snapshot: Snapshot, question: Asked, features: dict[str, Any]) -> View:
+    """What a decision sees: declared defaults stand for absent attributes."""
+    profile = snapshot.frame.defaults_of("profile") | question.attributes
+    account = snapshot.frame.defaults_of("account") | question.question.account
+    return View(profile, question.question.context, features, question.now, account)
+
+
 class Oracle:
     """cel-cpp's answers for one subject."""
 
     def __init__(self, snapshot: Snapshot, question: Asked, view: View) -> None:
         self.twins = question.case.twins
         self.data: dict[str, Any] = {
-            "profile": question.attributes,
-            "account": question.question.account,
+            "profile": view.profile,
+            "account": view.account,
             "context": question.question.context,
             "features": {},
             "segments": {},
@@ -353,8 +360,8 @@ def expected_reason(question: Asked, rule: Rule) -> str:
 def test_conditions_agree_with_cel_cpp(name: str, number: int, shipped_models: dict[str, Model]) -> None:
     question = asked(name, number)
     snapshot = build(question.case, shipped_models)
-    asks, features = question.question, readings_of(snapshot, question).values
-    view = View(question.attributes, asks.context, features, question.now, asks.account)
+    features = readings_of(snapshot, question).values
+    view = see(snapshot, question, features)
     score(snapshot, view, tuple(snapshot.models))
     for dotted, value in question.question.reads.items():
         try:

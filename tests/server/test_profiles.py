@@ -11,7 +11,7 @@ import grpc
 import msgspec
 import pytest
 
-from arbiter.client import AttributeChange, Conflict, InvalidRequest, PreconditionFailed, ResourceExhausted
+from arbiter.client import Answer, Ask, AttributeChange, Conflict, InvalidRequest, PreconditionFailed, ResourceExhausted
 from arbiter.config.limits import Limits
 from arbiter.server.app import Server
 from arbiter.server.calls import Call, settled
@@ -19,8 +19,9 @@ from arbiter.server.gate import Caller
 from arbiter.server.profiles import ProfileService
 from arbiter.server.settings import FaceSettings
 from arbiter.server.status import DeadlinePassed
-from arbiter.types import Event, to_micros
+from arbiter.types import Event, ExplainLevel, to_micros
 from arbiter.v1 import profile_pb2, profile_pb2_grpc
+from tests.server.conftest import RULES
 
 if TYPE_CHECKING:
     from arbiter.server.gate import Identities, Metadata
@@ -96,6 +97,33 @@ def test_an_attribute_with_a_time_to_live_says_when_it_goes_and_is_gone_then(sho
     finally:
         shop.engine.clock = real
         shop.store.use_clock(real)
+
+
+def test_a_declared_default_is_read_and_started_from_and_stored_with_nobody(open_shop: OpenShop) -> None:
+    shop = open_shop()
+    declared = "schema: {profile: {age: {type: int, values: [17, 18, 19], default: 18}, name: string, country: string}}"
+    shop.write(f"{declared}\n{RULES}")
+    assert not shop.client.reload().last_reload.diagnostics  # type: ignore[union-attr] # there was one
+    profile = shop.client.get_profile("nobody")
+    assert (profile.exists, profile.attributes, profile.segments["grown"]) == (False, {"age": 18}, True)
+    with pytest.raises(InvalidRequest) as caught:
+        shop.client.update_profile("ann", set={"age": 20})
+    assert caught.value.field == "set.age"
+    shop.client.update_profile("ann", set={"name": "Ann"})
+    answer = shop.client.decide("ann", "shop.banner", explain=ExplainLevel.ALL)
+    assert answer.treatments[0].params == {"text": "Hello Ann", "age": 18}
+    (result,) = shop.client.decide_batch([Ask(subject_id="ann", decision="shop.banner")]).results
+    assert isinstance(result, Answer)
+    assert result.treatments == answer.treatments
+    assert shop.client.update_profile("ann", increment={"age": 1}) == 2
+    assert shop.client.get_profile("ann").attributes == {"age": 19, "name": "Ann"}
+    with pytest.raises(PreconditionFailed) as refused:
+        shop.client.update_profile("ann", increment={"age": 1})
+    assert refused.value.field == "increment.age"
+    shop.write(RULES)
+    shop.client.reload()
+    assert shop.client.get_profile("nobody").attributes == {}
+    assert shop.client.get_profile("ann").attributes == {"age": 19, "name": "Ann"}
 
 
 def test_the_history_tells_what_changed_newest_first(open_shop: OpenShop) -> None:

@@ -127,7 +127,9 @@ def _somebody(inside: frozenset[tuple[str, float]], outside: frozenset[tuple[str
 
 
 def view_of(snapshot: Snapshot, subject: Subject) -> View:
-    """What expressions see of a subject. Counts, sums and decays that nobody gave are 0, as the store has them."""
+    """What expressions see of a subject. What nobody gave is what the store has: counts, sums and decays are 0,
+    attributes their defaults.
+    """
     features: dict[str, Any] = {}
     for feature in snapshot.ruleset.features:
         value = subject.features.get(feature.name)
@@ -135,7 +137,10 @@ def view_of(snapshot: Snapshot, subject: Subject) -> View:
             value = 0.0 if feature.type == "double" else 0
         if value is not None:
             features[feature.key] = snapshot.symbols.features[feature.name].stored(value, subject.now)
-    view = View(subject.profile, subject.context, features, subject.now, subject.account)
+    frame = snapshot.frame
+    profile = frame.defaults_of("profile") | subject.profile
+    account = frame.defaults_of("account") | subject.account
+    view = View(profile, subject.context, features, subject.now, account)
     view.models = dict(subject.models)
     return view
 

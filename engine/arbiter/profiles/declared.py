@@ -63,7 +63,7 @@ def declared_by(ruleset: Ruleset) -> Declarations:
     def under(root: str, types: dict[str, str]) -> Declared:
         dotted = {name: f"{root}.{name}" for name in types}
         values = {name: ruleset.values[path] for name, path in dotted.items() if path in ruleset.values}
-        return Declared(types, values)
+        return Declared(types, values, ruleset.defaults_of(root))
 
     return Declarations(
         under("profile", ruleset.profile_types),

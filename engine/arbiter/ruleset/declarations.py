@@ -43,12 +43,15 @@ _OTHER_WORDS: Final = {
 ATTRIBUTES: Final = ("profile", "account", "context")
 LISTABLE: Final = ("string", "int", "double", "bool")
 OF_ATTRIBUTE: Final = ("type", "values", "personal")
+OF_STORED: Final = (*OF_ATTRIBUTE, "default")
+_STORED: Final = ("profile", "account")
 OF_PARAMETER: Final = ("type", "values", "optional")
 
 
 class Typed(msgspec.Struct, frozen=True):
     """A declared type; `values` are the only ones allowed, empty for any. `optional` is for parameters of actions,
     `personal` for attributes and properties: their values stay out of explanations, logs, traces and metrics.
+    `default` stands for a stored attribute that is absent, None for none.
 
     ``dyn`` stands for a type that was refused, so that one mistake is reported once.
     """
@@ -57,6 +60,7 @@ class Typed(msgspec.Struct, frozen=True):
     values: tuple[Any, ...] = ()
     optional: bool = False
     personal: bool = False
+    default: Any = None
 
 
 class Declared(msgspec.Struct):
@@ -127,7 +131,7 @@ class Declared(msgspec.Struct):
             mapping = block.mapping("params", "write `{name: type}`") if block is not None else None
             for param, inner in mapping.entries.items() if mapping is not None else ():
                 where = f"{path}.params.{param}"
-                params[param] = self._type(inner.node, where, of_param=True) if inner.node is not None else Typed("dyn")
+                params[param] = self._type(inner.node, where, OF_PARAMETER) if inner.node is not None else Typed("dyn")
 
     def _read_events(self, events: Mapping) -> None:
         self.events = {} if self.events is None else self.events
@@ -149,19 +153,57 @@ class Declared(msgspec.Struct):
         for name, entry in mapping.entries.items():
             where = f"{path}.{name}"
             if check_name(entry.key, f"a {what}", self.report, where) and self.first(entry.key, what, name):
-                into[name] = self._type(entry.node, where) if entry.node is not None else Typed("dyn")
+                keys = OF_STORED if section in _STORED else OF_ATTRIBUTE
+                into[name] = self._type(entry.node, where, keys) if entry.node is not None else Typed("dyn")
 
-    def _type(self, node: Node, path: str, *, of_param: bool = False) -> Typed:
+    def _type(self, node: Node, path: str, keys: tuple[str, ...]) -> Typed:
         if not isinstance(node, Mapping):
             return Typed(self._type_name(node, path))
-        keys = OF_PARAMETER if of_param else OF_ATTRIBUTE
-        unbuilt = () if of_param else ("purposes",)
+        unbuilt = () if keys is OF_PARAMETER else ("purposes",)
         block = Block(node, self.report, what="a declaration", path=path, keys=keys, unbuilt=unbuilt)
         if not block.require("type", f"one of {one_of(type_names)}"):
             return Typed("dyn")
         inner = block.get("type")
         kind = self._type_name(inner, path) if inner is not None else "dyn"
-        return Typed(kind, self._values(block, kind), optional=self._optional(block), personal=self._personal(block))
+        values = self._values(block, kind)
+        return Typed(
+            kind,
+            values,
+            optional=self._optional(block),
+            personal=self._personal(block),
+            default=self._default(block, kind, values),
+        )
+
+    def _default(self, block: Block, kind: str, values: tuple[Any, ...]) -> Any:
+        """What stands for an absent attribute; None where that is not said, or said wrongly."""
+        node, path = block.get("default"), f"{block.path}.default"
+        if node is None:
+            return None
+        if kind == "bytes":
+            block.refuse(node, "bytes cannot have a default", "leave it out", "default")
+            return None
+        value, wrong = constant_of(node, kind)
+        if wrong or (value is None and isinstance(node, Scalar)):
+            hint = "write `2026-11-01T00:00:00Z`" if kind == "timestamp" else ""
+            block.refuse(node, f"the default must be {article(kind)}, this is {kind_of(node)}", hint, "default")
+            return None
+        if values and value not in values:
+            allowed = one_of(str(each) for each in values)
+            block.refuse(node, f"the default `{value}` is none of the values", f"they are {allowed}", "default")
+            return None
+        return value if isinstance(node, Scalar) else self._nested(node, path)
+
+    def _nested(self, node: Node | None, path: str) -> Any:
+        """A list or a mapping as it stands; None, and reported, where there is nothing in it."""
+        if isinstance(node, Mapping):
+            inner = {name: self._nested(entry.node, under(path, name)) for name, entry in node.entries.items()}
+            return None if None in inner.values() else inner
+        if isinstance(node, Sequence):
+            items = [self._nested(item, f"{path}[{number}]") for number, item in enumerate(node.items)]
+            return None if None in items else items
+        if node is not None and node.value is None:
+            self.report.at(node, "a default cannot hold nothing", "leave it out", path)
+        return None if node is None else node.value
 
     @staticmethod
     def _personal(block: Block) -> bool:
@@ -245,6 +287,16 @@ def personal_names(declared: Declared, features: Iterable[Feature]) -> tuple[str
     personal = set(found)
     found += [f"features.{f.name}" for f in features if any(f"features.{part}" in personal for part in f.of)]
     return tuple(sorted(found))
+
+
+def defaults_of(declared: Declared) -> dict[str, Any]:
+    """What stands for absent attributes, by dotted name."""
+    return {
+        f"{root}.{name}": typed.default
+        for root, types in declared.attributes()
+        for name, typed in sorted((types or {}).items())
+        if typed.default is not None
+    }
 
 
 def article(kind: str) -> str:

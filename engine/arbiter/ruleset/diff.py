@@ -151,6 +151,8 @@ def _declared(ruleset: Ruleset) -> dict[str, _Written]:
         written[name]["personal"] = ("true",)
     for name, values in ruleset.values.items():
         written[name]["values"] = tuple(map(_constant, values))
+    for name, value in ruleset.defaults.items():
+        written[name]["default"] = (_constant(value),)
     return written
 
 

@@ -14,7 +14,7 @@ import msgspec
 from arbiter.authoring.report import Report
 from arbiter.ruleset.authored import RuleReader
 from arbiter.ruleset.cache import Beside, Cache, FileRules, digest_of
-from arbiter.ruleset.declarations import personal_names
+from arbiter.ruleset.declarations import defaults_of, personal_names
 from arbiter.ruleset.expressions import Expressions, rule_scope, types_of, values_of
 from arbiter.ruleset.features import FeatureReader, lowest_of
 from arbiter.ruleset.points import read_point
@@ -143,6 +143,7 @@ def load_ruleset(
         tables=tuple(sorted((table for file in read for table in file.tables), key=_table_id)),
         personal=personal_names(declared, (f for f in features if f is not None)),
         values=_values(declared),
+        defaults=defaults_of(declared),
     ), []
 
 

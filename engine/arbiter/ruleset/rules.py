@@ -191,7 +191,7 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     `profile_types` are the declared types of a subject's attributes, `account_types` of an account's, `context_types`
     of what is sent; empty when nothing is declared. `personal` are the dotted names of attributes and features whose
     values are declared personal; `values` are the only ones of those that list some, as ``profile.NAME`` or
-    ``events.TYPE.NAME``.
+    ``events.TYPE.NAME``; `defaults` stand for attributes that are absent, as ``profile.NAME`` or ``account.NAME``.
     """
 
     decisions: tuple[DecisionPoint, ...]
@@ -205,3 +205,8 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     personal: tuple[str, ...] = ()
     account_types: dict[str, str] = {}
     values: dict[str, tuple[Any, ...]] = {}
+    defaults: dict[str, Any] = {}
+
+    def defaults_of(self, root: str) -> dict[str, Any]:
+        """By name what stands for absent attributes of ``profile`` or ``account``."""
+        return {path[len(root) + 1 :]: value for path, value in self.defaults.items() if path.startswith(f"{root}.")}

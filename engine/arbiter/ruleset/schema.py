@@ -29,7 +29,7 @@ from arbiter.authoring.schemas import (
     word,
 )
 from arbiter.ruleset import authored, times
-from arbiter.ruleset.declarations import LISTABLE, OF_ATTRIBUTE, OF_PARAMETER
+from arbiter.ruleset.declarations import LISTABLE, OF_ATTRIBUTE, OF_PARAMETER, OF_STORED
 from arbiter.ruleset.effects import KEYS as EFFECT_KEYS
 from arbiter.ruleset.expressions import LONGEST
 from arbiter.ruleset.features import AGGREGATES, OF_EITHER, OF_EVENTS
@@ -70,6 +70,14 @@ _VALUES: Final = {
     "int": {"type": "integer"},
     "double": {"type": "number"},
     "bool": {"type": "boolean"},
+}
+
+
+_DEFAULTS: Final = _VALUES | {
+    "timestamp": {"type": "string"},
+    "list": {"type": "array"},
+    "map": {"type": "object"},
+    "bytes": False,
 }
 
 
@@ -117,6 +125,7 @@ def _declaration(what: str, keys: tuple[str, ...]) -> Schema:
         "values": listed("The only values that it has.", {}, minItems=1, uniqueItems=True),
         "personal": boolean("Whether its values stay out of explanations, logs, traces and metrics."),
         "optional": boolean("Whether the parameter may be left out."),
+        "default": {"description": "What stands for an absent one, in decisions and where updates start from it."},
     }
     limits: list[Schema] = [
         {
@@ -131,19 +140,25 @@ def _declaration(what: str, keys: tuple[str, ...]) -> Schema:
             "then": {"not": {"required": ["values"]}},
         }
     )
+    if "default" in keys:
+        limits += [
+            {"if": {"properties": {"type": {"const": name}}}, "then": {"properties": {"default": kind_of_default}}}
+            for name, kind_of_default in _DEFAULTS.items()
+        ]
     inner = closed("", _in_order(keys, {key: schemas[key] for key in keys}), required=["type"], allOf=limits)
     return either(f"The type of the {what}, or `{{type: ..., values: [...]}}`.", kind, inner)
 
 
 def _schema() -> Schema:
+    stored = _declaration("attribute", OF_STORED)
     attribute = _declaration("attribute", OF_ATTRIBUTE)
     properties = _declaration("property", OF_ATTRIBUTE)
     events = optional(named("The event's properties and their types.", properties))
     return closed(
         "Declarations of names and types, for the whole rule set: with them a typo in a name is an error.",
         {
-            "profile": named("The stored attributes of a subject.", attribute),
-            "account": named("The stored attributes of an account: a company, a household.", attribute),
+            "profile": named("The stored attributes of a subject.", stored),
+            "account": named("The stored attributes of an account: a company, a household.", stored),
             "context": named("The attributes sent with a request.", attribute),
             "events": named("The types of events and their properties.", events),
         },

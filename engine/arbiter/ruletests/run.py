@@ -115,7 +115,9 @@ class _Page:
         readings = features.read(features.complete({}, test.now, events), test.now, events)
         self._changes = change_times(test, readings.changed)
         values = features.said(readings.values, test.features)
-        self._view = View(test.profile, test.context, values, test.now, test.account)
+        profile = snapshot.frame.defaults_of("profile") | test.profile
+        account = snapshot.frame.defaults_of("account") | test.account
+        self._view = View(profile, test.context, values, test.now, account)
         self._view.models.update(test.models)
 
     def decide(self, named: Mapping[str, frozenset[str]], *, matched: bool) -> tuple[Decision, ...]:

@@ -6,7 +6,7 @@ Law: frozen data, made anew for every change and swapped by the engine. No store
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 - a field's type at run time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -36,7 +36,7 @@ class Active(msgspec.Struct, frozen=True):
     `off` are ids of rules, `dark` names of models; `told` says in words, by rule id, what explanations say of them, and
     `until` is when the first of them ends (µs since the epoch), None for never. `beside` is what the canary's subjects
     get in place of it, with the canary; the canary's own has none, and says so by `canary`. `doubles` are the names of
-    the context that are declared so.
+    the context that are declared so; the defaults stand for absent attributes, by name.
     """
 
     snapshot: Snapshot
@@ -48,6 +48,8 @@ class Active(msgspec.Struct, frozen=True):
     beside: tuple[Candidate, Active] | None = None
     canary: bool = False
     doubles: tuple[str, ...] = ()
+    profile_defaults: Mapping[str, Any] = {}
+    account_defaults: Mapping[str, Any] = {}
 
     def of(self, subject_id: str) -> Active:
         """What this subject gets: always the same, as long as the canary is."""
@@ -55,6 +57,18 @@ class Active(msgspec.Struct, frozen=True):
             return self
         candidate, active = self.beside
         return active if share(candidate.salt, subject_id) * 100 < candidate.percent else self
+
+
+def active_of(snapshot: Snapshot, features: FeatureSet) -> Active:
+    """What a call reads of a snapshot, with nothing switched off."""
+    frame = snapshot.frame
+    return Active(
+        snapshot,
+        features,
+        doubles=tuple(name for name, kind in frame.context_types.items() if kind == "double"),
+        profile_defaults=frame.defaults_of("profile"),
+        account_defaults=frame.defaults_of("account"),
+    )
 
 
 def sooner(horizon: int | None, until: int) -> int:
@@ -78,8 +92,3 @@ def switched(active: Active, overrides: Iterable[Override]) -> Active:
 def _told(override: Override) -> str:
     because = f": {override.reason}" if override.reason else ""
     return f"switched off until {shown(from_micros(override.until))}{because}"
-
-
-def doubles_of(snapshot: Snapshot) -> tuple[str, ...]:
-    """The names of the context that are declared doubles."""
-    return tuple(name for name, kind in snapshot.frame.context_types.items() if kind == "double")

@@ -21,7 +21,7 @@ from arbiter.expr import zones
 from arbiter.expr.view import View
 from arbiter.profiles.declared import declared_by
 from arbiter.profiles.features import FeatureSet
-from arbiter.runtime.active import Active, Candidate, doubles_of, sooner, switched
+from arbiter.runtime.active import Active, Candidate, active_of, sooner, switched
 from arbiter.runtime.described import Described, described
 from arbiter.runtime.faults import told
 from arbiter.runtime.views import view_of, with_doubles
@@ -85,15 +85,15 @@ class Engine:
         With a candidate, writes maintain the features of both, and are checked by what `snapshot` declares.
         """
         # Both read the union: a profile then holds what either needs, and is as fresh for one as for the other.
-        beside = () if candidate is None else candidate.snapshot.frame.features
-        features = FeatureSet([*beside, *snapshot.frame.features])
+        tried = () if candidate is None else candidate.snapshot.frame.features
+        features = FeatureSet([*tried, *snapshot.frame.features])
         self.store.use_declared(declared_by(snapshot.frame))
         self.store.use_features(features)
         zones.read_all()
-        active = switched(Active(snapshot, features, doubles=doubles_of(snapshot)), overrides)
+        active = switched(active_of(snapshot, features), overrides)
         if candidate is not None:
-            doubles = doubles_of(candidate.snapshot)
-            other = msgspec.structs.replace(active, snapshot=candidate.snapshot, canary=True, doubles=doubles)
+            other = switched(active_of(candidate.snapshot, features), overrides)
+            other = msgspec.structs.replace(other, canary=True)
             active = msgspec.structs.replace(active, beside=(candidate, other))
         self._active = active
 
@@ -134,11 +134,12 @@ class Engine:
         else:
             profile = read(request.subject_id, request.now, active.features)
         if accounts:
-            view = view_of(profile, request, active.doubles)
+            view = view_of(profile, request, active)
         else:
             # This is `view_of`, written out: a call costs as much as making the view.
             context = with_doubles(request.context, active.doubles) if active.doubles else request.context
-            view = View(profile.attributes, context, profile.features, request.now)
+            defaults, attributes = active.profile_defaults, profile.attributes
+            view = View({**defaults, **attributes} if defaults else attributes, context, profile.features, request.now)
         if points:
             return self._page(active, points, request, profile, view, deadline)
         return (self._decide(active, first, request, profile, view, (), deadline),)
@@ -169,7 +170,7 @@ class Engine:
                     continue
                 of = read.member if any(point.accounts for point in points) else read
                 profile = of(request.subject_id, request.now)
-                view = view_of(profile, request, own.doubles)
+                view = view_of(profile, request, own)
                 if len(points) == 1 and not request.explain:
                     until = profile.next_change_at if own.until is None else sooner(profile.next_change_at, own.until)
                     walk = Walk(points[0], view, request.subject_id, request.slots, (), until, profile.changes, own.off)
@@ -186,7 +187,7 @@ class Engine:
     def view(self, request: Request, active: Active, models: Iterable[str]) -> tuple[View, Profile]:
         """What a decision sees of the request's subject, with the outputs of these models. Raises StoreError."""
         profile = self.store.read_member(request.subject_id, request.now, active.features)
-        view = view_of(profile, request, active.doubles)
+        view = view_of(profile, request, active)
         self._score(active, models, view, None)
         return view, profile
 
@@ -195,7 +196,7 @@ class Engine:
         active = (active or self.current()).of(subject_id)
         snapshot = active.snapshot
         profile = self.store.read_member(subject_id, now, active.features)
-        view = View(profile.attributes, {}, profile.features, now, profile.account.attributes)
+        view = view_of(profile, Request(subject_id, (), now), active)
         self._score(active, snapshot.models, view, None)
         return described(profile, view, snapshot)
 

@@ -13,20 +13,29 @@ from arbiter.expr.view import View
 from arbiter.profiles.store import Member
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from arbiter.profiles.store import Profile
+    from arbiter.runtime.active import Active
     from arbiter.snapshot import Snapshot
     from arbiter.types import Request
 
 
-def view_of(profile: Profile, request: Request, doubles: Iterable[str]) -> View:
-    """What a decision sees, the account too where it was read. `doubles` are the names in the context that are."""
-    context = with_doubles(request.context, doubles) if doubles else request.context
-    view = View(profile.attributes, context, profile.features, request.now)
+def view_of(profile: Profile, request: Request, active: Active) -> View:
+    """What a decision sees, the account too where it was read."""
+    context = with_doubles(request.context, active.doubles) if active.doubles else request.context
+    view = View(filled(profile.attributes, active.profile_defaults), context, profile.features, request.now)
     if isinstance(profile, Member):
-        view.account = profile.account.attributes
+        view.account = filled(profile.account.attributes, active.account_defaults)
     return view
+
+
+def filled(attributes: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes, and the defaults of those that are absent.
+
+    What a subject does not consent to is hidden from the result: what is denied is unknown and has no default.
+    """
+    return {**defaults, **attributes} if defaults else attributes
 
 
 def with_doubles(context: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.profiles.attributes import check_owner
 from arbiter.profiles.store import Update
+from arbiter.runtime.views import filled
 from arbiter.server.calls import Later, parse, parsed
 from arbiter.server.listing import EventLister
 from arbiter.server.reading import ValueReader
@@ -116,7 +117,7 @@ class ProfileService:
             return profile_pb2.GetProfileResponse(
                 account_id=account_id,
                 exists=stored.exists,
-                attributes=write_values(stored.attributes),
+                attributes=write_values(filled(stored.attributes, active.account_defaults)),
                 version=stored.version,
                 snapshot=active.snapshot.digest,
                 at=write_timestamp(now),
