@@ -29,6 +29,7 @@ NAMES = (
     "matching", "comparison", "scale", "compiling", "reload",
     "decision", "model_latency", "store", "wire",
     "serving", "latency", "overload", "batches", "rule_counts", "profiles", "workers", "updates", "telemetry",
+    "kafka",
 )  # fmt: skip
 LARGE = ("profiles_10m",)  # only when named
 

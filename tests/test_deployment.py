@@ -256,7 +256,7 @@ def test_kubernetes_waits_for_a_server_that_drains(pod: Any, container: Any, tmp
     options = shown(container["args"], {each["name"]: each["value"] for each in container["env"]}, tmp_path)
     sleep, pause = container["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "sleep"
-    whole = float(pause) + options["grace"] + roster._MARGIN_S
+    whole = float(pause) + options["grace"] + roster.MARGIN_S
     assert pod["terminationGracePeriodSeconds"] > whole
     # While it drains health says NOT_SERVING, and that must not count as dead.
     liveness = container["livenessProbe"]
@@ -281,7 +281,7 @@ def test_the_unit_starts_a_server_that_keeps_to_its_directory(unit: Any, tmp_pat
     assert options["data"] == f"/var/lib/{service['StateDirectory']}" == DATA
     assert options["listen"] == OPTIONS["listen"].default
     check_doors(options)
-    assert float(service["TimeoutStopSec"]) > options["grace"] + roster._MARGIN_S
+    assert float(service["TimeoutStopSec"]) > options["grace"] + roster.MARGIN_S
     # SIGTERM to all at once would end workers before the supervisor says how long they have.
     assert service["KillMode"] == "mixed"
     # What wrong usage ends with; trying again would not help.

@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "engine" / "arbiter"
 # Outermost first. A part may import its own row, where the row has one part, and every row below.
 LAYERS = [
     {"cli"},
+    {"consumer"},
     {"server"},
     {"runtime"},
     {"ruletests", "lint"},
@@ -60,13 +61,15 @@ def faults(path: Path) -> list[str]:
     names = imports(path)
     outside = {name.split(".")[0] for name in names} | {".".join(name.split(".")[:2]) for name in names}
     inside = {name.split(".")[1] for name in names if name.startswith("arbiter.")} & (ROW.keys() | FREE)
-    bad = {name for name in outside & SHELL_ONLY if here not in {"server", "client", "wire"}}
+    bad = {name for name in outside & SHELL_ONLY if here not in {"consumer", "server", "client", "wire"}}
     bad |= {to for to in inside if here in ALONE and to != here and to not in ALONE[here]}
     bad |= outside & (IMPURE | {"opentelemetry"}) if here == "wire" else set()
     bad |= {to for to in inside if to == "wire" and here not in {"wire", "server", "client"}}
     bad |= outside & IMPURE if here in PURE or (here == "client" and path.stem not in CLIENT_SHELL) else set()
     bad |= {to for to in inside if here in ROW and to in ROW and to != here and ROW[to] <= ROW[here]}
-    bad |= {to for to in inside if to == "telemetry" and here not in {"telemetry", "server", "runtime", "cli"}}
+    bad |= {
+        to for to in inside if to == "telemetry" and here not in {"telemetry", "consumer", "server", "runtime", "cli"}
+    }
     return [f"arbiter/{path.relative_to(PACKAGE).as_posix()} imports {name}" for name in sorted(bad)]
 
 

@@ -197,11 +197,42 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     figures: WorkerFigures | None = None
 
 
+class ConsumerFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """What the consumer of Kafka's topics has done since it started.
+
+    `partitions` are read by it now, `lag` counts the messages in them that it has not read. Of those that it has read
+    `accepted` became events, `duplicates` were known by their ids, `rejected` are no events; `missed` were deleted
+    before they were read. `paused` says which limit it waits for, ``""`` while it reads. `last_error_at` is µs since
+    the epoch, 0 for never.
+    """
+
+    partitions: int = 0
+    lag: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    missed: int = 0
+    paused: str = ""
+    last_error: str = ""
+    last_error_at: int = 0
+
+
+class ConsumerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The process that reads Kafka's topics; fields are as a worker's. `figures` is None before it said anything."""
+
+    pid: int
+    phase: Phase
+    digest: str
+    restarts: int
+    since: int
+    figures: ConsumerFigures | None = None
+
+
 class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """How a whole server is: its version, its processes, and what stands with its snapshots.
 
     Times are µs since the epoch. With `draining` it ends. A worker that drains stands beside the one that follows it.
-    `store` is None when no worker answered soon.
+    `store` is None when no worker answered soon, `consumer` when no topics are read.
     """
 
     version: str
@@ -211,3 +242,4 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     workers: tuple[WorkerInfo, ...]
     status: Status
     store: StoreSize | None = None
+    consumer: ConsumerInfo | None = None

@@ -121,6 +121,7 @@ def everything() -> Counters:
     for counts in (
         counters.shed, counters.errors, counters.decisions, counters.defaulted, counters.canary_decisions,
         counters.by_snapshot, counters.wins, counters.sampled, counters.matches, counters.unknowns,
+        counters.consumed, counters.consumer_errors,
     ):  # fmt: skip
         counts["any"] += 1
     for pairs in (counters.degraded, counters.outcomes):
@@ -128,6 +129,8 @@ def everything() -> Counters:
     counters.durations["any"][3] += 1
     counters.calls["any", "INTERNAL"][3] += 1
     counters.models["any"].runs += 1
+    counters.consumer_lags["any", "other"] = 1
+    counters.consumer_paused = "any"
     return counters
 
 

@@ -21,9 +21,10 @@ def serve(chosen: "Chosen") -> None:
     Prints one line when every worker answers. Rules and models are watched: a good change is live within a second, a
     bad one changes nothing and is reported.
     """
-    from arbiter.runtime.logs import start_logging  # noqa: PLC0415 - loads onnxruntime and grpc, as do the next
+    from arbiter.consumer.process import check_consumer, run_consumer  # noqa: PLC0415 - loads much, as do the next
+    from arbiter.runtime.logs import start_logging  # noqa: PLC0415
     from arbiter.runtime.settings import Settings  # noqa: PLC0415
-    from arbiter.runtime.supervisor import supervise  # noqa: PLC0415
+    from arbiter.runtime.start import supervise  # noqa: PLC0415
     from arbiter.server.app import open_face  # noqa: PLC0415
     from arbiter.server.exposure import check_start  # noqa: PLC0415
     from arbiter.server.settings import FaceSettings  # noqa: PLC0415
@@ -39,4 +40,6 @@ def serve(chosen: "Chosen") -> None:
     start_logging(settings.log_level.upper(), "supervisor")
     doors = {"listen": options.listen, "admin": options.admin}
     check_start(doors, options.metrics, options.tls, options.auth)
-    supervise(settings, open_face, open_admin)
+    if options.kafka.brokers:
+        check_consumer(options.kafka)
+    supervise(settings, open_face, open_admin, run_consumer if options.kafka.brokers else None)

@@ -11,13 +11,13 @@ import typer
 
 from arbiter.cli.asking import AsJson
 from arbiter.cli.remote import Asked, asks_a_server, connected
-from arbiter.cli.terminal import FINDINGS, print_json, print_table
+from arbiter.cli.terminal import FINDINGS, plural, print_json, print_table
 from arbiter.cli.versions import DIGITS, status_fields
 from arbiter.decision.wording import shown
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
-    from arbiter.serving import ServerInfo, WorkerFigures
+    from arbiter.serving import ConsumerInfo, ServerInfo, WorkerFigures
 
 
 @asks_a_server
@@ -27,7 +27,8 @@ def status(*, server: Asked, as_json: AsJson = False) -> None:
     And of each worker process: the calls under way, while metrics or traces are on; the writes that wait; and the calls
     that it shed because there were too many. Of one that does not answer soon they are left out.
 
-    Ends with 1 when a worker does not serve, the last reload failed, or the server is stopping.
+    Ends with 1 when a worker does not serve, the consumer of Kafka's topics does not read, the last reload failed, or
+    the server is stopping.
     """
     with connected(server) as client:
         info = client.server_info()
@@ -36,7 +37,8 @@ def status(*, server: Asked, as_json: AsJson = False) -> None:
     else:
         _print(info)
     last = info.status.last_reload
-    well = not info.draining and all(each.phase == "serving" for each in info.workers)
+    processes = [*info.workers, *([info.consumer] if info.consumer is not None else ())]
+    well = not info.draining and all(each.phase == "serving" for each in processes)
     if not well or last is None or not last.ok:
         raise typer.Exit(FINDINGS)
 
@@ -53,6 +55,8 @@ def _print(info: "ServerInfo") -> None:
         rows.append(("last reload", f"{shown(from_micros(last.at))} {became}"))
     if (store := info.store) is not None:
         rows.append(("store", f"{store.used:,} of {store.quota:,} bytes"))
+    if (consumer := info.consumer) is not None:
+        rows.append(("kafka", _consumed(consumer)))
     print_table(("what", "is"), rows, prose=("is",))
     print_table(
         ("worker", "process", "phase", "since", "snapshot", "restarts", "calls", "writes", "shed"),
@@ -62,6 +66,20 @@ def _print(info: "ServerInfo") -> None:
             for each in info.workers
         ],
     )  # fmt: skip
+
+
+def _consumed(consumer: "ConsumerInfo") -> str:
+    """The consumer of Kafka's topics in a sentence or two."""
+    said = f"{consumer.phase} as process {consumer.pid}" if consumer.pid else consumer.phase
+    if (figures := consumer.figures) is not None:
+        said += (
+            f", {plural(figures.partitions, 'partition')}, {figures.lag:,} messages behind: {figures.accepted:,} stored"
+            f", {figures.duplicates:,} known, {figures.rejected:,} rejected, {figures.missed:,} missed"
+        )
+        said += f"; waits, since `{figures.paused}` is full" if figures.paused else ""
+        if figures.last_error:
+            said += f"; last error {shown(from_micros(figures.last_error_at))}: {figures.last_error}"
+    return said
 
 
 def _counted(figures: "WorkerFigures | None") -> tuple[str, str, str]:
@@ -82,4 +100,9 @@ def _fields(info: "ServerInfo") -> dict[str, Any]:
     }
     for written, each in zip(fields["workers"], info.workers, strict=True):
         written["since"] = from_micros(each.since)
+    if info.consumer is not None:
+        fields["consumer"]["since"] = from_micros(info.consumer.since)
+        if (figures := info.consumer.figures) is not None:
+            at = figures.last_error_at
+            fields["consumer"]["figures"]["last_error_at"] = from_micros(at) if at else None
     return fields

@@ -20,21 +20,16 @@ from arbiter.serving import (
     Hold,
     Kept,
     Override,
-    Phase,
     ReloadReport,
-    ServerInfo,
     SnapshotFile,
     SnapshotInfo,
     Staged,
     Status,
-    StoreSize,
     Turn,
-    WorkerFigures,
-    WorkerInfo,
 )
 from arbiter.types import Reason, RuleOutcome, Treatment, from_micros
 from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
-from arbiter.wire.numbers import CAUSES, OUTCOMES, PHASES
+from arbiter.wire.numbers import CAUSES, OUTCOMES
 from arbiter.wire.values import plain_values, read_timestamp
 
 if TYPE_CHECKING:
@@ -45,7 +40,6 @@ if TYPE_CHECKING:
 
 _REASONS = {decision_pb2.REASON_RULE: Reason.WON, decision_pb2.REASON_DEFAULT: Reason.DEFAULT}
 _CAUSES: dict[int, Cause] = {number: cause for cause, number in CAUSES.items()}
-_PHASES: dict[int, Phase] = {number: phase for phase, number in PHASES.items()}
 _OUTCOMES = {number: reason for reason, number in OUTCOMES.items()}
 
 
@@ -147,41 +141,6 @@ def read_ingested(response: profile_pb2.IngestEventsResponse) -> Ingested:
 def read_health(response: health_pb2.HealthCheckResponse) -> bool:
     """Return whether what was asked for serves."""
     return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-def read_server(response: admin_pb2.GetStatusResponse) -> ServerInfo:
-    """Return how a server is."""
-    started_at = read_timestamp(response.started_at)
-    return ServerInfo(
-        version=response.version,
-        at=started_at + response.uptime.ToMicroseconds(),
-        started_at=started_at,
-        draining=response.draining,
-        workers=tuple(
-            WorkerInfo(
-                number=each.worker,
-                pid=each.pid,
-                phase=_PHASES[each.phase],
-                digest=each.digest,
-                restarts=each.restarts,
-                since=read_timestamp(each.since),
-                figures=_figures(each.figures) if each.HasField("figures") else None,
-            )
-            for each in response.workers
-        ),
-        status=read_status(response.state),
-        store=_store(response.store) if response.HasField("store") else None,
-    )
-
-
-def _figures(message: admin_pb2.WorkerFigures) -> WorkerFigures:
-    return WorkerFigures(
-        calls=message.calls if message.HasField("calls") else None, writes=message.writes, shed=dict(message.shed)
-    )
-
-
-def _store(message: admin_pb2.StoreSize) -> StoreSize:
-    return StoreSize(used=message.used_bytes, quota=message.quota_bytes)
 
 
 def read_status(

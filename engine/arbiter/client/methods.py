@@ -1,6 +1,7 @@
 """Every method of the client, once: what it takes, what it sends, what it gives.
 
-Law: each builds a `Call` and runs nothing. What goes in is defined in `arguments`, what comes out in `answers`.
+Law: each builds a `Call` and runs nothing. What goes in is defined in `arguments`, what comes out in `answers`
+and `standing`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from grpc_health.v1 import health_pb2
 
-from arbiter.client import answers, arguments
+from arbiter.client import answers, arguments, standing
 from arbiter.client.answers import Answer, Batch, Page
 from arbiter.client.arguments import Ask
 from arbiter.client.calls import Again, Call, Method, rpc
@@ -246,7 +247,7 @@ class Methods(EventMethods):
     @Method
     def server_info(self, *, timeout: float | None = None) -> Call[ServerInfo]:
         """Return how the whole server is: its version, its processes, what runs."""
-        return GET_STATUS.call(admin_pb2.GetStatusRequest(), answers.read_server, timeout)
+        return GET_STATUS.call(admin_pb2.GetStatusRequest(), standing.read_server, timeout)
 
     @Method
     def reload(self, *, timeout: float | None = None) -> Call[Status]:

@@ -16,6 +16,9 @@ from arbiter.config.limits import Limits
 
 Transport = Literal["auto", "inline", "stock"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+KafkaFormat = Literal["json", "protobuf"]
+KafkaStart = Literal["earliest", "latest"]
+TimeUnit = Literal["s", "ms", "us"]
 
 
 class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -119,6 +122,59 @@ class Profiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 24.0
 
 
+class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Topics whose messages become events. Fields of JSON are named by their path, as in ``user.id``."""
+
+    brokers: Annotated[
+        str,
+        option("Brokers to ask first, `host:port`, with commas between them; empty for no consumer.", shown="TEXT",
+               needs="topics"),
+    ] = ""  # fmt: skip
+    topics: Annotated[
+        str,
+        option("The topics, with commas between them; one that begins with `^` is a pattern.", shown="TEXT",
+               needs="brokers"),
+    ] = ""  # fmt: skip
+    group: Annotated[str, option("The consumer group; each has its own place in every topic.", shown="TEXT")] = (
+        "arbiter"
+    )
+    properties: Annotated[
+        str,
+        option("A file of librdkafka's properties, `name=value` lines: how to connect, and secrets.", shown="FILE",
+               needs="brokers"),
+    ] = ""  # fmt: skip
+    format: Annotated[
+        KafkaFormat, option("What messages are: `json` objects, or `protobuf`, messages `arbiter.v1.Event`.")
+    ] = "json"
+    start: Annotated[
+        KafkaStart, option("Where to begin in a partition of which nothing was read: its oldest message, or its end.")
+    ] = "earliest"
+    id_field: Annotated[str, option("JSON: the field with the event's id.", shown="TEXT", none=True)] = "id"
+    subject_field: Annotated[
+        str, option("JSON: the field with the subject's id; empty for the message's key.", shown="TEXT", none=True)
+    ] = "subject_id"
+    type_field: Annotated[
+        str, option("JSON: the field with the event's type; empty for the topic's name.", shown="TEXT", none=True)
+    ] = "type"
+    at_field: Annotated[
+        str,
+        option("JSON: the field with the event's time, a number or ISO 8601; absent, the message's own time.",
+               shown="TEXT", none=True),
+    ] = "at"  # fmt: skip
+    at_unit: Annotated[TimeUnit, option("JSON: what a time that is a number counts since 1970.")] = "ms"
+    properties_field: Annotated[
+        str,
+        option("JSON: the field with the event's properties; empty for all fields that have no other meaning.",
+               shown="TEXT", none=True),
+    ] = "properties"  # fmt: skip
+    rejected_file: Annotated[
+        str, option("The file for messages that are no events; empty for none.", shown="FILE", needs="brokers")
+    ] = ""
+    rejected_topic: Annotated[
+        str, option("The topic for messages that are no events; empty for none.", shown="TEXT", needs="brokers")
+    ] = ""
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All options; a field whose type is a struct is a group."""
 
@@ -175,6 +231,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     telemetry: Telemetry = Telemetry()
     events: Events = Events()
     profiles: Profiles = Profiles()
+    kafka: Kafka = Kafka()
     limits: Limits = Limits()
 
 

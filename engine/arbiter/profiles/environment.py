@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SALT = b"salt"
-_NAMES = ("profile", "window", "log", "by_subject", "seen", "idem", "meta", "history")
+_NAMES = ("profile", "window", "log", "by_subject", "seen", "idem", "offset", "meta", "history")
 _READERS = 1024
 _DATABASES = 64
 # LMDB's first two pages, data format 1: magic, format, page size, last page, transaction, in the machine's byte order.
@@ -55,6 +55,7 @@ class Environment(msgspec.Struct, frozen=True):
     by_subject: lmdb._Database
     seen: lmdb._Database
     idem: lmdb._Database
+    offset: lmdb._Database
     meta: lmdb._Database
     history: lmdb._Database
 

@@ -32,7 +32,7 @@ class IngestEvents:
     def apply(self, group: Group) -> Ingested:
         """Log the new ones and count them in the features."""
         group.check_quota()
-        new = self._new(group)
+        new = self.new(group)
         for key, seen, event, encoded in new:
             group.txn.put(seen, records.moment(event.at), db=group.environment.seen)
             opened, states = group.open_states(key)
@@ -41,7 +41,7 @@ class IngestEvents:
             opened.profile.touched = group.now
         return Ingested(len(new), len(self._entries) - len(new), group.position)
 
-    def _new(self, group: Group) -> list[Entry]:
+    def new(self, group: Group) -> list[Entry]:
         """Those that were not seen before. Raises InvalidField for one of them that is dated out of bounds."""
         known, get, limits = group.environment.seen, group.txn.get, group.limits
         earliest = records.NEVER if limits.late is None else group.now - limits.late

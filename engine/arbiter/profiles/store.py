@@ -19,6 +19,7 @@ import msgspec
 from arbiter.errors import ArbiterError, LimitExceeded, StoreError
 from arbiter.profiles import records
 from arbiter.profiles.attributes import check_update
+from arbiter.profiles.consuming import ConsumeEvents, read_offsets
 from arbiter.profiles.current import Current
 from arbiter.profiles.declared import Declarations, Declared
 from arbiter.profiles.environment import failure
@@ -35,9 +36,10 @@ from arbiter.profiles.values import Limits, check_id, check_name, check_time, ch
 from arbiter.profiles.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from arbiter.profiles.consuming import Partition, Span
     from arbiter.profiles.environment import Environment
     from arbiter.profiles.features import FeatureSet
     from arbiter.profiles.listing import EventPage, Listing
@@ -320,12 +322,32 @@ class Store:
                     f"events holds {count:,}, and `batch_events` allows {allowed:,}: split the batch",
                     reason="batch_events",
                 )
-            entries = [self._entry(event, f"events[{index}]") for index, event in enumerate(events)]
+            entries = [self.prepare(event, f"events[{index}]") for index, event in enumerate(events)]
         except ArbiterError as error:
             return _refused(error)
         return self._writer.submit(IngestEvents(entries))
 
-    def _entry(self, event: Event, field: str) -> tuple[bytes, bytes, Event, bytes]:
+    def consume(self, spans: Sequence[Span]) -> Future[Ingested]:
+        """Log events that were read elsewhere and how far they were read, all or nothing; what is stored is skipped.
+
+        The future raises OffsetGap, EventsRefused, LimitExceeded, StoreError.
+        """
+        return self._writer.submit(ConsumeEvents(spans))
+
+    def offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Where to read on in each of these partitions; without those of which nothing is stored. Raises StoreError."""
+        try:
+            environment = self._environment
+            with environment.handle.begin() as txn:
+                return read_offsets(environment, txn, partitions)
+        except lmdb.Error as error:
+            raise self._unreadable(error) from error
+
+    def prepare(self, event: Event, field: str) -> tuple[bytes, bytes, Event, bytes]:
+        """An event as it is stored: what `consume` takes. `field` is what errors call it.
+
+        Raises InvalidField, LimitExceeded.
+        """
         check_id(event.id, f"{field}.id")
         check_id(event.subject_id, f"{field}.subject_id")
         check_name(event.type, f"{field}.type")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from arbiter.models.model import Model
+    from arbiter.ruleset.rules import Ruleset
     from arbiter.snapshot import Snapshot
 
 _log = logging.getLogger("arbiter.archive")
@@ -196,6 +197,13 @@ class Archive:
             if not about.parent.name.startswith(".")
         ]
         return [Adopted(digest, at // 1000) for at, digest in sorted(written)]
+
+    def frame(self, digest: str) -> Ruleset:
+        """The rule set of a snapshot without its rules: what it declares. Raises StoreError."""
+        try:
+            return unpack((self._directory / digest / _IMAGE).read_bytes()).frame
+        except _UNREADABLE as error:
+            raise StoreError(f"snapshot {digest[:12]} cannot be read: {error}") from error
 
     def model_files(self, digest: str) -> dict[str, bytes]:
         """The model files of a snapshot by ``NAME/FILE``. Raises StoreError."""

@@ -1,7 +1,7 @@
-"""The worker processes as the supervisor sees them: started, spoken to, listened to.
+"""The processes that the supervisor starts, as it sees them: started, spoken to, listened to.
 
-Law: processes and pipes. What a worker says, and that it died, goes to whoever made the crew; nothing here waits for a
-worker, so that one that hangs holds up nobody. What follows from it all stands in `roster`.
+Law: processes and pipes. What one says, and that it died, goes to whoever made the crew; nothing here waits for a
+process, so that one that hangs holds up nobody. What follows from it all stands in `roster` and `intake`.
 """
 
 from __future__ import annotations
@@ -12,21 +12,16 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from arbiter.runtime import messages
-from arbiter.runtime.worker import run_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-    from arbiter.runtime.settings import OpenFace, Settings
-
 
 class Run:
-    """One process of the worker `number`, and what is known of it.
+    """One process, of the worker `number` for instance, and what is known of it.
 
     `serving` is the digest that it serves (``""`` for none), `revision` the number of what it serves, `told` that of
     what it was told to, both -1 for nothing. `leaving`: it takes no new calls. `since` is when its phase began, in µs
@@ -56,28 +51,36 @@ class Run:
 
 
 class Crew:
-    """Starts workers. `heard(run, message)` is called from reading threads, with None when the process has ended."""
+    """Starts processes of one kind. Each runs ``entry(pipe, number, *arguments)``, a function of a module.
+
+    `heard(run, message)` is called from reading threads, with None when the process has ended.
+    """
 
     def __init__(
         self,
-        settings: Settings,
-        address: str,
-        open_face: OpenFace,
+        kind: str,
+        entry: Callable[..., None],
+        arguments: tuple[object, ...],
         heard: Callable[[Run, messages.ToSupervisor | None], None],
     ) -> None:
-        # Never fork: gRPC, ONNX and LMDB do not survive it.
+        # Never fork: gRPC, ONNX, LMDB and librdkafka do not survive it.
         self._context = multiprocessing.get_context("spawn")
-        self._arguments = (msgspec.msgpack.encode(settings), address, open_face)
+        self._kind = kind
+        self._entry = entry
+        self._arguments = arguments
         self._heard = heard
 
     def start(self, number: int) -> Run:
-        """Spawn a process for the worker `number`."""
+        """Spawn a process with this number."""
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=run_worker, args=(theirs, number, *self._arguments), name=f"arbiter-worker-{number}", daemon=True
+            target=self._entry,
+            args=(theirs, number, *self._arguments),
+            name=f"arbiter-{self._kind}-{number}",
+            daemon=True,
         )
         process.start()
-        # Only the worker holds its end now, so that its death ends the pipe.
+        # Only the process holds its end now, so that its death ends the pipe.
         theirs.close()
         run = Run(number, process, ours)
         threading.Thread(target=self._listen, args=(run, ours), name=f"from-{number}", daemon=True).start()

@@ -19,9 +19,8 @@ from arbiter.decision.walk import Need, Walk
 from arbiter.errors import CallerError, NotReady
 from arbiter.expr import zones
 from arbiter.expr.view import View
-from arbiter.profiles.declared import declared_by
-from arbiter.profiles.features import FeatureSet
 from arbiter.runtime.active import Active, Candidate, active_of, sooner, switched
+from arbiter.runtime.declared import keep_to
 from arbiter.runtime.described import Described, described
 from arbiter.runtime.faults import told
 from arbiter.runtime.views import view_of, with_doubles
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
     from arbiter.models.model import Model
+    from arbiter.profiles.features import FeatureSet
     from arbiter.profiles.store import Profile, Store
     from arbiter.ruleset.compiled import Point
     from arbiter.serving import Override
@@ -84,11 +84,7 @@ class Engine:
 
         With a candidate, writes maintain the features of both, and are checked by what `snapshot` declares.
         """
-        # Both read the union: a profile then holds what either needs, and is as fresh for one as for the other.
-        tried = () if candidate is None else candidate.snapshot.frame.features
-        features = FeatureSet([*tried, *snapshot.frame.features])
-        self.store.use_declared(declared_by(snapshot.frame))
-        self.store.use_features(features)
+        features = keep_to(self.store, snapshot.frame, None if candidate is None else candidate.snapshot.frame)
         zones.read_all()
         active = switched(active_of(snapshot, features), overrides)
         if candidate is not None:

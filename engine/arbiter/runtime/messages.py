@@ -1,4 +1,4 @@
-"""What supervisor and workers say to each other over their private pipe.
+"""What the supervisor and its processes say to each other over their private pipes.
 
 Law: plain data, MessagePack, never pickle. A question carries a number that its answer repeats.
 """
@@ -13,7 +13,7 @@ import msgspec
 # Fields' types at run time: msgspec reads them to decode.
 from arbiter.errors import CallerError, Diagnostic, LimitExceeded, StoreError
 from arbiter.runtime.admin import Command, Live  # noqa: TC001
-from arbiter.serving import History, ServerInfo, Status, StoreSize, WorkerFigures  # noqa: TC001
+from arbiter.serving import ConsumerFigures, History, ServerInfo, Status, StoreSize, WorkerFigures  # noqa: TC001
 from arbiter.telemetry.instrument import Reading  # noqa: TC001
 
 if TYPE_CHECKING:
@@ -103,6 +103,12 @@ class Leaving(msgspec.Struct, frozen=True, tag=True):
     """From a worker: it takes no new calls from now on, and ends with those begun."""
 
 
+class Consumed(msgspec.Struct, frozen=True, tag=True):
+    """From the consumer: what it has done until now."""
+
+    figures: ConsumerFigures
+
+
 class Ask(msgspec.Struct, frozen=True, tag=True):
     """From a worker: a caller's question. `files` are those to validate or to stage, `command` is what to carry out."""
 
@@ -124,7 +130,7 @@ def refusal(ask: int, error: ArbiterError) -> Answer:
 
 
 ToWorker = Load | Told | Answer | Stop | Count | Look
-ToSupervisor = Serving | Refused | Leaving | Ask | Counted | Looked
+ToSupervisor = Serving | Refused | Leaving | Ask | Counted | Looked | Consumed
 
 encode = msgspec.msgpack.Encoder().encode
 to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -30,7 +30,7 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 _PROVEN_AFTER_S = 10.0
 _STARTS = 3  # how often a worker that never served may die before starting is given up
-_MARGIN_S = 5.0  # beyond the grace, for a store to close
+MARGIN_S = 5.0  # beyond the grace, for a store to close
 # Workers take up what is new one after another, so that not all of them are slower at once. One that takes longer than
 # its part of this time is not waited for.
 _ROUND_S = 0.5
@@ -104,7 +104,7 @@ class Roster:
             WorkerInfo(
                 number=number,
                 pid=0 if run is None else run.pid,
-                phase=_phase(run),
+                phase=phase_of(run),
                 digest="" if run is None else run.serving,
                 restarts=self.places[number].restarts,
                 since=since if run is None else run.since,
@@ -238,12 +238,12 @@ class Roster:
         run.leaving, run.since = True, _now()
         self._leaving.append(run)
         self._end_turn(run)
-        self._mail.later(self._grace + _MARGIN_S, functools.partial(self._overdue, run))
+        self._mail.later(self._grace + MARGIN_S, functools.partial(self._overdue, run))
 
     def _overdue(self, run: Run) -> None:
         if run in self._leaving:
             _log.warning("worker %d (process %d) did not end within %g s, killed", run.number, run.pid,
-                         self._grace + _MARGIN_S)  # fmt: skip
+                         self._grace + MARGIN_S)  # fmt: skip
             run.process.kill()
 
     # Turns
@@ -274,7 +274,8 @@ class Roster:
         run.send(load)
 
 
-def _phase(run: Run | None) -> Phase:
+def phase_of(run: Run | None) -> Phase:
+    """What the process that holds a place does; there may be none."""
     if run is None:
         return "down"
     if run.leaving:

@@ -6,13 +6,14 @@ Law: plain data that passes to another process. No defaults that depend on the m
 from __future__ import annotations
 
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 # Fields' types at run time.
-from arbiter.config.options import Events, LogLevel, Profiles, Telemetry
+from arbiter.config.options import Events, Kafka, LogLevel, Profiles, Telemetry
 from arbiter.profiles.values import Limits
 from arbiter.runtime.admin import Admin
 from arbiter.runtime.engine import Engine  # noqa: TC001
@@ -49,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     telemetry: Telemetry = Telemetry()
     events: Events = Events()
     profiles: Profiles = Profiles()
+    kafka: Kafka = Kafka()
     face: bytes = b""
 
     @property
@@ -123,3 +125,6 @@ class Backing(msgspec.Struct, frozen=True):
 OpenFace = Callable[[Backing, str, bytes, str], Face]
 # Opens a server on ``HOST:PORT`` that answers health and administration and nothing else.
 OpenAdmin = Callable[[Admin, str, bytes], AdminFace]
+# A function of a module: the entry of the process that reads Kafka's topics, which takes its pipe, a number, and the
+# settings, encoded.
+RunConsumer = Callable[[Connection, int, bytes], None]

@@ -9,34 +9,32 @@ from __future__ import annotations
 import functools
 import logging
 import signal
-import sys
 import threading
 import time
 from collections import deque
-from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from arbiter.errors import ArbiterError, AuthorError, CallerError, StoreError
-from arbiter.runtime import messages, sockets
-from arbiter.runtime.address import reserve
+from arbiter.runtime import messages
 from arbiter.runtime.admin import Live
-from arbiter.runtime.alone import alone
 from arbiter.runtime.archive import Archive
 from arbiter.runtime.crew import Crew
 from arbiter.runtime.desk import Desk, abridged
+from arbiter.runtime.intake import Intake
 from arbiter.runtime.link import Link
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.mailbox import Mailbox
 from arbiter.runtime.questions import Checks, Own, Waiting, refuse
-from arbiter.runtime.quiet import at_work, step_back
+from arbiter.runtime.quiet import step_back
 from arbiter.runtime.roster import Roster
 from arbiter.runtime.standing import StandingFile
 from arbiter.runtime.survey import Survey
 from arbiter.runtime.tally import Tally
 from arbiter.runtime.versions import Versions
 from arbiter.runtime.watcher import Watcher
-from arbiter.telemetry import publish
+from arbiter.runtime.worker import run_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +43,7 @@ if TYPE_CHECKING:
     from arbiter.runtime.crew import Run
     from arbiter.runtime.loader import Attempt, Built
     from arbiter.runtime.questions import Asker
-    from arbiter.runtime.settings import AdminFace, OpenAdmin, OpenFace, Settings
+    from arbiter.runtime.settings import AdminFace, OpenAdmin, OpenFace, RunConsumer, Settings
 
 _log = logging.getLogger("arbiter.supervisor")
 
@@ -60,35 +58,17 @@ class StartFailed(ArbiterError):
     """The workers cannot start; the log says why."""
 
 
-def supervise(settings: Settings, open_face: OpenFace, open_admin: OpenAdmin) -> None:
-    """Serve until SIGTERM or SIGINT. Call it in the main thread, after `logs.start_logging`.
+class Supervisor:
+    """Serves on `address`, which is held for the workers. `consume` is the entry of the process that reads topics."""
 
-    Prints one line on standard output when all workers serve. Raises AuthorError when the files hold errors and there
-    is no last good snapshot, and ListenError, StoreError, TelemetryError, EndpointError or StartFailed when it cannot
-    start.
-    """
-    # From now on, since the first process of a container ignores what it has no handler for.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    at_work()
-    with ExitStack() as stack:
-        stack.enter_context(alone(Path(settings.data), "data directory"))
-        if settings.sockets:
-            directory = Path(settings.sockets)
-            sockets.make(directory)
-            stack.enter_context(alone(directory, "directory for sockets"))
-            sockets.clear(directory)
-            stack.callback(sockets.clear, directory)
-        held, address = reserve(settings.listen)
-        stack.enter_context(held)
-        supervisor = _Supervisor(settings, address, open_face, open_admin)
-        publisher = publish.start(supervisor.desk.counters, "supervisor")
-        stack.callback(publisher.shutdown)
-        stack.enter_context(supervisor.tally.scraped(settings.metrics))
-        supervisor.run()
-
-
-class _Supervisor:
-    def __init__(self, settings: Settings, address: str, open_face: OpenFace, open_admin: OpenAdmin) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        address: str,
+        open_face: OpenFace,
+        open_admin: OpenAdmin,
+        consume: RunConsumer | None = None,
+    ) -> None:
         archive = Archive(settings.snapshots_directory, settings.snapshots)
         file = StandingFile(settings.data_directory)
         self.desk = Desk(archive, file=file)
@@ -101,9 +81,17 @@ class _Supervisor:
             settings.rules_directory, settings.models_directory, archive, require_tests=settings.require_tests
         )
         self._versions = Versions(self.desk, self._loader, archive)
-        crew = Crew(settings, address, open_face, lambda run, said: self._mail.post(lambda: self._heard(run, said)))
-        self._roster = Roster(settings.workers, settings.grace, crew, self._mail, self.desk.counters)
-        self._survey = Survey(self._mail, self._roster, lambda: self.desk.status)
+        self.tally = Tally(lambda number: self._mail.post(lambda: self._scraped(number)), self.desk.counters)
+        encoded = msgspec.msgpack.encode(settings)
+        workers = Crew(
+            "worker",
+            run_worker,
+            (encoded, address, open_face),
+            lambda run, said: self._mail.post(lambda: self._heard(run, said)),
+        )
+        self._roster = Roster(settings.workers, settings.grace, workers, self._mail, self.desk.counters)
+        self._intake = Intake(consume, encoded, settings.grace, self._mail, self.tally, self.desk.counters)
+        self._survey = Survey(self._mail, self._roster, self._intake.info, lambda: self.desk.status)
         self._link = Link(lambda said: self._mail.post(lambda: self._hear(self._own, said)))
         self._own = Own(self._link)
         self._admin_face: AdminFace | None = None
@@ -119,7 +107,6 @@ class _Supervisor:
         self._expiring = 0  # when a timer looks at the overrides, in µs since the epoch; 0 for none
         self._announced = False
         self._ending = False
-        self.tally = Tally(lambda number: self._mail.post(lambda: self._scraped(number)), self.desk.counters)
 
     def run(self) -> None:
         """Load, start the workers, and follow the mailbox until told to end."""
@@ -133,12 +120,14 @@ class _Supervisor:
             if self._settings.admin:
                 self._admin_face = self._open_admin(self._link, self._settings.admin, self._settings.face)
             self._roster.start(self._live, self._revision, self.desk.status)
+            self._intake.load(self._live, self._revision)
             watcher.start()
-            while not (self._ending and self._roster.empty):
+            while not (self._ending and self._roster.empty and self._intake.empty):
                 self._mail.next()()
         finally:
             watcher.stop()
             self._roster.kill()  # those that a fault of ours left running
+            self._intake.kill()
             self._link.close()
             if self._admin_face is not None:
                 self._admin_face.stop(_FACE_GRACE_S)
@@ -153,6 +142,7 @@ class _Supervisor:
         _log.info("stopping: %g s for the calls under way", self._settings.grace)
         self._ending = True
         self._refuse_all()
+        self._intake.stop()
         self._roster.stop()
         self._tell()
 
@@ -161,6 +151,7 @@ class _Supervisor:
         if self._ending:
             _log.warning("interrupted again: calls under way are cut off")
             self._roster.kill()
+            self._intake.kill()
         self._end()
 
     def _refuse_all(self) -> None:
@@ -245,6 +236,7 @@ class _Supervisor:
             self._live = self.desk.live
             self._revision += 1
             self._roster.load(self._live, self._revision)
+            self._intake.load(self._live, self._revision)
             self._watch_expiry()
         self._tell()
 
@@ -349,7 +341,7 @@ class _Supervisor:
                 self._hear(run, message)
 
     def _scraped(self, number: int) -> None:
-        self.tally.asked(number, self._roster.count(number))
+        self.tally.asked(number, [*self._roster.count(number), *self._intake.count(number)])
 
     def _changed(self) -> None:
         if self._roster.hopeless:

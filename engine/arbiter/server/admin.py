@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from arbiter.server.calls import Call, Work
     from arbiter.serving import (
         Canary,
+        ConsumerInfo,
         Counts,
         Hold,
         Override,
@@ -86,6 +87,7 @@ class AdminService:
             ],
             state=_state(info.status),
             store=_store(info.store),
+            consumer=_consumer(info.consumer),
         )
 
     def _get(self, _request: admin_pb2.GetSnapshotRequest, _call: Call) -> admin_pb2.GetSnapshotResponse:
@@ -254,6 +256,32 @@ def _figures(figures: WorkerFigures | None) -> admin_pb2.WorkerFigures | None:
     if figures is None:
         return None
     return admin_pb2.WorkerFigures(calls=figures.calls, writes=figures.writes, shed=figures.shed)
+
+
+def _consumer(consumer: ConsumerInfo | None) -> admin_pb2.Consumer | None:
+    if consumer is None:
+        return None
+    figures = consumer.figures
+    return admin_pb2.Consumer(
+        pid=consumer.pid,
+        phase=PHASES[consumer.phase],
+        since=write_timestamp(consumer.since),
+        digest=consumer.digest,
+        restarts=consumer.restarts,
+        figures=None
+        if figures is None
+        else admin_pb2.ConsumerFigures(
+            partitions=figures.partitions,
+            lag=figures.lag,
+            accepted=figures.accepted,
+            duplicates=figures.duplicates,
+            rejected=figures.rejected,
+            missed=figures.missed,
+            paused=figures.paused,
+            last_error=figures.last_error,
+            last_error_at=write_timestamp(figures.last_error_at) if figures.last_error_at else None,
+        ),
+    )
 
 
 def _store(store: StoreSize | None) -> admin_pb2.StoreSize | None:

@@ -15,9 +15,8 @@ from arbiter.runtime.views import filled
 from arbiter.server.calls import Later, parse, parsed
 from arbiter.server.listing import EventLister
 from arbiter.server.reading import ValueReader
-from arbiter.types import Event
 from arbiter.v1 import profile_pb2
-from arbiter.wire.values import read_timestamp, write_timestamp, write_value, write_values
+from arbiter.wire.values import write_timestamp, write_value, write_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +87,7 @@ class ProfileService:
                 reason="batch_events",
             )
         now = self._engine.clock()
-        events = [self._event(event, place, now) for place, event in enumerate(request.events)]
+        events = [self._values.event(event, f"events[{place}]", now) for place, event in enumerate(request.events)]
         return Later(self._engine.store.ingest(events), self._ingested)
 
     def _ingested(self, done: Ingested) -> bytes:
@@ -96,16 +95,6 @@ class ProfileService:
         return profile_pb2.IngestEventsResponse(
             accepted=done.accepted, duplicates=done.duplicates, position=done.position
         ).SerializeToString()
-
-    def _event(self, event: profile_pb2.Event, place: int, now: int) -> Event:
-        properties = self._values.entries(event.properties, f"events[{place}].properties")
-        if event.HasField("at"):
-            try:
-                now = read_timestamp(event.at)
-            except ValueError as error:
-                field = f"events[{place}].at"
-                raise InvalidField(f"{field} {error}", field=field) from None
-        return Event(event.id, event.subject_id, event.type, now, properties)
 
     def _get(self, request: profile_pb2.GetProfileRequest, _call: Call) -> profile_pb2.GetProfileResponse:
         subject_id, account_id = request.subject_id, request.account_id

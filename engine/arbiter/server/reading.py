@@ -15,13 +15,14 @@ import msgspec
 from msgspec import Meta
 
 from arbiter.errors import InvalidField, LimitExceeded
-from arbiter.types import EPOCH
+from arbiter.types import EPOCH, Event
 from arbiter.wire.values import Entries, Value, read_timestamp, step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from arbiter.config.limits import Limits
+    from arbiter.v1 import profile_pb2
 
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
 # The escape of the first half of a character, too close to the end for a second half.
@@ -74,6 +75,16 @@ class ValueReader:
         except _Refused as refused:
             raise refused.invalid(field) from None
 
+    def event(self, event: profile_pb2.Event, field: str, now: int) -> Event:
+        """Read an event whose path in the request is `field`; one without a time happened `now` (µs)."""
+        properties = self.entries(event.properties, f"{field}.properties")
+        if event.HasField("at"):
+            try:
+                now = read_timestamp(event.at)
+            except ValueError as error:
+                raise InvalidField(f"{field}.at {error}", field=f"{field}.at") from None
+        return Event(event.id, event.subject_id, event.type, now, properties)
+
     def json_object(self, content: bytes, field: str) -> dict[str, Any]:
         """Read one JSON object in UTF-8. Keys with `null` are left out, at any depth."""
         limits = self._limits
@@ -95,6 +106,10 @@ class ValueReader:
         except ValueError as error:
             message = f"{field} is not one JSON object in UTF-8: {_fault(content, error)}"
             raise InvalidField(message, field=field) from None
+        return self.json_values(values, field)
+
+    def json_values(self, values: Mapping[str, Any], field: str) -> dict[str, Any]:
+        """Read an object that was decoded from JSON. Keys with `null` are left out, at any depth."""
         try:
             return self._json_map(values, 0)
         except _Refused as refused:

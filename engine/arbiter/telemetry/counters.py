@@ -96,6 +96,14 @@ class Counters:
     store: Figures = field(default_factory=Figures)
     store_writes: int = 0
 
+    # The consumer of Kafka's topics: messages by what became of them, those not read by topic and partition, errors by
+    # kind, and which limit it waits for.
+    consumed: defaultdict[str, int] = field(default_factory=_counts)
+    consumer_lags: dict[tuple[str, str], int] = field(default_factory=dict)
+    consumer_errors: defaultdict[str, int] = field(default_factory=_counts)
+    consumer_paused: str = ""
+    consumer_restarts: int = 0
+
     reloads_ok: int = 0
     reloads_failed: int = 0
     last_reload_ok: bool = True

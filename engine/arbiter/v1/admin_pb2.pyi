@@ -1128,6 +1128,7 @@ class GetStatusResponse(_message.Message):
     WORKERS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
+    CONSUMER_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Its version, as `arbiter --version` says."""
     draining: _builtins.bool
@@ -1152,6 +1153,10 @@ class GetStatusResponse(_message.Message):
     def store(self) -> Global___StoreSize:
         """How full the store is. Absent when no worker said so in time."""
 
+    @_builtins.property
+    def consumer(self) -> Global___Consumer:
+        """The process that reads Kafka's topics. Absent where none are read."""
+
     def __init__(
         self,
         *,
@@ -1162,14 +1167,117 @@ class GetStatusResponse(_message.Message):
         workers: _abc.Iterable[Global___Worker] | None = ...,
         state: Global___ServingState | None = ...,
         store: Global___StoreSize | None = ...,
+        consumer: Global___Consumer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at", "state", b"state", "store", b"store", "uptime", b"uptime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "started_at", b"started_at", "state", b"state", "store", b"store", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "started_at", b"started_at", "state", b"state", "store", b"store", "uptime", b"uptime", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "draining", b"draining", "started_at", b"started_at", "state", b"state", "store", b"store", "uptime", b"uptime", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class Consumer(_message.Message):
+    """The process that reads Kafka's topics."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """The process; 0 while it is down."""
+    phase: Global___WorkerPhase.ValueType
+    """What it does."""
+    digest: _builtins.str
+    """Digest of the snapshot whose declarations it keeps to, lower-case hex; empty while it has none."""
+    restarts: _builtins.int
+    """How often it was started again, whatever ended the process before."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    @_builtins.property
+    def figures(self) -> Global___ConsumerFigures:
+        """What it has done, as it said last, a second ago at most. Absent before it said anything."""
+
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+        phase: Global___WorkerPhase.ValueType = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        digest: _builtins.str = ...,
+        restarts: _builtins.int = ...,
+        figures: Global___ConsumerFigures | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "figures", b"figures", "phase", b"phase", "pid", b"pid", "restarts", b"restarts", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Consumer: _TypeAlias = Consumer  # noqa: Y015
+
+@_typing.final
+class ConsumerFigures(_message.Message):
+    """What a consumer process has done since it started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    DUPLICATES_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_AT_FIELD_NUMBER: _builtins.int
+    partitions: _builtins.int
+    """The partitions that it reads now."""
+    lag: _builtins.int
+    """The messages in these that it has not read."""
+    accepted: _builtins.int
+    """The messages that became events."""
+    duplicates: _builtins.int
+    """The messages whose event's id its subject already had."""
+    rejected: _builtins.int
+    """The messages that are no events, or none that can be stored."""
+    missed: _builtins.int
+    """The messages that were deleted in Kafka before they were read."""
+    paused: _builtins.str
+    """The limit that it waits for: `disk_full`, `store_quota`, `write_queue`; empty while it reads."""
+    last_error: _builtins.str
+    """What went wrong last; empty for nothing."""
+    @_builtins.property
+    def last_error_at(self) -> _timestamp_pb2.Timestamp:
+        """When that was. Absent for never."""
+
+    def __init__(
+        self,
+        *,
+        partitions: _builtins.int = ...,
+        lag: _builtins.int = ...,
+        accepted: _builtins.int = ...,
+        duplicates: _builtins.int = ...,
+        rejected: _builtins.int = ...,
+        missed: _builtins.int = ...,
+        paused: _builtins.str = ...,
+        last_error: _builtins.str = ...,
+        last_error_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_error_at", b"last_error_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "duplicates", b"duplicates", "lag", b"lag", "last_error", b"last_error", "last_error_at", b"last_error_at", "missed", b"missed", "partitions", b"partitions", "paused", b"paused", "rejected", b"rejected"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsumerFigures: _TypeAlias = ConsumerFigures  # noqa: Y015
 
 @_typing.final
 class StoreSize(_message.Message):

@@ -1,0 +1,77 @@
+"""How a server is, out of its answer: its processes, its store, its consumer.
+
+Law: messages in, plain data out; as in `answers`, nothing of gRPC is known here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arbiter.client.answers import read_status
+from arbiter.serving import ConsumerFigures, ConsumerInfo, Phase, ServerInfo, StoreSize, WorkerFigures, WorkerInfo
+from arbiter.wire.numbers import PHASES
+from arbiter.wire.values import read_timestamp
+
+if TYPE_CHECKING:
+    from arbiter.v1 import admin_pb2
+
+_PHASES: dict[int, Phase] = {number: phase for phase, number in PHASES.items()}
+
+
+def read_server(response: admin_pb2.GetStatusResponse) -> ServerInfo:
+    """Return how a server is."""
+    started_at = read_timestamp(response.started_at)
+    return ServerInfo(
+        version=response.version,
+        at=started_at + response.uptime.ToMicroseconds(),
+        started_at=started_at,
+        draining=response.draining,
+        workers=tuple(
+            WorkerInfo(
+                number=each.worker,
+                pid=each.pid,
+                phase=_PHASES[each.phase],
+                digest=each.digest,
+                restarts=each.restarts,
+                since=read_timestamp(each.since),
+                figures=_figures(each.figures) if each.HasField("figures") else None,
+            )
+            for each in response.workers
+        ),
+        status=read_status(response.state),
+        store=_store(response.store) if response.HasField("store") else None,
+        consumer=_consumer(response.consumer) if response.HasField("consumer") else None,
+    )
+
+
+def _consumer(message: admin_pb2.Consumer) -> ConsumerInfo:
+    said = message.figures
+    figures = ConsumerFigures(
+        partitions=said.partitions,
+        lag=said.lag,
+        accepted=said.accepted,
+        duplicates=said.duplicates,
+        rejected=said.rejected,
+        missed=said.missed,
+        paused=said.paused,
+        last_error=said.last_error,
+        last_error_at=read_timestamp(said.last_error_at),
+    )
+    return ConsumerInfo(
+        pid=message.pid,
+        phase=_PHASES[message.phase],
+        digest=message.digest,
+        restarts=message.restarts,
+        since=read_timestamp(message.since),
+        figures=figures if message.HasField("figures") else None,
+    )
+
+
+def _figures(message: admin_pb2.WorkerFigures) -> WorkerFigures:
+    return WorkerFigures(
+        calls=message.calls if message.HasField("calls") else None, writes=message.writes, shed=dict(message.shed)
+    )
+
+
+def _store(message: admin_pb2.StoreSize) -> StoreSize:
+    return StoreSize(used=message.used_bytes, quota=message.quota_bytes)
