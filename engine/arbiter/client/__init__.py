@@ -33,6 +33,7 @@ from arbiter.client.failures import (
 from arbiter.client.fallback import Fallback
 from arbiter.client.known import AttributeChange, ProfileAnswer, ProfileVersion
 from arbiter.client.retry import Retries
+from arbiter.client.streaming import Streamed
 
 __all__ = [
     "Answer",
@@ -57,6 +58,7 @@ __all__ = [
     "ResourceExhausted",
     "Retries",
     "ServerFault",
+    "Streamed",
     "Tls",
     "Unauthenticated",
     "Unavailable",

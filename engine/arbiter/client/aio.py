@@ -6,21 +6,31 @@ Law: sends and waits, as the turns of a call say, and never blocks the loop. Wha
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
+from google.rpc import code_pb2
+from google.rpc.status_pb2 import Status
 from grpc import aio
 
 from arbiter.client.calls import Awaiting
 from arbiter.client.channels import failure_of
-from arbiter.client.face import Face, Turns
+from arbiter.client.face import Connections, Face, Turns
+from arbiter.client.failures import failure
 from arbiter.client.retry import Send, Wait
+from arbiter.client.streaming import BATCH, INGEST_STREAM, Unanswered
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
     from types import TracebackType
     from typing import Self
 
     from arbiter.client.calls import Call
+    from arbiter.client.failures import CallFailed
+    from arbiter.client.streaming import Streamed
+    from arbiter.types import Event
+    from arbiter.v1.profile_pb2 import IngestStreamRequest
 
 _T = TypeVar("_T")
 
@@ -79,7 +89,95 @@ class AsyncClient(Awaiting, Face):
         finally:
             turns.close()
 
+    async def ingest_stream(
+        self,
+        events: Iterable[Event] | AsyncIterable[Event],
+        *,
+        batch: int = BATCH,
+        timeout: float | None = None,  # noqa: ASYNC109 - as on every other method
+    ) -> AsyncIterator[Streamed]:
+        """Store events as they come; yield how far it is each time that more of them are on disk.
+
+        As the method of `Client`; of an asynchronous iterable each request holds what was there, at most `batch`.
+        """
+        unanswered, connections = Unanswered(), Connections(self._shared, timeout)
+        arrived: asyncio.Queue[Event | None] = asyncio.Queue(batch)
+        arriving = asyncio.create_task(_take(events, arrived, unanswered))
+        try:
+            while True:
+                seconds, metadata = connections.begin()
+                try:
+                    stream = self._streamer(connections.lane, INGEST_STREAM)(
+                        _requests(arrived, batch, unanswered), timeout=seconds, metadata=metadata
+                    )
+                    try:
+                        async for response in stream:
+                            connections.answered()
+                            yield unanswered.answered(response)
+                    finally:
+                        stream.cancel()
+                except grpc.RpcError as error:
+                    await asyncio.sleep(connections.failed(_torn(failure_of(error))))
+                else:
+                    if unanswered.fault is not None:
+                        raise unanswered.fault
+                    return
+                finally:
+                    connections.leave()
+        finally:
+            arriving.cancel()
+            await asyncio.gather(arriving, return_exceptions=True)
+
     def _open(self, target: str) -> Any:
         if self._credentials is None:
             return aio.insecure_channel(target, self._options)
         return aio.secure_channel(target, self._credentials, self._options)
+
+
+async def _take(
+    events: Iterable[Event] | AsyncIterable[Event], arrived: asyncio.Queue[Event | None], unanswered: Unanswered
+) -> None:
+    """Take events as they come, whatever connection is there; None stands at their end."""
+    try:
+        if isinstance(events, AsyncIterable):
+            async for event in events:
+                await arrived.put(event)
+        else:
+            for event in events:
+                await arrived.put(event)
+    except Exception as error:  # noqa: BLE001 - raised again by who consumes the answers
+        unanswered.fault = error
+    await arrived.put(None)
+
+
+async def _requests(
+    arrived: asyncio.Queue[Event | None], batch: int, unanswered: Unanswered
+) -> AsyncIterator[IngestStreamRequest]:
+    """The requests for a new connection."""
+    connection = unanswered.connect()
+    while unanswered.is_current(connection):
+        if (request := unanswered.following(connection)) is not None:
+            yield request
+            continue
+        if unanswered.ended:
+            return
+        events, event = [], await arrived.get()
+        while event is not None:
+            events.append(event)
+            if len(events) == batch or arrived.empty():
+                break
+            event = arrived.get_nowait()
+        if event is None:
+            arrived.put_nowait(None)  # for the connection that may take the place of this one
+        if not unanswered.add(events):
+            return
+
+
+def _torn(failed: CallFailed) -> CallFailed:
+    """The failure of a stream. Of one that ends while something is written to it grpc says these words, in asyncio,
+    whatever the server said; it says so again to who sends again.
+    """
+    if failed.code == "INTERNAL" and failed.message == "Internal error from Core":
+        message = "the stream ended while something was sent over it"
+        return failure(Status(code=code_pb2.UNAVAILABLE, message=message))
+    return failed

@@ -12,15 +12,19 @@ import grpc
 
 from arbiter.client.calls import Blocking
 from arbiter.client.channels import failure_of
-from arbiter.client.face import Face, Turns
+from arbiter.client.face import Connections, Face, Turns
 from arbiter.client.failures import cancelled
 from arbiter.client.retry import Send, Wait
+from arbiter.client.streaming import BATCH, INGEST_STREAM, Source, Unanswered
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
     from typing import Self
 
     from arbiter.client.calls import Call
+    from arbiter.client.streaming import Streamed
+    from arbiter.types import Event
 
 _T = TypeVar("_T")
 
@@ -84,6 +88,39 @@ class Client(Blocking, Face):
                     return turns.given_up(step)
         finally:
             turns.close()
+
+    def ingest_stream(
+        self, events: Iterable[Event], *, batch: int = BATCH, timeout: float | None = None
+    ) -> Iterator[Streamed]:
+        """Store events as they come; yield how far it is each time that more of them are on disk.
+
+        `events` are taken in another thread, `batch` a request, and no faster than the server stores them. When the
+        connection breaks, another takes its place and what was not answered is sent again; `timeout`, in seconds, is
+        for all of it. Nothing is sent before the first answer is asked for. Raises CallFailed for the first request
+        that is not answered, whose events a server counts from 0; and what `events` raises, all before it stored.
+        """
+        unanswered, connections = Unanswered(), Connections(self._shared, timeout)
+        source = Source(events, batch, unanswered)
+        while True:
+            seconds, metadata = connections.begin()
+            try:
+                stream = self._streamer(connections.lane, INGEST_STREAM)(
+                    source.requests(), timeout=seconds, metadata=metadata
+                )
+                try:
+                    for response in stream:
+                        connections.answered()
+                        yield unanswered.answered(response)
+                finally:
+                    stream.cancel()  # of one that ended it does nothing
+            except grpc.RpcError as error:
+                self._closed.wait(connections.failed(failure_of(error)))
+            else:
+                if unanswered.fault is not None:
+                    raise unanswered.fault
+                return
+            finally:
+                connections.leave()
 
     def _open(self, target: str) -> Any:
         if self._credentials is None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _NONE = -1
+_LONG_S = 1e9  # for a stream that may take as long as it takes
 
 
 class Face(Methods):
@@ -105,6 +106,10 @@ class Face(Methods):
             self._senders[key] = sender
         return sender
 
+    def _streamer(self, lane: int, rpc: Rpc[Any, Any]) -> Any:
+        """Return what opens a stream of a method over a connection. Raises CallFailed when closed."""
+        return self._channel(lane).stream_stream(rpc.path, rpc.request.SerializeToString, rpc.response.FromString)
+
     def _shut(self) -> list[Any]:
         """Let nothing more be sent; return the channels, which are the face's to close."""
         with self._opening:
@@ -144,6 +149,57 @@ class Shared:
         """Return what `authorization` says in a call that is sent now."""
         token = self._token
         return bearer(token()) if callable(token) else token
+
+
+class Connections:
+    """The connections that one stream goes over, one after another, as `Turns` are the turns of a call.
+
+    `timeout` is for the whole stream, None for as long as it takes. A connection on which anything was answered gives
+    the next one all attempts again.
+    """
+
+    def __init__(self, shared: Shared, timeout: float | None) -> None:
+        self._shared = shared
+        self._until = None if timeout is None else monotonic() + timeout
+        self._attempts = self._fresh()
+        self.lane = _NONE
+
+    def begin(self) -> tuple[float | None, Metadata | None]:
+        """Take a connection; the seconds that a stream over it may take, and what goes along."""
+        now = monotonic()
+        self.lane = self._shared.lanes.take(now)
+        authorization = self._shared.authorization()
+        remaining = None if self._until is None else max(0.0, self._until - now)
+        return remaining, None if authorization is None else [("authorization", authorization)]
+
+    def answered(self) -> None:
+        """Say that the connection works."""
+        if self._attempts.sent > 1:
+            self._attempts = self._fresh()
+
+    def failed(self, failure: CallFailed) -> float:
+        """Say that it broke; return the seconds to wait before the next. Raises the failure when there is none."""
+        now = monotonic()
+        self.leave(broken=failure.code in NOT_TAKEN)
+        step = self._attempts.failed(failure, now, random.random())  # noqa: S311 - spreads retries, hides nothing
+        if not isinstance(step, Wait):
+            raise failure
+        self._attempts.waited(now + step.seconds)
+        return step.seconds
+
+    def leave(self, *, broken: bool = False) -> None:
+        """Be done with the connection."""
+        lane, self.lane = self.lane, _NONE
+        if lane != _NONE and broken:
+            self._shared.lanes.leave_broken(lane, monotonic())
+        elif lane != _NONE:
+            self._shared.lanes.leave(lane)
+
+    def _fresh(self) -> Attempts:
+        attempts = Attempts(self._shared.retries, self._shared.budget, safe=True, local=False)
+        now = monotonic()
+        attempts.begin(now, _LONG_S if self._until is None else self._until - now)
+        return attempts
 
 
 class Turns(Generic[_T]):

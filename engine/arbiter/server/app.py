@@ -17,11 +17,12 @@ from grpc_reflection.v1alpha import reflection
 from arbiter.errors import ArbiterError
 from arbiter.runtime.address import ListenError
 from arbiter.server import admin, decisions, health, profiles
-from arbiter.server.calls import Rpc
+from arbiter.server.calls import Entry, Rpc
 from arbiter.server.guard import Guard
 from arbiter.server.inline import InlineLoop, missing
 from arbiter.server.settings import FaceSettings
 from arbiter.server.stock import Door, Pool, handler
+from arbiter.server.streams import Streams
 
 if TYPE_CHECKING:
     from arbiter.config.options import Transport
@@ -67,9 +68,10 @@ class Server:
         gate = gate or guard.gate
         counters = backing.counters
         limits = settings.limits
+        stored = profiles.ProfileService(backing.engine, limits, counters)
         services: dict[str, dict[str, Work]] = {
             decisions.SERVICE: decisions.DecisionService(backing.engine, limits, counters).works(),
-            profiles.SERVICE: profiles.ProfileService(backing.engine, limits, counters).works(),
+            profiles.SERVICE: stored.works(),
             admin.SERVICE: admin.AdminService(backing.admin, limits).works(),
         }
         rpcs = {
@@ -81,7 +83,17 @@ class Server:
         }
         self._pool = Pool(settings.threads)
         by_path = {rpc.path: rpc for rpc in rpcs.values()}
-        self._door = Door(by_path, gate, self._pool, limits.concurrent_calls, open_to_all=(health.SERVICE,))
+        self._streams = Streams(limits.ingest_streams)
+        ingest = Entry(f"/{profiles.SERVICE}/IngestStream", gate, counters, backing.observer)
+        streams = {profiles.SERVICE: {"IngestStream": self._streams.handler(ingest, stored.stream())}}
+        self._door = Door(
+            by_path,
+            gate,
+            self._pool,
+            limits.concurrent_calls,
+            open_to_all=(health.SERVICE,),
+            streams=(ingest.path,),
+        )
         self._server = grpc.server(
             self._pool,
             interceptors=[self._door],
@@ -105,7 +117,7 @@ class Server:
         for service, works in services.items():
             handlers = {
                 name: handler(rpcs[service, name]) for name in works if name not in inline.get(service, frozenset())
-            }
+            } | streams.get(service, {})
             # Registered methods are matched in C; the generic handler answers where a channel does not use them.
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
             self._server.add_registered_method_handlers(service, handlers)  # type: ignore[attr-defined] # newer than the stubs
@@ -133,11 +145,13 @@ class Server:
         # Who watches health sends nothing more by the time that calls on the wire would be cut off
         # (docs/decisions/0040).
         time.sleep(min(grace, FAREWELL_S))
+        self._streams.close()
         self._server.stop(grace).wait()
         self._end_threads()
 
     def _end_threads(self) -> None:
         self._pool.shutdown()
+        self._streams.shutdown()
         self._door.close()
         self._guard.stop()
 

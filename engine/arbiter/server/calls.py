@@ -74,15 +74,12 @@ _Request = TypeVar("_Request", bound=Message)
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
-class Rpc:
-    """A unary method: its `path`, its `name` (``Service.Rpc``) for logs, the work, and who follows its calls."""
+class Entry:
+    """A way in: the `path` of a method, its `name` (``Service.Rpc``) for logs, and who follows its calls."""
 
-    def __init__(
-        self, path: str, work: Work, gate: Gate | None, counters: Counters, observer: Observer | None = None
-    ) -> None:
+    def __init__(self, path: str, gate: Gate | None, counters: Counters, observer: Observer | None = None) -> None:
         self.path = path
         self.observer = observer
-        self.work = work
         self.name = path.rpartition("/")[0].rpartition(".")[2] + "." + path.rpartition("/")[2]
         self._gate = gate
         self._counters = counters
@@ -108,6 +105,16 @@ class Rpc:
         if isinstance(error, LimitExceeded) and error.reason in PASSING_LIMITS:
             self._counters.shed[error.reason] += 1
         return status
+
+
+class Rpc(Entry):
+    """A unary method with its work."""
+
+    def __init__(
+        self, path: str, work: Work, gate: Gate | None, counters: Counters, observer: Observer | None = None
+    ) -> None:
+        super().__init__(path, gate, counters, observer)
+        self.work = work
 
 
 def name_of(code: int) -> str:

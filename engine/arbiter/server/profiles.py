@@ -15,11 +15,13 @@ from arbiter.runtime.views import filled
 from arbiter.server.calls import Later, parse, parsed
 from arbiter.server.listing import EventLister
 from arbiter.server.reading import ValueReader
+from arbiter.server.streams import StreamWork
 from arbiter.v1 import profile_pb2
 from arbiter.wire.values import write_timestamp, write_value, write_values
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from concurrent.futures import Future
 
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -35,7 +37,7 @@ SERVICE = profile_pb2.DESCRIPTOR.services_by_name["ProfileService"].full_name
 
 
 class ProfileService:
-    """UpdateProfile, IngestEvents and GetProfile over an engine and its store."""
+    """UpdateProfile, IngestEvents, IngestStream, ListEvents and GetProfile over an engine and its store."""
 
     def __init__(self, engine: Engine, limits: Limits, counters: Counters) -> None:
         self._engine = engine
@@ -77,9 +79,28 @@ class ProfileService:
         self._counters.store_writes += 1
         return profile_pb2.UpdateProfileResponse(version=version).SerializeToString()
 
+    def stream(self) -> StreamWork:
+        """Return the work of IngestStream."""
+        return StreamWork(self._taken, self._stored)
+
+    def _taken(self, content: bytes, _call: Call) -> Future[Ingested]:
+        return self._ingestion(parse(profile_pb2.IngestStreamRequest, content).events)
+
+    def _stored(self, requests: int, done: list[Ingested]) -> bytes:
+        self._counters.store_writes += len(done)
+        return profile_pb2.IngestStreamResponse(
+            requests=requests,
+            accepted=sum(each.accepted for each in done),
+            duplicates=sum(each.duplicates for each in done),
+            position=done[-1].position,
+        ).SerializeToString()
+
     def _ingest(self, content: bytes, _call: Call) -> Later:
         request = parse(profile_pb2.IngestEventsRequest, content)
-        count, allowed = len(request.events), self._limits.batch_events
+        return Later(self._ingestion(request.events), self._ingested)
+
+    def _ingestion(self, sent: Sequence[profile_pb2.Event]) -> Future[Ingested]:
+        count, allowed = len(sent), self._limits.batch_events
         if count > allowed:
             raise LimitExceeded(
                 f"events holds {count:,}, and `batch_events` allows {allowed:,}: split the batch",
@@ -87,8 +108,9 @@ class ProfileService:
                 reason="batch_events",
             )
         now = self._engine.clock()
-        events = [self._values.event(event, f"events[{place}]", now) for place, event in enumerate(request.events)]
-        return Later(self._engine.store.ingest(events), self._ingested)
+        return self._engine.store.ingest(
+            [self._values.event(event, f"events[{place}]", now) for place, event in enumerate(sent)]
+        )
 
     def _ingested(self, done: Ingested) -> bytes:
         self._counters.store_writes += 1

@@ -72,7 +72,7 @@ def handler(rpc: Rpc) -> _Handler:
             return _work(rpc, content, context)
         except Exception as error:  # noqa: BLE001 - the boundary: whatever it is becomes a status
             status = rpc.failed(error)
-        _abort(context, status)
+        abort(context, status)
 
     return grpc.unary_unary_rpc_method_handler(answer if rpc.observer is None else _observed(rpc, rpc.observer))
 
@@ -89,7 +89,7 @@ def _observed(rpc: Rpc, observer: Observer) -> Callable[[bytes, grpc.ServicerCon
             code = status.code
         finally:
             observer.end(seen, name_of(code))
-        _abort(context, status)
+        abort(context, status)
 
     return answer
 
@@ -103,15 +103,23 @@ def _work(rpc: Rpc, content: bytes, context: grpc.ServicerContext) -> bytes:
 class Door(_Interceptor):
     """Refuses the calls that are too many, and asks the gate for methods that are not ours: reflection, say.
 
-    Our own methods ask it themselves, the same way in every transport. `open_to_all` are services that anyone may ask.
+    Our own methods ask it themselves, the same way in every transport, also those of the paths in `streams`, whose
+    number is bounded by who answers them. `open_to_all` are services that anyone may ask.
     """
 
     def __init__(
-        self, rpcs: Mapping[str, Rpc], gate: Gate | None, pool: Pool, allowed: int, open_to_all: Iterable[str]
+        self,
+        rpcs: Mapping[str, Rpc],
+        gate: Gate | None,
+        pool: Pool,
+        allowed: int,
+        open_to_all: Iterable[str],
+        streams: Iterable[str] = (),
     ) -> None:
         self._gate = gate
         self._pool = pool
         self._allowed = allowed
+        self._streams = frozenset(streams)
         self._open = tuple(f"/{service}/" for service in open_to_all)
         # In a thread of its own: to be refused, nobody waits for those that are served.
         self._refusing = ThreadPoolExecutor(1, "arbiter-refuse")
@@ -125,7 +133,8 @@ class Door(_Interceptor):
         if refusal is not None:
             return refusal if self._pool.busy >= self._allowed else continuation(details)
         found = continuation(details)
-        if found is None or self._gate is None or details.method.startswith(self._open):
+        own = details.method in self._streams or details.method.startswith(self._open)
+        if found is None or self._gate is None or own:
             return found
         return _guarded(found, details.method, self._gate)
 
@@ -135,7 +144,7 @@ class Door(_Interceptor):
 
     def _refusal(self, rpc: Rpc) -> _Handler:
         def refuse(_content: bytes, context: grpc.ServicerContext) -> bytes:
-            _abort(context, rpc.failed(overloaded(self._allowed)))
+            abort(context, rpc.failed(overloaded(self._allowed)))
 
         refuse.experimental_thread_pool = self._refusing  # type: ignore[attr-defined] # grpcio's way to say it
         return grpc.unary_unary_rpc_method_handler(refuse)
@@ -157,11 +166,12 @@ def _guarded(found: _Handler, method: str, gate: Gate) -> _Handler:
         try:
             gate.admit(method, context.invocation_metadata(), context.peer_identities)
         except Exception as error:  # noqa: BLE001 - the boundary: whatever it is becomes a status
-            _abort(context, status_of(error, method))
+            abort(context, status_of(error, method))
         return behind(request, context)
 
     return make(run, found.request_deserializer, found.response_serializer)
 
 
-def _abort(context: grpc.ServicerContext, status: Status) -> NoReturn:
+def abort(context: grpc.ServicerContext, status: Status) -> NoReturn:
+    """End a call with a status."""
     context.abort_with_status(rpc_status.to_status(status))

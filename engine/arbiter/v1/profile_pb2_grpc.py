@@ -46,6 +46,11 @@ class ProfileServiceStub:
                 request_serializer=arbiter_dot_v1_dot_profile__pb2.IngestEventsRequest.SerializeToString,
                 response_deserializer=arbiter_dot_v1_dot_profile__pb2.IngestEventsResponse.FromString,
                 _registered_method=True)
+        self.IngestStream = channel.stream_stream(
+                '/arbiter.v1.ProfileService/IngestStream',
+                request_serializer=arbiter_dot_v1_dot_profile__pb2.IngestStreamRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_profile__pb2.IngestStreamResponse.FromString,
+                _registered_method=True)
         self.GetProfile = channel.unary_unary(
                 '/arbiter.v1.ProfileService/GetProfile',
                 request_serializer=arbiter_dot_v1_dot_profile__pb2.GetProfileRequest.SerializeToString,
@@ -82,6 +87,18 @@ class ProfileServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def IngestStream(self, request_iterator, context):
+        """Stores events as they come, over one call: each request is a batch as for IngestEvents, and answers tell which of
+        them are on disk. Requests are stored in their order, several may be under way, and a server that has many of them
+        reads no further until some are stored. Errors end the stream: those of IngestEvents for the first request that is
+        not answered, of which nothing is stored, while of those after it some may be; UNAVAILABLE when the server stops;
+        RESOURCE_EXHAUSTED with a retry delay where too many streams are open. Then open another one and send what was not
+        answered: events that are there already are dropped by their ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetProfile(self, request, context):
         """Reads all that decisions see of a subject or of an account. An unknown one is an empty profile and no error.
         Errors: INVALID_ARGUMENT for a bad id.
@@ -110,6 +127,11 @@ def add_ProfileServiceServicer_to_server(servicer, server):
                     servicer.IngestEvents,
                     request_deserializer=arbiter_dot_v1_dot_profile__pb2.IngestEventsRequest.FromString,
                     response_serializer=arbiter_dot_v1_dot_profile__pb2.IngestEventsResponse.SerializeToString,
+            ),
+            'IngestStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.IngestStream,
+                    request_deserializer=arbiter_dot_v1_dot_profile__pb2.IngestStreamRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_profile__pb2.IngestStreamResponse.SerializeToString,
             ),
             'GetProfile': grpc.unary_unary_rpc_method_handler(
                     servicer.GetProfile,
@@ -178,6 +200,33 @@ class ProfileService:
             '/arbiter.v1.ProfileService/IngestEvents',
             arbiter_dot_v1_dot_profile__pb2.IngestEventsRequest.SerializeToString,
             arbiter_dot_v1_dot_profile__pb2.IngestEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IngestStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/arbiter.v1.ProfileService/IngestStream',
+            arbiter_dot_v1_dot_profile__pb2.IngestStreamRequest.SerializeToString,
+            arbiter_dot_v1_dot_profile__pb2.IngestStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

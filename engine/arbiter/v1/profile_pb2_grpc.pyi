@@ -46,6 +46,14 @@ class ProfileServiceStub:
     it. An event whose id its subject already has is dropped and counted, so a batch may be sent again. Errors:
     INVALID_ARGUMENT for a bad event; RESOURCE_EXHAUSTED past a limit, or with a retry delay under overload.
     """
+    IngestStream: _grpc.StreamStreamMultiCallable[_profile_pb2.IngestStreamRequest, _profile_pb2.IngestStreamResponse]
+    """Stores events as they come, over one call: each request is a batch as for IngestEvents, and answers tell which of
+    them are on disk. Requests are stored in their order, several may be under way, and a server that has many of them
+    reads no further until some are stored. Errors end the stream: those of IngestEvents for the first request that is
+    not answered, of which nothing is stored, while of those after it some may be; UNAVAILABLE when the server stops;
+    RESOURCE_EXHAUSTED with a retry delay where too many streams are open. Then open another one and send what was not
+    answered: events that are there already are dropped by their ids.
+    """
     GetProfile: _grpc.UnaryUnaryMultiCallable[_profile_pb2.GetProfileRequest, _profile_pb2.GetProfileResponse]
     """Reads all that decisions see of a subject or of an account. An unknown one is an empty profile and no error.
     Errors: INVALID_ARGUMENT for a bad id.
@@ -72,6 +80,14 @@ class ProfileServiceAsyncStub(ProfileServiceStub):
     """Stores a batch of events, of any subjects, and brings their features up to date: all of the batch or nothing of
     it. An event whose id its subject already has is dropped and counted, so a batch may be sent again. Errors:
     INVALID_ARGUMENT for a bad event; RESOURCE_EXHAUSTED past a limit, or with a retry delay under overload.
+    """
+    IngestStream: _aio.StreamStreamMultiCallable[_profile_pb2.IngestStreamRequest, _profile_pb2.IngestStreamResponse]  # type: ignore[assignment]
+    """Stores events as they come, over one call: each request is a batch as for IngestEvents, and answers tell which of
+    them are on disk. Requests are stored in their order, several may be under way, and a server that has many of them
+    reads no further until some are stored. Errors end the stream: those of IngestEvents for the first request that is
+    not answered, of which nothing is stored, while of those after it some may be; UNAVAILABLE when the server stops;
+    RESOURCE_EXHAUSTED with a retry delay where too many streams are open. Then open another one and send what was not
+    answered: events that are there already are dropped by their ids.
     """
     GetProfile: _aio.UnaryUnaryMultiCallable[_profile_pb2.GetProfileRequest, _profile_pb2.GetProfileResponse]  # type: ignore[assignment]
     """Reads all that decisions see of a subject or of an account. An unknown one is an empty profile and no error.
@@ -108,6 +124,20 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stores a batch of events, of any subjects, and brings their features up to date: all of the batch or nothing of
         it. An event whose id its subject already has is dropped and counted, so a batch may be sent again. Errors:
         INVALID_ARGUMENT for a bad event; RESOURCE_EXHAUSTED past a limit, or with a retry delay under overload.
+        """
+
+    @_abc_1.abstractmethod
+    def IngestStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_profile_pb2.IngestStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_profile_pb2.IngestStreamResponse], _abc.AsyncIterator[_profile_pb2.IngestStreamResponse]]:
+        """Stores events as they come, over one call: each request is a batch as for IngestEvents, and answers tell which of
+        them are on disk. Requests are stored in their order, several may be under way, and a server that has many of them
+        reads no further until some are stored. Errors end the stream: those of IngestEvents for the first request that is
+        not answered, of which nothing is stored, while of those after it some may be; UNAVAILABLE when the server stops;
+        RESOURCE_EXHAUSTED with a retry delay where too many streams are open. Then open another one and send what was not
+        answered: events that are there already are dropped by their ids.
         """
 
     @_abc_1.abstractmethod

@@ -22,6 +22,7 @@ _BY_SERVICE: Final[dict[str, dict[str, Need]]] = {
     "arbiter.v1.ProfileService": {
         "UpdateProfile": "write",
         "IngestEvents": "write",
+        "IngestStream": "write",
         "GetProfile": "privacy",
         "ListEvents": "privacy",
     },
