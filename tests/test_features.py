@@ -18,6 +18,7 @@ from arbiter.expr.check import Scope, read_expression
 from arbiter.expr.tree import Expression
 from arbiter.profiles import decays, windows
 from arbiter.profiles.features import FeatureSet
+from arbiter.profiles.figures import Rebuilding
 from arbiter.profiles.records import decode_profile
 from arbiter.profiles.store import Store
 from arbiter.profiles.totals import fold, total
@@ -357,7 +358,7 @@ def test_distinct_holds_equal_numbers_equal_and_other_kinds_apart(store: Store, 
 def pending(store: Store, definitions: Sequence[Feature]) -> bool:
     """Change the definitions, and say whether records are left to rewrite."""
     store.use_features(FeatureSet(definitions))
-    return store.rebuilding
+    return store.rebuilding is not None
 
 
 def test_changed_definitions_read_right_at_once_and_are_rewritten(store: Store, clock: Clock) -> None:
@@ -380,6 +381,38 @@ def test_changed_definitions_read_right_at_once_and_are_rewritten(store: Store, 
     assert store.commits == commits
     for now in (50, 200, 230, 600):
         assert_equal_to_recount(store, log, now, new)
+
+
+def named(store: Store) -> tuple[str, ...] | None:
+    """The features that are being rebuilt; None when nothing is."""
+    return None if store.rebuilding is None else store.rebuilding.features
+
+
+def test_what_is_rebuilt_is_named_until_it_is_done_over_restarts_too(tmp_path: Path, clock: Clock) -> None:
+    old = [feature("count", 10, name="kept"), feature("sum", 10, name="gone")]
+    new = [old[0], feature("decay", half_life=5, name="warmth"), feature("mean", name="average")]
+    with Store.open(tmp_path, clock=clock, background=False) as store:
+        store.use_features(FeatureSet(old))
+        store.ingest([buy(n, 1, f"s{n}", amount=1) for n in range(300)]).result()
+        while store.rebuild_step(100):
+            assert named(store)
+        assert named(store) is None
+        store.use_features(FeatureSet(new))
+        assert named(store) == ("average", "warmth")
+        left = store.rebuild_step(100)
+        assert store.figures().rebuilding == Rebuilding(("average", "warmth"), left)
+        assert 100 <= left <= 300
+    with Store.open(tmp_path, clock=clock, background=False) as store:
+        store.use_features(FeatureSet(new))
+        assert 0 < store.rebuild_step(100) < left
+        assert named(store) == ("average", "warmth")
+        while store.rebuild_step(100):
+            pass
+        assert named(store) is None
+        # Less is counted now: records are rewritten, and no feature is new.
+        store.use_features(FeatureSet(new[:2]))
+        store.rebuild_step(100)
+        assert named(store) == ()
 
 
 def test_a_record_written_for_another_feature_set_is_found_by_the_next_rebuild(store: Store) -> None:

@@ -75,6 +75,7 @@ VALUES: dict[str, list[Any]] = {
 
 def subjects(text: str) -> Iterator[Subject]:
     """Every subject that rules which read only these names can tell apart."""
+    text = text.partition("rules:")[2]
     read = {"n": "profile.n" in text or "small" in text, "s": "profile.s" in text or "other" in text}
     read |= {"l": "profile.l" in text, "t": "context.t" in text, "buys": "features.buys" in text, "now": "now" in text}
     read["now"] = read["now"] or "active" in text

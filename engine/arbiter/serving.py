@@ -163,10 +163,15 @@ Phase = Literal["starting", "serving", "draining", "down"]
 
 
 class StoreSize(msgspec.Struct, frozen=True, kw_only=True):
-    """How full the store is, that all workers share, in bytes; beyond `quota` writes are refused."""
+    """How the store is that all workers share. `used` and `quota` are in bytes; beyond `quota` writes are refused.
+
+    While profiles are rewritten for changed features, `rebuilding` names these and about so many profiles are `left`.
+    """
 
     used: int
     quota: int
+    rebuilding: tuple[str, ...] = ()
+    left: int = 0
 
 
 class WorkerFigures(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ import pytest
 
 from arbiter.client import Answer, Ask, AttributeChange, Conflict, InvalidRequest, PreconditionFailed, ResourceExhausted
 from arbiter.config.limits import Limits
+from arbiter.runtime.survey import follow
 from arbiter.server.app import Server
 from arbiter.server.calls import Call, settled
 from arbiter.server.gate import Caller
@@ -24,6 +25,8 @@ from arbiter.v1 import profile_pb2, profile_pb2_grpc
 from tests.server.conftest import RULES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from arbiter.server.gate import Identities, Metadata
     from tests.server.conftest import OpenShop, Shop
 
@@ -46,6 +49,34 @@ def test_values_come_back_as_they_went(shop: Shop) -> None:
     found = shop.client.get_profile("values").attributes
     assert found == values
     assert {name: type(value) for name, value in found.items()} == {name: type(v) for name, v in values.items()}
+
+
+def test_features_that_are_rebuilt_are_named_until_they_are(open_shop: OpenShop) -> None:
+    shop = open_shop()
+    client = shop.client
+    follow(shop.store, shop.counters)
+    events = [Event(str(n), f"s{n}", "purchase", 1, {"amount": 2.0}) for n in range(2_000)]
+    for start in range(0, len(events), 500):
+        shop.store.ingest(events[start : start + 500]).result()
+    until(lambda: shop.store.rebuilding is None)
+    shop.write(RULES.replace("last_amount: {last: purchase.amount, window: 90d}", "total: {sum: purchase.amount}"))
+    assert client.reload().last_reload
+    found, status = client.get_profile("s7"), client.server_info()
+    assert (found.rebuilding, found.features["total"]) == (("total",), 2.0)
+    assert status.store is not None
+    assert status.store.rebuilding == ("total",)
+    assert 0 < status.store.left <= 2_000
+    until(lambda: not client.get_profile("s7").rebuilding)
+    status = client.server_info()
+    assert status.store is not None
+    assert (status.store.rebuilding, status.store.left) == ((), 0)
+
+
+def until(holds: Callable[[], bool], patience: float = 20) -> None:
+    end = time.monotonic() + patience
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_an_update_sets_unsets_increments_and_appends(shop: Shop) -> None:

@@ -78,7 +78,9 @@ def get(
     for name, value in sorted(known.attributes.items()):
         until = f" until {shown(known.expires[name])}" if name in known.expires else ""
         rows.append(("attribute", f"{root}.{name}", shown(value) + until))
-    rows += [("feature", f"features.{name}", shown(value)) for name, value in sorted(known.features.items())]
+    for name, value in sorted(known.features.items()):
+        note = ", being rewritten for all" if name in known.rebuilding else ""
+        rows.append(("feature", f"features.{name}", shown(value) + note))
     rows += [
         ("segment", f"segments.{name}", "unknown" if value is None else shown(value))
         for name, value in sorted(known.segments.items())

@@ -55,6 +55,9 @@ def _print(info: "ServerInfo") -> None:
         rows.append(("last reload", f"{shown(from_micros(last.at))} {became}"))
     if (store := info.store) is not None:
         rows.append(("store", f"{store.used:,} of {store.quota:,} bytes"))
+        if store.left:
+            changed = ", ".join(store.rebuilding) or "some are gone"
+            rows.append(("features", f"{changed}: about {store.left:,} profiles are left to rewrite"))
     if (consumer := info.consumer) is not None:
         rows.append(("kafka", _consumed(consumer)))
     print_table(("what", "is"), rows, prose=("is",))

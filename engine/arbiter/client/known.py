@@ -43,7 +43,8 @@ class ProfileAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a subject at `at`. A segment is None when it is unknown; a feature without a value is absent.
 
     `expires` is when attributes go, for those with a time to live; `history` is newest first, as much of it as was
-    asked for. An account, which `account_id` names then, has neither features nor segments.
+    asked for. An account, which `account_id` names then, has neither features nor segments. `rebuilding` are changed
+    features for which profiles are rewritten in the background; what they are here is right already.
     """
 
     subject_id: str
@@ -57,6 +58,7 @@ class ProfileAnswer(msgspec.Struct, frozen=True, kw_only=True):
     account_id: str = ""
     expires: dict[str, datetime] = {}
     history: tuple[ProfileVersion, ...] = ()
+    rebuilding: tuple[str, ...] = ()
 
 
 def read_profile(response: profile_pb2.GetProfileResponse) -> ProfileAnswer:
@@ -74,6 +76,7 @@ def read_profile(response: profile_pb2.GetProfileResponse) -> ProfileAnswer:
         account_id=response.account_id,
         expires={name: _moment(at) for name, at in response.expires.items()},
         history=tuple(map(_version, response.history)),
+        rebuilding=tuple(response.rebuilding),
     )
 
 

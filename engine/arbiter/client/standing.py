@@ -74,4 +74,9 @@ def _figures(message: admin_pb2.WorkerFigures) -> WorkerFigures:
 
 
 def _store(message: admin_pb2.StoreSize) -> StoreSize:
-    return StoreSize(used=message.used_bytes, quota=message.quota_bytes)
+    return StoreSize(
+        used=message.used_bytes,
+        quota=message.quota_bytes,
+        rebuilding=tuple(message.rebuilding),
+        left=message.profiles_left,
+    )

@@ -18,7 +18,7 @@ from arbiter.profiles.windows import Reading, State
 from arbiter.ruleset.reads import ratios_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from arbiter.ruleset.rules import Feature
     from arbiter.types import Event
@@ -112,6 +112,10 @@ class FeatureSet:
             self._by_event[feature.event].append(feature)
             if feature.window is not None:
                 self.reach[feature.event] = max(feature.window, self.reach.get(feature.event, 0))
+
+    def names(self, without: Collection[str]) -> tuple[str, ...]:
+        """The names of the features but those with the keys that are named, sorted."""
+        return tuple(sorted({feature.name for key, feature in self.by_key.items() if key not in without}))
 
     def fresh(self) -> dict[str, State]:
         """The states of a subject of whom nothing is known: nothing was left out, so they are right for every clock."""

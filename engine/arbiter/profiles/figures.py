@@ -28,6 +28,16 @@ class Written(msgspec.Struct):
         self.groups[size] = self.groups.get(size, 0) + 1
 
 
+class Rebuilding(msgspec.Struct, frozen=True):
+    """That profiles are rewritten for a changed set of features. Reads are right meanwhile, only slower.
+
+    `features` are the names of those that are counted anew, sorted; about so many profiles are `left` to look at.
+    """
+
+    features: tuple[str, ...]
+    left: int
+
+
 class Figures(msgspec.Struct, frozen=True):
     """What a process did with a store, and how that stands.
 
@@ -40,4 +50,4 @@ class Figures(msgspec.Struct, frozen=True):
     waiting: int = 0
     used_bytes: int = 0
     quota_bytes: int = 0
-    rebuilding: bool = False
+    rebuilding: Rebuilding | None = None

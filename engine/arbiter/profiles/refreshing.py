@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arbiter.profiles import records
+from arbiter.profiles.figures import Rebuilding
 from arbiter.profiles.group import BUILT
 from arbiter.profiles.subjects import is_right
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from arbiter.profiles.group import Group
+
+
+_COUNTED = b"counted"  # the keys of the features that all records were last written for
 
 
 class Refresh:
@@ -32,18 +36,21 @@ class Refresh:
 
 
 class Rebuild:
-    """Rewrite the next few records that were computed for another feature set. All processes share the position."""
+    """Rewrite the next few records that were computed for another feature set. All processes share the position.
+
+    The set that all records were last written for stands in the store, so that whoever goes on knows what has changed.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.weight = limit
 
-    def apply(self, group: Group) -> tuple[str, int]:
-        """The feature set's id, and about how many records remain to be looked at."""
+    def apply(self, group: Group) -> tuple[str, Rebuilding | None]:
+        """The feature set's id, and what remains to be done for it; None when that is nothing."""
         features, environment, txn = group.features, group.environment, group.txn
         meta, mark = environment.meta, features.id.encode()
         if txn.get(BUILT, None, meta) == mark:
-            return features.id, 0
+            return features.id, None
         progress = b"rebuild:" + mark
         group.wrote = True
         with txn.cursor(environment.profile) as cursor:
@@ -59,7 +66,13 @@ class Rebuild:
                 txn.put(progress, key, db=meta)
                 # Keys are hashes, evenly spread: the place of one tells how many come after it.
                 ahead = 1.0 - int.from_bytes(key, "big") / (1 << 128)
-                return features.id, max(1, round(ahead * txn.stat(environment.profile)["entries"]))
+                left = max(1, round(ahead * txn.stat(environment.profile)["entries"]))
+                return features.id, Rebuilding(features.names(without=_keys(txn.get(_COUNTED, b"", meta))), left)
         txn.delete(progress, db=meta)
         txn.put(BUILT, mark, db=meta)
-        return features.id, 0
+        txn.put(_COUNTED, "\n".join(features.by_key).encode(), db=meta)
+        return features.id, None
+
+
+def _keys(stored: bytes) -> frozenset[str]:
+    return frozenset(stored.decode().split("\n"))

@@ -23,7 +23,7 @@ from arbiter.profiles.consuming import ConsumeEvents, read_offsets
 from arbiter.profiles.current import Current
 from arbiter.profiles.declared import Declarations, Declared
 from arbiter.profiles.environment import failure
-from arbiter.profiles.figures import Figures
+from arbiter.profiles.figures import Figures, Rebuilding
 from arbiter.profiles.history import Version, versions
 from arbiter.profiles.ingesting import IngestEvents
 from arbiter.profiles.listing import page
@@ -149,18 +149,18 @@ class Store:
         )
 
     @property
-    def rebuilding(self) -> bool:
-        """Whether records are being rewritten for a changed feature set; reads are right meanwhile, only slower."""
-        return bool(self._upkeep.rebuilding)
+    def rebuilding(self) -> Rebuilding | None:
+        """What remains of rewriting records for changed features; reads are right meanwhile, only slower."""
+        return self._upkeep.rebuilding
 
     def use_features(self, features: FeatureSet) -> None:
         """What writes maintain and reads give from now on. Records that lack it are rewritten in the background."""
-        known = self._features.id if self._used else ""
+        known, before = (self._features.id, self._features.by_key) if self._used else ("", {})
         self._used = True
         self._writer.settings = msgspec.structs.replace(self._writer.settings, features=features)
         self._features = features
         if features.id != known:
-            self._upkeep.rebuild(features.id)
+            self._upkeep.rebuild(features, before)
 
     def use_declared(self, declared: Declarations) -> None:
         """What attributes and properties must be from now on."""

@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING
 import lmdb
 
 from arbiter.errors import ArbiterError, LimitExceeded
+from arbiter.profiles.figures import Rebuilding
 from arbiter.profiles.refreshing import Rebuild, Refresh
 from arbiter.profiles.sweeping import Sweep
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from arbiter.profiles.current import Current
+    from arbiter.profiles.features import FeatureSet
     from arbiter.profiles.values import Limits
     from arbiter.profiles.writer import Writer
 
@@ -29,13 +33,15 @@ _log = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """Runs until closed. `rebuilding` is the id of the feature set that records are being rewritten for, or empty.
+    """Runs until closed. `rebuilding` is what remains of rewriting records for another feature set, None for nothing.
 
     `noticed` counts reads of records that were out of date.
     """
 
     def __init__(self, current: Current, writer: Writer, limits: Limits, *, background: bool) -> None:
-        self.rebuilding = ""
+        self.rebuilding: Rebuilding | None = None
+        self._wanted = ""  # the id of the set that records are rewritten for
+        self._told = False
         self.sweep = Sweep(current, writer, limits)
         self.noticed = 0
         self._current = current
@@ -47,9 +53,14 @@ class Upkeep:
         if background:
             self._thread.start()
 
-    def rebuild(self, feature_set: str) -> None:
-        """Begin to rewrite records for the feature set with this id."""
-        self.rebuilding = feature_set
+    def rebuild(self, features: FeatureSet, before: Collection[str]) -> None:
+        """Begin to rewrite records for these features. `before` are the keys of those that were counted already.
+
+        What remains is known after the first step, within a moment.
+        """
+        self._wanted = features.id
+        self._told = False
+        self.rebuilding = Rebuilding(features.names(without=before), 1)
         self._wake.set()
 
     def notice(self, key: bytes) -> None:
@@ -61,9 +72,20 @@ class Upkeep:
     def step(self, limit: int) -> int:
         """Rewrite at most `limit` records; about how many remain. Raises StoreError."""
         feature_set, remaining = self._writer.submit(Rebuild(limit)).result()
-        if not remaining and feature_set == self.rebuilding:
-            self.rebuilding = ""
-        return int(remaining)
+        if feature_set == self._wanted:
+            self._tell(remaining)
+            self.rebuilding = remaining
+        return 0 if remaining is None else int(remaining.left)
+
+    def _tell(self, remaining: Rebuilding | None) -> None:
+        """Log once that profiles are rewritten, and once that they are."""
+        if remaining is not None and not self._told:
+            named = ", ".join(remaining.features) or "none is new"
+            _log.info("features changed (%s): about %d profiles are rewritten", named, remaining.left)
+            self._told = True
+        elif remaining is None and self._told:
+            _log.info("all profiles are rewritten for the changed features")
+            self._told = False
 
     def close(self) -> None:
         """End soon."""

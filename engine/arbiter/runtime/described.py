@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class Described(msgspec.Struct, frozen=True):
-    """What is known of a subject at one instant. A feature or segment without a value is None; `expires` are in µs."""
+    """What is known of a subject at one instant. A feature or segment without a value is None; `expires` are in µs.
+
+    `rebuilding` are the features for which profiles are rewritten, since they changed.
+    """
 
     exists: bool
     version: int
@@ -26,6 +29,7 @@ class Described(msgspec.Struct, frozen=True):
     features: dict[str, Any]
     segments: dict[str, bool | None]
     expires: dict[str, int]
+    rebuilding: tuple[str, ...] = ()
 
 
 def described(profile: Profile, view: View, snapshot: Snapshot) -> Described:

@@ -194,7 +194,8 @@ class Engine:
         profile = self.store.read_member(subject_id, now, active.features)
         view = view_of(profile, Request(subject_id, (), now), active)
         self._score(active, snapshot.models, view, None)
-        return described(profile, view, snapshot)
+        found, rebuilding = described(profile, view, snapshot), self.store.rebuilding
+        return found if rebuilding is None else msgspec.structs.replace(found, rebuilding=rebuilding.features)
 
     def _page(
         self,

@@ -113,4 +113,13 @@ def look(counters: Counters) -> tuple[WorkerFigures, StoreSize | None]:
     figures = WorkerFigures(
         calls=counters.in_flight if counters.watched else None, writes=store.waiting, shed=dict(counters.shed)
     )
-    return figures, StoreSize(used=store.used_bytes, quota=store.quota_bytes) if store.quota_bytes else None
+    if not store.quota_bytes:
+        return figures, None
+    rebuilding = store.rebuilding
+    size = StoreSize(
+        used=store.used_bytes,
+        quota=store.quota_bytes,
+        rebuilding=() if rebuilding is None else rebuilding.features,
+        left=0 if rebuilding is None else rebuilding.left,
+    )
+    return figures, size

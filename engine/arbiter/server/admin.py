@@ -285,7 +285,11 @@ def _consumer(consumer: ConsumerInfo | None) -> admin_pb2.Consumer | None:
 
 
 def _store(store: StoreSize | None) -> admin_pb2.StoreSize | None:
-    return None if store is None else admin_pb2.StoreSize(used_bytes=store.used, quota_bytes=store.quota)
+    if store is None:
+        return None
+    return admin_pb2.StoreSize(
+        used_bytes=store.used, quota_bytes=store.quota, rebuilding=store.rebuilding, profiles_left=store.left
+    )
 
 
 def _state(status: Status) -> admin_pb2.ServingState:

@@ -148,6 +148,7 @@ class ProfileService:
             at=write_timestamp(now),
             expires=_moments(found.expires),
             history=self._history(request, now, found.version),
+            rebuilding=found.rebuilding,
         )
 
     def _history(

@@ -233,7 +233,15 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         "gauge",
         "",
         "1 while records are rewritten for changed features.",
-        one(lambda c: int(c.store.rebuilding)),
+        one(lambda c: int(c.store.rebuilding is not None)),
+        joined="most",
+    ),
+    Instrument(
+        "arbiter.store.rebuilding.left",
+        "gauge",
+        "{profile}",
+        "Profiles left to look at until all are rewritten for changed features, about.",
+        one(lambda c: 0 if c.store.rebuilding is None else c.store.rebuilding.left),
         joined="most",
     ),
     Instrument(

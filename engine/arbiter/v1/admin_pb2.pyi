@@ -1281,25 +1281,37 @@ Global___ConsumerFigures: _TypeAlias = ConsumerFigures  # noqa: Y015
 
 @_typing.final
 class StoreSize(_message.Message):
-    """The size of the store that all workers share."""
+    """The size of the store that all workers share, and what is done in it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USED_BYTES_FIELD_NUMBER: _builtins.int
     QUOTA_BYTES_FIELD_NUMBER: _builtins.int
+    REBUILDING_FIELD_NUMBER: _builtins.int
+    PROFILES_LEFT_FIELD_NUMBER: _builtins.int
     used_bytes: _builtins.int
     """The bytes of data in it."""
     quota_bytes: _builtins.int
     """The bytes of data beyond which writes are refused."""
+    profiles_left: _builtins.int
+    """About how many profiles are left to look at until all are rewritten; 0 when they are."""
+    @_builtins.property
+    def rebuilding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The changed features for which profiles are rewritten in the background, sorted. Their values are right meanwhile:
+        a read of a profile that was not rewritten yet counts them from the log, which takes longer.
+        """
+
     def __init__(
         self,
         *,
         used_bytes: _builtins.int = ...,
         quota_bytes: _builtins.int = ...,
+        rebuilding: _abc.Iterable[_builtins.str] | None = ...,
+        profiles_left: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["quota_bytes", b"quota_bytes", "used_bytes", b"used_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["profiles_left", b"profiles_left", "quota_bytes", b"quota_bytes", "rebuilding", b"rebuilding", "used_bytes", b"used_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

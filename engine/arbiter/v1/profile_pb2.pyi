@@ -655,6 +655,7 @@ class GetProfileResponse(_message.Message):
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     EXPIRES_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    REBUILDING_FIELD_NUMBER: _builtins.int
     subject_id: _builtins.str
     """The subject that was asked for; empty where an account was."""
     exists: _builtins.bool
@@ -693,6 +694,12 @@ class GetProfileResponse(_message.Message):
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfileVersion]:
         """What became of the attributes, newest version first: as many as were asked for and are kept."""
 
+    @_builtins.property
+    def rebuilding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The changed features for which profiles are rewritten in the background, sorted. Their values in this answer are
+        right already: where this profile was not rewritten yet, they were counted from the log.
+        """
+
     def __init__(
         self,
         *,
@@ -708,10 +715,11 @@ class GetProfileResponse(_message.Message):
         account_id: _builtins.str = ...,
         expires: _abc.Mapping[_builtins.str, _timestamp_pb2.Timestamp] | None = ...,
         history: _abc.Iterable[Global___ProfileVersion] | None = ...,
+        rebuilding: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at", b"at", "attributes", b"attributes", "exists", b"exists", "expires", b"expires", "features", b"features", "history", b"history", "segments", b"segments", "snapshot", b"snapshot", "subject_id", b"subject_id", "unknown_segments", b"unknown_segments", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at", b"at", "attributes", b"attributes", "exists", b"exists", "expires", b"expires", "features", b"features", "history", b"history", "rebuilding", b"rebuilding", "segments", b"segments", "snapshot", b"snapshot", "subject_id", b"subject_id", "unknown_segments", b"unknown_segments", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
