@@ -99,7 +99,7 @@ def _print_history(known: "ProfileAnswer") -> None:
         for each in known.history
         for told in _told(each.changes) or [("", "", "")]
     ]
-    print_table(heads, rows, title="history")
+    print_table(heads, rows, title="history", prose=("was", "became"))
 
 
 def _told(changes: "Mapping[str, AttributeChange]") -> list[tuple[str, str, str]]:
