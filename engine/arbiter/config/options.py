@@ -120,6 +120,12 @@ class Profiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     idempotency_hours: Annotated[
         float, option("Hours that the answer to an idempotency key is remembered.", least=0, most=8_784)
     ] = 24.0
+    compact_hours: Annotated[
+        float,
+        option(
+            "Hours within which what was erased leaves the disk too, by compaction; 0 for never.", least=0, most=8_784
+        ),
+    ] = 24.0
 
 
 class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -36,6 +36,7 @@ _COMPACTED = b"compacted"  # and how many of these times lie before the state th
 _AT_ONCE = 20_000  # entries in a transaction of the copy
 _FEW = 500  # changed entries that are left to the last step, under the lock
 _ROUNDS = 20
+_MAP = 1 << 40
 _LOOK_S = 0.05
 _ROOM = 1.1  # of what the data take: what must be free
 
@@ -102,25 +103,44 @@ def compact(environment: Environment, map_size: int) -> Compacted:
             raise StoreError(f"cannot compact the store in {path}: {error}. It is as it was") from error
 
 
-def compact_store(path: Path, map_size: int = 1 << 40, patience_s: float = 30.0) -> Compacted:
+def compact_if_erased(path: Path) -> Compacted | None:
+    """As `compact_store`, if something was erased since the last time; None otherwise. Raises StoreError."""
+    environment = open_environment(path, _MAP)
+    try:
+        due = is_due(environment)
+    finally:
+        environment.handle.close()
+    if due:
+        return compact_store(path)
+    _remove_left(path)
+    return None
+
+
+def compact_store(path: Path, patience_s: float = 30.0) -> Compacted:
     """Compact the store in the folder `path`, which this process has not open, and remove the old generation's files.
 
     Processes that have it open have `patience_s` to go on to the new one; the room that the files take is free when the
     last has. Raises StoreError.
     """
-    environment = open_environment(path, map_size)
+    environment = open_environment(path, _MAP)
     try:
-        done = compact(environment, map_size)
+        done = compact(environment, _MAP)
     finally:
         environment.handle.close()
     until = time.monotonic() + patience_s
     while (held := generations.in_use(environment.place)) and time.monotonic() < until:
         time.sleep(_LOOK_S)
+    _remove_left(path)
+    return msgspec.structs.replace(done, held_open=held)
+
+
+def _remove_left(path: Path) -> None:
+    """Remove what older generations left, those too whose compaction was killed before it could."""
     try:
-        generations.remove_superseded(path)
+        with generations.one_at_a_time(path):
+            generations.remove_superseded(path)
     except OSError as error:
         raise StoreError(f"cannot remove the old generation of the store in {path}: {error}") from error
-    return msgspec.structs.replace(done, held_open=held)
 
 
 def _check_room(environment: Environment) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from arbiter.runtime import sockets
 from arbiter.runtime.address import reserve
 from arbiter.runtime.alone import alone
+from arbiter.runtime.erasures import compacting
 from arbiter.runtime.quiet import at_work
 from arbiter.runtime.supervisor import Supervisor
 from arbiter.telemetry import publish
@@ -48,4 +49,5 @@ def supervise(
         publisher = publish.start(supervisor.desk.counters, "supervisor")
         stack.callback(publisher.shutdown)
         stack.enter_context(supervisor.tally.scraped(settings.metrics))
+        stack.enter_context(compacting(settings))
         supervisor.run()
