@@ -24,7 +24,7 @@ BUILD_DURABLE_RULES = CC="$(CC) -O2 -DPyEval_CallObject=PyObject_CallObject" $(B
 	--no-cache-dir --no-binary durable_rules "$(DURABLE_RULES)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint bench bench-profiles soak audit clean
+.PHONY: help setup demo serve test lint bench bench-profiles soak faults audit clean
 
 help: ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -74,6 +74,10 @@ $(BENCH_STAMP): $(STAMP)
 
 soak: $(STAMP) ## half an hour of traffic with all that goes wrong, every answer checked
 	$(BIN)/python -m benchmarks.soak --minutes 30
+
+faults: $(STAMP) ## kill -9 and power cuts on the store alone, thousands of them: ROUNDS=2000, WAYS=8
+	PYTHONPATH=engine:. $(BIN)/python -m tests.faults.kills $(or $(ROUNDS),2000)
+	POWER_CUTS=$(or $(WAYS),8) $(BIN)/python -m pytest -q tests/faults/test_power_cuts.py
 
 audit: $(STAMP) ## ask whether dependencies have known holes, and say so when nobody answers
 	@$(BIN)/python -m pip install --quiet 'pip-audit>=2.10,<3'
