@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from arbiter.cli.app import main
+from arbiter.errors import LimitExceeded
 from arbiter.profiles import generations
 from arbiter.profiles.checking import check_store
 from arbiter.profiles.environment import open_environment
@@ -254,3 +255,24 @@ def test_a_damaged_copy_is_not_restored(data: Path, tmp_path: Path) -> None:
         "is damaged, nothing was restored" in arbiter("restore", tmp_path / "copy", "--data", tmp_path, code=1).stderr
     )
     assert not (tmp_path / "store").exists()
+
+
+def test_a_quota_is_changed_under_a_store_that_is_open(data: Path) -> None:
+    with Store.open(data / "store", quota=1 << 36, background=False) as store:
+        assert told("quota", "1MiB", "--data", data, beside=True)["chosen"]
+        errors = [store.update(Update(f"big{n}", {"a": "x" * 30_000})).exception() for n in range(40)]
+        assert errors[0] is None
+        assert isinstance(errors[-1], LimitExceeded)
+        assert errors[-1].reason == "store_quota"
+        assert store.figures().quota_bytes == 1 << 20
+        assert told("quota", "2MiB", "--data", data, beside=True)["quota_bytes"] == 1 << 21
+        assert store.update(Update("big", {"a": "x" * 30_000})).result() == 1
+    assert "of 2,097,152 bytes, its own quota" in arbiter("quota", "--data", data).stdout
+    assert told("quota", "default", "--data", data) | {"used_bytes": 0} == {
+        "used_bytes": 0, "quota_bytes": 1 << 36, "chosen": False
+    }  # fmt: skip
+
+
+def test_a_quota_that_is_none_is_refused(data: Path) -> None:
+    assert "as in 128GiB" in arbiter("quota", "12 parsecs", "--data", data, code=2).stderr
+    assert "a store holds 824,633,720,832 bytes at most" in arbiter("quota", "4TiB", "--data", data, code=1).stderr

@@ -3,6 +3,7 @@
 Law: works on a data directory, beside a server or without one; what it does with a store stands in `profiles`.
 """
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,11 @@ Place = Annotated[
 Replace = Annotated[
     bool, typer.Option("--replace", help="Replace the store that is there; its data are kept beside the new ones.")
 ]
+Size = Annotated[
+    str, typer.Argument(metavar="[SIZE]", help="The quota, as in 128GiB; `default` is what a server comes with.")
+]
+_SIZE = re.compile(r"(?:([1-9][0-9]{0,6})(MiB|GiB|TiB)|default)")
+_SHIFTS = {"MiB": 20, "GiB": 30, "TiB": 40}
 
 
 @store.command("backup")
@@ -103,6 +109,26 @@ def _print_checked(found: "Checked") -> None:
         out().print("Stop the server, keep this store, and restore a backup: arbiter store restore COPY --replace")
     else:
         out().print(f"{found.path}: {plural(found.pages, 'page')}, {sum(found.entries.values()):,} entries, well")
+
+
+@store.command("quota")
+def quota(size: Size = "", *, data: Data = Path("data"), as_json: AsJson = False) -> None:
+    """Print how many bytes of data the store may hold, or change it; a server obeys with its next write."""
+    from arbiter.profiles.quota import set_quota  # noqa: PLC0415 - loads LMDB
+
+    found = set_quota(data / "store", _read_size(size) if size else None)
+    if as_json:
+        print_json(found)
+    else:
+        whose = "its own quota" if found.chosen else "the quota of a server"
+        out().print(f"{found.used_bytes:,} of {found.quota_bytes:,} bytes, {whose}")
+
+
+def _read_size(written: str) -> int:
+    found = _SIZE.fullmatch(written)
+    if found is None:
+        raise typer.BadParameter("a size is a whole number and a unit, as in 128GiB, or `default`", param_hint="SIZE")
+    return 0 if found[1] is None else int(found[1]) << _SHIFTS[found[2]]
 
 
 @store.command("stat")

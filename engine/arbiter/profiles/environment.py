@@ -174,6 +174,11 @@ def failure(error: lmdb.Error, path: Path, action: str) -> StoreError:
         )
     if isinstance(error, (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)):
         return StoreError(f"the store in {path} is damaged or no store of ours. {_WAY_BACK}. ({error})")
+    if isinstance(error, lmdb.MapResizedError):
+        return StoreError(
+            f"the store in {path} has grown beyond the address range that this process reserves, which none of ours "
+            f"makes it do: restart. ({error})"
+        )
     if isinstance(error, lmdb.PanicError):
         return StoreError(
             f"the store in {path} failed while it was written: restart, what was acknowledged is there. ({error})"

@@ -42,6 +42,8 @@ class Figures(msgspec.Struct, frozen=True):
     """What a process did with a store, and how that stands.
 
     `reads` are of profiles, `computed` those of them whose feature values were out of date; `waiting` are writes.
+    `file_bytes` is the size of the file, free pages and all; `oldest_read_s` for how many seconds the oldest state that
+    somebody reads has been held.
     """
 
     reads: int = 0
@@ -51,3 +53,5 @@ class Figures(msgspec.Struct, frozen=True):
     used_bytes: int = 0
     quota_bytes: int = 0
     rebuilding: Rebuilding | None = None
+    file_bytes: int = 0
+    oldest_read_s: float = 0.0

@@ -14,6 +14,7 @@ import msgspec
 from arbiter.errors import LimitExceeded
 from arbiter.profiles import history, records
 from arbiter.profiles.holdings import last_position
+from arbiter.profiles.quota import quota_of
 from arbiter.profiles.records import Cold
 from arbiter.profiles.subjects import Subject, is_right, unknown
 
@@ -80,8 +81,8 @@ class Group:
         self.limits = limits
         self.now = now
         self.wrote = False
-        self._quota = quota
-        self._full = environment.used_bytes(txn) >= quota
+        self._quota = quota_of(environment, txn, quota)
+        self._full = environment.used_bytes(txn) >= self._quota
         self._position = -1
         self._open: dict[bytes, _Open] = {}
 
@@ -89,7 +90,8 @@ class Group:
         """Raise LimitExceeded when the store holds as much as it may."""
         if self._full:
             raise LimitExceeded(
-                f"the store holds its quota of {self._quota} bytes: raise the quota or delete subjects; reads go on",
+                f"the store holds its quota of {self._quota} bytes: raise it by `arbiter store quota`, or delete "
+                "subjects; reads go on",
                 reason="store_quota",
             )
 

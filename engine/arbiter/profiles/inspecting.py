@@ -109,8 +109,12 @@ def _size(stat: Mapping[str, Any], page_bytes: int) -> DatabaseSize:
     return DatabaseSize(stat["entries"], _pages(stat), _pages(stat) * page_bytes)
 
 
-def _readers(table: str, last: int) -> list[Reader]:
-    """The rows of LMDB's table of readers: process, thread, transaction or ``-``."""
+def readers_in(table: str) -> list[tuple[int, str, int | None]]:
+    """The rows of LMDB's table of readers: process, thread, and the transaction whose state is held, None for none."""
     rows = [line.split() for line in table.splitlines()[1:]]
-    found = [(int(row[0]), row[2]) for row in rows if len(row) > 2 and row[0].isdecimal()]  # noqa: PLR2004 - columns
-    return [Reader(pid, None if held == "-" else last - int(held)) for pid, held in found]
+    found = [row for row in rows if len(row) > 2 and row[0].isdecimal()]  # noqa: PLR2004 - columns
+    return [(int(pid), thread, None if held == "-" else int(held)) for pid, thread, held, *_ in found]
+
+
+def _readers(table: str, last: int) -> list[Reader]:
+    return [Reader(pid, None if held is None else last - held) for pid, _, held in readers_in(table)]

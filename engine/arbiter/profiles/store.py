@@ -27,6 +27,7 @@ from arbiter.profiles.figures import Figures, Rebuilding
 from arbiter.profiles.history import Version, versions
 from arbiter.profiles.ingesting import IngestEvents
 from arbiter.profiles.listing import page
+from arbiter.profiles.quota import DEFAULT, quota_of
 from arbiter.profiles.reading import Reading
 from arbiter.profiles.records import Ingested, Member, Profile, Update, decode_profile
 from arbiter.profiles.subjects import Subject, unknown
@@ -73,7 +74,7 @@ class Store:
         path: Path,
         *,
         map_size: int = 1 << 40,
-        quota: int = 1 << 36,
+        quota: int = DEFAULT,
         limits: Limits | None = None,
         clock: Callable[[], int] = _wall_clock,
         background: bool = True,
@@ -135,7 +136,8 @@ class Store:
         try:
             environment = self._environment
             with environment.handle.begin() as txn:
-                used = environment.used_bytes(txn)
+                used, quota = environment.used_bytes(txn), quota_of(environment, txn, self._quota)
+                pages = environment.handle.info()["last_pgno"] + 1
         except lmdb.Error as error:
             raise self._unreadable(error) from error
         return Figures(
@@ -144,8 +146,10 @@ class Store:
             written=self._writer.written,
             waiting=self._writer.waiting,
             used_bytes=used,
-            quota_bytes=self._quota,
+            quota_bytes=quota,
             rebuilding=self.rebuilding,
+            file_bytes=pages * environment.page_bytes,
+            oldest_read_s=self._upkeep.readers.oldest_s,
         )
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from arbiter.errors import ArbiterError, LimitExceeded
 from arbiter.profiles.figures import Rebuilding
 from arbiter.profiles.refreshing import Rebuild, Refresh
 from arbiter.profiles.sweeping import Sweep
+from arbiter.profiles.watching import ReaderWatch
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -44,6 +46,7 @@ class Upkeep:
         self._told = False
         self.sweep = Sweep(current, writer, limits)
         self.noticed = 0
+        self.readers = ReaderWatch(current.path)
         self._current = current
         self._writer = writer
         self._stale: deque[bytes] = deque(maxlen=4096)
@@ -100,7 +103,9 @@ class Upkeep:
             self._wake.clear()
             try:
                 self._work()
-                self._current.latest().handle.reader_check()
+                handle = self._current.latest().handle
+                handle.reader_check()
+                self.readers.look(handle.readers(), time.monotonic())
             except LimitExceeded:
                 self._end.wait(1.0)  # a full disk, of which the writer has told, or a full queue: later
             except (ArbiterError, lmdb.Error) as error:

@@ -229,6 +229,22 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         joined="most",
     ),
     Instrument(
+        "arbiter.store.file",
+        "gauge",
+        "By",
+        "The store's file, its free pages included.",
+        one(lambda c: c.store.file_bytes),
+        joined="most",
+    ),
+    Instrument(
+        "arbiter.store.oldest_read",
+        "gauge",
+        "s",
+        "For how long the oldest state of the store that is read has been held: freed pages wait for its end.",
+        one(lambda c: c.store.oldest_read_s),
+        joined="most",
+    ),
+    Instrument(
         "arbiter.store.rebuilding",
         "gauge",
         "",
