@@ -56,6 +56,9 @@ NOT_RUN = {
     "python models/train.py": "needs scikit-learn and the data set",
     "package=example.com/shop/arbiterv1": "needs the tools of another language",
     "arbiter events import --format cdnow --shift-to now": "fetches the data set from a package index",
+    "arbiter events consume --config kafka.yaml --data scratch --kafka-group trying --kafka-rejected-file why.jsonl": (
+        "needs brokers"
+    ),
     "make bench": "minutes",
     "make soak": "half an hour",
     "python3 -m venv /opt/arbiter && /opt/arbiter/bin/pip install .": "changes the machine",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from arbiter.client import Client
+from arbiter.profiles.store import Store
 from tests.consumer.conftest import PATIENCE_S, await_
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def test_a_server_reads_topics_whatever_becomes_of_the_process_that_does(
         kafka.send(topic, *[buy] * 10)
     os.kill(first, signal.SIGKILL)
     kafka.send(topic, *[buy] * 100)
-    await_(lambda: served.consumer.phase == "serving" and served.consumer.pid != first)
+    await_(lambda: (now := served.consumer).phase == "serving" and now.pid != first)
     assert served.consumer.restarts == 1
     await_(lambda: served.feature("buys") == 600)
 
@@ -176,3 +177,33 @@ def test_what_cannot_begin_says_so_at_once(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "kafka.properties:1: `group.id` cannot be set here: `kafka.group` says it" in done.stderr
+
+
+def consumed(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """What `arbiter events consume` says."""
+    (folder / "rules").mkdir(exist_ok=True)
+    (folder / "rules" / "rules.yaml").write_text(RULES)
+    places = [f"--rules={folder / 'rules'}", f"--data={folder / 'data'}", "--models="]
+    return subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-m", "arbiter.cli", "events", "consume", *places, *options],
+        env={**os.environ, "PYTHONPATH": str(ENGINE)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_topics_are_read_to_their_ends_without_a_server(kafka: Kafka, topic: str, tmp_path: Path) -> None:
+    kafka.send(topic, *[{"subject_id": "ann", "type": "buy", "id": f"e{n // 2}"} for n in range(2_500)], key="k")
+    kafka.send(topic, b"nonsense")
+    done = consumed(tmp_path, f"--kafka-brokers={kafka.brokers}", f"--kafka-topics={topic}")
+    assert done.stdout == ("1,250 events stored, 1,250 were there already, 1 rejected, 0 gone before they were read\n")
+    assert done.returncode == 1
+    with Store.open(tmp_path / "data" / "store", background=False) as store:
+        assert len(store.events("ann", limit=10_000)) == 1_250
+
+
+def test_without_topics_there_is_nothing_to_read(tmp_path: Path) -> None:
+    done = consumed(tmp_path)
+    assert done.returncode == 2
+    assert "which topics? Give `kafka.brokers` and `kafka.topics`" in " ".join(done.stderr.split())

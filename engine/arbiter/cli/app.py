@@ -16,6 +16,7 @@ from arbiter.cli.bench import bench
 from arbiter.cli.canary import canary
 from arbiter.cli.check import check
 from arbiter.cli.config import config
+from arbiter.cli.consume import consume
 from arbiter.cli.decide import decide
 from arbiter.cli.demo import demo
 from arbiter.cli.events import events
@@ -67,6 +68,7 @@ for command in (serve, check, fmt, schema, decide, explain, status, health):
 app.command("test")(run_tests)
 app.add_typer(config)
 app.add_typer(profile)
+events.command("consume")(consume)
 app.add_typer(events)
 app.add_typer(snapshot)
 app.add_typer(canary)
