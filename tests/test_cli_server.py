@@ -262,6 +262,37 @@ def test_a_server_decides_and_explains(server: Server, tmp_path: Path) -> None:
     assert "did you mean `store.home_banner`?" in refused.stderr
 
 
+def test_what_is_held_is_exported_and_erased(server: Server, tmp_path: Path) -> None:
+    assert server.ask("profile", "set", "gina", "first_name=Gina", "seen=2026-11-20T18:30:00Z").returncode == 0
+    lines = "".join(
+        f'{{"id": "g{n}", "subject_id": "gina", "type": "order", "at": "{days_ago(1)}"}}\n' for n in range(3)
+    )
+    assert server.ask("events", "import", "-", stdin=lines).returncode == 0
+    exported = json.loads(server.ask("profile", "export", "gina").stdout)
+    assert exported["subject_id"] == "gina"
+    assert exported["erased_at"] is None
+    (profile,) = exported["holdings"]["profile"]
+    assert profile["attributes"] == {"first_name": "Gina", "seen": "2026-11-20T18:30:00Z"}
+    assert [event["id"] for event in exported["holdings"]["events"]] == ["g0", "g1", "g2"]
+    file = tmp_path / "gina.json"
+    assert server.ask("profile", "export", "gina", "--out", file).returncode == 0
+    assert json.loads(file.read_text("utf-8"))["holdings"] == exported["holdings"]
+    assert file.stat().st_mode & 0o777 == 0o600
+    there = server.ask("profile", "export", "gina", "--out", file)
+    assert (there.returncode, "File exists" in there.stderr) == (1, True)
+
+    unasked = server.ask("profile", "delete", "gina")
+    assert (unasked.returncode, "give --yes" in unasked.stderr) == (2, True)
+    assert json.loads(server.ask("profile", "get", "gina", "--json").stdout)["exists"] is True
+    erased = json.loads(server.ask("profile", "delete", "gina", "--yes", "--json").stdout)
+    assert (erased["erased"]["events"], erased["pseudonym"]) == (3, exported["pseudonym"])
+    assert json.loads(server.ask("profile", "get", "gina", "--json").stdout)["exists"] is False
+    assert "nothing was held" in server.ask("profile", "delete", "gina", "--yes").stdout
+    left = json.loads(server.ask("profile", "export", "gina").stdout)
+    assert left["holdings"] == {}
+    assert left["erased_at"] is not None
+
+
 def test_profiles_are_read_from_the_data_of_a_server_that_runs(server: Server) -> None:
     assert server.ask("profile", "set", "finn", "favourite_genre=jazz").returncode == 0
     asked = ("decide", "finn", "store.home_banner", "--json")

@@ -24,6 +24,7 @@ from arbiter.cli.explain import explain
 from arbiter.cli.fmt import fmt
 from arbiter.cli.health import health
 from arbiter.cli.override import override
+from arbiter.cli.privacy import delete, export
 from arbiter.cli.profile import profile
 from arbiter.cli.schema import schema
 from arbiter.cli.serve import serve
@@ -67,6 +68,8 @@ for command in (serve, check, fmt, schema, decide, explain, status, health):
     app.command()(command)
 app.command("test")(run_tests)
 app.add_typer(config)
+profile.command("export")(export)
+profile.command("delete")(delete)
 app.add_typer(profile)
 events.command("consume")(consume)
 app.add_typer(events)

@@ -11,7 +11,7 @@ with Client("127.0.0.1:50051") as client:
 
 from arbiter.client.access import Tls
 from arbiter.client.aio import AsyncClient
-from arbiter.client.answers import Answer, Batch, Ingested, Page
+from arbiter.client.answers import Answer, Batch, Erasure, HeldPage, Ingested, Page
 from arbiter.client.arguments import Ask
 from arbiter.client.client import Client
 from arbiter.client.events import EventPage
@@ -45,8 +45,10 @@ __all__ = [
     "Client",
     "Conflict",
     "DeadlineExceeded",
+    "Erasure",
     "EventPage",
     "Fallback",
+    "HeldPage",
     "Ingested",
     "InvalidRequest",
     "Misconfigured",

@@ -5,7 +5,7 @@ Law: data and its translation from messages; no calls. Times are aware UTC datet
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from grpc_health.v1 import health_pb2
@@ -103,6 +103,30 @@ class Ingested(msgspec.Struct, frozen=True):
     accepted: int
     duplicates: int
     position: int
+    erased: int = 0
+
+
+class HeldPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of everything that is held on a subject: each entry with the name of its holding.
+
+    `next_page_token` asks for the next page, empty for no more; `erased_at` is None for a subject that never was.
+    """
+
+    subject_id: str
+    pseudonym: str
+    entries: tuple[tuple[str, dict[str, Any]], ...]
+    next_page_token: str
+    at: datetime
+    erased_at: datetime | None = None
+    account_id: str = ""
+
+
+class Erasure(msgspec.Struct, frozen=True):
+    """What erasing a subject erased: how many entries of each holding. `pseudonym` names the subject from now on."""
+
+    erased_at: datetime
+    erased: dict[str, int]
+    pseudonym: str
 
 
 def read_page(response: decision_pb2.DecideResponse) -> Page:
@@ -135,7 +159,25 @@ def read_batch(response: decision_pb2.DecideBatchResponse) -> Batch:
 
 def read_ingested(response: profile_pb2.IngestEventsResponse) -> Ingested:
     """Return what became of a batch of events."""
-    return Ingested(response.accepted, response.duplicates, response.position)
+    return Ingested(response.accepted, response.duplicates, response.position, response.erased)
+
+
+def read_held(response: profile_pb2.ExportProfileResponse) -> HeldPage:
+    """Return a page of what is held."""
+    return HeldPage(
+        subject_id=response.subject_id,
+        pseudonym=response.pseudonym,
+        entries=tuple((each.holding, plain_values(each.fields)) for each in response.entries),
+        next_page_token=response.next_page_token,
+        at=_moment(response.at),
+        erased_at=_moment(response.erased_at) if response.HasField("erased_at") else None,
+        account_id=response.account_id,
+    )
+
+
+def read_erasure(response: profile_pb2.DeleteProfileResponse) -> Erasure:
+    """Return what was erased."""
+    return Erasure(_moment(response.erased_at), dict(response.erased), response.pseudonym)
 
 
 def read_health(response: health_pb2.HealthCheckResponse) -> bool:

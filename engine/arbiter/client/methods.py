@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from grpc_health.v1 import health_pb2
 
 from arbiter.client import answers, arguments, standing
-from arbiter.client.answers import Answer, Batch, Page
+from arbiter.client.answers import Answer, Batch, Erasure, HeldPage, Page
 from arbiter.client.arguments import Ask
 from arbiter.client.calls import Again, Call, Method, rpc
 from arbiter.client.events import EventMethods
@@ -42,6 +42,13 @@ UPDATE_PROFILE = rpc(
     _profiles["UpdateProfile"], profile_pb2.UpdateProfileRequest, profile_pb2.UpdateProfileResponse, Again.KEYED
 )
 GET_PROFILE = rpc(_profiles["GetProfile"], profile_pb2.GetProfileRequest, profile_pb2.GetProfileResponse, Again.ALWAYS)
+EXPORT_PROFILE = rpc(
+    _profiles["ExportProfile"], profile_pb2.ExportProfileRequest, profile_pb2.ExportProfileResponse, Again.ALWAYS
+)
+# What is erased twice is erased.
+DELETE_PROFILE = rpc(
+    _profiles["DeleteProfile"], profile_pb2.DeleteProfileRequest, profile_pb2.DeleteProfileResponse, Again.ALWAYS
+)
 CHECK_HEALTH = rpc(_health["Check"], health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse, Again.ALWAYS)
 GET_SNAPSHOT = rpc(_admin["GetSnapshot"], admin_pb2.GetSnapshotRequest, admin_pb2.GetSnapshotResponse, Again.ALWAYS)
 GET_STATUS = rpc(_admin["GetStatus"], admin_pb2.GetStatusRequest, admin_pb2.GetStatusResponse, Again.ALWAYS)
@@ -233,6 +240,40 @@ class Methods(EventMethods):
             history=arguments.number(history, "history", arguments.UINT32),
         )
         return GET_PROFILE.call(message, read_profile, timeout)
+
+    @Method
+    def export_profile(
+        self,
+        subject_id: str = "",
+        *,
+        account_id: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
+    ) -> Call[HeldPage]:
+        """Return a page of everything that is held on a subject or, named in its place, an account: the first, or that
+        of a `next_page_token`.
+        """
+        message = profile_pb2.ExportProfileRequest(
+            subject_id=arguments.text(subject_id, "subject_id"),
+            page_size=arguments.number(page_size, "page_size", range(1 << 32)),
+            page_token=arguments.text(page_token, "page_token"),
+            account_id=arguments.text(account_id, "account_id"),
+        )
+        return EXPORT_PROFILE.call(message, answers.read_held, timeout)
+
+    @Method
+    def delete_profile(
+        self, subject_id: str = "", *, account_id: str = "", timeout: float | None = None
+    ) -> Call[Erasure]:
+        """Erase everything that is held on a subject or, named in its place, an account; return when that is on disk.
+
+        May be repeated.
+        """
+        message = profile_pb2.DeleteProfileRequest(
+            subject_id=arguments.text(subject_id, "subject_id"), account_id=arguments.text(account_id, "account_id")
+        )
+        return DELETE_PROFILE.call(message, answers.read_erasure, timeout)
 
     @Method
     def health(self, service: str = "", *, timeout: float | None = None) -> Call[bool]:

@@ -120,7 +120,7 @@ class Collect:
         elif inactive:
             group.close(key)
             erased = erase_all(group.environment, group.txn, key)
-            done.events += erased.get("by_subject", 0)
+            done.events += erased.get("events", 0)
             done.subjects += 1
             return
         if places or ids:

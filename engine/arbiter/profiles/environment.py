@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SALT = b"salt"
-_NAMES = ("profile", "window", "log", "by_subject", "seen", "idem", "offset", "meta", "history")
+_NAMES = ("profile", "window", "log", "by_subject", "seen", "idem", "offset", "meta", "history", "tombstone")
 _READERS = 1024
 _DATABASES = 64
 # LMDB's first two pages, data format 1: magic, format, page size, last page, transaction, in the machine's byte order.
@@ -58,6 +58,7 @@ class Environment(msgspec.Struct, frozen=True):
     offset: lmdb._Database
     meta: lmdb._Database
     history: lmdb._Database
+    tombstone: lmdb._Database
 
     @property
     def place(self) -> Path:

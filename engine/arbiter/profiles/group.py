@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from arbiter.errors import LimitExceeded
-from arbiter.profiles import history, records
+from arbiter.profiles import history, records, tombstones
 from arbiter.profiles.holdings import last_position
 from arbiter.profiles.quota import quota_of
 from arbiter.profiles.records import Cold
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from arbiter.profiles.declared import Declarations
     from arbiter.profiles.environment import Environment
     from arbiter.profiles.features import FeatureSet
+    from arbiter.profiles.tombstones import Tombstone
     from arbiter.profiles.values import Limits
     from arbiter.profiles.windows import State
     from arbiter.types import Event
@@ -84,6 +85,7 @@ class Group:
         self._quota = quota_of(environment, txn, quota)
         self._full = environment.used_bytes(txn) >= self._quota
         self._position = -1
+        self._tombstones: bool | None = None  # whether there are any; None: nobody has looked
         self._open: dict[bytes, _Open] = {}
 
     def check_quota(self) -> None:
@@ -105,6 +107,24 @@ class Group:
     def close(self, key: bytes) -> None:
         """Forget a subject of whom nothing is held any more: nothing of it is written."""
         self._open.pop(key, None)
+
+    def erased_until(self, key: bytes) -> int:
+        """The µs time up to which events of the subject with this key are dropped, since it was erased."""
+        if self._tombstones is None:
+            self._tombstones = self.txn.stat(self.environment.tombstone)["entries"] > 0
+        stone = tombstones.find(self.environment, self.txn, key) if self._tombstones else None
+        return records.NEVER if stone is None else stone.until
+
+    def bury(self, key: bytes, stone: Tombstone) -> None:
+        """Put up a tombstone, which holds for what follows in the group too."""
+        tombstones.raise_to(self.environment, self.txn, key, stone)
+        self._tombstones = self.wrote = True
+
+    def let_go(self, key: bytes) -> None:
+        """Write what the group made of a subject, and know nothing of it: its entries are free for others."""
+        opened = self._open.pop(key, None)
+        if opened is not None and opened.changed:
+            self._write(opened)
 
     def open_states(self, key: bytes) -> tuple[_Open, dict[str, State]]:
         """The subject with the states of its features, as of the log before the next event is put there."""
@@ -137,23 +157,26 @@ class Group:
         """Write every subject that changed. `wrote` tells whether there is anything to commit."""
         changed = [opened for opened in self._open.values() if opened.changed]
         for opened in changed:
-            subject, profile = opened.subject, opened.profile
-            if opened.cold is None and not is_right(profile, self.features, self.now):
-                opened.cold = subject.cold(self.features, self.now)
-            if opened.cold is not None:
-                profile = subject.as_of(profile, self.features, self.now, opened.cold)
-                self.features.compact(opened.cold.states, self.now)
-                subject.write_cold(opened.cold)
-            subject.write_hot(profile)
-            if opened.expired:
-                history.lapse(self.txn, self.environment.history, subject.key, self.now)
-        if not changed:
+            self._write(opened)
+        if not self.wrote:
             return
-        self.wrote = True
         meta = self.environment.meta
         if self.txn.get(BUILT, None, meta) not in {None, self.features.id.encode()}:
             self.txn.delete(BUILT, db=meta)  # records of another feature set stand among those of ours
         self._forget()
+
+    def _write(self, opened: _Open) -> None:
+        subject, profile = opened.subject, opened.profile
+        if opened.cold is None and not is_right(profile, self.features, self.now):
+            opened.cold = subject.cold(self.features, self.now)
+        if opened.cold is not None:
+            profile = subject.as_of(profile, self.features, self.now, opened.cold)
+            self.features.compact(opened.cold.states, self.now)
+            subject.write_cold(opened.cold)
+        subject.write_hot(profile)
+        if opened.expired:
+            history.lapse(self.txn, self.environment.history, subject.key, self.now)
+        self.wrote = True
 
     def _forget(self) -> None:
         """Drop a few of the idempotency keys whose time is over."""

@@ -33,10 +33,14 @@ _POSITION: Final = b"position"  # in `meta`: the last one given, when its event 
 
 
 class Holding:
-    """The entries of the database `name` whose keys are `lead`, the subject's key, and a rest of their own."""
+    """The entries of a database whose keys are `lead`, the subject's key, and a rest of their own.
 
-    def __init__(self, name: str, shown: Shown, lead: bytes = b"") -> None:
-        self.name: Final = name
+    `name` is what they are called where they are shown, if that is another name than the database's.
+    """
+
+    def __init__(self, database: str, shown: Shown, *, name: str = "", lead: bytes = b"") -> None:
+        self.database: Final = database
+        self.name: Final = name or database
         self._shown = shown
         self._lead = lead
 
@@ -55,13 +59,13 @@ class Holding:
                 yield found[len(start) :], value
 
     def export(
-        self, environment: Environment, txn: Transaction, key: bytes, after: bytes = b""
+        self, environment: Environment, txn: Transaction, key: bytes, after: bytes | None = None
     ) -> Iterator[tuple[bytes, dict[str, Any]]]:
         """Every entry with a rest beyond `after`, as plain values: names to bool, int, float, str, bytes, datetime and
         lists and dicts of these. The rests come with them, to go on from.
         """
         for rest, value in self.entries(environment, txn, key):
-            if not after or rest > after:
+            if after is None or rest > after:
                 yield rest, self._shown(rest, value)
 
     def move(self, environment: Environment, txn: Transaction, key: bytes, to: bytes) -> int:
@@ -84,7 +88,7 @@ class Holding:
         return number
 
     def _database(self, environment: Environment) -> lmdb._Database:
-        database: lmdb._Database = getattr(environment, self.name)
+        database: lmdb._Database = getattr(environment, self.database)
         return database
 
 
@@ -92,7 +96,7 @@ class _Log(Holding):
     """The events, which lie under their positions and are found through `by_subject`."""
 
     def __init__(self) -> None:
-        super().__init__("by_subject", _event_shown)
+        super().__init__("by_subject", _event_shown, name="events")
 
     def entries(self, environment: Environment, txn: Transaction, key: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Time and position of each event, and the event."""
@@ -108,18 +112,24 @@ class _Log(Holding):
         return len(moved)
 
     def erase(self, environment: Environment, txn: Transaction, key: bytes) -> int:
-        """Erase the events; how many there were."""
-        places = [key + rest for rest, _ in super().entries(environment, txn, key)]
-        for place in places:
-            unlog(environment, txn, place)
-        return len(places)
+        """Erase the events; how many there were. The last position is not given again."""
+        last, number = last_position(environment, txn).to_bytes(8, "big"), 0
+        with txn.cursor(environment.by_subject) as cursor:
+            there = cursor.set_range(key)
+            while there and (place := cursor.key()).startswith(key):
+                txn.delete(position := place[KEY_BYTES + 8 :], db=environment.log)
+                if position == last:
+                    txn.put(_POSITION, position, db=environment.meta)
+                there = cursor.delete()
+                number += 1
+        return number
 
 
 class _Idempotency(Holding):
     """What idempotency keys were answered with, each with an entry by the time at which that is forgotten."""
 
     def __init__(self) -> None:
-        super().__init__("idem", _answer_shown, records.IDEMPOTENT)
+        super().__init__("idem", _answer_shown, name="idempotency_keys", lead=records.IDEMPOTENT)
 
     def move(self, environment: Environment, txn: Transaction, key: bytes, to: bytes) -> int:
         """Give the answers to another subject, as they are; how many."""
@@ -198,9 +208,9 @@ def _plain(value: Any) -> Any:
 # In the order in which they are shown. A database of what is held of subjects is registered here.
 HOLDINGS: Final[tuple[Holding, ...]] = (
     Holding("profile", _profile_shown),
-    Holding("window", _window_shown),
+    Holding("window", _window_shown, name="feature_states"),
     _Log(),
-    Holding("seen", _seen_shown),
+    Holding("seen", _seen_shown, name="event_ids"),
     _Idempotency(),
     Holding("history", history.shown),
 )

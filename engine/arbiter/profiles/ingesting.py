@@ -1,7 +1,8 @@
 """A batch of events, as it is applied inside the transaction that it shares with others.
 
-Law: an event is logged once and counted once, in the same transaction. One that was seen is dropped whatever its time;
-a new one must be dated within the bounds, and no further back than ids are remembered.
+Law: an event is logged once and counted once, in the same transaction. One that was seen is dropped whatever its time,
+and so is one of a subject that was erased since; another must be dated within the bounds, and no further back than ids
+are remembered.
 """
 
 from __future__ import annotations
@@ -32,23 +33,30 @@ class IngestEvents:
     def apply(self, group: Group) -> Ingested:
         """Log the new ones and count them in the features."""
         group.check_quota()
-        new = self.new(group)
+        new, erased = self.new(group)
         for key, seen, event, encoded in new:
             group.txn.put(seen, records.moment(event.at), db=group.environment.seen)
             opened, states = group.open_states(key)
             group.log(key, event, encoded)
             group.features.insert(states, event)
             opened.profile.touched = group.now
-        return Ingested(len(new), len(self._entries) - len(new), group.position)
+        return Ingested(len(new), len(self._entries) - len(new) - erased, group.position, erased)
 
-    def new(self, group: Group) -> list[Entry]:
-        """Those that were not seen before. Raises InvalidField for one of them that is dated out of bounds."""
+    def new(self, group: Group) -> tuple[list[Entry], int]:
+        """Those that were not seen before, and how many others are of subjects that were erased since.
+
+        Raises InvalidField for a new one that is dated out of bounds.
+        """
         known, get, limits = group.environment.seen, group.txn.get, group.limits
         earliest = records.NEVER if limits.late is None else group.now - limits.late
         latest = records.LAST if limits.ahead is None else group.now + limits.ahead
+        erased = 0
         found: dict[bytes, Entry] = {}
         for number, entry in enumerate(self._entries):
             key, seen, event, _ = entry
+            if event.at <= group.erased_until(key):
+                erased += 1
+                continue
             if seen in found or get(seen, None, known) is not None:
                 continue
             if not earliest <= event.at <= latest:
@@ -56,7 +64,7 @@ class IngestEvents:
             if event.at <= group.cold(key).forgotten:
                 raise _forgotten(number, group.cold(key).forgotten)
             found[seen] = entry
-        return list(found.values())
+        return list(found.values()), erased
 
 
 def _out_of_bounds(number: int, at: int, now: int, *, late: bool) -> InvalidField:

@@ -143,11 +143,22 @@ class Update(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Ingested(msgspec.Struct, frozen=True):
-    """What became of a batch of events. `position` is the last durable position of the log."""
+    """What became of a batch of events. `position` is the last durable position of the log.
+
+    `erased` were dropped because their subject was erased after they happened.
+    """
 
     accepted: int
     duplicates: int
     position: int
+    erased: int = 0
+
+
+class Erased(msgspec.Struct, frozen=True):
+    """What erasing a subject at `at` (µs) erased: how many entries of each holding that had any."""
+
+    at: int
+    entries: dict[str, int]
 
 
 class Answer(msgspec.Struct, array_like=True, frozen=True):

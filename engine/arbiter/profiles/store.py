@@ -17,23 +17,25 @@ import lmdb
 import msgspec
 
 from arbiter.errors import ArbiterError, LimitExceeded, StoreError
-from arbiter.profiles import records
+from arbiter.profiles import exporting
 from arbiter.profiles.attributes import check_update
 from arbiter.profiles.consuming import ConsumeEvents, read_offsets
 from arbiter.profiles.current import Current
 from arbiter.profiles.declared import Declarations, Declared
 from arbiter.profiles.environment import failure
+from arbiter.profiles.erasing import EraseSubject
 from arbiter.profiles.figures import Figures, Rebuilding
 from arbiter.profiles.history import Version, versions
 from arbiter.profiles.ingesting import IngestEvents
 from arbiter.profiles.listing import page
+from arbiter.profiles.preparing import prepared
 from arbiter.profiles.quota import DEFAULT, quota_of
 from arbiter.profiles.reading import Reading
 from arbiter.profiles.records import Ingested, Member, Profile, Update, decode_profile
 from arbiter.profiles.subjects import Subject, unknown
 from arbiter.profiles.updating import UpdateAttributes
 from arbiter.profiles.upkeep import Upkeep
-from arbiter.profiles.values import Limits, check_id, check_name, check_time, check_value
+from arbiter.profiles.values import Limits
 from arbiter.profiles.writer import Writer
 
 if TYPE_CHECKING:
@@ -42,8 +44,10 @@ if TYPE_CHECKING:
 
     from arbiter.profiles.consuming import Partition, Span
     from arbiter.profiles.environment import Environment
+    from arbiter.profiles.exporting import Exported
     from arbiter.profiles.features import FeatureSet
     from arbiter.profiles.listing import EventPage, Listing
+    from arbiter.profiles.records import Erased
     from arbiter.types import Event
 
 __all__ = [
@@ -57,8 +61,6 @@ __all__ = [
     "Update",
     "Version",
 ]
-
-_NOTHING = Declared()
 
 
 def _wall_clock() -> int:
@@ -120,11 +122,9 @@ class Store:
         """What to work in from now on: ask once for each thing that is done. Raises StoreError."""
         return self._current.latest()
 
-    def pseudonym(self, subject_id: str) -> str:
-        """A subject's name in logs: 32 hexadecimal characters, which only this store's secret connects to the id."""
-        hashed = self._hash.copy()
-        hashed.update(subject_id.encode())
-        return hashed.hexdigest()
+    def pseudonym(self, subject_id: str = "", *, account_id: str = "") -> str:
+        """A name in logs: 32 hexadecimal characters, which only this store's secret connects to the id."""
+        return self._owner(subject_id, account_id).hex()
 
     @property
     def commits(self) -> int:
@@ -273,10 +273,9 @@ class Store:
             with environment.handle.begin() as txn:
                 subject = Subject(environment, txn, self._key(subject_id))
                 last = None if end is None else end - 1
-                if not newest_first:
-                    return list(islice(subject.events(start, last), limit))
-                found = islice(subject.newest_events(last), limit)
-                return [event for event in found if start is None or event.at >= start]
+                events = subject.newest_events(last) if newest_first else subject.events(start, last)
+                found = [event for event in islice(events, limit) if start is None or event.at >= start]
+                return _of(subject_id, found)
         except (lmdb.Error, msgspec.MsgspecError) as error:
             raise self._unreadable(error) from error
 
@@ -285,7 +284,8 @@ class Store:
         try:
             environment = self._environment
             with environment.handle.begin() as txn:
-                return page(environment, txn, self._key(subject_id), listing)
+                found = page(environment, txn, self._key(subject_id), listing)
+                return msgspec.structs.replace(found, events=_of(subject_id, found.events))
         except (lmdb.Error, msgspec.MsgspecError) as error:
             raise self._unreadable(error) from error
 
@@ -311,8 +311,7 @@ class Store:
             check_update(update, self._writer.settings.declared.of(update), self._limits)
         except ArbiterError as error:
             return _refused(error)
-        key = self._account_key(update.account_id) if update.account_id else self._key(update.subject_id)
-        return self._writer.submit(UpdateAttributes(key, update))
+        return self._writer.submit(UpdateAttributes(self._owner(update.subject_id, update.account_id), update))
 
     def ingest(self, events: Sequence[Event]) -> Future[Ingested]:
         """Log a batch of events and count them in the features, all or nothing; known ids are dropped and counted.
@@ -347,38 +346,36 @@ class Store:
         except lmdb.Error as error:
             raise self._unreadable(error) from error
 
+    def export(self, subject_id: str = "", *, account_id: str = "", token: bytes = b"", limit: int = 1000) -> Exported:
+        """A page of everything held on a subject or an account: the first, or that of a `token` from an earlier page.
+
+        Raises InvalidField for another token, StoreError.
+        """
+        try:
+            environment = self._environment
+            with environment.handle.begin() as txn:
+                return exporting.export(environment, txn, self._owner(subject_id, account_id), token, limit)
+        except (lmdb.Error, msgspec.MsgspecError) as error:
+            raise self._unreadable(error) from error
+
+    def erase(self, subject_id: str = "", *, account_id: str = "") -> Future[Erased]:
+        """Erase everything held on a subject or an account, and keep its events of up to now away, or StoreError."""
+        return self._writer.submit(EraseSubject(self._owner(subject_id, account_id)))
+
     def prepare(self, event: Event, field: str) -> tuple[bytes, bytes, Event, bytes]:
         """An event as it is stored: what `consume` takes. `field` is what errors call it.
 
         Raises InvalidField, LimitExceeded.
         """
-        check_id(event.id, f"{field}.id")
-        check_id(event.subject_id, f"{field}.subject_id")
-        check_name(event.type, f"{field}.type")
-        check_time(event.at, f"{field}.at")
-        declared = self._writer.settings.declared.events.get(event.type, _NOTHING)
-        properties = {}
-        for name, value in event.properties.items():
-            place = f"{field}.properties.{name}"
-            check_name(name, place)
-            check_value(value, place, self._limits)
-            declared.check(name, value, place)
-            properties[name] = declared.stored(name, value)
-        event = msgspec.structs.replace(event, properties=properties)
-        encoded, limit = records.encode(event), self._limits.event_bytes
-        if len(encoded) > limit:
-            raise LimitExceeded(
-                f"{field} has {len(encoded):,} bytes, and `event_bytes` allows {limit:,}: shorten it",
-                field=field,
-                reason="event_bytes",
-            )
-        key = self._key(event.subject_id)
-        return key, records.seen_key(key, event.id), event, encoded
+        return prepared(event, field, self._key, self._writer.settings.declared, self._limits)
 
     def _key(self, subject_id: str) -> bytes:
         hashed = self._hash.copy()
         hashed.update(subject_id.encode())
         return hashed.digest()
+
+    def _owner(self, subject_id: str, account_id: str) -> bytes:
+        return self._account_key(account_id) if account_id else self._key(subject_id)
 
     def _account_key(self, account_id: str) -> bytes:
         hashed = self._account_hash.copy()
@@ -389,6 +386,11 @@ class Store:
         if isinstance(error, lmdb.Error):
             return failure(error, self._current.path, "read")
         return StoreError(f"a record of the store in {self._current.path} cannot be read: {error}")
+
+
+def _of(subject_id: str, events: Iterable[Event]) -> list[Event]:
+    """Events with the id that was asked for, which the log does not hold."""
+    return [msgspec.structs.replace(event, subject_id=subject_id) for event in events]
 
 
 def _refused(error: ArbiterError) -> Future[Any]:

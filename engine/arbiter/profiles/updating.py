@@ -31,7 +31,10 @@ class UpdateAttributes:
         self._token = self._digest = b""
         if update.idempotency_key:
             self._token = key + blake2b(update.idempotency_key.encode(), digest_size=16).digest()
-            body = msgspec.structs.replace(update, unset=tuple(sorted(update.unset)), idempotency_key="", by="")
+            # Without the id: what is stored must not tell a good guess of it from a bad one.
+            body = msgspec.structs.replace(
+                update, subject_id="", account_id="", unset=tuple(sorted(update.unset)), idempotency_key="", by=""
+            )
             self._digest = blake2b(records.encode_sorted(body), digest_size=16).digest()
 
     def apply(self, group: Group) -> int:

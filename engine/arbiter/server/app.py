@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from arbiter.errors import ArbiterError
 from arbiter.runtime.address import ListenError
-from arbiter.server import admin, decisions, health, profiles
+from arbiter.server import admin, decisions, health, privacy, profiles
 from arbiter.server.calls import Entry, Rpc
 from arbiter.server.guard import Guard
 from arbiter.server.inline import InlineLoop, missing
@@ -71,7 +71,7 @@ class Server:
         stored = profiles.ProfileService(backing.engine, limits, counters)
         services: dict[str, dict[str, Work]] = {
             decisions.SERVICE: decisions.DecisionService(backing.engine, limits, counters).works(),
-            profiles.SERVICE: stored.works(),
+            profiles.SERVICE: {**stored.works(), **privacy.Privacy(backing.engine, counters).works()},
             admin.SERVICE: admin.AdminService(backing.admin, limits).works(),
         }
         rpcs = {

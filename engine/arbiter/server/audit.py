@@ -36,6 +36,7 @@ AUDITED: Final = frozenset(path for path, need in NEEDS.items() if need in {"adm
 # Fields that hold the id of somebody: a line has its pseudonym.
 _SUBJECT: Final = "subject_id"
 _IDS: Final = (_SUBJECT, "account_id")
+_TOKEN: Final = "page_token"  # noqa: S105 - a field's name; it says where in a subject's events a page begins
 _SHOWN: Final = 256  # characters of a text in a line
 
 
@@ -133,6 +134,7 @@ class AuditLog:
         except DecodeError:
             return "", {}
         asked = {field.name: _shown(value) for field, value in message.ListFields()}
+        asked.pop(_TOKEN, None)
         asked |= {name: self._pseudonym(getattr(message, name)) for name in _IDS if name in asked}
         return str(asked.pop(_SUBJECT, "")), asked
 

@@ -115,7 +115,7 @@ class ProfileService:
     def _ingested(self, done: Ingested) -> bytes:
         self._counters.store_writes += 1
         return profile_pb2.IngestEventsResponse(
-            accepted=done.accepted, duplicates=done.duplicates, position=done.position
+            accepted=done.accepted, duplicates=done.duplicates, position=done.position, erased=done.erased
         ).SerializeToString()
 
     def _get(self, request: profile_pb2.GetProfileRequest, _call: Call) -> profile_pb2.GetProfileResponse:

@@ -61,6 +61,16 @@ class ProfileServiceStub:
                 request_serializer=arbiter_dot_v1_dot_profile__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=arbiter_dot_v1_dot_profile__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
+        self.ExportProfile = channel.unary_unary(
+                '/arbiter.v1.ProfileService/ExportProfile',
+                request_serializer=arbiter_dot_v1_dot_profile__pb2.ExportProfileRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_profile__pb2.ExportProfileResponse.FromString,
+                _registered_method=True)
+        self.DeleteProfile = channel.unary_unary(
+                '/arbiter.v1.ProfileService/DeleteProfile',
+                request_serializer=arbiter_dot_v1_dot_profile__pb2.DeleteProfileRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_profile__pb2.DeleteProfileResponse.FromString,
+                _registered_method=True)
 
 
 class ProfileServiceServicer:
@@ -115,6 +125,24 @@ class ProfileServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportProfile(self, request, context):
+        """Gives out everything that is held on a subject, a page at a time. An unknown subject is no entries and no error.
+        Errors: INVALID_ARGUMENT for a bad subject id, page size or page token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteProfile(self, request, context):
+        """Erases everything that is held on a subject, at once and for every later call, and answers when that is on disk.
+        The subject's events of up to then are dropped whenever they are sent again; later ones begin a new profile. The
+        bytes leave the disk when the store is next compacted. May be repeated: that erases what came since. Errors:
+        INVALID_ARGUMENT for a bad subject id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProfileServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -142,6 +170,16 @@ def add_ProfileServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=arbiter_dot_v1_dot_profile__pb2.ListEventsRequest.FromString,
                     response_serializer=arbiter_dot_v1_dot_profile__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'ExportProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportProfile,
+                    request_deserializer=arbiter_dot_v1_dot_profile__pb2.ExportProfileRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_profile__pb2.ExportProfileResponse.SerializeToString,
+            ),
+            'DeleteProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProfile,
+                    request_deserializer=arbiter_dot_v1_dot_profile__pb2.DeleteProfileRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_profile__pb2.DeleteProfileResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -281,6 +319,60 @@ class ProfileService:
             '/arbiter.v1.ProfileService/ListEvents',
             arbiter_dot_v1_dot_profile__pb2.ListEventsRequest.SerializeToString,
             arbiter_dot_v1_dot_profile__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/arbiter.v1.ProfileService/ExportProfile',
+            arbiter_dot_v1_dot_profile__pb2.ExportProfileRequest.SerializeToString,
+            arbiter_dot_v1_dot_profile__pb2.ExportProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/arbiter.v1.ProfileService/DeleteProfile',
+            arbiter_dot_v1_dot_profile__pb2.DeleteProfileRequest.SerializeToString,
+            arbiter_dot_v1_dot_profile__pb2.DeleteProfileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,6 +62,16 @@ class ProfileServiceStub:
     """Lists the events of a subject that the log holds, by time, page by page. An unknown subject has none, which is no
     error. Errors: INVALID_ARGUMENT for a bad field, a page that is too large, or a token of another list.
     """
+    ExportProfile: _grpc.UnaryUnaryMultiCallable[_profile_pb2.ExportProfileRequest, _profile_pb2.ExportProfileResponse]
+    """Gives out everything that is held on a subject, a page at a time. An unknown subject is no entries and no error.
+    Errors: INVALID_ARGUMENT for a bad subject id, page size or page token.
+    """
+    DeleteProfile: _grpc.UnaryUnaryMultiCallable[_profile_pb2.DeleteProfileRequest, _profile_pb2.DeleteProfileResponse]
+    """Erases everything that is held on a subject, at once and for every later call, and answers when that is on disk.
+    The subject's events of up to then are dropped whenever they are sent again; later ones begin a new profile. The
+    bytes leave the disk when the store is next compacted. May be repeated: that erases what came since. Errors:
+    INVALID_ARGUMENT for a bad subject id.
+    """
 
 @_typing.type_check_only
 class ProfileServiceAsyncStub(ProfileServiceStub):
@@ -96,6 +106,16 @@ class ProfileServiceAsyncStub(ProfileServiceStub):
     ListEvents: _aio.UnaryUnaryMultiCallable[_profile_pb2.ListEventsRequest, _profile_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists the events of a subject that the log holds, by time, page by page. An unknown subject has none, which is no
     error. Errors: INVALID_ARGUMENT for a bad field, a page that is too large, or a token of another list.
+    """
+    ExportProfile: _aio.UnaryUnaryMultiCallable[_profile_pb2.ExportProfileRequest, _profile_pb2.ExportProfileResponse]  # type: ignore[assignment]
+    """Gives out everything that is held on a subject, a page at a time. An unknown subject is no entries and no error.
+    Errors: INVALID_ARGUMENT for a bad subject id, page size or page token.
+    """
+    DeleteProfile: _aio.UnaryUnaryMultiCallable[_profile_pb2.DeleteProfileRequest, _profile_pb2.DeleteProfileResponse]  # type: ignore[assignment]
+    """Erases everything that is held on a subject, at once and for every later call, and answers when that is on disk.
+    The subject's events of up to then are dropped whenever they are sent again; later ones begin a new profile. The
+    bytes leave the disk when the store is next compacted. May be repeated: that erases what came since. Errors:
+    INVALID_ARGUMENT for a bad subject id.
     """
 
 class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -158,6 +178,28 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_profile_pb2.ListEventsResponse, _abc.Awaitable[_profile_pb2.ListEventsResponse]]:
         """Lists the events of a subject that the log holds, by time, page by page. An unknown subject has none, which is no
         error. Errors: INVALID_ARGUMENT for a bad field, a page that is too large, or a token of another list.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportProfile(
+        self,
+        request: _profile_pb2.ExportProfileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_profile_pb2.ExportProfileResponse, _abc.Awaitable[_profile_pb2.ExportProfileResponse]]:
+        """Gives out everything that is held on a subject, a page at a time. An unknown subject is no entries and no error.
+        Errors: INVALID_ARGUMENT for a bad subject id, page size or page token.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteProfile(
+        self,
+        request: _profile_pb2.DeleteProfileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_profile_pb2.DeleteProfileResponse, _abc.Awaitable[_profile_pb2.DeleteProfileResponse]]:
+        """Erases everything that is held on a subject, at once and for every later call, and answers when that is on disk.
+        The subject's events of up to then are dropped whenever they are sent again; later ones begin a new profile. The
+        bytes leave the disk when the store is next compacted. May be repeated: that erases what came since. Errors:
+        INVALID_ARGUMENT for a bad subject id.
         """
 
 def add_ProfileServiceServicer_to_server(servicer: ProfileServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,6 +25,8 @@ _BY_SERVICE: Final[dict[str, dict[str, Need]]] = {
         "IngestStream": "write",
         "GetProfile": "privacy",
         "ListEvents": "privacy",
+        "ExportProfile": "privacy",
+        "DeleteProfile": "privacy",
     },
     "arbiter.v1.AdminService": {
         "GetStatus": "admin",

@@ -1,0 +1,52 @@
+"""An event made ready to be stored: checked, with its values as they are declared, and without the id of its subject.
+
+Law: pure, and done before an event is queued, so that the thread that writes need not. Every refusal names its field.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from arbiter.errors import LimitExceeded
+from arbiter.profiles import records
+from arbiter.profiles.declared import Declared
+from arbiter.profiles.values import check_id, check_name, check_time, check_value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from arbiter.profiles.declared import Declarations
+    from arbiter.profiles.ingesting import Entry
+    from arbiter.profiles.values import Limits
+    from arbiter.types import Event
+
+_NOTHING = Declared()
+
+
+def prepared(event: Event, field: str, key_of: Callable[[str], bytes], declared: Declarations, limits: Limits) -> Entry:
+    """An event as it is stored. `field` is what errors call it. Raises InvalidField, LimitExceeded."""
+    check_id(event.id, f"{field}.id")
+    check_id(event.subject_id, f"{field}.subject_id")
+    check_name(event.type, f"{field}.type")
+    check_time(event.at, f"{field}.at")
+    types = declared.events.get(event.type, _NOTHING)
+    properties = {}
+    for name, value in event.properties.items():
+        place = f"{field}.properties.{name}"
+        check_name(name, place)
+        check_value(value, place, limits)
+        types.check(name, value, place)
+        properties[name] = types.stored(name, value)
+    key = key_of(event.subject_id)
+    # Whose it is, its place in the log says: the id itself is stored nowhere.
+    event = msgspec.structs.replace(event, subject_id="", properties=properties)
+    encoded = records.encode(event)
+    if len(encoded) > limits.event_bytes:
+        raise LimitExceeded(
+            f"{field} has {len(encoded):,} bytes, and `event_bytes` allows {limits.event_bytes:,}: shorten it",
+            field=field,
+            reason="event_bytes",
+        )
+    return key, records.seen_key(key, event.id), event, encoded
