@@ -26,11 +26,14 @@ RULES = """
 schema:
   profile: {name: {type: string, personal: true}, notes: {type: map, personal: true}, country: string}
   context: {phone: {type: string, personal: true}}
-  events: {visit: {email: {type: string, personal: true}, page: string}}
+  events: {visit: {email: {type: string, personal: true}, page: string, weight: {type: double, personal: true}}}
 features:
   last_email: {last: visit.email}
   last_page: {last: visit.page}
   visits: {count: visit}
+  weight: {decay: visit.weight, half_life: 7d}
+  per_visit: {ratio: [weight, visits]}
+  plain: {ratio: [visits, visits]}
 segments:
   named: profile.name == "Ann"
   inner: segments.named || profile.country == "XX"
@@ -102,7 +105,8 @@ def test_a_rule_may_deliver_a_personal_value(outcomes: dict[str, RuleOutcome]) -
 
 
 def test_personal_names_are_those_of_attributes_and_of_features_that_give_them() -> None:
-    names = ("context.phone", "features.last_email", "profile.name", "profile.notes")
+    features = ("features.last_email", "features.per_visit", "features.weight")
+    names = ("context.phone", *features, "profile.name", "profile.notes")
     assert loaded().personal == names
     assert Snapshot(loaded(), {}).symbols.personal == set(names)
 

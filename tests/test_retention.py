@@ -18,7 +18,7 @@ from arbiter.profiles.retention import SLACK
 from arbiter.profiles.store import Limits, Store, Update
 from arbiter.profiles.sweeping import ROUND, Sweep
 from arbiter.types import Event
-from tests.test_features import ALL, Clock, feature, recount
+from tests.test_features import ALL, Clock, assert_equal_to_recount, feature, ratio, recount
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +29,12 @@ HOUR = SLACK
 DAY = 24 * HOUR
 START = 20_000 * DAY
 DEFINITIONS = tuple(feature(aggregate, window) for aggregate in ALL for window in (2 * HOUR, 9 * HOUR, None))
+_DECAYS = (
+    feature("decay", half_life=3 * HOUR),
+    feature("decay", 9 * HOUR, half_life=HOUR),
+    feature("decay", half_life=8 * HOUR, prop=""),
+)
+MOVING = (*_DECAYS, ratio(*_DECAYS[:2]), ratio(_DECAYS[0], _DECAYS[2]))
 AMOUNTS = st.one_of(st.integers(-3, 3), st.sampled_from([0.1, 0.25, -1e16]), st.just("words"), st.just(value=True))
 
 
@@ -109,6 +115,7 @@ def assert_as_remembered(store: Store, log: Sequence[Event], now: int) -> None:
         expected = recount(definition, log, now)
         found = profile.features.get(definition.key)
         assert (found, type(found)) == (expected, type(expected)), (definition.key, now)
+    assert_equal_to_recount(store, log, now, MOVING)
 
 
 @pytest.mark.usefixtures("small_states")
@@ -126,7 +133,7 @@ def test_features_are_those_of_who_remembers_everything(
 ) -> None:
     clock = Clock(START)
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder), clock, **limits) as store:
-        use(store, *DEFINITIONS)
+        use(store, *DEFINITIONS, *MOVING)
         log: list[Event] = []
         for minutes, batch, collected in steps:
             clock.now += minutes * HOUR // 60

@@ -8,12 +8,9 @@ some time, and a ratio with either in it as what is stored of its two features.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _NUMBERS = (int, float)
 
@@ -50,7 +47,8 @@ class FeatureRead(msgspec.Struct, frozen=True):
         if self.unit:
             return (clock - stored) / self.unit
         if self.of:
-            return quotient(read.value(part, clock) for read, part in zip(self.of, stored, strict=True))
+            first, second = self.of
+            return quotient(first.value(stored[0], clock), second.value(stored[1], clock))
         return stored
 
     def known(self, stored: Any, clock: int) -> Any:
@@ -72,9 +70,8 @@ class FeatureRead(msgspec.Struct, frozen=True):
         return value
 
 
-def quotient(numbers: Iterable[Any]) -> float | None:
-    """The first of two numbers by the second, a double; None when either is no number, or the result no finite one."""
-    first, second = numbers
+def quotient(first: Any, second: Any) -> float | None:
+    """The first by the second, a double; None when either is no number, or the result no finite one."""
     if type(first) not in _NUMBERS or type(second) not in _NUMBERS or not second:
         return None
     result = first / second

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _OLDEST = -(1 << 63)
+_LONG_AGO = -1000  # half-lives
+_NUMBERS = (int, float)
 NOTHING: list[Any] = [0.0, _OLDEST]
 """What is stored of the total of nothing: it is 0 at every clock."""
 
@@ -56,5 +58,8 @@ def _weighed(parts: Iterable[Any], lives: int, rest: float) -> list[float]:
     found: list[float] = []
     for own_lives, own_rest, counted in parts:
         steps, share = own_lives - lives, 2.0 ** (own_rest - rest)
-        found += [math.ldexp(number * share, steps) for number in totals.doubles(counted)]
+        if steps > _LONG_AGO and counted.__class__ in _NUMBERS:  # most are: the weight is a normal double
+            found.append(counted * math.ldexp(share, steps))
+        else:
+            found += [math.ldexp(number * share, steps) for number in totals.doubles(counted)]
     return found

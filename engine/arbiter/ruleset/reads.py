@@ -29,7 +29,7 @@ class Ratio(msgspec.Struct, frozen=True):
         pair = [values.get(part) for part in self.parts]
         if None in pair:
             return None
-        return pair if self.read.of else quotient(pair)
+        return pair if self.read.of else quotient(*pair)
 
 
 def reads_of(features: Iterable[Feature]) -> dict[str, FeatureRead]:
