@@ -128,6 +128,11 @@ def assert_as_remembered(store: Store, log: Sequence[Event], now: int) -> None:
     [(0, [(minute, minute % 5) for minute in range(0, 2000, 50)], True), (5, [(1500, 2), (-50, 1)], False),
      (600, [(1990, 0.1), (-60, "words")], True), (1, [(30, 1)], False)],
 )  # fmt: skip
+@example(  # what left and what came since are joined, and a clock that is behind cuts through it
+    {"keep_for": HOUR, "keep_events": None, "late": None},
+    [(0, [(minute, minute % 5) for minute in range(100, 2000, 50)], True),
+     (1, [(minute, minute % 3) for minute in range(0, 58, 2)], False)],
+)  # fmt: skip
 def test_features_are_those_of_who_remembers_everything(
     limits: dict[str, int], steps: list[tuple[int, list[tuple[int, Any]], bool]]
 ) -> None:
@@ -146,7 +151,7 @@ def test_features_are_those_of_who_remembers_everything(
             if collected:
                 sweep(store, clock)
             # Clocks of workers may be behind by an hour, and decisions are asked for later ones too.
-            for offset in (-50, 0, 30, 200, 3000):
+            for offset in (-50, -20, 0, 30, 200, 3000):
                 assert_as_remembered(store, log, clock.now + offset * HOUR // 60)
             assert store.ingest(events).result().accepted == 0
         kept = store.events("ann", limit=10_000)
@@ -328,3 +333,22 @@ def test_the_background_collects(home: Path, clock: Clock) -> None:
         while len(store.events("ann")) > 1 and time.monotonic() < until:
             time.sleep(0.02)
         assert [event.id for event in store.events("ann")] == ["e0"]
+
+
+def test_a_decaying_total_over_all_time_keeps_what_left(home: Path, clock: Clock) -> None:
+    definition = feature("decay", half_life=30 * DAY)
+    with opened(home, clock, keep_for=DAY) as store:
+        use(store, definition)
+        store.ingest([buy(number, START - number * DAY, amount=number) for number in range(90)]).result()
+        later = START + 2 * ROUND
+        before = store.read("ann", later).features[definition.key]
+        sweep(store, clock)
+        assert len(store.events("ann")) == 1
+        assert store.read("ann", later).features[definition.key] == pytest.approx(before)
+        store.ingest([buy(90, START - 5 * DAY, amount=7)]).result()
+        with Store.open(home.with_name("whole"), clock=clock, background=False) as whole:
+            use(whole, definition)
+            whole.ingest([buy(number, START - number * DAY, amount=number) for number in range(90)]).result()
+            whole.ingest([buy(90, START - 5 * DAY, amount=7)]).result()
+            expected = whole.read("ann", later).features[definition.key]
+        assert store.read("ann", later).features[definition.key] == pytest.approx(expected)
