@@ -72,7 +72,8 @@ def test_every_database_of_subjects_is_registered() -> None:
 def test_what_is_held_is_shown_in_plain_values(environment: Environment, keys: dict[str, bytes]) -> None:
     with environment.handle.begin() as txn:
         shown = {
-            holding.name: [each for _, each in holding.export(environment, txn, keys["ann"])] for holding in HOLDINGS
+            holding.name: [each for _, each in holding.export(environment, txn, keys["ann"], T0)]
+            for holding in HOLDINGS
         }
     assert all(shown.values())
     (profile,) = shown["profile"]
@@ -97,10 +98,10 @@ def test_what_is_held_is_shown_in_plain_values(environment: Environment, keys: d
 def test_an_export_goes_on_where_it_stopped(environment: Environment, keys: dict[str, bytes]) -> None:
     with environment.handle.begin() as txn:
         for holding in HOLDINGS:
-            whole = list(holding.export(environment, txn, keys["ann"]))
+            whole = list(holding.export(environment, txn, keys["ann"], T0))
             for place, (rest, _) in enumerate(whole):
                 if rest:
-                    assert list(holding.export(environment, txn, keys["ann"], rest)) == whole[place + 1 :]
+                    assert list(holding.export(environment, txn, keys["ann"], T0, rest)) == whole[place + 1 :]
 
 
 def test_what_is_erased_is_gone_and_the_rest_as_it_was(environment: Environment, keys: dict[str, bytes]) -> None:

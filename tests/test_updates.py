@@ -258,6 +258,8 @@ def test_an_attribute_goes_when_its_time_is_over_and_leaves_the_disk_with_the_ne
     clock.now += 60
     assert store.read("ann", clock.now).attributes == {"name": "Ann"}
     assert store.history("ann", now=clock.now, limit=1)[0].changes["coupon"] == Change(None, None, NOW + 60)
+    assert "SECRET10" not in repr(store.export("ann").entries)
+    assert "'Ann'" in repr(store.export("ann").entries)
 
     def on_disk() -> bool:
         with store._environment.handle.begin() as txn:

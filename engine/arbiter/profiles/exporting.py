@@ -37,9 +37,10 @@ class Exported(msgspec.Struct, frozen=True):
 
 
 def export(
-    environment: Environment, txn: lmdb.Transaction[bytes], key: bytes, token: bytes = b"", limit: int = 1000
+    environment: Environment, txn: lmdb.Transaction[bytes], key: bytes, now: int, token: bytes = b"", limit: int = 1000
 ) -> Exported:
-    """The page that `token` stands for, the first for an empty one, of at most `limit` entries and about 1 MiB.
+    """The page that `token` stands for, the first for an empty one, of at most `limit` entries and about 1 MiB,
+    without values whose time is over at `now` (µs).
 
     Raises InvalidField for a token that this version did not make.
     """
@@ -47,7 +48,7 @@ def export(
     erased = None if stone is None else stone.at
     entries: list[tuple[str, dict[str, Any]]] = []
     size, last = 0, _read(token)
-    for name, rest, shown in _from(environment, txn, key, *last):
+    for name, rest, shown in _from(environment, txn, key, now, *last):
         if entries and (len(entries) == limit or size > _PAGE_BYTES):
             return Exported(entries, records.encode(last), erased)
         entries.append((name, shown))
@@ -57,13 +58,13 @@ def export(
 
 
 def _from(
-    environment: Environment, txn: lmdb.Transaction[bytes], key: bytes, name: str, after: bytes | None
+    environment: Environment, txn: lmdb.Transaction[bytes], key: bytes, now: int, name: str, after: bytes | None
 ) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
     """Every entry beyond that of the holding `name` with the rest `after`, with its holding and its rest."""
     names = [holding.name for holding in HOLDINGS]
     first = names.index(name)
     for holding in HOLDINGS[first:]:
-        for rest, shown in holding.export(environment, txn, key, after if holding.name == name else None):
+        for rest, shown in holding.export(environment, txn, key, now, after if holding.name == name else None):
             yield holding.name, rest, shown
 
 

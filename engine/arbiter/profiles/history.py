@@ -99,6 +99,12 @@ def versions(txn: lmdb.Transaction[bytes], database: lmdb._Database, key: bytes,
     return found
 
 
+def live(value: bytes, now: int) -> bytes:
+    """An entry without values whose time is over at `now` (µs)."""
+    entry = _decode(value)
+    return _encode(_Entry(entry.at, entry.by, entry.live(now)))
+
+
 def shown(rest: bytes, value: bytes) -> dict[str, Any]:
     """An entry as plain values, for whoever asks what is held of them; what is absent is left out."""
     entry = _decode(value)

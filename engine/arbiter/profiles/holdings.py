@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     # From what follows the subject's key in an entry's key, and its value, to plain values for whoever asks what is
     # held of them.
     Shown = Callable[[bytes, bytes], dict[str, Any]]
+    # From an entry's value to what is left of it at a time (µs).
+    Live = Callable[[bytes, int], bytes]
 
 KEY_BYTES: Final = 16
 _POSITION: Final = b"position"  # in `meta`: the last one given, when its event was erased
@@ -35,13 +37,17 @@ _POSITION: Final = b"position"  # in `meta`: the last one given, when its event 
 class Holding:
     """The entries of a database whose keys are `lead`, the subject's key, and a rest of their own.
 
-    `name` is what they are called where they are shown, if that is another name than the database's.
+    `name` is what they are called where they are shown, if that is another name than the database's. `live` leaves out
+    of a value what has had its time.
     """
 
-    def __init__(self, database: str, shown: Shown, *, name: str = "", lead: bytes = b"") -> None:
+    def __init__(
+        self, database: str, shown: Shown, *, name: str = "", lead: bytes = b"", live: Live | None = None
+    ) -> None:
         self.database: Final = database
         self.name: Final = name or database
         self._shown = shown
+        self._live = live
         self._lead = lead
 
     def entries(self, environment: Environment, txn: Transaction, key: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -59,14 +65,14 @@ class Holding:
                 yield found[len(start) :], value
 
     def export(
-        self, environment: Environment, txn: Transaction, key: bytes, after: bytes | None = None
+        self, environment: Environment, txn: Transaction, key: bytes, now: int, after: bytes | None = None
     ) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Every entry with a rest beyond `after`, as plain values: names to bool, int, float, str, bytes, datetime and
-        lists and dicts of these. The rests come with them, to go on from.
+        """Every entry with a rest beyond `after` as of `now` (µs), as plain values: names to bool, int, float, str,
+        bytes, datetime and lists and dicts of these. The rests come with them, to go on from.
         """
         for rest, value in self.entries(environment, txn, key):
             if after is None or rest > after:
-                yield rest, self._shown(rest, value)
+                yield rest, self._shown(rest, value if self._live is None else self._live(value, now))
 
     def move(self, environment: Environment, txn: Transaction, key: bytes, to: bytes) -> int:
         """Give the entries to another subject; how many. Where that has one with the same rest, it keeps its own."""
@@ -157,6 +163,10 @@ def _profile_shown(_rest: bytes, value: bytes) -> dict[str, Any]:
     }
 
 
+def _profile_live(value: bytes, now: int) -> bytes:
+    return records.encode(records.decode_profile(value).live(now))
+
+
 def _window_shown(_rest: bytes, value: bytes) -> dict[str, Any]:
     cold = records.decode_cold(value)
     shown: dict[str, Any] = {"states": {key: _state_shown(state) for key, state in cold.states.items()}}
@@ -207,12 +217,12 @@ def _plain(value: Any) -> Any:
 
 # In the order in which they are shown. A database of what is held of subjects is registered here.
 HOLDINGS: Final[tuple[Holding, ...]] = (
-    Holding("profile", _profile_shown),
+    Holding("profile", _profile_shown, live=_profile_live),
     Holding("window", _window_shown, name="feature_states"),
     _Log(),
     Holding("seen", _seen_shown, name="event_ids"),
     _Idempotency(),
-    Holding("history", history.shown),
+    Holding("history", history.shown, live=history.live),
 )
 
 

@@ -354,7 +354,8 @@ class Store:
         try:
             environment = self._environment
             with environment.handle.begin() as txn:
-                return exporting.export(environment, txn, self._owner(subject_id, account_id), token, limit)
+                key = self._owner(subject_id, account_id)
+                return exporting.export(environment, txn, key, self._writer.clock(), token, limit)
         except (lmdb.Error, msgspec.MsgspecError) as error:
             raise self._unreadable(error) from error
 
