@@ -20,6 +20,7 @@ from arbiter.profiles.generations import DATA
 from arbiter.profiles.migrations import migrate, take_in
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _SALT = b"salt"
@@ -38,13 +39,15 @@ _WAY_BACK = "Restore it from a backup, or move it away and send the events and u
 class Environment(msgspec.Struct, frozen=True):
     """An open generation of the store in the folder `path`, with its sub-databases.
 
-    `file` is the device and inode of its data. `superseded[0]` is not 0 once another generation has followed, or is
-    about to. `salt` keys the hash of subject ids; it never leaves the store.
+    `begin` is that of the handle, for the read of every decision. `file` is the device and inode of its data.
+    `superseded[0]` is not 0 once another generation has followed, or is about to. `salt` keys the hash of subject ids;
+    it never leaves the store.
     """
 
     path: Path
     generation: int
     handle: lmdb.Environment
+    begin: Callable[[lmdb._Database], lmdb.Transaction[bytes]]
     superseded: memoryview
     file: tuple[int, int]
     page_bytes: int
@@ -139,6 +142,7 @@ def _open(path: Path, generation: int, map_size: int) -> Environment:
             path=path,
             generation=generation,
             handle=handle,
+            begin=handle.begin,
             superseded=superseded,
             file=_file_at(place),
             page_bytes=handle.stat()["psize"],

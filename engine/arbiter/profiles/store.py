@@ -199,7 +199,7 @@ class Store:
         if environment.superseded[0]:
             environment = self._current.latest()
         try:
-            txn = environment.handle.begin(environment.profile)
+            txn = environment.begin(environment.profile)
             try:
                 raw = txn.get(key)
                 if raw is None:
