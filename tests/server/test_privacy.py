@@ -97,6 +97,14 @@ def test_an_erased_subject_is_gone_for_every_call(shop: Shop) -> None:
     assert shop.client.get_profile("kept").version == 1
 
 
+def test_a_stream_tells_what_it_dropped_of_the_erased(shop: Shop) -> None:
+    shop.client.delete_profile("streamed")
+    events = [Event(str(n), who, "visit", to_micros(AT)) for n in range(30) for who in ("streamed", "kept too")]
+    done = list(shop.client.ingest_stream(events, batch=7))[-1]
+    assert (done.sent, done.accepted, done.duplicates, done.erased) == (60, 30, 0, 30)
+    assert shop.store.events("streamed") == []
+
+
 def test_accounts_are_exported_and_erased_like_subjects(shop: Shop) -> None:
     shop.client.update_profile(account_id="acme", set={"tier": "gold"})
     shop.client.update_profile("acme", set={"tier": "none"})

@@ -29,7 +29,8 @@ INGEST_STREAM = rpc(_method, profile_pb2.IngestStreamRequest, profile_pb2.Ingest
 
 
 class Streamed(msgspec.Struct, frozen=True):
-    """How far a stream is: `sent` events from the first on are on disk, `accepted` of them new, `duplicates` not.
+    """How far a stream is: `sent` events from the first on are on disk or dropped, `accepted` of them new,
+    `duplicates` there already, `erased` of subjects that were erased after they happened.
 
     `position` is the last durable position of the log.
     """
@@ -38,6 +39,7 @@ class Streamed(msgspec.Struct, frozen=True):
     accepted: int
     duplicates: int
     position: int
+    erased: int = 0
 
 
 class Unanswered:
@@ -101,7 +103,11 @@ class Unanswered:
                 sent += len(self._waiting.popleft().events)
                 self._answered += 1
             self._progress = Streamed(
-                sent, before.accepted + response.accepted, before.duplicates + response.duplicates, response.position
+                sent,
+                before.accepted + response.accepted,
+                before.duplicates + response.duplicates,
+                response.position,
+                before.erased + response.erased,
             )
             return self._progress
 

@@ -93,6 +93,7 @@ class ProfileService:
             accepted=sum(each.accepted for each in done),
             duplicates=sum(each.duplicates for each in done),
             position=done[-1].position,
+            erased=sum(each.erased for each in done),
         ).SerializeToString()
 
     def _ingest(self, content: bytes, _call: Call) -> Later:

@@ -504,6 +504,7 @@ class IngestStreamResponse(_message.Message):
     ACCEPTED_FIELD_NUMBER: _builtins.int
     DUPLICATES_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
     requests: _builtins.int
     """How many requests of this stream are answered by now, from its first on: all of them are on disk."""
     accepted: _builtins.int
@@ -512,6 +513,8 @@ class IngestStreamResponse(_message.Message):
     """Events of the same requests that were dropped because their subject already has one with the same id."""
     position: _builtins.int
     """The last durable position of the event log, as IngestEvents tells it."""
+    erased: _builtins.int
+    """Events of the same requests that were dropped because their subject was erased after they happened."""
     def __init__(
         self,
         *,
@@ -519,10 +522,11 @@ class IngestStreamResponse(_message.Message):
         accepted: _builtins.int = ...,
         duplicates: _builtins.int = ...,
         position: _builtins.int = ...,
+        erased: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "duplicates", b"duplicates", "position", b"position", "requests", b"requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "duplicates", b"duplicates", "erased", b"erased", "position", b"position", "requests", b"requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
