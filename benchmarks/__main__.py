@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 NAMES = (
     "matching", "comparison", "scale", "compiling", "reload",
-    "decision", "model_latency", "store", "wire",
+    "decision", "model_latency", "store", "consent", "wire",
     "serving", "latency", "overload", "batches", "rule_counts", "profiles", "workers", "updates", "telemetry",
     "kafka",
 )  # fmt: skip

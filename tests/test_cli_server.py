@@ -125,6 +125,27 @@ def test_a_time_to_live_that_is_none_is_a_usage_error(server: Server, written: s
     assert "no time to live" in done.stderr
 
 
+def test_what_a_subject_consents_to_is_recorded_and_shown(server: Server) -> None:
+    done = server.ask("profile", "consent", "cas", "--grant", "ads", "--deny", "mail", "--source", "form", "--json")
+    assert [(each["current"]["state"], each["recorded"]) for each in json.loads(done.stdout)] == [
+        ("granted", True),
+        ("denied", True),
+    ]
+    said = server.ask(
+        "profile", "consent", "cas", "--revoke", "ads", "--source", "call", "--at", "2031-01-01T00:00:00Z"
+    )
+    assert (said.returncode, "ahead of the server's clock" in said.stderr) == (1, True)
+    said = server.ask("profile", "consent", "cas", "--revoke", "ads", "--source", "call")
+    assert said.stdout.splitlines()[-1] == "the rules that run declare no purpose `ads`"
+    told = server.ask("profile", "consent", "cas").stdout.splitlines()
+    assert [line.split("\t")[:2] for line in told if "\t" in line][1:] == [
+        ["ads", "revoked"], ["ads", "granted"], ["mail", "denied"],
+    ]  # fmt: skip
+    assert "consent\tads\trevoked" in server.ask("profile", "get", "cas").stdout.splitlines()
+    wrong = server.ask("profile", "consent", "cas", "--grant", "ads")
+    assert (wrong.returncode, "Give --source" in wrong.stderr) == (2, True)
+
+
 def test_an_attribute_of_another_type_than_declared_is_refused(server: Server) -> None:
     done = server.ask("profile", "set", "gil", "country=7")
     assert (done.returncode, done.stdout) == (1, "")

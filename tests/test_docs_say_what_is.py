@@ -160,7 +160,7 @@ def test_the_api_page_lists_the_limits_of_the_store() -> None:
     limits = msgspec.structs.asdict(StoreLimits())
     names = {"depth": "value_depth", "queue": "write_queue"}
     # The others are options, which the page on configuration lists.
-    options = {name for name, value in limits.items() if value is None} | {"versions", "idempotency"}
+    options = {name for name, value in limits.items() if value is None} | {"versions", "idempotency", "consent_history"}
     fixed = {names.get(name, name): value for name, value in limits.items() if name not in options}
     assert listed == fixed | {"store_quota": 1 << 36}
 
@@ -182,7 +182,7 @@ def test_the_rules_page_lists_every_key() -> None:
     assert set(column(text, "## Features")) == set(get_args(Aggregate))
     assert column(text, "## Decision tables") == sorted(TABLE_KEYS, key=column(text, "## Decision tables").index)
     assert column(text, "**Outputs**") == sorted(POLICIES, key=column(text, "**Outputs**").index)
-    unbuilt = {*authored.UNBUILT, *load.UNBUILT, "managed", "purposes"}
+    unbuilt = {*authored.UNBUILT, *load.UNBUILT, "managed"}
     assert set(column(text, "## Not built yet")) == unbuilt | {"experiments.X"}
     assert all(f"`{section}`" in text for section in load.SECTIONS)
     assert all(f"`{kind}`" in text for kind in type_names)

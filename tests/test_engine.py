@@ -48,8 +48,8 @@ rules:
 """
 
 
-def table_model(name: str, *, default: str = "") -> Model:
-    """A model that looks `profile.x` up in the table [0, 10, 20, 30]: 4 and more are out of its range, and it fails."""
+def table_model(name: str, *, default: str = "", root: str = "profile.x", purposes: str = "") -> Model:
+    """A model that looks a name up in the table [0, 10, 20, 30]: 4 and more are out of its range, and it fails."""
     nodes = [
         helper.make_node("Cast", ["x"], ["at"], to=TensorProto.INT64),
         helper.make_node("Gather", ["table", "at"], ["y"]),
@@ -68,7 +68,8 @@ def table_model(name: str, *, default: str = "") -> Model:
     onnx = proto.SerializeToString()
     manifest = (
         f"name: {name}\nversion: 1\nkind: score\nsha256: {hashlib.sha256(onnx).hexdigest()}\n"
-        f"inputs: [{{name: x, from: profile.x{default}}}]\noutputs: {{s: {{tensor: y, type: double}}}}\n"
+        f"inputs: [{{name: x, from: {root}{default}}}]\noutputs: {{s: {{tensor: y, type: double}}}}\n"
+        + (f"purposes: {purposes}\n" if purposes else "")
     )
     return from_bytes(manifest.encode(), onnx)
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from arbiter.profiles import environment as environments
+from arbiter.profiles.consents import ConsentChange
 from arbiter.profiles.environment import Environment, open_environment
 from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.holdings import HOLDINGS, erase_all, move_all
 from arbiter.profiles.store import Store, Update
-from arbiter.types import Event, from_micros
+from arbiter.types import ConsentState, Event, from_micros
 from tests.test_features import feature
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def fill(store: Store, subject: str) -> None:
     store.update(Update(subject, {"city": f"Bern of {subject}", "n": 1}, idempotency_key=f"key of {subject}")).result()
     events = [Event(f"{subject}-{n}", subject, "buy", T0 + n, {"amount": n}) for n in range(3)]
     store.ingest(events).result()
+    change = ConsentChange(subject, "ads", ConsentState.GRANTED, f"form of {subject}")
+    store.set_consent(change).result()
 
 
 @pytest.fixture
@@ -110,7 +113,8 @@ def test_what_is_erased_is_gone_and_the_rest_as_it_was(environment: Environment,
     with environment.handle.begin(write=True) as txn:
         erased = erase_all(environment, txn, keys["ann"])
     assert erased == {
-        "profile": 1, "feature_states": 1, "events": 3, "event_ids": 3, "idempotency_keys": 1, "history": 1
+        "profile": 1, "feature_states": 1, "events": 3, "event_ids": 3, "idempotency_keys": 1, "history": 1,
+        "consents": 1,
     }  # fmt: skip
     assert not any(held(environment, keys["ann"]).values())
     assert everything(environment, but=b"\0" * 99) == others  # nothing is left in whose key the subject's stands
@@ -123,12 +127,12 @@ def test_what_is_erased_is_gone_and_the_rest_as_it_was(environment: Environment,
 def test_what_is_moved_is_the_same_under_the_other_key(environment: Environment, keys: dict[str, bytes]) -> None:
     before, others = held(environment, keys["ann"]), everything(environment, but=keys["ann"])
     with environment.handle.begin(write=True) as txn:
-        assert move_all(environment, txn, keys["ann"], keys["new"]) == 10
+        assert move_all(environment, txn, keys["ann"], keys["new"]) == 11
     assert held(environment, keys["new"]) == before
     assert not any(held(environment, keys["ann"]).values())
     assert everything(environment, but=keys["new"]) == others
     with environment.handle.begin(write=True) as txn:
-        assert move_all(environment, txn, keys["new"], keys["ann"]) == 10
+        assert move_all(environment, txn, keys["new"], keys["ann"]) == 11
     assert held(environment, keys["ann"]) == before
 
 

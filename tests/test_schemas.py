@@ -37,6 +37,7 @@ NAMES = "which names there are, all files together say"
 CEL = "what an expression says, CEL knows"
 CELLS = "a table's cells are read by its columns, and CSV files are no YAML"
 BEYOND = {
+    "a_purpose_that_no_file_declares": NAMES,
     "a_csv_file_that_is_none": CELLS,
     "a_csv_file_with_semicolons": CELLS,
     "columns_of_a_csv_file": CELLS,
@@ -166,10 +167,11 @@ def test_every_case_of_rule_files(name: str) -> None:
 
 # A rule set that says everything which there is to say, to be spoilt in every place.
 WHOLE = """
+consent: {purposes: [ads, mail]}
 schema:
-  profile: {name: string, age: {type: int, values: [1, 2]}, tags: list}
+  profile: {name: string, age: {type: int, values: [1, 2], purposes: [ads]}, tags: list}
   context: {device: {type: string, values: [ios]}, at: timestamp}
-  events: {buy: {amount: double}, visit: {}}
+  events: {buy: {purposes: [ads], amount: double}, visit: {}}
 actions:
   show: {params: {text: string, size: {type: int, optional: true, values: [1, 2]}}}
   hide:
@@ -178,7 +180,7 @@ decisions:
   bare:
 segments: {old: profile.age > 1}
 features:
-  total: {sum: buy.amount, window: 7d, where: event.amount > 1.0}
+  total: {sum: buy.amount, window: 7d, where: event.amount > 1.0, purposes: [mail]}
   last_seen: {since: visit, unit: d}
 rules:
   - id: a

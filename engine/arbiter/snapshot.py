@@ -21,6 +21,7 @@ from arbiter.ruleset.blocks import BlockBits
 from arbiter.ruleset.compiled import Point, Rules
 from arbiter.ruleset.image import FORMAT, Image, Maker, Pack, symbols_of
 from arbiter.ruleset.index import open_block, open_index
+from arbiter.ruleset.visibility import Consent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,7 +150,8 @@ class Snapshot:
     Made at once of a rule set and its models (a `maker` that made its image before does less, and so does taking over
     from the snapshot `before`), or by `open_snapshot` of an image. `frame` is the rule set without its rules. `rows`
     has, by model, the function that builds the model's input row from a view (None when an input without default is
-    missing). `packs` and `blocks` are its parts, by key.
+    missing). `consent` takes out of views what their subjects do not let be seen, None where no purposes are declared.
+    `packs` and `blocks` are its parts, by key.
     """
 
     def __init__(
@@ -170,6 +172,12 @@ class Snapshot:
         self.digest = digest_of(opened.image, {name: m.digest for name, m in models.items()})
         self.symbols = opened.symbols
         self.points = opened.points
+        frame = opened.image.frame
+        self.consent = (
+            Consent(frame.purposes, frame.bound, {name: m.purposes for name, m in models.items()}, opened.symbols)
+            if frame.purposes
+            else None
+        )
         self.packs = opened.packs
         self.blocks = opened.blocks
         self.rows: dict[str, Callable[[View], list[float] | None]] = {

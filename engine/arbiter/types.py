@@ -39,6 +39,27 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     properties: dict[str, Any] = {}
 
 
+class ConsentState(enum.StrEnum):
+    """What a subject says of a purpose: yes, no, no longer."""
+
+    GRANTED = "granted"
+    DENIED = "denied"
+    REVOKED = "revoked"
+
+
+class ConsentEntry(msgspec.Struct, frozen=True, array_like=True):
+    """What was said of a purpose: at which moment, through which source; and when and by whom it was recorded.
+
+    Times are µs since the epoch. `by` is the name of the caller, empty where callers are not known.
+    """
+
+    at: int
+    state: ConsentState
+    source: str
+    recorded: int
+    by: str = ""
+
+
 class ExplainLevel(enum.IntEnum):
     """How much of the decision point an explanation covers."""
 
@@ -78,6 +99,7 @@ class Reason(enum.IntEnum):
     DUPLICATE = 10
     RENDER_FAILED = 11
     OVERRIDDEN = 12
+    NO_CONSENT = 13
 
 
 class Treatment(msgspec.Struct, frozen=True):
@@ -94,7 +116,8 @@ class Treatment(msgspec.Struct, frozen=True):
 class RuleOutcome(msgspec.Struct, frozen=True):
     """What became of one rule. `expression` is the failed or unknown sub-expression, `values` what it read there,
     `withheld` the names that it read there and whose values are personal, `missing` the names that were unknown,
-    `lost_to` the rule that took the slot or group, decided on order key `lost_on`.
+    `denied` those that the subject's consent does not cover, each with the purposes that it lacks (for NO_CONSENT under
+    the rule's own id), `lost_to` the rule that took the slot or group, decided on order key `lost_on`.
     """
 
     rule_id: str
@@ -108,6 +131,7 @@ class RuleOutcome(msgspec.Struct, frozen=True):
     detail: str = ""
     value: float | None = None
     withheld: tuple[str, ...] = ()
+    denied: dict[str, tuple[str, ...]] = {}
 
 
 class Lack(enum.IntEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from arbiter.client import (
     Unavailable,
     UnknownName,
 )
-from arbiter.types import Event
+from arbiter.types import ConsentState, Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +43,9 @@ READS: list[Callable[[Client], object]] = [
     lambda client: client.server_info(),
     lambda client: client.health(),
     lambda client: client.validate({}),
+    lambda client: client.set_consent(
+        "ann", "ads", ConsentState.DENIED, source="t", at=datetime(2026, 1, 1, tzinfo=UTC)
+    ),
     lambda client: client.ingest_events([Event("e1", "bob", "purchase", 0, {})]),
 ]
 
@@ -108,6 +111,8 @@ def test_an_order_is_never_sent_twice(open_client: OpenClient, road: Road) -> No
         client.promote_canary,
         client.drop_canary,
         partial(client.clear_override, "x"),
+        # Without a time it would be said anew, after whatever was said in between.
+        partial(client.set_consent, "ann", "ads", ConsentState.GRANTED, source="t"),
     ]
     for sent, order in enumerate(orders, start=1):
         road.refuse(AWAY)

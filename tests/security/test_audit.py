@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from arbiter.server.audit import AUDITED, AuditLog
-from arbiter.server.auth.roles import NEEDS
+from arbiter.server.auth.roles import NEEDS, RECORDED
 from arbiter.server.calls import Call, settled
 from arbiter.server.gate import Caller
 from arbiter.server.status import AuditFailed
@@ -52,7 +52,7 @@ def recorded(log: AuditLog, work: Any = carried_out, request: bytes | None = Non
 
 
 def test_the_methods_of_privacy_and_admin_are_recorded() -> None:
-    assert {path for path, need in NEEDS.items() if need in {"privacy", "admin"}} == AUDITED
+    assert {path for path, need in NEEDS.items() if need in {"privacy", "admin"}} | RECORDED == AUDITED
     assert PROFILE in AUDITED
     assert OVERRIDE in AUDITED
     assert DECIDE not in AUDITED
@@ -106,6 +106,17 @@ def test_files_and_values_are_counted_and_not_copied(file: Path) -> None:
     settled(log.recorded(method, carried_out)(content.SerializeToString(), call), call)
     (line,) = lines(file)
     assert line["request"] == {"files": {"count": 2}, "keep": True}
+
+
+def test_a_consent_is_recorded_with_what_was_said(file: Path) -> None:
+    content = profile_pb2.SetConsentRequest(
+        subject_id="ann", purpose="ads", state=profile_pb2.CONSENT_STATE_REVOKED, source="form"
+    )
+    log, method = opened(file), "/arbiter.v1.ProfileService/SetConsent"
+    settled(log.recorded(method, carried_out)(content.SerializeToString(), Call()), Call())
+    (line,) = lines(file)
+    assert line["request"] == {"purpose": "ads", "state": "CONSENT_STATE_REVOKED", "source": "form"}
+    assert line["subject"] == "<3>"
 
 
 def test_an_account_stands_there_by_its_pseudonym_too(file: Path) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from rich.text import Text
 
 from arbiter.cli.terminal import out, print_table
-from arbiter.decision.wording import shown
+from arbiter.decision.wording import shown, unconsented
 from arbiter.types import ExplainLevel, Reason
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _OUTCOMES = {
     Reason.DUPLICATE: "duplicate",
     Reason.RENDER_FAILED: "render_failed",
     Reason.OVERRIDDEN: "overridden",
+    Reason.NO_CONSENT: "no_consent",
 }
 
 
@@ -86,6 +87,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, Any]
     missing: tuple[str, ...]
     withheld: tuple[str, ...]
+    denied: dict[str, tuple[str, ...]]
     detail: str
     position: str
 
@@ -101,14 +103,16 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
             values=outcome.values,
             missing=outcome.missing,
             withheld=outcome.withheld,
+            denied=outcome.denied,
             detail=outcome.detail,
             position=outcome.position,
         )
 
     def why(self) -> str:
         """One sentence, or nothing where the outcome says it all."""
+        lacking = [unconsented(self.denied)] if self.denied else []
         if self.outcome == "render_failed" and self.missing:
-            return self.detail  # which says what is missing
+            return "; ".join([self.detail, *lacking])  # which says what is missing
         parts = []
         if self.lost_to:
             parts.append(f"to {self.lost_to}" + (f" on {self.lost_on}" if self.lost_on else ""))
@@ -122,7 +126,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
             parts.append(f"for lack of {', '.join(self.missing)}")
         if self.detail:
             parts.append(self.detail)
-        return "; ".join(parts)
+        return "; ".join([*parts, *lacking])
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

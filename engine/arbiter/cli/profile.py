@@ -10,8 +10,9 @@ import typer
 from arbiter.cli.asking import AsJson
 from arbiter.cli.remote import Asked, asks_a_server, connected
 from arbiter.cli.terminal import out, plural, print_json, print_table
-from arbiter.cli.values import read_assignments, read_durations, read_numbers
-from arbiter.decision.wording import shown
+from arbiter.cli.values import read_assignments, read_durations, read_moment, read_numbers
+from arbiter.decision.wording import shown, unconsented
+from arbiter.types import ConsentState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +54,16 @@ Version = Annotated[
     int | None, typer.Option(min=0, help="Refuse unless the profile has this version; 0: was never changed.")
 ]
 
+Granted = Annotated[list[str] | None, typer.Option("--grant", metavar="PURPOSE", help="Granted; may be given again.")]
+Denied = Annotated[list[str] | None, typer.Option("--deny", metavar="PURPOSE", help="Refused; may be given again.")]
+Revoked = Annotated[
+    list[str] | None, typer.Option("--revoke", metavar="PURPOSE", help="Granted no longer; may be given again.")
+]
+Source = Annotated[str, typer.Option(metavar="TEXT", help="Where it was said: a form and its version, a call centre.")]
+Said = Annotated[
+    str, typer.Option(metavar="MOMENT", help="When it was said, as in 2026-12-24T18:00:00Z. [default: now]")
+]
+
 
 Past = Annotated[bool, typer.Option("--history", help="Tell who changed what, as far back as the server keeps it.")]
 Key = Annotated[str, typer.Option("--idempotency-key", metavar="KEY", help="Make sending it again harmless.")]
@@ -85,7 +96,10 @@ def get(
         ("segment", f"segments.{name}", "unknown" if value is None else shown(value))
         for name, value in sorted(known.segments.items())
     ]
+    rows += [("consent", each.purpose, each.state) for each in known.consents]
     print_table(("kind", "name", "value"), rows, title=f"{subject}, version {known.version}")
+    if known.denied:
+        out().print(f"decisions do not see all of it: {unconsented(known.denied)}")
     if not known.exists and out().is_terminal:
         out().print(f"nothing is stored on this {'account' if account else 'subject'}", style="yellow")
     if history:
@@ -163,3 +177,50 @@ def set_(
     counts = {"set": len(verbs.pop("set")), "unset": len(unset or ()), "changed": sum(map(len, verbs.values()))}
     holds = [f"{plural(number, 'attribute')} {what}" for what, number in counts.items() if number]
     out().print(f"{subject}: {', '.join(holds)}, version {version}", style="green")
+
+
+@profile.command("consent")
+@asks_a_server
+def consent(
+    subject: Subject,
+    *,
+    grant: Granted = None,
+    deny: Denied = None,
+    revoke: Revoked = None,
+    source: Source = "",
+    at: Said = "",
+    server: Asked,
+    as_json: AsJson = False,
+) -> None:
+    """Record what a subject says of purposes, as in `arbiter profile consent 42 --grant ads --source call-centre`.
+
+    Answered when it is on disk. With no purpose: print all that the subject ever said.
+    """
+    said = [
+        (purpose, state)
+        for state, purposes in (
+            (ConsentState.GRANTED, grant), (ConsentState.DENIED, deny), (ConsentState.REVOKED, revoke),
+        )
+        for purpose in purposes or ()
+    ]  # fmt: skip
+    if len({purpose for purpose, _ in said}) != len(said):
+        raise typer.BadParameter("a purpose is given twice: one of the two is meant")
+    if said and not source:
+        raise typer.BadParameter("where was it said? Give --source, as in --source call-centre")
+    moment = read_moment(at, "--at") if at else None
+    with connected(server) as client:
+        done = [client.set_consent(subject, purpose, state, source=source, at=moment) for purpose, state in said]
+        consents = tuple(each.current for each in done)
+        if not said:
+            consents = client.get_profile(subject, consent_history=True).consents
+    if as_json:
+        print_json(done if said else consents)
+        return
+    print_table(
+        ("purpose", "state", "said", "source", "recorded", "by"),
+        [(c.purpose, c.state, shown(c.at), c.source, shown(c.recorded_at), c.recorded_by) for c in consents],
+        title=f"{subject}, {'as it stands now' if said else 'all that was said'}",
+    )
+    for each in done:
+        if not each.declared:
+            out().print(f"the rules that run declare no purpose `{each.current.purpose}`", style="yellow")

@@ -14,6 +14,7 @@ from arbiter.client.aio import AsyncClient
 from arbiter.client.answers import Answer, Batch, Erasure, HeldPage, Ingested, Page
 from arbiter.client.arguments import Ask
 from arbiter.client.client import Client
+from arbiter.client.consents import Consent, ConsentAnswer
 from arbiter.client.events import EventPage
 from arbiter.client.failures import (
     CallFailed,
@@ -44,6 +45,8 @@ __all__ = [
     "CallFailed",
     "Client",
     "Conflict",
+    "Consent",
+    "ConsentAnswer",
     "DeadlineExceeded",
     "Erasure",
     "EventPage",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 from grpc_health.v1 import health_pb2
 
+from arbiter.client.consents import read_denials
 from arbiter.client.failures import CallFailed, failure
 from arbiter.errors import Diagnostic
 from arbiter.serving import (
@@ -339,6 +340,7 @@ def _outcome(message: decision_pb2.RuleExplanation) -> RuleOutcome:
         message.detail,
         message.value if message.HasField("value") else None,
         tuple(message.withheld),
+        read_denials(message.denied),
     )
 
 

@@ -18,8 +18,9 @@ from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
 
 from arbiter.client.failures import InvalidRequest
-from arbiter.types import Event, ExplainLevel, to_micros
+from arbiter.types import ConsentState, Event, ExplainLevel, to_micros
 from arbiter.v1 import decision_pb2, profile_pb2
+from arbiter.wire.numbers import CONSENTS
 from arbiter.wire.values import step, write_timestamp, write_values
 
 if TYPE_CHECKING:
@@ -194,6 +195,11 @@ def _check_single(value: Any, path: str) -> None:
         case _:
             known = "bool, int, float, str, bytes, datetime, list or dict"
             raise _wrong(path, f"is {_kind(value)}: a value is {known}")
+
+
+def consent_state(given: ConsentState) -> profile_pb2.ConsentState.ValueType:
+    """Return what a subject says of a purpose. Raises InvalidRequest."""
+    return CONSENTS[_of(ConsentState, given, "state")]
 
 
 def moment(given: datetime, field: str) -> Timestamp:

@@ -31,6 +31,7 @@ class Again(enum.Enum):
 
     ALWAYS = "always"  # it changes nothing, or sending it twice changes nothing more
     KEYED = "keyed"  # if it carries an idempotency key
+    TIMED = "timed"  # if it carries the time at which what it says is so
     NEVER = "never"
 
 

@@ -215,7 +215,11 @@ class Turns(Generic[_T]):
         again, retries = call.rpc.again, shared.retries
         if again is Again.KEYED and retries is not None and not call.message.idempotency_key:
             call.message.idempotency_key = secrets.token_hex(16)
-        safe = again is Again.ALWAYS or (again is Again.KEYED and bool(call.message.idempotency_key))
+        safe = (
+            again is Again.ALWAYS
+            or (again is Again.KEYED and bool(call.message.idempotency_key))
+            or (again is Again.TIMED and call.message.HasField("at"))
+        )
         self._shared = shared
         self._call = call
         self._attempts = Attempts(retries, shared.budget, safe=safe, local=call.local is not None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from arbiter.client.consents import Consent, read_consent, read_denials
 from arbiter.types import from_micros
 from arbiter.wire.values import plain_value, plain_values, read_timestamp
 
@@ -44,7 +45,9 @@ class ProfileAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     `expires` is when attributes go, for those with a time to live; `history` is newest first, as much of it as was
     asked for. An account, which `account_id` names then, has neither features nor segments. `rebuilding` are changed
-    features for which profiles are rewritten in the background; what they are here is right already.
+    features for which profiles are rewritten in the background; what they are here is right already. `consents` are
+    sorted by purpose, the newest first; `denied` has what decisions do not see for lack of consent, with the purposes
+    that it lacks.
     """
 
     subject_id: str
@@ -59,6 +62,8 @@ class ProfileAnswer(msgspec.Struct, frozen=True, kw_only=True):
     expires: dict[str, datetime] = {}
     history: tuple[ProfileVersion, ...] = ()
     rebuilding: tuple[str, ...] = ()
+    consents: tuple[Consent, ...] = ()
+    denied: dict[str, tuple[str, ...]] = {}
 
 
 def read_profile(response: profile_pb2.GetProfileResponse) -> ProfileAnswer:
@@ -77,6 +82,8 @@ def read_profile(response: profile_pb2.GetProfileResponse) -> ProfileAnswer:
         expires={name: _moment(at) for name, at in response.expires.items()},
         history=tuple(map(_version, response.history)),
         rebuilding=tuple(response.rebuilding),
+        consents=tuple(map(read_consent, response.consents)),
+        denied=read_denials(response.denied),
     )
 
 

@@ -14,6 +14,7 @@ from arbiter.client import answers, arguments, standing
 from arbiter.client.answers import Answer, Batch, Erasure, HeldPage, Page
 from arbiter.client.arguments import Ask
 from arbiter.client.calls import Again, Call, Method, rpc
+from arbiter.client.consents import ConsentMethods
 from arbiter.client.events import EventMethods
 from arbiter.client.failures import CallFailed, InvalidRequest
 from arbiter.client.fallback import for_page, for_point, for_request, mended
@@ -68,7 +69,7 @@ DROP_CANARY = rpc(_admin["DropCanary"], admin_pb2.DropCanaryRequest, admin_pb2.D
 SET_OVERRIDE = rpc(_admin["SetOverride"], admin_pb2.SetOverrideRequest, admin_pb2.SetOverrideResponse, Again.NEVER)
 
 
-class Methods(EventMethods):
+class Methods(EventMethods, ConsentMethods):
     """The methods that `Client` and `AsyncClient` share.
 
     Every one raises CallFailed, or the child of it that says what to do: InvalidRequest, before anything is sent, for
@@ -229,15 +230,23 @@ class Methods(EventMethods):
 
     @Method
     def get_profile(
-        self, subject_id: str = "", *, account_id: str = "", history: int = 0, timeout: float | None = None
+        self,
+        subject_id: str = "",
+        *,
+        account_id: str = "",
+        history: int = 0,
+        consent_history: bool = False,
+        timeout: float | None = None,
     ) -> Call[ProfileAnswer]:
         """Return what is known of a subject or, named in its place, an account, as a decision would see it now, and its
-        `history` newest versions.
+        `history` newest versions; with `consent_history` all that the subject ever said of purposes, not only what
+        holds.
         """
         message = profile_pb2.GetProfileRequest(
             subject_id=arguments.text(subject_id, "subject_id"),
             account_id=arguments.text(account_id, "account_id"),
             history=arguments.number(history, "history", arguments.UINT32),
+            consent_history=consent_history,
         )
         return GET_PROFILE.call(message, read_profile, timeout)
 

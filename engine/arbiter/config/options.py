@@ -126,6 +126,12 @@ class Profiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "Hours within which what was erased leaves the disk too, by compaction; 0 for never.", least=0, most=8_784
         ),
     ] = 24.0
+    consent_history: Annotated[
+        int,
+        option(
+            "Entries that are kept of what a subject said of one purpose; the newest always is.", least=1, most=10_000
+        ),
+    ] = 100
 
 
 class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

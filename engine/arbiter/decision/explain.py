@@ -17,7 +17,9 @@ from arbiter.decision.wording import shown
 from arbiter.expr.evaluate import Verdict, judge
 from arbiter.expr.syntax import walk as nodes_of
 from arbiter.expr.tree import Name
+from arbiter.ruleset.branches import reads_of
 from arbiter.ruleset.render import failure_of, text
+from arbiter.ruleset.visibility import hiding
 from arbiter.types import ExplainLevel, Reason, RuleOutcome, Treatment, from_micros
 
 if TYPE_CHECKING:
@@ -101,18 +103,24 @@ def _judge(
         return _Judged(compiled, RuleOutcome(rule.id, Reason.DISABLED, rule.position, detail="`enabled` is false"))
     if rule.id in off:
         return _Judged(compiled, RuleOutcome(rule.id, Reason.OVERRIDDEN, rule.position, detail=off[rule.id]))
+    lacking = tuple(purpose for purpose in rule.requires_consent if purpose not in view.consent.granted)
+    if lacking:
+        return _Judged(compiled, RuleOutcome(rule.id, Reason.NO_CONSENT, rule.position, denied={rule.id: lacking}))
     failed = judge_condition(rule, point, view)
     if failed is not None:
         return _Judged(compiled, failed)
-    if not in_time(compiled.active, view):
-        return _Judged(
-            compiled, RuleOutcome(rule.id, Reason.INACTIVE, rule.position, detail=outside(compiled.active, view))
-        )
+    active, rollout = compiled.active, rule.rollout
+    if not in_time(active, view):
+        zone = [Name(("profile", active.local.zone.attribute))] if active and active.local else []
+        inactive = RuleOutcome(rule.id, Reason.INACTIVE, rule.position, detail=outside(active, view))
+        return _Judged(compiled, _with_denied(inactive, zone, point, view))
     if not in_rollout(compiled, view, subject_id):
-        detail = f"outside the rollout of {rule.rollout.percent:g} %" if rule.rollout else ""
-        return _Judged(compiled, RuleOutcome(rule.id, Reason.ROLLED_OUT_OF, rule.position, detail=detail))
+        detail = f"outside the rollout of {rollout.percent:g} %" if rollout else ""
+        unit = [Name(tuple(rollout.by.split(".")))] if rollout else []
+        outer = RuleOutcome(rule.id, Reason.ROLLED_OUT_OF, rule.position, detail=detail)
+        return _Judged(compiled, _with_denied(outer, unit, point, view))
     value = compiled.value(view) if compiled.valued else None
-    change = last_change(compiled, changes()) if "recency" in point.dynamic else None
+    change = last_change(compiled, changes(), view) if "recency" in point.dynamic else None
     return _Judged(compiled, None, value, change)
 
 
@@ -157,9 +165,31 @@ def _outcome(
     personal = point.symbols.personal
     shown_values = {name: value for name, value in verdict.values.items() if name not in personal}
     withheld = tuple(name for name in verdict.values if name in personal)
-    return RuleOutcome(
+    outcome = RuleOutcome(
         rule.id, reason, rule.position, source, shown_values, verdict.missing, detail=detail, withheld=withheld
     )
+    # Where several parts are unknown, `missing` speaks of more than the first of them.
+    unknown = [e.root for e in rule.when] if reason is Reason.UNKNOWN else []
+    return _with_denied(outcome, [*inside, *unknown], point, view)
+
+
+def _with_denied(outcome: RuleOutcome, nodes: Iterable[AnyNode], point: Point, view: View) -> RuleOutcome:
+    """The outcome with the names that `nodes` read and that consent hides; of a model also those that it reads."""
+    denied, symbols = view.consent.denied, point.symbols
+    if not denied:
+        return outcome
+    found: dict[str, tuple[str, ...]] = {}
+    for path in sorted(reads_of(nodes, symbols)):
+        behind = symbols.model_inputs.get(path[1], ()) if path[0] == "models" else ()
+        found |= {name: denied[name] for each in (path, *behind) for name in hiding(each) if name in denied}
+    return msgspec.structs.replace(outcome, denied=found) if found else outcome
+
+
+def _with_denied_value(outcome: RuleOutcome, judged: _Judged, point: Point, view: View) -> RuleOutcome:
+    """The outcome with what consent hides of a value that is unknown."""
+    value = judged.compiled.rule.value
+    unknown = [value.root] if value is not None and judged.compiled.valued and judged.value is None else []
+    return _with_denied(outcome, unknown, point, view)
 
 
 def _is_personal(nodes: Iterable[AnyNode], point: Point) -> bool:
@@ -205,17 +235,9 @@ def _arbitrate(
     def lost(reason: Reason, loser: _Judged, winner: _Judged | None, detail: str = "") -> None:
         to = winner.compiled.id if winner else ""
         on = _decisive_key(point, winner, loser) if winner else ""
-        outcomes.append(
-            RuleOutcome(
-                loser.compiled.rule.id,
-                reason,
-                loser.compiled.rule.position,
-                lost_to=to,
-                lost_on=on,
-                detail=detail,
-                value=loser.value,
-            )
-        )
+        rule = loser.compiled.rule
+        outcome = RuleOutcome(rule.id, reason, rule.position, lost_to=to, lost_on=on, detail=detail, value=loser.value)
+        outcomes.append(_with_denied_value(outcome, loser, point, view))
 
     for judged in ranked:
         rule = judged.compiled
@@ -237,9 +259,8 @@ def _arbitrate(
             groups[rule.group] = judged
         placed.append((judged, treatment))
         keys = _keys_text(point, judged)
-        outcomes.append(
-            RuleOutcome(rule.id, Reason.WON, judged.compiled.rule.position, detail=keys, value=judged.value)
-        )
+        won = RuleOutcome(rule.id, Reason.WON, judged.compiled.rule.position, detail=keys, value=judged.value)
+        outcomes.append(_with_denied_value(won, judged, point, view))
     return outcomes
 
 
@@ -253,9 +274,10 @@ def _render_failure(judged: _Judged, point: Point, view: View) -> RuleOutcome:
             why = str(failure)
             if not failure.names and _is_personal(nodes_of(expression.root), point):
                 why = _WITHHELD
-            return msgspec.structs.replace(
+            outcome = msgspec.structs.replace(
                 plain, expression=expression.source, missing=failure.names, detail=f"param `{name}`: {why}"
             )
+            return _with_denied(outcome, [expression.root], point, view)
     return plain
 
 

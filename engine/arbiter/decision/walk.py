@@ -1,8 +1,8 @@
 """The walk: from the survivors of the index, best first, to a Decision.
 
 Law: pure. Clock, profile and scores are arguments. A model is asked for by returning `Need`: the caller puts the
-scores into the view and calls `advance` again, which goes on where it stopped. Gates in order: residual checks, dates
-and rollout, models, group, rendering, duplicate, slot.
+scores into the view and calls `advance` again, which goes on where it stopped. Gates in order: residual checks,
+consent, dates and rollout, models, group, rendering, duplicate, slot.
 """
 
 from __future__ import annotations
@@ -149,7 +149,8 @@ class Walk:
         return any(self._place(candidate.rule, candidate.value) for candidate in tier)
 
     def _next(self, rank: tuple[int, ...] | None) -> Entry | Need | None:
-        """The best rule that passes checks, dates, rollout and models; None when there is none, or none of `rank`.
+        """The best rule that passes checks, consent, dates, rollout and models; None when there is none, or none of
+        `rank`.
 
         Its bits stay set until it is dealt with.
         """
@@ -165,9 +166,7 @@ class Walk:
             if branch.before is not None and not branch.before(view):
                 mask ^= low
                 continue
-            if (rule.guarded and not (in_time(rule.active, view) and in_rollout(rule, view, self._subject))) or (
-                self._off and rule.id in self._off
-            ):
+            if (rule.guarded and not let_in(rule, view, self._subject)) or (self._off and rule.id in self._off):
                 mask &= behind
                 continue
             if branch.after is not None:
@@ -202,7 +201,7 @@ class Walk:
 
     def _dynamic_keys(self, rule: CompiledRule) -> tuple[float | None, int | None]:
         value = rule.value(self._view) if rule.valued else None
-        return value, last_change(rule, self._changes()) if "recency" in self._point.dynamic else None
+        return value, last_change(rule, self._changes(), self._view) if "recency" in self._point.dynamic else None
 
     def _sort_key(self, candidate: Candidate) -> tuple[float | str, ...]:
         return order_key(self._point, candidate.rule, candidate.value, candidate.change)
@@ -235,6 +234,11 @@ class Walk:
         return Decision(point.name, (point.default,) if point.default else (), True, until)
 
 
+def let_in(rule: CompiledRule, view: View, subject_id: str) -> bool:
+    """Whether consent, dates and rollout let the rule in."""
+    return rule.requires <= view.consent.granted and in_time(rule.active, view) and in_rollout(rule, view, subject_id)
+
+
 def in_rollout(rule: CompiledRule, view: View, subject_id: str) -> bool:
     """Whether the rule's rollout includes this unit; a unit that is missing is outside."""
     rollout = rule.rule.rollout
@@ -261,11 +265,17 @@ def repeated(treatment: Treatment, delivered: Iterable[Treatment]) -> bool:
     return any(treatment.action == t.action and eq(treatment.params, t.params) for t in delivered)
 
 
-def last_change(rule: CompiledRule, changes: dict[str, int]) -> int | None:
-    """The newest change (µs) among the names that the rule's condition reads, context not counted; None when none is
-    known.
+def last_change(rule: CompiledRule, changes: dict[str, int], view: View) -> int | None:
+    """The newest change (µs) among the names that the rule's condition reads, context and what the view hides not
+    counted; None when none is known.
     """
-    return max((changes[key] for key in rule.change_keys if key in changes), default=None)
+    seen = (key for key in rule.change_keys if key in changes and _is_seen(key, view))
+    return max((changes[key] for key in seen), default=None)
+
+
+def _is_seen(key: str, view: View) -> bool:
+    root, _, name = key.partition(".")
+    return name in (view.features if root == "features" else view.account if root == "account" else view.profile)
 
 
 def order_key(point: Point, rule: CompiledRule, value: float | None, change: int | None) -> tuple[float | str, ...]:

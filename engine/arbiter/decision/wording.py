@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import base64
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 
 def shown(value: Any) -> str:
@@ -32,3 +35,8 @@ def shown(value: Any) -> str:
         case dict():
             return f"{{{', '.join(f'{name}: {shown(each)}' for name, each in value.items())}}}"
     return str(value)
+
+
+def unconsented(denied: Mapping[str, Iterable[str]]) -> str:
+    """What lacks consent, and to what."""
+    return "; ".join(f"{name} lacks consent to {' and '.join(purposes)}" for name, purposes in denied.items())

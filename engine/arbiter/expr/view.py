@@ -38,6 +38,28 @@ class Symbols(msgspec.Struct, frozen=True):
         return node
 
 
+class Visibility(msgspec.Struct, frozen=True, kw_only=True):
+    """What a subject's consent leaves to be seen. `granted` are the declared purposes that it granted; `denied` has for
+    each dotted name that is hidden (``profile.X``, ``account.X``, ``context.X``, ``features.X``, ``models.M``) the
+    purposes that it lacks. What is hidden: attributes of `profile`, `account` and `context`, all of an account where
+    not even that is to be seen which it is (`no_account`), `features` by key, and `models`, with what stands for their
+    outputs.
+    """
+
+    granted: frozenset[str] = frozenset()
+    denied: dict[str, tuple[str, ...]] = {}
+    profile: tuple[str, ...] = ()
+    account: tuple[str, ...] = ()
+    no_account: bool = False
+    context: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    models: dict[str, Any] = {}
+
+
+NOTHING_GRANTED = Visibility()
+"""Where no purposes are declared, and of a view that nobody covered: no rule that needs consent is eligible."""
+
+
 # Up to here every int is a double, so that Python's exact comparison of the two is also cel-cpp's.
 EXACT = 2**52
 _NONE: Mapping[str, Lack] = {}
@@ -48,11 +70,11 @@ class View:
     """One subject at one instant. `features` is keyed by feature key, `models` by model name, then output; `clock` is
     in µs.
 
-    `failed` names the models that gave nothing, and why. `allowance` is how many
-    steps costly expressions may still take.
+    `consent` says what was taken out for lack of consent; it is set by who takes it out. `failed` names the models that
+    gave nothing, and why. `allowance` is how many steps costly expressions may still take.
     """
 
-    __slots__ = ("account", "allowance", "clock", "context", "failed", "features", "models", "profile")
+    __slots__ = ("account", "allowance", "clock", "consent", "context", "failed", "features", "models", "profile")
 
     def __init__(
         self,
@@ -68,6 +90,7 @@ class View:
         self.features = features
         self.clock = clock
         self.models: dict[str, Mapping[str, Any]] = {}
+        self.consent = NOTHING_GRANTED
         self.failed: Mapping[str, Lack] = _NONE
         self.allowance = ALLOWANCE
 

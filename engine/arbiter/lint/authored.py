@@ -69,7 +69,9 @@ def read_declarations(files: Mapping[str, bytes]) -> Declarations:
 def allowed_of(
     ruleset: Ruleset, declarations: Declarations, models: Mapping[str, Model]
 ) -> dict[tuple[str, ...], Allowed]:
-    """What each declared name can hold. Counts, sums and decays are 0 for who has no event."""
+    """What each declared name can hold. Counts, sums and decays are 0 for who has no event, and missing for lack of
+    consent.
+    """
     found: dict[tuple[str, ...], Allowed] = {}
     sections = {
         "profile": ruleset.profile_types, "account": ruleset.account_types, "context": ruleset.context_types
@@ -79,7 +81,7 @@ def allowed_of(
             found[root, name] = Allowed(kind, declarations.values.get((root, name), ()))
     lowest = lowest_of(ruleset.features)
     for feature in ruleset.features:
-        always = 0 if feature.aggregate in {"count", "sum", "decay"} else None
+        always = 0 if feature.aggregate in {"count", "sum", "decay"} and not feature.purposes else None
         found["features", feature.name] = Allowed(feature.type, (), lowest.get(feature.name), always)
     for name, model in models.items():
         for output, kind in model.outputs.items():

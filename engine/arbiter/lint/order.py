@@ -41,6 +41,7 @@ KNOWN_FIELDS = frozenset(
         "specificity",
         "table",
         "row",
+        "requires_consent",
     ]
 )
 """The fields of `Rule` that the lint accounts for. Another one may be a gate, and then claims would be wrong."""
@@ -97,6 +98,7 @@ class Rivals:
         shared = [repeatable(gift, elsewhere) for gift in gifts]
         members: dict[int, list[int]] = {}
         rollouts: dict[tuple[str, str], list[tuple[float, int]]] = {}
+        consents: dict[frozenset[str], list[int]] = {}
         sure: list[int] = []
         groups: dict[Any, list[int]] = {}
         self._tier_start: dict[Any, int] = {}
@@ -107,13 +109,18 @@ class Rivals:
             members.setdefault(self.conflicts[way.rule], []).append(bit)
             if way.sure is None or shared[way.rule]:
                 continue
+            if limited(rule) and rule.requires_consent:
+                continue  # whom two gates let in is more than is compared here
             if limited(rule):
                 assert rule.rollout is not None  # noqa: S101 - for the type checker
                 rollouts.setdefault((rule.rollout.salt, rule.rollout.by), []).append((rule.rollout.percent, bit))
+            elif rule.requires_consent:
+                consents.setdefault(frozenset(rule.requires_consent), []).append(bit)
             else:
                 sure.append(bit)
         self._sure = mask_of(sure)
         self._rollouts = {key: sorted(found) for key, found in rollouts.items()}
+        self._consents = {purposes: mask_of(bits) for purposes, bits in consents.items()}
         self._groups = {} if ranks.is_static else {key: mask_of(bits) for key, bits in groups.items()}
         self._members = {number: mask_of(bits) for number, bits in members.items() if number in self._pure}
         alone = self._checks_of_one(space)
@@ -132,7 +139,7 @@ class Rivals:
 
     @property
     def all_sure(self) -> Mask:
-        """The ways of all rules that certainly take a slot from somebody, whatever the rollouts."""
+        """The ways of all rules that certainly take a slot from somebody, whatever the rollouts and consents."""
         return self._sure
 
     def before(self, rule: int) -> Mask:
@@ -143,7 +150,7 @@ class Rivals:
         else:
             above = (1 << self._tier_start.get(self._ranks.tiers[rule], 0)) - 1
             mask = above | (lower & self._groups.get(self._ranks.classes[rule], 0))
-        return mask & (self._sure | self._rolled_out_with(rule))
+        return mask & (self._sure | self._rolled_out_with(rule) | self._consented_with(rule))
 
     def _rolled_out_with(self, rule: int) -> Mask:
         """The ways of rules whose rollout includes everybody whom this rule's rollout does."""
@@ -152,6 +159,15 @@ class Rivals:
             return 0
         found = self._rollouts.get((rollout.salt, rollout.by), [])
         return mask_of(bit for percent, bit in found if percent >= rollout.percent)
+
+    def _consented_with(self, rule: int) -> Mask:
+        """The ways of rules that need no more consent than this one."""
+        own = frozenset(self._ranks.rules[rule].requires_consent)
+        found = 0
+        for purposes, mask in self._consents.items():
+            if purposes <= own:
+                found |= mask
+        return found
 
     def blocking(self, rule: int) -> Mask:
         """The ways of rules beside which this one never wins, however many slots there are."""

@@ -127,13 +127,13 @@ def _somebody(inside: frozenset[tuple[str, float]], outside: frozenset[tuple[str
 
 
 def view_of(snapshot: Snapshot, subject: Subject) -> View:
-    """What expressions see of a subject. What nobody gave is what the store has: counts, sums and decays are 0,
-    attributes their defaults.
+    """What expressions see of a subject, who has consented to all. What nobody gave is what the store has: counts, sums
+    and decays are 0, attributes their defaults. What consent is needed for is missing then, as for who gave none.
     """
     features: dict[str, Any] = {}
     for feature in snapshot.ruleset.features:
         value = subject.features.get(feature.name)
-        if value is None and feature.aggregate in {"count", "sum", "decay"}:
+        if value is None and feature.aggregate in {"count", "sum", "decay"} and not feature.purposes:
             value = 0.0 if feature.type == "double" else 0
         if value is not None:
             features[feature.key] = snapshot.symbols.features[feature.name].stored(value, subject.now)
@@ -142,6 +142,8 @@ def view_of(snapshot: Snapshot, subject: Subject) -> View:
     account = frame.defaults_of("account") | subject.account
     view = View(profile, subject.context, features, subject.now, account)
     view.models = dict(subject.models)
+    if snapshot.consent is not None:
+        snapshot.consent.cover(view, snapshot.frame.purposes)
     return view
 
 

@@ -42,7 +42,10 @@ class Output(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """A whole manifest. `sha256` is that of the `model.onnx` beside it, in hexadecimal."""
+    """A whole manifest. `sha256` is that of the `model.onnx` beside it, in hexadecimal.
+
+    Without the subject's consent to all of the `purposes` its outputs are unknown.
+    """
 
     name: str
     version: int
@@ -51,3 +54,4 @@ class Manifest(msgspec.Struct, frozen=True):
     inputs: tuple[Input, ...]
     outputs: tuple[Output, ...]
     description: str = ""
+    purposes: tuple[str, ...] = ()

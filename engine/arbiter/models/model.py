@@ -80,7 +80,8 @@ class Model:
 
     `name`, `version` and `kind` are the manifest's; `digest` is the SHA-256 of manifest and ONNX file together.
     `inputs` says what a row holds, in order; `outputs` names what an answer holds, in order, with the types,
-    and `labels` the only strings that an output can be, for those that have labels.
+    and `labels` the only strings that an output can be, for those that have labels. `purposes` are what a subject must
+    have consented to.
     """
 
     def __init__(self, manifest: Manifest, digest: str, layout: Layout, session: onnxruntime.InferenceSession) -> None:
@@ -89,6 +90,7 @@ class Model:
         self.version = manifest.version
         self.kind = manifest.kind
         self.description = manifest.description
+        self.purposes = manifest.purposes
         self.digest = digest
         self.inputs: tuple[Input, ...] = manifest.inputs
         self.outputs: dict[str, OutputType] = {each.name: each.type for each in manifest.outputs}

@@ -70,6 +70,7 @@ class _Reader:
             inputs=self._inputs(fields.get("inputs"), "inputs"),
             outputs=self._outputs(fields.get("outputs"), "outputs"),
             description=self._string(fields.get("description"), "description"),
+            purposes=self._purposes(fields.get("purposes"), "purposes"),
         )
 
     def _inputs(self, node: Node | None, path: str) -> tuple[Input, ...]:
@@ -93,6 +94,17 @@ class _Reader:
             self._report.at(fields["from"], message, hint, f"{path}.from")
         default = self._default(fields.get("default"), f"{path}.default")
         return Input(name=name, root=cast("Root", root), attribute=attribute, default=default)
+
+    def _purposes(self, node: Node | None, path: str) -> tuple[str, ...]:
+        if isinstance(node, Sequence) and not node.items:
+            self._report.at(node, "`purposes` is empty: name one, or remove the key", path=path)
+        found: list[str] = []
+        for where, item in self._items(node, path):
+            name = self._name(item, where)
+            if name in found:
+                self._report.at(item, f"the purpose `{name}` stands here twice", "remove one of the two", where)
+            found.append(name)
+        return tuple(sorted(found))
 
     def _outputs(self, node: Node | None, path: str) -> tuple[Output, ...]:
         if isinstance(node, Mapping) and not node.entries:

@@ -54,6 +54,12 @@ def manifest_schema() -> Schema:
         "version": integer("Counts up with each training.", 1, INT64[-1]),
         "kind": word("What the model is for.", get_args(Kind)),
         "description": _scalar("For people."),
+        "purposes": listed(
+            "What a subject must have consented to, all of it, for the model to be asked.",
+            _name("A purpose, declared in a rule file under `consent`."),
+            minItems=1,
+            uniqueItems=True,
+        ),
         "sha256": text("The SHA-256 of `model.onnx`, in hexadecimal.", pattern=whole(DIGEST.pattern)),
         "inputs": listed("What it reads, in the order of the model's inputs.", each, minItems=1),
         "outputs": named("What it says, by the name that rules use.", output, minProperties=1),

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SALT = b"salt"
-_NAMES = ("profile", "window", "log", "by_subject", "seen", "idem", "offset", "meta", "history", "tombstone")
+_NAMES = (
+    "profile", "window", "log", "by_subject", "seen", "idem", "consent", "offset", "meta", "history", "tombstone",
+)  # fmt: skip
 _READERS = 1024
 _DATABASES = 64
 # LMDB's first two pages, data format 1: magic, format, page size, last page, transaction, in the machine's byte order.
@@ -59,6 +61,7 @@ class Environment(msgspec.Struct, frozen=True):
     seen: lmdb._Database
     idem: lmdb._Database
     offset: lmdb._Database
+    consent: lmdb._Database
     meta: lmdb._Database
     history: lmdb._Database
     tombstone: lmdb._Database

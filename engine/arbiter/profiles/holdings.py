@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from arbiter.profiles import history, records
+from arbiter.profiles.consenting import decode_entries, in_order
 from arbiter.profiles.totals import INT64
 from arbiter.types import from_micros
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from arbiter.profiles.environment import Environment
     from arbiter.profiles.windows import State
+    from arbiter.types import ConsentEntry
 
     Transaction = lmdb.Transaction[bytes]
     # From what follows the subject's key in an entry's key, and its value, to plain values for whoever asks what is
@@ -151,6 +153,22 @@ class _Idempotency(Holding):
         return super().erase(environment, txn, key)
 
 
+class _Consent(Holding):
+    """What was said of purposes, which is joined where both subjects said something of the same one."""
+
+    def __init__(self) -> None:
+        super().__init__("consent", _consent_shown, name="consents")
+
+    def move(self, environment: Environment, txn: Transaction, key: bytes, to: bytes) -> int:
+        """Give the entries to another subject, whose newest ones then hold of both; how many purposes."""
+        for rest, value in list(self.entries(environment, txn, key)):
+            known = txn.get(to + rest, None, environment.consent)
+            if known is not None:
+                joined = in_order({*decode_entries(known), *decode_entries(value)})
+                txn.put(to + rest, records.encode(joined), db=environment.consent)
+        return super().move(environment, txn, key, to)
+
+
 def _profile_shown(_rest: bytes, value: bytes) -> dict[str, Any]:
     profile = records.decode_profile(value)
     return {
@@ -204,6 +222,20 @@ def _answer_shown(rest: bytes, value: bytes) -> dict[str, Any]:
     return {"key_hash": rest, "until": from_micros(answer.until), "version": answer.version}
 
 
+def _consent_shown(rest: bytes, value: bytes) -> dict[str, Any]:
+    return {"purpose": rest.decode(), "entries": [_said_shown(entry) for entry in decode_entries(value)]}
+
+
+def _said_shown(entry: ConsentEntry) -> dict[str, Any]:
+    return {
+        "at": from_micros(entry.at),
+        "state": entry.state.value,
+        "source": entry.source,
+        "recorded_at": from_micros(entry.recorded),
+        "recorded_by": entry.by,
+    }
+
+
 def _plain(value: Any) -> Any:
     """A value as messages hold it: keys are texts, too long an integer a double, nothing an empty list."""
     if isinstance(value, dict):
@@ -223,6 +255,7 @@ HOLDINGS: Final[tuple[Holding, ...]] = (
     Holding("seen", _seen_shown, name="event_ids"),
     _Idempotency(),
     Holding("history", history.shown, live=history.live),
+    _Consent(),
 )
 
 

@@ -19,6 +19,7 @@ import msgspec
 from arbiter.errors import ArbiterError, LimitExceeded, StoreError
 from arbiter.profiles import exporting
 from arbiter.profiles.attributes import check_update
+from arbiter.profiles.consents import ConsentStore
 from arbiter.profiles.consuming import ConsumeEvents, read_offsets
 from arbiter.profiles.current import Current
 from arbiter.profiles.declared import Declarations, Declared
@@ -67,7 +68,7 @@ def _wall_clock() -> int:
     return time.time_ns() // 1000
 
 
-class Store:
+class Store(ConsentStore):
     """Profiles, events and features in one LMDB environment. Safe to use from any thread; not across a fork."""
 
     @classmethod

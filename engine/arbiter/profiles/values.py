@@ -52,6 +52,8 @@ class Limits(msgspec.Struct, frozen=True):
     inactive: int | None = None
     versions: int = 20
     idempotency: int = 24 * 3600 * 1_000_000
+    consent_purposes: int = 100
+    consent_history: int = 100
 
 
 def check_id(value: str, field: str) -> None:

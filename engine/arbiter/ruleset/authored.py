@@ -15,6 +15,7 @@ from arbiter.authoring.nodes import Mapping, Node, Scalar, Sequence, as_text, ki
 from arbiter.authoring.scalars import IDENTIFIER, INT64, shorten
 from arbiter.errors import did_you_mean
 from arbiter.expr.syntax import conjuncts
+from arbiter.ruleset.consent import known_purposes, named_purposes
 from arbiter.ruleset.dates import read_active
 from arbiter.ruleset.effects import read_effect
 from arbiter.ruleset.rules import Rollout, Rule
@@ -38,12 +39,13 @@ KEYS: Final = (
     "then",
     "value",
     "group",
+    "requires_consent",
     "rollout",
     "active",
     "tags",
     "enabled",
 )
-UNBUILT: Final = ("requires_consent", "cap")
+UNBUILT: Final = ("cap",)
 BY: Final = ("profile", "account", "context")
 PERCENT: Final = 100
 
@@ -102,6 +104,7 @@ class RuleReader(msgspec.Struct):
             else None
         )
         group = block.identifier("group")
+        requires = self._requires(block)
         rollout = self._rollout(block, identifier)
         active = read_active(block, self.declared)
         tags = self._tags(block)
@@ -122,7 +125,13 @@ class RuleReader(msgspec.Struct):
             enabled=enabled is not False,
             position=identifier.source.position(identifier.start),
             specificity=sum(len(conjuncts(expression.root)) for expression in when),
+            requires_consent=requires,
         )
+
+    def _requires(self, block: Block) -> tuple[str, ...]:
+        key = "requires_consent"
+        uses = named_purposes(block.get(key), key, f"{block.path}.{key}", self.report)
+        return known_purposes(uses, self.declared.purposes, self.report)
 
     def _id(self, block: Block) -> Scalar | None:
         scalar = block.identifier("id")

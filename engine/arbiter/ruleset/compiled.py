@@ -48,7 +48,8 @@ class CompiledRule:
         self.group = rule.group
         self.table = rule.table
         self.active = rule.active
-        self.guarded = rule.active is not None or rule.rollout is not None
+        self.requires = frozenset(rule.requires_consent)
+        self.guarded = bool(self.requires) or rule.active is not None or rule.rollout is not None
         self.rank = rank_of(rule, static)
         self.valued = rule.value is not None and "value" in order
         params = plain_params(rule.then)

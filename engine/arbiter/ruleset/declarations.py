@@ -13,6 +13,7 @@ import msgspec
 from arbiter.authoring.blocks import Block, check_identifier, check_name, one_of, under
 from arbiter.authoring.nodes import Mapping, Node, Scalar, Sequence, as_text, is_nothing, kind_of
 from arbiter.errors import did_you_mean
+from arbiter.ruleset.consent import Use, known_purposes, named_purposes, read_consent
 from arbiter.ruleset.times import rfc3339
 from arbiter.types import type_names
 
@@ -42,16 +43,18 @@ _OTHER_WORDS: Final = {
 # Sections of `schema` whose names expressions read under the section's own.
 ATTRIBUTES: Final = ("profile", "account", "context")
 LISTABLE: Final = ("string", "int", "double", "bool")
-OF_ATTRIBUTE: Final = ("type", "values", "personal")
+OF_ATTRIBUTE: Final = ("type", "values", "personal", "purposes")
 OF_STORED: Final = (*OF_ATTRIBUTE, "default")
+PURPOSES: Final = "purposes"  # of an event: a list, which no property's type is
 _STORED: Final = ("profile", "account")
 OF_PARAMETER: Final = ("type", "values", "optional")
 
 
 class Typed(msgspec.Struct, frozen=True):
     """A declared type; `values` are the only ones allowed, empty for any. `optional` is for parameters of actions,
-    `personal` for attributes and properties: their values stay out of explanations, logs, traces and metrics.
-    `default` stands for a stored attribute that is absent, None for none.
+    `personal` for attributes and properties: their values stay out of explanations, logs, traces and metrics; without
+    consent to all of the `purposes` there is none. `default` stands for a stored attribute that is absent, None for
+    none.
 
     ``dyn`` stands for a type that was refused, so that one mistake is reported once.
     """
@@ -61,12 +64,15 @@ class Typed(msgspec.Struct, frozen=True):
     optional: bool = False
     personal: bool = False
     default: Any = None
+    purposes: tuple[str, ...] = ()
 
 
 class Declared(msgspec.Struct):
     """Everything declared so far. A section is None until some file has it: then names in it are closed.
 
-    `zone` is where a subject's time zone stands, None until it is known; `zone_refused` says that it was told wrongly.
+    `purposes` are those that consent is given for, None where that cannot be known; `event_purposes` are those that
+    whole events are bound to. `zone` is where a subject's time zone stands, None until it is known; `zone_refused` says
+    that it was told wrongly.
     """
 
     report: Report
@@ -75,8 +81,11 @@ class Declared(msgspec.Struct):
     context: dict[str, Typed] | None = None
     events: dict[str, dict[str, Typed]] | None = None
     actions: dict[str, dict[str, Typed]] | None = None
+    purposes: list[str] | None = []
+    event_purposes: dict[str, tuple[str, ...]] = {}
     zone: SubjectZone | None = None
     zone_refused: bool = False
+    _uses: list[Use] = []
     _places: dict[tuple[str, ...], Scalar] = {}
 
     def attributes(self) -> Iterator[tuple[str, dict[str, Typed] | None]]:
@@ -112,6 +121,15 @@ class Declared(msgspec.Struct):
         if events is not None:
             self._read_events(events)
 
+    def read_consent(self, node: Node) -> None:
+        """Take in one file's `consent`."""
+        found = read_consent(node, self.report, self.first)
+        self.purposes = None if self.purposes is None else [*self.purposes, *found]
+
+    def check_purposes(self) -> None:
+        """Report the purposes that attributes and events name and no file declares: when all files were taken in."""
+        known_purposes(self._uses, self.purposes, self.report)
+
     def read_actions(self, node: Node) -> None:
         """Take in one file's `actions`."""
         if not isinstance(node, Mapping):
@@ -143,7 +161,14 @@ class Declared(msgspec.Struct):
                 continue
             types = self.events.setdefault(name, {})
             if isinstance(entry.node, Mapping):
-                self._read_types(entry.node, types, f"{name} property", path)
+                mapping = entry.node
+                own = mapping.entries.get(PURPOSES)
+                if own is not None and isinstance(own.node, Sequence):
+                    self.event_purposes[name] = self._named(own.node, f"{path}.{PURPOSES}")
+                    mapping = msgspec.structs.replace(
+                        mapping, entries={key: each for key, each in mapping.entries.items() if key != PURPOSES}
+                    )
+                self._read_types(mapping, types, f"{name} property", path)
             elif entry.node is not None and not is_nothing(entry.node):
                 hint = "write `{property: type}`, or `{}` for none"
                 self.report.at(entry.node, f"`{name}` must be a mapping, this is {kind_of(entry.node)}", hint, path)
@@ -159,8 +184,7 @@ class Declared(msgspec.Struct):
     def _type(self, node: Node, path: str, keys: tuple[str, ...]) -> Typed:
         if not isinstance(node, Mapping):
             return Typed(self._type_name(node, path))
-        unbuilt = () if keys is OF_PARAMETER else ("purposes",)
-        block = Block(node, self.report, what="a declaration", path=path, keys=keys, unbuilt=unbuilt)
+        block = Block(node, self.report, what="a declaration", path=path, keys=keys)
         if not block.require("type", f"one of {one_of(type_names)}"):
             return Typed("dyn")
         inner = block.get("type")
@@ -172,6 +196,7 @@ class Declared(msgspec.Struct):
             optional=self._optional(block),
             personal=self._personal(block),
             default=self._default(block, kind, values),
+            purposes=() if keys is OF_PARAMETER else self._named(block.get(PURPOSES), f"{path}.{PURPOSES}"),
         )
 
     def _default(self, block: Block, kind: str, values: tuple[Any, ...]) -> Any:
@@ -204,6 +229,12 @@ class Declared(msgspec.Struct):
         if node is not None and node.value is None:
             self.report.at(node, "a default cannot hold nothing", "leave it out", path)
         return None if node is None else node.value
+
+    def _named(self, node: Node | None, path: str) -> tuple[str, ...]:
+        """The purposes that a list names, sorted; whether they are declared is asked when all files are in."""
+        uses = named_purposes(node, PURPOSES, path, self.report)
+        self._uses += uses
+        return tuple(sorted(use.scalar.text for use in uses))
 
     @staticmethod
     def _personal(block: Block) -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # What a thing is found by, and what follows from the rest.
 _APART = frozenset({"id", "name", "position", "specificity", "key"})
-_LIST = frozenset({"when", "tags"})
+_LIST = frozenset({"when", "tags", "purposes", "requires_consent"})
 _MOMENTS = frozenset({"start", "until"})
 _DAY = 86_400_000_000
 _UNITS = ((_DAY, "d"), (3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"))
@@ -60,8 +60,8 @@ class Section(msgspec.Struct, frozen=True):
 
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
-    """What differs between two versions. `declarations` are named ``profile.X``, ``account.X``, ``context.X`` and
-    ``events.E.X``.
+    """What differs between two versions. `declarations` are named ``profile.X``, ``account.X``, ``context.X``,
+    ``events.E.X`` and, for a purpose, ``consent.P``.
     """
 
     rules: Section
@@ -153,6 +153,9 @@ def _declared(ruleset: Ruleset) -> dict[str, _Written]:
         written[name]["values"] = tuple(map(_constant, values))
     for name, value in ruleset.defaults.items():
         written[name]["default"] = (_constant(value),)
+    for name in ruleset.bound.keys() & written.keys():
+        written[name]["purposes"] = ruleset.bound[name]
+    written |= {f"consent.{purpose}": {} for purpose in ruleset.purposes}
     return written
 
 

@@ -128,8 +128,11 @@ def rule_scope(
     segments: dict[str, str] | None,
     models: Mapping[str, Mapping[str, str]],
     inputs: Mapping[str, Iterable[tuple[str, str]]],
+    unknown_purposes: Mapping[str, Iterable[str]],
 ) -> Scope:
-    """What conditions, values and parameters may name. A model whose inputs are not all declared is not among it."""
+    """What conditions, values and parameters may name. A model whose inputs are not all declared is not among it, nor
+    one with `unknown_purposes`, by model.
+    """
     roots = {root: types_of(each) for root, each in (("profile", profile), ("account", account), ("context", context))}
     roots |= {"features": features, "segments": segments}
     outputs = {model: dict(output) for model, output in models.items()}
@@ -139,6 +142,10 @@ def rule_scope(
         lacking = [f"`{r}.{name}`" for r, name in paths if (known := roots[r]) is not None and name not in known]
         if lacking:
             unready[model] = f"it reads {', '.join(lacking)}, which no file declares: see the model's card"
+    for model, purposes in unknown_purposes.items():
+        if lacking := [f"`{purpose}`" for purpose in purposes]:
+            said = f"it is for {', '.join(lacking)}, which no file declares under `consent`: see its manifest"
+            unready.setdefault(model, said)
     return Scope(roots=roots, models=outputs, unready=unready, unbuilt=dict(_UNBUILT))
 
 

@@ -17,6 +17,7 @@ from arbiter.authoring.nodes import Mapping, Scalar, kind_of
 from arbiter.authoring.scalars import NAME, shorten
 from arbiter.errors import did_you_mean
 from arbiter.expr.check import Scope
+from arbiter.ruleset.consent import inherited, known_purposes, named_purposes
 from arbiter.ruleset.expressions import Expressions, types_of, values_of
 from arbiter.ruleset.ratios import RatioReader
 from arbiter.ruleset.rules import Aggregate, Feature
@@ -37,7 +38,7 @@ OF_EITHER: Final = frozenset({"decay"})
 _OF_NUMBERS: Final = frozenset({"sum", "min", "max", "mean", "decay"})
 _FIXED_TYPE: Final = {"count": "int", "distinct": "int", "since": "double", "mean": "double", "decay": "double"}
 _LOWEST: Final = {"count": 0, "since": 0, "distinct": 1}
-KEYS: Final = (*AGGREGATES, "window", "where", "unit", "half_life")
+KEYS: Final = (*AGGREGATES, "window", "where", "unit", "half_life", "purposes")
 
 
 class FeatureReader:
@@ -45,6 +46,7 @@ class FeatureReader:
 
     def __init__(self, report: Report, declared: Declared) -> None:
         self._report = report
+        self._declared = declared
         self._events = declared.events
         self._conditions: dict[str, Expressions] = {}
 
@@ -62,7 +64,7 @@ class FeatureReader:
             else:
                 read[name] = self._read(name, entry, block, aggregate) if block is not None and aggregate else None
         reader = RatioReader(read, frozenset(ratios), whole=whole)
-        made = {name: self._ratio(name, entries[name], reader.read(block)) for name, block in ratios.items()}
+        made = {name: self._ratio(name, entries[name], block, reader.read(block)) for name, block in ratios.items()}
         return [*read.values(), *made.values()]
 
     def _block(self, name: str, entry: Entry) -> Block | None:
@@ -80,10 +82,12 @@ class FeatureReader:
         unit = self._unit(block, aggregate)
         half_life = self._half_life(block, aggregate)
         where = self._where(block, target[0] if target else "")
+        own = self._purposes(block)
         if target is None:
             return None
         event, name_of_property = target
         kind = self._type(block, aggregate, event, name_of_property)
+        read = {name_of_property, *(names[1] for names in (where.names if where else ()))}
         definition: tuple[object, ...] = (
             aggregate, event, name_of_property, window, where.source.strip() if where else "", unit, kind
         )  # fmt: skip
@@ -101,9 +105,11 @@ class FeatureReader:
             type=kind,
             position=entry.key.source.position(entry.key.start),
             half_life=half_life,
+            purposes=tuple(sorted(inherited(self._declared, event, read).union(own))),
         )
 
-    def _ratio(self, name: str, entry: Entry, parts: tuple[Feature, ...]) -> Feature | None:
+    def _ratio(self, name: str, entry: Entry, block: Block, parts: tuple[Feature, ...]) -> Feature | None:
+        own = self._purposes(block)
         if not parts:
             return None
         keys = tuple(part.key for part in parts)
@@ -120,7 +126,12 @@ class FeatureReader:
             position=entry.key.source.position(entry.key.start),
             of=tuple(part.name for part in parts),
             parts=keys,
+            purposes=tuple(sorted(set(own).union(*(part.purposes for part in parts)))),
         )
+
+    def _purposes(self, block: Block) -> tuple[str, ...]:
+        uses = named_purposes(block.get("purposes"), "purposes", f"{block.path}.purposes", self._report)
+        return known_purposes(uses, self._declared.purposes, self._report)
 
     def _aggregate(self, block: Block, key: Scalar) -> Aggregate | None:
         found = [aggregate for aggregate in AGGREGATES if block.has(aggregate)]

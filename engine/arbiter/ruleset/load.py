@@ -14,6 +14,7 @@ import msgspec
 from arbiter.authoring.report import Report
 from arbiter.ruleset.authored import RuleReader
 from arbiter.ruleset.cache import Beside, Cache, FileRules, digest_of
+from arbiter.ruleset.consent import bound_names, report_twins
 from arbiter.ruleset.declarations import defaults_of, personal_names
 from arbiter.ruleset.expressions import Expressions, rule_scope, types_of, values_of
 from arbiter.ruleset.features import FeatureReader, lowest_of
@@ -74,6 +75,7 @@ def load_ruleset(
     models: Mapped[str, Mapped[str, str]],
     labels: Mapped[str, Mapped[str, Iterable[str]]] | None = None,
     inputs: Mapped[str, Iterable[tuple[str, str]]] | None = None,
+    purposes: Mapped[str, Iterable[str]] | None = None,
     *,
     folder: str = "",
     cache: Cache | None = None,
@@ -83,6 +85,7 @@ def load_ruleset(
 
     `labels` gives model → output → the only strings that the output can be: comparing it with another is a mistake.
     `inputs` gives model → the names (root, name) that it reads: using it without declaring them is a mistake.
+    `purposes` gives model → what it needs consent to: using it without declaring these is a mistake too.
     `folder` stands before the paths in diagnostics; positions in the rule set never depend on it.
     `cache` is what earlier loads left for later ones: what is unchanged is not read again, and is the same object.
     Returns the rule set and no diagnostics, or None and every mistake, sorted. Never raises for anything in `files`.
@@ -94,6 +97,7 @@ def load_ruleset(
 
     reader = FeatureReader(report, declared)
     features = reader.read_all(gathered.features, whole=gathered.whole)
+    report_twins(features, gathered.features, report)
     types = dict.fromkeys(gathered.features, "dyn") | {f.name: f.type for f in features if f is not None}
     scope = rule_scope(
         profile=declared.profile,
@@ -103,6 +107,10 @@ def load_ruleset(
         segments=dict.fromkeys(gathered.segments, "bool") if gathered.whole else None,
         models=models,
         inputs=inputs or {},
+        unknown_purposes={
+            model: [each for each in of_model if declared.purposes is not None and each not in declared.purposes]
+            for model, of_model in (purposes or {}).items()
+        },
     )
     values = {path: words for root, types in declared.attributes() for path, words in values_of(root, types).items()}
     values |= {
@@ -121,7 +129,7 @@ def load_ruleset(
     lowest: dict[tuple[str, ...], int] = {
         ("features", name): least for name, least in lowest_of(f for f in features if f is not None).items()
     }
-    outside = [scope, list(values.items()), known, list(declared.attributes()), declared.events]
+    outside = [scope, list(values.items()), known, list(declared.attributes()), declared.events, declared.purposes]
     context = digest_of([*outside, declared.actions, declared.zone, list(orders.items()), list(lowest.items())])
     read = loading.rules(_Outside(declared, expressions, known, orders, lowest, context), report)
     loading.cache.end(good=not report)
@@ -144,6 +152,8 @@ def load_ruleset(
         personal=personal_names(declared, (f for f in features if f is not None)),
         values=_values(declared),
         defaults=defaults_of(declared),
+        purposes=tuple(sorted(declared.purposes or ())),
+        bound=bound_names(declared, (f for f in features if f is not None)),
     ), []
 
 

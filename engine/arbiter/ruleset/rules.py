@@ -98,6 +98,7 @@ class Rule(msgspec.Struct, frozen=True, gc=False):
 
     A row of a decision table is a rule with the table's id in `table` and its number, from 1, in `row`. Of rows that
     are equal on every order key the first is the best; of the rows of one table at most one wins.
+    `requires_consent` are the purposes, sorted, without which the subject's consent keeps it out.
     """
 
     id: str
@@ -115,6 +116,7 @@ class Rule(msgspec.Struct, frozen=True, gc=False):
     specificity: int = 0
     table: str = ""
     row: int = 0
+    requires_consent: tuple[str, ...] = ()
 
 
 class DecisionPoint(msgspec.Struct, frozen=True, gc=False):
@@ -142,7 +144,8 @@ class Feature(msgspec.Struct, frozen=True, gc=False):
     which ``decay`` halves. `key` is the first 8 characters of the URL-safe base64 of the BLAKE2b of the definition:
     stores keep values under it. `property` is empty for ``count`` and ``since``, and for a ``decay`` of events. `where`
     reads names ``("event", PROPERTY)``. `type` is the declared type of its value. A ``ratio`` is of two features, of
-    which it has names (`of`) and keys (`parts`), and of no event.
+    which it has names (`of`) and keys (`parts`), and of no event. `purposes`, sorted, are its own and those of all that
+    it is computed from.
     """
 
     name: str
@@ -158,6 +161,7 @@ class Feature(msgspec.Struct, frozen=True, gc=False):
     half_life: int = 0
     of: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    purposes: tuple[str, ...] = ()
 
 
 class TableInput(msgspec.Struct, frozen=True, gc=False):
@@ -192,6 +196,8 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     of what is sent; empty when nothing is declared. `personal` are the dotted names of attributes and features whose
     values are declared personal; `values` are the only ones of those that list some, as ``profile.NAME`` or
     ``events.TYPE.NAME``; `defaults` stand for attributes that are absent, as ``profile.NAME`` or ``account.NAME``.
+    `purposes` are what consent is given for; `bound` are the dotted names that have a value only with consent to all of
+    their purposes.
     """
 
     decisions: tuple[DecisionPoint, ...]
@@ -206,6 +212,8 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     account_types: dict[str, str] = {}
     values: dict[str, tuple[Any, ...]] = {}
     defaults: dict[str, Any] = {}
+    purposes: tuple[str, ...] = ()
+    bound: dict[str, tuple[str, ...]] = {}
 
     def defaults_of(self, root: str) -> dict[str, Any]:
         """By name what stands for absent attributes of ``profile`` or ``account``."""

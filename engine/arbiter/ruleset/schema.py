@@ -7,7 +7,7 @@ keys here is the order in which ``arbiter fmt`` puts them.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from arbiter.authoring.scalars import IDENTIFIER, NAME
 from arbiter.authoring.schemas import (
@@ -19,6 +19,7 @@ from arbiter.authoring.schemas import (
     identifier,
     integer,
     listed,
+    name,
     named,
     number,
     optional,
@@ -29,7 +30,8 @@ from arbiter.authoring.schemas import (
     word,
 )
 from arbiter.ruleset import authored, times
-from arbiter.ruleset.declarations import LISTABLE, OF_ATTRIBUTE, OF_PARAMETER, OF_STORED
+from arbiter.ruleset.consent import KEYS as CONSENT_KEYS
+from arbiter.ruleset.declarations import LISTABLE, OF_ATTRIBUTE, OF_PARAMETER, OF_STORED, PURPOSES
 from arbiter.ruleset.effects import KEYS as EFFECT_KEYS
 from arbiter.ruleset.expressions import LONGEST
 from arbiter.ruleset.features import AGGREGATES, OF_EITHER, OF_EVENTS
@@ -42,7 +44,20 @@ from arbiter.ruleset.tables.rows import MAX_ROWS
 from arbiter.types import type_names
 
 FOLDED: Final = frozenset(
-    {"then", "default", "params", "rollout", "active", "cap", "order", "tags", "values", "labels"}
+    {
+        "then",
+        "default",
+        "params",
+        "rollout",
+        "active",
+        "cap",
+        "order",
+        "tags",
+        "values",
+        "labels",
+        "purposes",
+        "requires_consent",
+    }
 )
 """Keys whose values ``arbiter fmt`` puts in brackets where they fit on the line."""
 
@@ -79,6 +94,10 @@ _DEFAULTS: Final = _VALUES | {
     "map": {"type": "object"},
     "bytes": False,
 }
+
+
+def _purposes(description: str, **rules: Any) -> Schema:
+    return listed(description, name("A purpose, declared under `consent`."), minItems=1, uniqueItems=True, **rules)
 
 
 def _in_order(keys: tuple[str, ...], schemas: dict[str, Schema]) -> dict[str, Schema]:
@@ -124,6 +143,7 @@ def _declaration(what: str, keys: tuple[str, ...]) -> Schema:
         "type": kind,
         "values": listed("The only values that it has.", {}, minItems=1, uniqueItems=True),
         "personal": boolean("Whether its values stay out of explanations, logs, traces and metrics."),
+        "purposes": _purposes("What a subject must have consented to, all of it, for its value to be seen."),
         "optional": boolean("Whether the parameter may be left out."),
         "default": {"description": "What stands for an absent one, in decisions and where updates start from it."},
     }
@@ -153,7 +173,9 @@ def _schema() -> Schema:
     stored = _declaration("attribute", OF_STORED)
     attribute = _declaration("attribute", OF_ATTRIBUTE)
     properties = _declaration("property", OF_ATTRIBUTE)
-    events = optional(named("The event's properties and their types.", properties))
+    own = _purposes("What a subject must have consented to, all of it, for features to count such events.")
+    properties_by_name = named("The event's properties and their types.", properties)
+    events = optional(properties_by_name | {"properties": {PURPOSES: either("", own, properties)}})
     return closed(
         "Declarations of names and types, for the whole rule set: with them a typo in a name is an error.",
         {
@@ -201,6 +223,7 @@ def _features() -> Schema:
         "where": _expression("A condition on `event.X`: an event for which it is not true does not count."),
         "unit": word("The unit of `since`.", times.UNITS),
         "half_life": text("How long it takes until an event counts half as much in `decay`.", pattern=duration),
+        "purposes": _purposes("What a subject must have consented to, beside what its events are for."),
     }  # fmt: skip
     one = {"oneOf": [{"required": [aggregate]} for aggregate in AGGREGATES]}
     return named(
@@ -267,6 +290,7 @@ def _rule() -> Schema:
         "then": _effect("What is given when the rule wins.", "parameter"),
         "value": _expression("A number in CEL: what the rule is worth, where the decision orders by `value`."),
         "group": identifier("At most one rule of a group wins at a decision point."),
+        "requires_consent": _purposes("Without consent to all of it the rule is out. Never granted is denied."),
         "rollout": closed(
             "The share of subjects for whom the rule is on, stable for each of them.",
             {
@@ -321,6 +345,11 @@ def _subject() -> Schema:
     )  # fmt: skip
 
 
+def _consent() -> Schema:
+    keys = {"purposes": listed("Their names.", name("A purpose."), minItems=1)}
+    return closed("What subjects are asked to consent to.", _in_order(CONSENT_KEYS, keys), required=["purposes"])
+
+
 def rules_schema() -> Schema:
     """The JSON Schema of one document of a rule file."""
     sections = {
@@ -330,6 +359,7 @@ def rules_schema() -> Schema:
         "segments": optional(_segments()),
         "features": optional(_features()),
         "subject": optional(_subject()),
+        "consent": optional(_consent()),
         "rules": optional(listed("The rules, in any order.", _rule())),
     }
     root = optional(closed("", sections))

@@ -22,8 +22,8 @@ from arbiter.ruleset.declarations import Declared
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-SECTIONS: Final = ("schema", "actions", "decisions", "rules", "segments", "features", "subject")
-UNBUILT: Final = ("triggers", "experiments", "consent")
+SECTIONS: Final = ("schema", "actions", "decisions", "rules", "segments", "features", "subject", "consent")
+UNBUILT: Final = ("triggers", "experiments")
 RULE_FILE: Final = Form("a rule file", 16 << 20, "split it into several files")
 
 Places = list[tuple[str, Node]]
@@ -96,13 +96,18 @@ def gather(files: Iterable[Sections], report: Report) -> Gathered:
                 gathered.declared.read_schema(node)
             elif name == "actions":
                 gathered.declared.read_actions(node)
+            elif name == "consent":
+                gathered.declared.read_consent(node)
             elif name == "subject":
                 subjects.append(node)
             else:
                 _gather_names(name, node, gathered, report)
     if not gathered.whole:
         declared = gathered.declared
-        declared.profile = declared.context = declared.events = declared.actions = None
+        declared.profile = declared.account = declared.context = declared.events = declared.actions = (
+            declared.purposes
+        ) = None
+    gathered.declared.check_purposes()
     _read_subjects(subjects, gathered.declared)
     gathered.declared.zone_refused |= not gathered.whole
     return gathered

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from arbiter.authoring.blocks import Block, check_name, under
-from arbiter.authoring.nodes import Mapping, Node, Scalar, as_text, kind_of
+from arbiter.authoring.nodes import Mapping, Node, Scalar, Sequence, as_text, kind_of
+from arbiter.ruleset.consent import known_purposes, named_purposes
 from arbiter.ruleset.reads import reads_of
 from arbiter.ruletests.spec import RuleTest
 from arbiter.ruletests.values import REFUSED, Values, is_known, moment, nothing
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 # Keys whose names are joined, name by name, over defaults, test and case.
 MERGED: Final = ("profile", "account", "context", "changed", "features", "segments", "models")
-SETTINGS: Final = ("decision", "decisions", "now", "subject", "slots", "events", *MERGED)
+SETTINGS: Final = ("decision", "decisions", "now", "subject", "granted", "slots", "events", *MERGED)
 _EVENT_KEYS: Final = ("type", "at", "properties")
 MOST_SLOTS: Final = 1000
 _ID_BYTES: Final = 256
@@ -69,6 +70,7 @@ def read_given(block: Block, names: Names, file: str, name: str, at: Node) -> Ru
         expected=(),
         now=now,
         subject_id=subject_id,
+        granted=_granted(block, names),
         slots=block.integer("slots", 1, MOST_SLOTS) or 0,
         profile=given.attributes("profile", names.ruleset.profile_types),
         account=given.attributes("account", names.ruleset.account_types),
@@ -79,6 +81,15 @@ def read_given(block: Block, names: Names, file: str, name: str, at: Node) -> Ru
         models=given.models(),
         segments=given.segments(),
     )
+
+
+def _granted(block: Block, names: Names) -> tuple[str, ...]:
+    """The purposes that the subject granted; ``[]`` takes back what `defaults` says."""
+    node, path = block.get("granted"), f"{block.path}.granted"
+    if isinstance(node, Sequence) and not node.items:
+        return ()
+    uses = named_purposes(node, "granted", path, block.report)
+    return known_purposes(uses, names.ruleset.purposes, block.report)
 
 
 def _decisions(block: Block, names: Names, at: Scalar | None) -> tuple[str, ...]:

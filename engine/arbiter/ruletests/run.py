@@ -119,6 +119,8 @@ class _Page:
         account = snapshot.frame.defaults_of("account") | test.account
         self._view = View(profile, test.context, values, test.now, account)
         self._view.models.update(test.models)
+        if snapshot.consent is not None:
+            snapshot.consent.cover(self._view, test.granted)
 
     def decide(self, named: Mapping[str, frozenset[str]], *, matched: bool) -> tuple[Decision, ...]:
         """One decision per point, each without what the ones before it delivered. Raises ModelFailure.

@@ -94,6 +94,7 @@ def _settings() -> dict[str, Schema]:
         "decisions": listed("Several decision points, asked as one page.", text("A decision point.")),
         "now": text(f"The clock. {moment}"),
         "subject": text("The subject's id. Rollouts depend on it."),
+        "granted": listed("The purposes that the subject consented to. Never granted is denied.", text("A purpose.")),
         "slots": integer("How many treatments are asked for.", 1, MOST_SLOTS),
         "events": listed("The subject's events; features are computed from them.", event),
         "profile": _values("Attributes of the profile."),

@@ -68,7 +68,8 @@ class RuleTest(msgspec.Struct, frozen=True):
 
     `name` is unique in `file`, the path below the rules directory. `decisions` are asked as one page; `expected` has
     one for each. Times are µs. `changed` and `features` are keyed as a view and a profile's changes are: by feature
-    key. `models` and `segments` stand in for what would be computed.
+    key. `granted` are the purposes that the subject consented to. `models` and `segments` stand in for what would be
+    computed.
     """
 
     name: str
@@ -78,6 +79,7 @@ class RuleTest(msgspec.Struct, frozen=True):
     expected: tuple[Expected, ...]
     now: int
     subject_id: str
+    granted: tuple[str, ...] = ()
     slots: int = 0
     profile: dict[str, Any] = {}
     account: dict[str, Any] = {}

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 class Described(msgspec.Struct, frozen=True):
     """What is known of a subject at one instant. A feature or segment without a value is None; `expires` are in µs.
 
-    `rebuilding` are the features for which profiles are rewritten, since they changed.
+    `rebuilding` are the features for which profiles are rewritten, since they changed. `attributes` are all that are
+    stored, and defaults that decisions see; `denied` has the dotted names of what decisions do not see for lack of
+    consent, with the purposes that it lacks.
     """
 
     exists: bool
@@ -29,16 +31,18 @@ class Described(msgspec.Struct, frozen=True):
     features: dict[str, Any]
     segments: dict[str, bool | None]
     expires: dict[str, int]
+    denied: dict[str, tuple[str, ...]]
     rebuilding: tuple[str, ...] = ()
 
 
 def described(profile: Profile, view: View, snapshot: Snapshot) -> Described:
-    """What `view` shows of a profile."""
+    """A profile, and what `view` shows of it."""
     return Described(
         exists=profile.exists,
         version=profile.version,
-        attributes=dict(view.profile),
+        attributes={**view.profile, **profile.attributes},
         features={name: feature_in(view, snapshot, name) for name in snapshot.symbols.features},
         segments={name: segment_in(view, snapshot, name) for name in snapshot.symbols.segments},
         expires=profile.expires,
+        denied=view.consent.denied,
     )

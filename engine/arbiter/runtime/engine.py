@@ -23,7 +23,7 @@ from arbiter.runtime.active import Active, Candidate, active_of, sooner, switche
 from arbiter.runtime.declared import keep_to
 from arbiter.runtime.described import Described, described
 from arbiter.runtime.faults import told
-from arbiter.runtime.views import view_of, with_doubles
+from arbiter.runtime.views import view_of
 from arbiter.snapshot import finished
 from arbiter.telemetry import tracing
 from arbiter.telemetry.counters import Counters
@@ -129,13 +129,11 @@ class Engine:
             profile = tracing.step("store.read", read, request.subject_id, request.now, active.features)
         else:
             profile = read(request.subject_id, request.now, active.features)
-        if accounts:
+        if accounts or active.doubles or active.profile_defaults or snapshot.consent is not None:
             view = view_of(profile, request, active)
         else:
-            # This is `view_of`, written out: a call costs as much as making the view.
-            context = with_doubles(request.context, active.doubles) if active.doubles else request.context
-            defaults, attributes = active.profile_defaults, profile.attributes
-            view = View({**defaults, **attributes} if defaults else attributes, context, profile.features, request.now)
+            # All that `view_of` does then, written out: a call costs as much as making the view.
+            view = View(profile.attributes, request.context, profile.features, request.now)
         if points:
             return self._page(active, points, request, profile, view, deadline)
         return (self._decide(active, first, request, profile, view, (), deadline),)
@@ -190,11 +188,10 @@ class Engine:
     def describe(self, subject_id: str, now: int, active: Active | None = None) -> Described:
         """Attributes, features and segments of a subject as decisions would see them at `now` (µs). Raises NotReady."""
         active = (active or self.current()).of(subject_id)
-        snapshot = active.snapshot
         profile = self.store.read_member(subject_id, now, active.features)
         view = view_of(profile, Request(subject_id, (), now), active)
-        self._score(active, snapshot.models, view, None)
-        found, rebuilding = described(profile, view, snapshot), self.store.rebuilding
+        self._score(active, active.snapshot.models, view, None)
+        found, rebuilding = described(profile, view, active.snapshot), self.store.rebuilding
         return found if rebuilding is None else msgspec.structs.replace(found, rebuilding=rebuilding.features)
 
     def _page(
@@ -249,8 +246,7 @@ class Engine:
         deadline: float | None,
     ) -> Decision:
         if request.explain is not ExplainLevel.WINNERS:
-            lacking = tuple(m for m in point.models if m not in view.models)
-            self._score(active, lacking, view, deadline)
+            self._score(active, point.models, view, deadline)
         outcomes = explain(
             point,
             view,
@@ -293,9 +289,11 @@ class Engine:
             walks = stopped
 
     def _score(self, active: Active, models: Iterable[str], view: View, deadline: float | None) -> None:
-        """Put the outputs of `models` into the view; a model that cannot answer leaves no outputs."""
+        """Put the outputs of those `models` into the view that it lacks; one that cannot answer leaves no outputs."""
         snapshot = active.snapshot
         for name in models:
+            if name in view.models:
+                continue
             lack = Lack.LATE if deadline is not None and time.monotonic() >= deadline else None
             if name in active.dark:
                 lack = Lack.OVERRIDDEN

@@ -176,7 +176,7 @@ class Loader:
         """
         good = self._good
         models, model_files = ({}, {}) if good is None else (good.snapshot.models, good.models)
-        ruleset, found = load_ruleset(files, _outputs(models), _labels(models), _inputs(models))
+        ruleset, found = load_ruleset(files, _outputs(models), _labels(models), _inputs(models), _purposes(models))
         found = sorted(found)
         if ruleset is None or any(each.severity == "error" for each in found):
             return None, found
@@ -199,7 +199,7 @@ class Loader:
         """
         try:
             models = {} if self._good is None else self._good.snapshot.models
-            ruleset, found = load_ruleset(files, _outputs(models), _labels(models), _inputs(models))
+            ruleset, found = load_ruleset(files, _outputs(models), _labels(models), _inputs(models), _purposes(models))
             if ruleset is not None and self._require_tests:
                 found += failed_tests(files, Snapshot(ruleset, models))
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller is to be told
@@ -239,6 +239,7 @@ class Loader:
             _outputs(models),
             _labels(models),
             _inputs(models),
+            _purposes(models),
             folder=self._names.rules,
             cache=self._cache,
         )
@@ -272,6 +273,10 @@ def _labels(models: Mapping[str, Model]) -> dict[str, Mapping[str, tuple[str, ..
 
 def _inputs(models: Mapping[str, Model]) -> dict[str, list[tuple[str, str]]]:
     return {name: [(each.root, each.attribute) for each in model.inputs] for name, model in models.items()}
+
+
+def _purposes(models: Mapping[str, Model]) -> dict[str, tuple[str, ...]]:
+    return {name: model.purposes for name, model in models.items()}
 
 
 def _our_fault(error: Exception) -> Diagnostic:

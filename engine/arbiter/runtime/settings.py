@@ -75,7 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def store_limits(self) -> Limits:
-        """What the store takes, and how long it keeps it."""
+        """What the store takes, how long it keeps it, and how much of it."""
         events, profiles = self.events, self.profiles
         return Limits(
             late=_micros(events.late_days, _DAY),
@@ -85,6 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             inactive=_micros(profiles.inactive_days, _DAY),
             versions=profiles.versions,
             idempotency=round(profiles.idempotency_hours * _HOUR),
+            consent_history=profiles.consent_history,
         )
 
     @property

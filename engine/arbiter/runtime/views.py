@@ -1,6 +1,7 @@
-"""From what is stored of a subject, and what came with a request, to what a decision sees.
+"""What decisions see of a subject: the one place where a stored profile and a request become a view.
 
-Law: pure; reads no store.
+Law: what consent hides is taken out here, before anything looks; every way to a decision or to what it would see goes
+through `view_of`. No store, no models, no clock.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
 
 def view_of(profile: Profile, request: Request, active: Active) -> View:
     """What a decision sees, the account too where it was read."""
-    context = with_doubles(request.context, active.doubles) if active.doubles else request.context
+    context = _with_doubles(request.context, active.doubles) if active.doubles else request.context
     view = View(filled(profile.attributes, active.profile_defaults), context, profile.features, request.now)
     if isinstance(profile, Member):
         view.account = filled(profile.account.attributes, active.account_defaults)
+    consent = active.snapshot.consent
+    if consent is not None:
+        consent.cover(view, profile.granted)
     return view
 
 
@@ -38,7 +42,7 @@ def filled(attributes: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str,
     return {**defaults, **attributes} if defaults else attributes
 
 
-def with_doubles(context: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+def _with_doubles(context: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """The context with the ints that are declared doubles made so, as profiles hold them."""
     ints = {name: float(context[name]) for name in names if context.get(name).__class__ is int}
     return {**context, **ints} if ints else context

@@ -37,7 +37,7 @@ _HANDSHAKE_MS = 10_000  # for who connects and says nothing; grpc's own is two m
 # The methods that the inline transport answers itself, if it is there: what services call in masses.
 INLINE = {
     decisions.SERVICE: frozenset({"Decide", "DecideBatch"}),
-    profiles.SERVICE: frozenset({"UpdateProfile", "IngestEvents"}),
+    profiles.SERVICE: frozenset({"UpdateProfile", "IngestEvents", "SetConsent"}),
 }
 # How long a server that stops goes on answering after it has said NOT_SERVING.
 FAREWELL_S = 0.25

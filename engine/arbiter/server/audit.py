@@ -18,7 +18,7 @@ import msgspec
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from arbiter.server.auth.roles import NEEDS
+from arbiter.server.auth.roles import NEEDS, RECORDED
 from arbiter.server.calls import Slow, settled
 from arbiter.server.status import AuditFailed, code_of
 from arbiter.v1 import admin_pb2, profile_pb2
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from google.protobuf.descriptor import FieldDescriptor
     from google.protobuf.message import Message
 
     from arbiter.server.calls import Call, Work
     from arbiter.server.gate import Caller
 
-AUDITED: Final = frozenset(path for path, need in NEEDS.items() if need in {"admin", "privacy"})
+AUDITED: Final = RECORDED | {path for path, need in NEEDS.items() if need in {"admin", "privacy"}}
 # Fields that hold the id of somebody: a line has its pseudonym.
 _SUBJECT: Final = "subject_id"
 _IDS: Final = (_SUBJECT, "account_id")
@@ -133,7 +134,7 @@ class AuditLog:
             message = _REQUESTS[method].FromString(content)
         except DecodeError:
             return "", {}
-        asked = {field.name: _shown(value) for field, value in message.ListFields()}
+        asked = {field.name: _shown(value, field) for field, value in message.ListFields()}
         asked.pop(_TOKEN, None)
         asked |= {name: self._pseudonym(getattr(message, name)) for name in _IDS if name in asked}
         return str(asked.pop(_SUBJECT, "")), asked
@@ -197,8 +198,11 @@ def _requests() -> dict[str, type[Message]]:
 _REQUESTS: Final = _requests()
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: Any, field: FieldDescriptor) -> Any:
     """A field as a line shows it: a map or a list by its size, since files and values are not for the log."""
+    if field.enum_type is not None and isinstance(value, int):
+        known = field.enum_type.values_by_number.get(value)
+        return value if known is None else known.name
     if isinstance(value, str):
         return value if len(value) <= _SHOWN else f"{value[: _SHOWN - 1]}…"
     if isinstance(value, Timestamp):

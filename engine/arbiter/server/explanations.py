@@ -8,15 +8,15 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from arbiter.decision.wording import shown
+from arbiter.decision.wording import shown, unconsented
 from arbiter.errors import InvalidField, did_you_mean
 from arbiter.types import Reason
-from arbiter.v1 import decision_pb2
+from arbiter.v1 import decision_pb2, value_pb2
 from arbiter.wire.numbers import OUTCOMES
 from arbiter.wire.values import write_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from arbiter.snapshot import Snapshot
     from arbiter.types import Decision, Request, RuleOutcome
@@ -33,6 +33,7 @@ _WORDS = {
     Reason.DUPLICATE: "repeats a treatment",
     Reason.RENDER_FAILED: "could not be rendered",
     Reason.OVERRIDDEN: "is overridden",
+    Reason.NO_CONSENT: "is out for lack of consent",
 }
 
 
@@ -61,6 +62,7 @@ def write_explanation(decision: Decision, snapshot: Snapshot) -> decision_pb2.Ex
                 values={name: write_value(_plain(value)) for name, value in outcome.values.items()},
                 missing=outcome.missing,
                 withheld=outcome.withheld,
+                denied=write_denials(outcome.denied),
                 detail=outcome.detail,
                 position=outcome.position,
                 priority=priorities.get(outcome.rule_id, 0),
@@ -72,6 +74,11 @@ def write_explanation(decision: Decision, snapshot: Snapshot) -> decision_pb2.Ex
     )
 
 
+def write_denials(denied: Mapping[str, Iterable[str]]) -> list[value_pb2.Denial]:
+    """Return what lacks consent, and to what."""
+    return [value_pb2.Denial(name=name, purposes=purposes) for name, purposes in sorted(denied.items())]
+
+
 def as_text(outcomes: Iterable[RuleOutcome]) -> str:
     """Return the outcomes for people, a line each."""
     return "\n".join(_line(outcome) for outcome in outcomes)
@@ -79,8 +86,10 @@ def as_text(outcomes: Iterable[RuleOutcome]) -> str:
 
 def _line(outcome: RuleOutcome) -> str:
     parts = [f"{outcome.rule_id} {_WORDS[outcome.reason]}"]
+    if outcome.reason is Reason.NO_CONSENT:
+        return f"{parts[0]} to {' and '.join(outcome.denied[outcome.rule_id])}"
     if outcome.reason is Reason.RENDER_FAILED and outcome.missing:
-        return f"{parts[0]}: {outcome.detail}"  # which says what is missing
+        return f"{parts[0]}: {outcome.detail}{_lacking(outcome)}"  # which says what is missing
     if outcome.lost_to:
         parts.append(f" to {outcome.lost_to}" + (f" on {outcome.lost_on}" if outcome.lost_on else ""))
     if outcome.expression:
@@ -89,7 +98,11 @@ def _line(outcome: RuleOutcome) -> str:
         parts.append(f", for lack of {', '.join(outcome.missing)}")
     if outcome.detail:
         parts.append(f" ({outcome.detail})")
-    return "".join(parts)
+    return "".join(parts) + _lacking(outcome)
+
+
+def _lacking(outcome: RuleOutcome) -> str:
+    return f"; {unconsented(outcome.denied)}" if outcome.denied else ""
 
 
 def _seen(outcome: RuleOutcome) -> str:

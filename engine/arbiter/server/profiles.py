@@ -13,6 +13,8 @@ from arbiter.profiles.attributes import check_owner
 from arbiter.profiles.store import Update
 from arbiter.runtime.views import filled
 from arbiter.server.calls import Later, parse, parsed
+from arbiter.server.consents import ConsentKeeper, write_consents
+from arbiter.server.explanations import write_denials
 from arbiter.server.listing import EventLister
 from arbiter.server.reading import ValueReader
 from arbiter.server.streams import StreamWork
@@ -51,6 +53,7 @@ class ProfileService:
             "UpdateProfile": self._update,
             "IngestEvents": self._ingest,
             "ListEvents": EventLister(self._engine, self._limits).list,
+            "SetConsent": ConsentKeeper(self._engine, self._counters).set,
             "GetProfile": parsed(profile_pb2.GetProfileRequest, self._get),
         }
 
@@ -137,6 +140,7 @@ class ProfileService:
                 history=self._history(request, now, stored.version),
             )
         found = self._engine.describe(subject_id, now, active)
+        said = self._engine.store.consents(subject_id)
         return profile_pb2.GetProfileResponse(
             subject_id=subject_id,
             exists=found.exists,
@@ -150,6 +154,8 @@ class ProfileService:
             expires=_moments(found.expires),
             history=self._history(request, now, found.version),
             rebuilding=found.rebuilding,
+            consents=write_consents(said, history=request.consent_history),
+            denied=write_denials(found.denied),
         )
 
     def _history(

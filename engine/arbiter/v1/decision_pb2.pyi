@@ -132,6 +132,8 @@ class _RuleOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RuleOutco
     """A parameter could not be rendered."""
     RULE_OUTCOME_OVERRIDDEN: _RuleOutcome.ValueType  # 11
     """Switched off by an operator, see AdminService.SetOverride. `detail` says until when and why."""
+    RULE_OUTCOME_NO_CONSENT: _RuleOutcome.ValueType  # 12
+    """It requires consent that the subject has not granted; `denied` says to which purposes."""
 
 class RuleOutcome(_RuleOutcome, metaclass=_RuleOutcomeEnumTypeWrapper):
     """The stage at which a rule's way ended."""
@@ -160,6 +162,8 @@ RULE_OUTCOME_RENDER_FAILED: RuleOutcome.ValueType  # 10
 """A parameter could not be rendered."""
 RULE_OUTCOME_OVERRIDDEN: RuleOutcome.ValueType  # 11
 """Switched off by an operator, see AdminService.SetOverride. `detail` says until when and why."""
+RULE_OUTCOME_NO_CONSENT: RuleOutcome.ValueType  # 12
+"""It requires consent that the subject has not granted; `denied` says to which purposes."""
 Global___RuleOutcome: _TypeAlias = RuleOutcome  # noqa: Y015
 
 @_typing.final
@@ -581,6 +585,7 @@ class RuleExplanation(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     WITHHELD_FIELD_NUMBER: _builtins.int
+    DENIED_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
     """The rule."""
     outcome: Global___RuleOutcome.ValueType
@@ -617,6 +622,12 @@ class RuleExplanation(_message.Message):
     def withheld(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The names that `expression` reads and whose values are declared personal, which explanations never show."""
 
+    @_builtins.property
+    def denied(self) -> _containers.RepeatedCompositeFieldContainer[_value_pb2.Denial]:
+        """What the subject's consent does not cover, and what that lacks: sorted names of what the rule reads, hidden and so
+        unknown, of a model also its hidden inputs; with NO_CONSENT the rule itself, by its id.
+        """
+
     def __init__(
         self,
         *,
@@ -632,10 +643,11 @@ class RuleExplanation(_message.Message):
         priority: _builtins.int = ...,
         value: _builtins.float | None = ...,
         withheld: _abc.Iterable[_builtins.str] | None = ...,
+        denied: _abc.Iterable[_value_pb2.Denial] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "detail", b"detail", "expression", b"expression", "lost_on", b"lost_on", "lost_to", b"lost_to", "missing", b"missing", "outcome", b"outcome", "position", b"position", "priority", b"priority", "rule_id", b"rule_id", "value", b"value", "values", b"values", "withheld", b"withheld"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "denied", b"denied", "detail", b"detail", "expression", b"expression", "lost_on", b"lost_on", "lost_to", b"lost_to", "missing", b"missing", "outcome", b"outcome", "position", b"position", "priority", b"priority", "rule_id", b"rule_id", "value", b"value", "values", b"values", "withheld", b"withheld"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
     _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015

@@ -10,6 +10,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +21,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ConsentState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConsentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ConsentState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONSENT_STATE_UNSPECIFIED: _ConsentState.ValueType  # 0
+    """Never sent, and refused."""
+    CONSENT_STATE_GRANTED: _ConsentState.ValueType  # 1
+    """Yes."""
+    CONSENT_STATE_DENIED: _ConsentState.ValueType  # 2
+    """No."""
+    CONSENT_STATE_REVOKED: _ConsentState.ValueType  # 3
+    """No longer."""
+
+class ConsentState(_ConsentState, metaclass=_ConsentStateEnumTypeWrapper):
+    """What a subject says of a purpose. Only a grant grants: what was never granted is denied."""
+
+CONSENT_STATE_UNSPECIFIED: ConsentState.ValueType  # 0
+"""Never sent, and refused."""
+CONSENT_STATE_GRANTED: ConsentState.ValueType  # 1
+"""Yes."""
+CONSENT_STATE_DENIED: ConsentState.ValueType  # 2
+"""No."""
+CONSENT_STATE_REVOKED: ConsentState.ValueType  # 3
+"""No longer."""
+Global___ConsentState: _TypeAlias = ConsentState  # noqa: Y015
 
 @_typing.final
 class UpdateProfileRequest(_message.Message):
@@ -541,22 +570,26 @@ class GetProfileRequest(_message.Message):
     SUBJECT_ID_FIELD_NUMBER: _builtins.int
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    CONSENT_HISTORY_FIELD_NUMBER: _builtins.int
     subject_id: _builtins.str
     """Whose profile, 1 to 256 bytes of UTF-8. Required, unless `account_id` is given in its place."""
     account_id: _builtins.str
     """The account that is asked for, in place of a subject. It has attributes and a version, no features and segments."""
     history: _builtins.int
     """How many versions of the history to return at most, the newest ones; 0 for none."""
+    consent_history: _builtins.bool
+    """With the whole history of each purpose in `consents`, and not only what holds now."""
     def __init__(
         self,
         *,
         subject_id: _builtins.str = ...,
         account_id: _builtins.str = ...,
         history: _builtins.int = ...,
+        consent_history: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "history", b"history", "subject_id", b"subject_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "consent_history", b"consent_history", "history", b"history", "subject_id", b"subject_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -664,6 +697,8 @@ class GetProfileResponse(_message.Message):
     EXPIRES_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
     REBUILDING_FIELD_NUMBER: _builtins.int
+    CONSENTS_FIELD_NUMBER: _builtins.int
+    DENIED_FIELD_NUMBER: _builtins.int
     subject_id: _builtins.str
     """The subject that was asked for; empty where an account was."""
     exists: _builtins.bool
@@ -708,6 +743,18 @@ class GetProfileResponse(_message.Message):
         right already: where this profile was not rewritten yet, they were counted from the log.
         """
 
+    @_builtins.property
+    def consents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Consent]:
+        """What the subject said of each purpose, sorted by purpose, the newest first. Only the newest of each, unless the
+        history was asked for.
+        """
+
+    @_builtins.property
+    def denied(self) -> _containers.RepeatedCompositeFieldContainer[_value_pb2.Denial]:
+        """The attributes, features and models that decisions do not see for lack of consent, sorted. `attributes` shows what
+        is stored nevertheless; `features` and `segments` are as decisions see them.
+        """
+
     def __init__(
         self,
         *,
@@ -724,10 +771,12 @@ class GetProfileResponse(_message.Message):
         expires: _abc.Mapping[_builtins.str, _timestamp_pb2.Timestamp] | None = ...,
         history: _abc.Iterable[Global___ProfileVersion] | None = ...,
         rebuilding: _abc.Iterable[_builtins.str] | None = ...,
+        consents: _abc.Iterable[Global___Consent] | None = ...,
+        denied: _abc.Iterable[_value_pb2.Denial] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at", b"at", "attributes", b"attributes", "exists", b"exists", "expires", b"expires", "features", b"features", "history", b"history", "rebuilding", b"rebuilding", "segments", b"segments", "snapshot", b"snapshot", "subject_id", b"subject_id", "unknown_segments", b"unknown_segments", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at", b"at", "attributes", b"attributes", "consents", b"consents", "denied", b"denied", "exists", b"exists", "expires", b"expires", "features", b"features", "history", b"history", "rebuilding", b"rebuilding", "segments", b"segments", "snapshot", b"snapshot", "subject_id", b"subject_id", "unknown_segments", b"unknown_segments", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -827,6 +876,128 @@ class AttributeChange(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttributeChange: _TypeAlias = AttributeChange  # noqa: Y015
+
+@_typing.final
+class SetConsentRequest(_message.Message):
+    """What a subject says of a purpose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_ID_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    subject_id: _builtins.str
+    """Whose consent. Required, 1 to 256 bytes of UTF-8."""
+    purpose: _builtins.str
+    """The purpose, as in `personalization`. Required, matches `[a-z_][a-z0-9_]*`. It need not be one that rules declare."""
+    state: Global___ConsentState.ValueType
+    """What is said. Required."""
+    source: _builtins.str
+    """Where it was said, as in `web-banner-v3`. Required, 1 to 256 bytes of UTF-8."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When it was said, kept to the microsecond, at most a minute ahead of the server's clock. Absent: now, and after all
+        that is recorded.
+        """
+
+    def __init__(
+        self,
+        *,
+        subject_id: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+        state: Global___ConsentState.ValueType = ...,
+        source: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "purpose", b"purpose", "source", b"source", "state", b"state", "subject_id", b"subject_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetConsentRequest: _TypeAlias = SetConsentRequest  # noqa: Y015
+
+@_typing.final
+class SetConsentResponse(_message.Message):
+    """What is recorded is on disk, and holds for every decision that begins from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRENT_FIELD_NUMBER: _builtins.int
+    RECORDED_FIELD_NUMBER: _builtins.int
+    DECLARED_FIELD_NUMBER: _builtins.int
+    recorded: _builtins.bool
+    """This was recorded. Not so when it was recorded before, when it says without a time what holds already, from the same
+    source, or when it is older than all of a history that is full.
+    """
+    declared: _builtins.bool
+    """The rules that run declare the purpose. Otherwise nothing depends on it yet."""
+    @_builtins.property
+    def current(self) -> Global___Consent:
+        """What holds of the purpose now: the entry with the newest time, which need not be this one."""
+
+    def __init__(
+        self,
+        *,
+        current: Global___Consent | None = ...,
+        recorded: _builtins.bool = ...,
+        declared: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["current", b"current"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "declared", b"declared", "recorded", b"recorded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetConsentResponse: _TypeAlias = SetConsentResponse  # noqa: Y015
+
+@_typing.final
+class Consent(_message.Message):
+    """Something that a subject said of a purpose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    RECORDED_AT_FIELD_NUMBER: _builtins.int
+    RECORDED_BY_FIELD_NUMBER: _builtins.int
+    purpose: _builtins.str
+    """The purpose."""
+    state: Global___ConsentState.ValueType
+    """What was said."""
+    source: _builtins.str
+    """Where it was said."""
+    recorded_by: _builtins.str
+    """The name of the caller who recorded it; empty on a server without authentication."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When it was said."""
+
+    @_builtins.property
+    def recorded_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was recorded."""
+
+    def __init__(
+        self,
+        *,
+        purpose: _builtins.str = ...,
+        state: Global___ConsentState.ValueType = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        source: _builtins.str = ...,
+        recorded_at: _timestamp_pb2.Timestamp | None = ...,
+        recorded_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "recorded_at", b"recorded_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "purpose", b"purpose", "recorded_at", b"recorded_at", "recorded_by", b"recorded_by", "source", b"source", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Consent: _TypeAlias = Consent  # noqa: Y015
 
 @_typing.final
 class ListEventsRequest(_message.Message):

@@ -71,6 +71,11 @@ class ProfileServiceStub:
                 request_serializer=arbiter_dot_v1_dot_profile__pb2.DeleteProfileRequest.SerializeToString,
                 response_deserializer=arbiter_dot_v1_dot_profile__pb2.DeleteProfileResponse.FromString,
                 _registered_method=True)
+        self.SetConsent = channel.unary_unary(
+                '/arbiter.v1.ProfileService/SetConsent',
+                request_serializer=arbiter_dot_v1_dot_profile__pb2.SetConsentRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_profile__pb2.SetConsentResponse.FromString,
+                _registered_method=True)
 
 
 class ProfileServiceServicer:
@@ -143,6 +148,15 @@ class ProfileServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetConsent(self, request, context):
+        """Records that a subject grants, denies or revokes a purpose. Of all that is recorded of a purpose what has the newest
+        time holds, in whatever order it came; of one time, what says no. Sending it again changes nothing. Errors:
+        INVALID_ARGUMENT for a bad field; RESOURCE_EXHAUSTED past a limit, or with a retry delay under overload.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProfileServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -180,6 +194,11 @@ def add_ProfileServiceServicer_to_server(servicer, server):
                     servicer.DeleteProfile,
                     request_deserializer=arbiter_dot_v1_dot_profile__pb2.DeleteProfileRequest.FromString,
                     response_serializer=arbiter_dot_v1_dot_profile__pb2.DeleteProfileResponse.SerializeToString,
+            ),
+            'SetConsent': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetConsent,
+                    request_deserializer=arbiter_dot_v1_dot_profile__pb2.SetConsentRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_profile__pb2.SetConsentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -373,6 +392,33 @@ class ProfileService:
             '/arbiter.v1.ProfileService/DeleteProfile',
             arbiter_dot_v1_dot_profile__pb2.DeleteProfileRequest.SerializeToString,
             arbiter_dot_v1_dot_profile__pb2.DeleteProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetConsent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/arbiter.v1.ProfileService/SetConsent',
+            arbiter_dot_v1_dot_profile__pb2.SetConsentRequest.SerializeToString,
+            arbiter_dot_v1_dot_profile__pb2.SetConsentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,6 +72,11 @@ class ProfileServiceStub:
     bytes leave the disk when the store is next compacted. May be repeated: that erases what came since. Errors:
     INVALID_ARGUMENT for a bad subject id.
     """
+    SetConsent: _grpc.UnaryUnaryMultiCallable[_profile_pb2.SetConsentRequest, _profile_pb2.SetConsentResponse]
+    """Records that a subject grants, denies or revokes a purpose. Of all that is recorded of a purpose what has the newest
+    time holds, in whatever order it came; of one time, what says no. Sending it again changes nothing. Errors:
+    INVALID_ARGUMENT for a bad field; RESOURCE_EXHAUSTED past a limit, or with a retry delay under overload.
+    """
 
 @_typing.type_check_only
 class ProfileServiceAsyncStub(ProfileServiceStub):
@@ -116,6 +121,11 @@ class ProfileServiceAsyncStub(ProfileServiceStub):
     The subject's events of up to then are dropped whenever they are sent again; later ones begin a new profile. The
     bytes leave the disk when the store is next compacted. May be repeated: that erases what came since. Errors:
     INVALID_ARGUMENT for a bad subject id.
+    """
+    SetConsent: _aio.UnaryUnaryMultiCallable[_profile_pb2.SetConsentRequest, _profile_pb2.SetConsentResponse]  # type: ignore[assignment]
+    """Records that a subject grants, denies or revokes a purpose. Of all that is recorded of a purpose what has the newest
+    time holds, in whatever order it came; of one time, what says no. Sending it again changes nothing. Errors:
+    INVALID_ARGUMENT for a bad field; RESOURCE_EXHAUSTED past a limit, or with a retry delay under overload.
     """
 
 class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -200,6 +210,17 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
         The subject's events of up to then are dropped whenever they are sent again; later ones begin a new profile. The
         bytes leave the disk when the store is next compacted. May be repeated: that erases what came since. Errors:
         INVALID_ARGUMENT for a bad subject id.
+        """
+
+    @_abc_1.abstractmethod
+    def SetConsent(
+        self,
+        request: _profile_pb2.SetConsentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_profile_pb2.SetConsentResponse, _abc.Awaitable[_profile_pb2.SetConsentResponse]]:
+        """Records that a subject grants, denies or revokes a purpose. Of all that is recorded of a purpose what has the newest
+        time holds, in whatever order it came; of one time, what says no. Sending it again changes nothing. Errors:
+        INVALID_ARGUMENT for a bad field; RESOURCE_EXHAUSTED past a limit, or with a retry delay under overload.
         """
 
 def add_ProfileServiceServicer_to_server(servicer: ProfileServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61rbiter/v1/value.proto\x12\narbiter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x02\n\x05Value\x12\x14\n\nbool_value\x18\x01 \x01(\x08H\x00\x12\x13\n\tint_value\x18\x02 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x03 \x01(\x01H\x00\x12\x16\n\x0cstring_value\x18\x04 \x01(\tH\x00\x12\x15\n\x0b\x62ytes_value\x18\x05 \x01(\x0cH\x00\x12\x35\n\x0ftimestamp_value\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12+\n\nlist_value\x18\x07 \x01(\x0b\x32\x15.arbiter.v1.ListValueH\x00\x12)\n\tmap_value\x18\x08 \x01(\x0b\x32\x14.arbiter.v1.MapValueH\x00\x42\x06\n\x04kind\".\n\tListValue\x12!\n\x06values\x18\x01 \x03(\x0b\x32\x11.arbiter.v1.Value\"~\n\x08MapValue\x12\x30\n\x06\x66ields\x18\x01 \x03(\x0b\x32 .arbiter.v1.MapValue.FieldsEntry\x1a@\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61rbiter/v1/value.proto\x12\narbiter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x02\n\x05Value\x12\x14\n\nbool_value\x18\x01 \x01(\x08H\x00\x12\x13\n\tint_value\x18\x02 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x03 \x01(\x01H\x00\x12\x16\n\x0cstring_value\x18\x04 \x01(\tH\x00\x12\x15\n\x0b\x62ytes_value\x18\x05 \x01(\x0cH\x00\x12\x35\n\x0ftimestamp_value\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12+\n\nlist_value\x18\x07 \x01(\x0b\x32\x15.arbiter.v1.ListValueH\x00\x12)\n\tmap_value\x18\x08 \x01(\x0b\x32\x14.arbiter.v1.MapValueH\x00\x42\x06\n\x04kind\".\n\tListValue\x12!\n\x06values\x18\x01 \x03(\x0b\x32\x11.arbiter.v1.Value\"~\n\x08MapValue\x12\x30\n\x06\x66ields\x18\x01 \x03(\x0b\x32 .arbiter.v1.MapValue.FieldsEntry\x1a@\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\"(\n\x06\x44\x65nial\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08purposes\x18\x02 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,4 +42,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MAPVALUE']._serialized_end=520
   _globals['_MAPVALUE_FIELDSENTRY']._serialized_start=456
   _globals['_MAPVALUE_FIELDSENTRY']._serialized_end=520
+  _globals['_DENIAL']._serialized_start=522
+  _globals['_DENIAL']._serialized_end=562
 # @@protoc_insertion_point(module_scope)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arbiter.types import ExplainLevel, Reason
-from arbiter.v1 import admin_pb2, decision_pb2
+from arbiter.types import ConsentState, ExplainLevel, Reason
+from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
 
 if TYPE_CHECKING:
     from arbiter.serving import Cause, Phase
@@ -25,6 +25,12 @@ OUTCOMES: dict[Reason, decision_pb2.RuleOutcome.ValueType] = {
     Reason.DUPLICATE: decision_pb2.RULE_OUTCOME_DUPLICATE,
     Reason.RENDER_FAILED: decision_pb2.RULE_OUTCOME_RENDER_FAILED,
     Reason.OVERRIDDEN: decision_pb2.RULE_OUTCOME_OVERRIDDEN,
+    Reason.NO_CONSENT: decision_pb2.RULE_OUTCOME_NO_CONSENT,
+}
+CONSENTS: dict[ConsentState, profile_pb2.ConsentState.ValueType] = {
+    ConsentState.GRANTED: profile_pb2.CONSENT_STATE_GRANTED,
+    ConsentState.DENIED: profile_pb2.CONSENT_STATE_DENIED,
+    ConsentState.REVOKED: profile_pb2.CONSENT_STATE_REVOKED,
 }
 CAUSES: dict[Cause, admin_pb2.Cause.ValueType] = {
     "files": admin_pb2.CAUSE_FILES,
