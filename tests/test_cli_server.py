@@ -163,6 +163,24 @@ def test_an_attribute_is_removed_and_a_stale_version_refused(server: Server) -> 
     assert json.loads(server.ask("profile", "get", "ben", "--json").stdout)["attributes"] == {}
 
 
+def test_an_account_is_set_and_read_by_its_id(server: Server) -> None:
+    done = server.ask("profile", "set", "acme", "seats=5", "--account")
+    assert (done.returncode, done.stdout) == (0, "acme: 1 attribute set, version 1\n")
+    assert "attribute\taccount.seats\t5" in server.ask("profile", "get", "acme", "--account").stdout.splitlines()
+    assert json.loads(server.ask("profile", "get", "acme", "--json").stdout)["exists"] is False
+
+
+def test_an_anonymous_id_is_linked_once(server: Server) -> None:
+    server.ask("profile", "set", "device-1", "country=CA")
+    done = server.ask("profile", "link", "device-1", "hal")
+    assert (done.returncode, done.stdout) == (0, "device-1 stands for hal: 0 events moved, version 2\n")
+    again = json.loads(server.ask("profile", "link", "device-1", "hal", "--json").stdout)
+    assert (again["known_id"], again["linked"], again["version"]) == ("hal", False, 2)
+    done = server.ask("profile", "link", "device-1", "ivy")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: FAILED_PRECONDITION: ")
+
+
 def test_a_number_too_large_for_the_call_is_a_sentence(server: Server) -> None:
     done = server.ask("decide", "ann", "store.home_banner", "--slots", "99999999999999")
     assert done.returncode == 1

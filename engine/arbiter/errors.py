@@ -120,6 +120,10 @@ class KeyReused(CallerError):
     """An idempotency key was seen before with another body."""
 
 
+class AlreadyLinked(CallerError):
+    """An id is to be linked that is linked to another one."""
+
+
 class LimitExceeded(CallerError):
     """A configured limit was passed; `reason` holds the limit's name, and so does the message."""
 

@@ -46,6 +46,7 @@ READS: list[Callable[[Client], object]] = [
     lambda client: client.set_consent(
         "ann", "ads", ConsentState.DENIED, source="t", at=datetime(2026, 1, 1, tzinfo=UTC)
     ),
+    lambda client: client.link_identity("ann's phone", "ann"),
     lambda client: client.ingest_events([Event("e1", "bob", "purchase", 0, {})]),
 ]
 

@@ -127,6 +127,14 @@ def test_an_account_stands_there_by_its_pseudonym_too(file: Path) -> None:
     assert (line["request"], "subject" in line) == ({"account_id": "<4>"}, False)
 
 
+def test_a_link_names_both_ids_by_their_pseudonyms(file: Path) -> None:
+    log = opened(file)
+    content = profile_pb2.LinkIdentityRequest(anonymous_id="device", known_id="ann").SerializeToString()
+    settled(log.recorded("/arbiter.v1.ProfileService/LinkIdentity", carried_out)(content, Call(caller=CALLER)), Call())
+    (line,) = lines(file)
+    assert (line["caller"], line["request"]) == ("ops", {"anonymous_id": "<6>", "known_id": "<3>"})
+
+
 def test_bytes_that_are_no_request_are_recorded_as_such(file: Path) -> None:
     def refused(_content: bytes, _call: Call) -> Answer:
         raise ValueError("malformed")

@@ -356,3 +356,47 @@ def test_a_profile_is_a_subjects_or_an_accounts(shop: Shop, subject_id: str, acc
     with pytest.raises(InvalidRequest) as refused:
         shop.client.get_profile(subject_id, account_id=account_id)
     assert refused.value.field == field
+
+
+def test_an_anonymous_id_becomes_a_known_one(shop: Shop) -> None:
+    client = shop.client
+    client.update_profile("device", set={"cart": ["mug"], "country": "US"})
+    client.ingest_events([Event("1", "device", "purchase", 5, {}), Event("2", "device", "purchase", 7, {})])
+    client.update_profile("zoe", set={"country": "CA"})
+    client.ingest_events([Event("2", "zoe", "purchase", 6, {})])
+    done = client.link_identity("device", "zoe")
+    assert (done.linked, done.version, done.events, done.duplicates) == (True, 2, 1, 1)
+    zoe, device = client.get_profile("zoe"), client.get_profile("device")
+    assert zoe.attributes == device.attributes == {"country": "CA", "cart": ["mug"]}
+    assert device.subject_id == "device"
+    assert client.decide("device", "shop.footer").treatments == client.decide("zoe", "shop.footer").treatments
+    again = client.link_identity("device", "zoe")
+    assert (again.linked, again.version, again.events) == (False, 2, 0)
+    client.update_profile("device", set={"country": "US"})
+    assert client.get_profile("zoe").attributes["country"] == "US"
+    with pytest.raises(PreconditionFailed, match="somebody else already") as refused:
+        client.link_identity("device", "yan")
+    assert (refused.value.reason, refused.value.field) == ("ALREADY_LINKED", "anonymous_id")
+
+
+@pytest.mark.parametrize(
+    ("anonymous_id", "known_id", "field"),
+    [("", "zoe", "anonymous_id"), ("x", "", "known_id"), ("x", "y" * 257, "known_id"), ("x", "x", "anonymous_id")],
+)
+def test_a_link_is_of_two_ids(shop: Shop, anonymous_id: str, known_id: str, field: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        shop.client.link_identity(anonymous_id, known_id)
+    assert refused.value.field == field
+
+
+def test_attributes_merge_as_the_rule_files_declare(open_shop: OpenShop) -> None:
+    shop = open_shop()
+    rules = (shop.rules / "shop.yaml").read_text("utf-8")
+    shop.write(
+        f"{rules}\nschema: {{profile: {{country: string, name: string, age: int, cups: {{type: int, merge: sum}}}}}}\n"
+    )
+    assert shop.client.reload().last_reload is not None
+    for subject, cups in (("device", 3), ("ann", 4)):
+        shop.client.update_profile(subject, set={"cups": cups, "country": subject})
+    shop.client.link_identity("device", "ann")
+    assert shop.client.get_profile("ann").attributes == {"cups": 7, "country": "ann"}

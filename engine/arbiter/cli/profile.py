@@ -5,6 +5,7 @@ Law: asks and prints.
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from arbiter.cli.asking import AsJson
@@ -25,6 +26,8 @@ profile = typer.Typer(name="profile", help="What is known of a subject, and chan
 
 Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="Whose profile.")]
 Account = Annotated[bool, typer.Option("--account", help="The id is an account's: a company's, a household's.")]
+Anonymous = Annotated[str, typer.Argument(metavar="ANONYMOUS", help="The id that is to stand for the other.")]
+Known = Annotated[str, typer.Argument(metavar="KNOWN", help="The id under which the subject is known.")]
 Assignments = Annotated[
     list[str] | None,
     typer.Argument(
@@ -224,3 +227,19 @@ def consent(
     for each in done:
         if not each.declared:
             out().print(f"the rules that run declare no purpose `{each.current.purpose}`", style="yellow")
+
+
+@profile.command("link")
+@asks_a_server
+def link(anonymous: Anonymous, known: Known, *, server: Asked, as_json: AsJson = False) -> None:
+    """Let an anonymous id stand for a known one: profiles and events become one, for good. Again it changes nothing."""
+    with connected(server) as client:
+        done = client.link_identity(anonymous, known)
+    if as_json:
+        print_json({"anonymous_id": anonymous, "known_id": known} | msgspec.structs.asdict(done))
+    elif done.linked:
+        dropped = f", {plural(done.duplicates, 'duplicate')} dropped" if done.duplicates else ""
+        moved = f"{plural(done.events, 'event')} moved{dropped}, version {done.version}"
+        out().print(f"{anonymous} stands for {known}: {moved}", style="green")
+    else:
+        out().print(f"{anonymous} and {known} were one already, version {done.version}")

@@ -32,6 +32,7 @@ from arbiter.client.failures import (
     Violation,
 )
 from arbiter.client.fallback import Fallback
+from arbiter.client.identity import Linked
 from arbiter.client.known import AttributeChange, ProfileAnswer, ProfileVersion
 from arbiter.client.retry import Retries
 from arbiter.client.streaming import Streamed
@@ -54,6 +55,7 @@ __all__ = [
     "HeldPage",
     "Ingested",
     "InvalidRequest",
+    "Linked",
     "Misconfigured",
     "Page",
     "PermissionDenied",

@@ -18,6 +18,7 @@ from arbiter.client.consents import ConsentMethods
 from arbiter.client.events import EventMethods
 from arbiter.client.failures import CallFailed, InvalidRequest
 from arbiter.client.fallback import for_page, for_point, for_request, mended
+from arbiter.client.identity import IdentityMethods
 from arbiter.client.known import ProfileAnswer, read_profile
 from arbiter.types import ExplainLevel
 from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
@@ -69,7 +70,7 @@ DROP_CANARY = rpc(_admin["DropCanary"], admin_pb2.DropCanaryRequest, admin_pb2.D
 SET_OVERRIDE = rpc(_admin["SetOverride"], admin_pb2.SetOverrideRequest, admin_pb2.SetOverrideResponse, Again.NEVER)
 
 
-class Methods(EventMethods, ConsentMethods):
+class Methods(EventMethods, ConsentMethods, IdentityMethods):
     """The methods that `Client` and `AsyncClient` share.
 
     Every one raises CallFailed, or the child of it that says what to do: InvalidRequest, before anything is sent, for

@@ -83,6 +83,29 @@ def granted_of(consents: dict[str, tuple[ConsentEntry, ...]]) -> tuple[str, ...]
     return tuple(sorted(name for name, entries in consents.items() if entries[0].state is ConsentState.GRANTED))
 
 
+def link_consents(group: Group, anonymous: bytes, known: bytes, by: str) -> tuple[str, ...]:
+    """Give what an anonymous id said of purposes to the known one; what that one has granted then.
+
+    Where both said something, a no of either holds, unless the known one granted later than the anonymous one said no.
+    """
+    environment, txn = group.environment, group.txn
+    ours, theirs = consents_in(txn, environment, known), consents_in(txn, environment, anonymous)
+    for purpose, said in theirs.items():
+        name = purpose.encode()
+        txn.delete(anonymous + name, db=environment.consent)
+        entries = set(said)
+        if purpose in ours:
+            entries |= set(ours[purpose])
+            newest = in_order(entries)[0]
+            # A grant of the anonymous one, later than a no of the known one: it may be somebody else's.
+            if newest.state is ConsentState.GRANTED and ours[purpose][0].state is not ConsentState.GRANTED:
+                at = max(group.now, newest.at + 1)
+                entries.add(ConsentEntry(at, ours[purpose][0].state, "link", group.now, by))
+        kept = in_order(entries)[: group.limits.consent_history]
+        txn.put(known + name, records.encode(kept), db=environment.consent)
+    return granted_of(consents_in(txn, environment, known))
+
+
 class RecordConsent:
     """A change that `check_change` has passed. Answered with `ConsentRecorded`."""
 
@@ -95,6 +118,7 @@ class RecordConsent:
     def apply(self, group: Group) -> ConsentRecorded:
         """Record it, and bring what the subject has granted up to date."""
         change, now = self._change, group.now
+        self._key = group.resolve(self._key)
         place = self._key + change.purpose.encode()
         raw = group.txn.get(place, None, group.environment.consent)
         known = () if raw is None else decode_entries(raw)

@@ -12,6 +12,7 @@ import lmdb
 import msgspec
 
 from arbiter.errors import ArbiterError, StoreError
+from arbiter.profiles.aliases import standing_for
 from arbiter.profiles.consenting import ConsentChange, ConsentRecorded, RecordConsent, check_change, consents_in
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class ConsentStore:
         try:
             environment = self._environment
             with environment.handle.begin() as txn:
-                return consents_in(txn, environment, self._key(subject_id))
+                return consents_in(txn, environment, standing_for(environment, txn, self._key(subject_id)))
         except (lmdb.Error, msgspec.MsgspecError) as error:
             raise self._unreadable(error) from error
 

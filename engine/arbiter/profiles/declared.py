@@ -11,6 +11,7 @@ import msgspec
 
 from arbiter.errors import InvalidField
 from arbiter.profiles.values import as_declared, check_type
+from arbiter.ruleset.rules import Merge  # noqa: TC001 - a field's type at run time
 
 if TYPE_CHECKING:
     from arbiter.profiles.records import Update
@@ -23,12 +24,13 @@ class Declared(msgspec.Struct, frozen=True):
     """Declared names, of attributes or of one event type's properties. A name that is not there may hold anything.
 
     `types` by name; `values` are the only ones allowed, for names that list some; `defaults` stand for attributes that
-    are absent.
+    are absent, `merges` say what becomes of those that two linked ids both have.
     """
 
     types: dict[str, str] = {}
     values: dict[str, tuple[Any, ...]] = {}
     defaults: dict[str, Any] = {}
+    merges: dict[str, Merge] = {}
 
     def check(self, name: str, value: Any, field: str, reason: str = "") -> None:
         """Raise InvalidField, with this `reason`, unless `value` is what is declared. An int is fine for a double."""
@@ -66,7 +68,7 @@ def declared_by(ruleset: Ruleset) -> Declarations:
         return Declared(types, values, ruleset.defaults_of(root))
 
     return Declarations(
-        under("profile", ruleset.profile_types),
+        msgspec.structs.replace(under("profile", ruleset.profile_types), merges=ruleset.profile_merges),
         under("account", ruleset.account_types),
         {event: under(f"events.{event}", types) for event, types in ruleset.event_types.items()},
     )

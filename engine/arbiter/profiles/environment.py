@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _SALT = b"salt"
 _NAMES = (
     "profile", "window", "log", "by_subject", "seen", "idem", "consent", "offset", "meta", "history", "tombstone",
+    "alias",
 )  # fmt: skip
 _READERS = 1024
 _DATABASES = 64
@@ -65,6 +66,7 @@ class Environment(msgspec.Struct, frozen=True):
     meta: lmdb._Database
     history: lmdb._Database
     tombstone: lmdb._Database
+    alias: lmdb._Database
 
     @property
     def place(self) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arbiter.profiles import holdings
+from arbiter.profiles.aliases import aliases_of
 from arbiter.profiles.compaction import note_erased
 from arbiter.profiles.records import Erased
 from arbiter.profiles.subjects import Subject
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class EraseSubject:
-    """Erases all that is held under a subject's key. Answered with `Erased`; again and again, with nothing erased."""
+    """Erases all that is held of a subject, by any of its ids. Answered with `Erased`; again, with nothing erased."""
 
     weight = 256  # about what a long log weighs
 
@@ -29,7 +30,8 @@ class EraseSubject:
 
     def apply(self, group: Group) -> Erased:
         """Erase it, whatever there is, and put up the tombstone."""
-        environment, txn, key = group.environment, group.txn, self._key
+        environment, txn, key = group.environment, group.txn, group.resolve(self._key)
+        names = [key, *aliases_of(environment, txn, key)]
         group.let_go(key)
         # An event may be dated ahead of the clock: one that is erased stays away like the others.
         newest = next(Subject(environment, txn, key).newest_events(), None)
@@ -37,5 +39,7 @@ class EraseSubject:
         if erased:
             note_erased(txn, environment)
         until = group.now if newest is None else max(group.now, newest.at)
-        group.bury(key, Tombstone(group.now, until))
+        group.part(key)
+        for name in names:
+            group.bury(name, Tombstone(group.now, until))
         return Erased(group.now, erased)

@@ -158,6 +158,15 @@ class FeatureSet:
             windows.settle(state, self._compiled[key].aggregate)
         return {key: state for key, state in kept.items() if state.buckets or state.latest}
 
+    def joined(self, gone: Mapping[str, State], other: Mapping[str, State]) -> dict[str, State]:
+        """What stands in for all that left the logs of two subjects, when the two are one."""
+        none = State()
+        return {
+            key: windows.joined(gone.get(key, none), other.get(key, none), feature.aggregate)
+            for key, feature in self._compiled.items()
+            if key in gone or key in other
+        }
+
     def complete(
         self, kept: Mapping[str, State], now: int, events: Events, gone: Mapping[str, State] = _NONE
     ) -> dict[str, State]:

@@ -13,6 +13,7 @@ import msgspec
 
 from arbiter.errors import LimitExceeded
 from arbiter.profiles import history, records, tombstones
+from arbiter.profiles.aliases import standing_for
 from arbiter.profiles.holdings import last_position
 from arbiter.profiles.quota import quota_of
 from arbiter.profiles.records import Cold
@@ -86,6 +87,7 @@ class Group:
         self._full = environment.used_bytes(txn) >= self._quota
         self._position = -1
         self._tombstones: bool | None = None  # whether there are any; None: nobody has looked
+        self._resolved: dict[bytes, bytes] = {}
         self._open: dict[bytes, _Open] = {}
 
     def check_quota(self) -> None:
@@ -97,8 +99,24 @@ class Group:
                 reason="store_quota",
             )
 
+    def resolve(self, key: bytes) -> bytes:
+        """The key under which all of a subject lies, given that of any of its ids."""
+        found = self._resolved.get(key)
+        if found is None:
+            found = self._resolved[key] = standing_for(self.environment, self.txn, key)
+        return found
+
+    def join(self, alias: bytes, key: bytes) -> None:
+        """Know that `alias`, and all that it stood for, stands for `key` now."""
+        self._resolved |= {each: key for each, to in self._resolved.items() if to == alias}
+
+    def part(self, key: bytes) -> None:
+        """Know that nothing stands for `key` any more."""
+        self._resolved = {each: to for each, to in self._resolved.items() if to != key}
+
     def open(self, key: bytes) -> _Open:
-        """The subject with this key."""
+        """The subject with this key, or that it stands for."""
+        key = self.resolve(key)
         opened = self._open.get(key)
         if opened is None:
             opened = self._open[key] = _Open(Subject(self.environment, self.txn, key), self.features, self.now)

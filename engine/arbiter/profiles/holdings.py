@@ -169,6 +169,29 @@ class _Consent(Holding):
         return super().move(environment, txn, key, to)
 
 
+class _Aliases(Holding):
+    """The ids that stand for a subject, each with a record of its own, which says so."""
+
+    def __init__(self) -> None:
+        super().__init__("alias", _alias_shown)
+
+    def move(self, environment: Environment, txn: Transaction, key: bytes, to: bytes) -> int:
+        """Let them stand for another subject."""
+        for rest, _ in list(self.entries(environment, txn, key)):
+            txn.put(rest, to, db=environment.profile)
+        return super().move(environment, txn, key, to)
+
+    def erase(self, environment: Environment, txn: Transaction, key: bytes) -> int:
+        """Let them stand for nobody."""
+        for rest, _ in list(self.entries(environment, txn, key)):
+            txn.delete(rest, db=environment.profile)
+        return super().erase(environment, txn, key)
+
+
+def _alias_shown(rest: bytes, value: bytes) -> dict[str, Any]:
+    return {"pseudonym": rest.hex(), "linked": from_micros(records.at_moment(value))}
+
+
 def _profile_shown(_rest: bytes, value: bytes) -> dict[str, Any]:
     profile = records.decode_profile(value)
     return {
@@ -256,6 +279,7 @@ HOLDINGS: Final[tuple[Holding, ...]] = (
     _Idempotency(),
     Holding("history", history.shown, live=history.live),
     _Consent(),
+    _Aliases(),
 )
 
 

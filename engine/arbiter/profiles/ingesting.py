@@ -53,10 +53,14 @@ class IngestEvents:
         erased = 0
         found: dict[bytes, Entry] = {}
         for number, entry in enumerate(self._entries):
-            key, seen, event, _ = entry
-            if event.at <= group.erased_until(key):
+            sent, seen, event, encoded = entry
+            key = group.resolve(sent)
+            if event.at <= max(group.erased_until(sent), group.erased_until(key)):
                 erased += 1
                 continue
+            if key != sent:  # an alias: the event is of the subject that it stands for
+                seen = records.seen_key(key, event.id)
+                entry = key, seen, event, encoded  # noqa: PLW2901 - as above
             if seen in found or get(seen, None, known) is not None:
                 continue
             if not earliest <= event.at <= latest:

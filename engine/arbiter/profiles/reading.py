@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from arbiter.profiles.records import Member
+from arbiter.profiles.aliases import ALIAS_BYTES
+from arbiter.profiles.records import Member, decode_profile
 from arbiter.profiles.subjects import Subject, is_right, unknown
 
 if TYPE_CHECKING:
@@ -65,14 +66,16 @@ class Reading:
         return member_of(profile, self.account(named, now) if named.__class__ is str else unknown(self._features))
 
     def _at(self, key: bytes, now: int) -> Profile:
-        subject = Subject(self._environment, self._txn, key)
-        profile = subject.read_hot()
-        if profile is None:
+        raw = self._txn.get(key, None, self._environment.profile)
+        if raw is not None and len(raw) == ALIAS_BYTES:
+            key, raw = raw, self._txn.get(raw, None, self._environment.profile)
+        if raw is None:
             return unknown(self._features)
+        profile = decode_profile(raw)
         if is_right(profile, self._features, now):
             return profile
         self._notice(key)
-        return subject.as_of(profile, self._features, now)
+        return Subject(self._environment, self._txn, key).as_of(profile, self._features, now)
 
 
 def member_of(profile: Profile, account: Profile) -> Member:

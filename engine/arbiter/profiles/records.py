@@ -161,6 +161,17 @@ class Erased(msgspec.Struct, frozen=True):
     entries: dict[str, int]
 
 
+class Linked(msgspec.Struct, frozen=True):
+    """What became of a link: the version of the profile that both ids have now. Of `events` of the anonymous one that
+    moved and `duplicates` that were dropped there are none where the two were one before, and `linked` is false.
+    """
+
+    version: int
+    linked: bool = False
+    events: int = 0
+    duplicates: int = 0
+
+
 class Answer(msgspec.Struct, array_like=True, frozen=True):
     """What an idempotency key was answered with, for which request, and until when (µs) that is remembered.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arbiter.profiles import records
+from arbiter.profiles.aliases import ALIAS_BYTES
 from arbiter.profiles.figures import Rebuilding
 from arbiter.profiles.group import BUILT
 from arbiter.profiles.subjects import is_right
@@ -58,7 +59,8 @@ class Rebuild:
             for _ in range(self._limit):
                 if not found:
                     break
-                if records.decode_profile(cursor.value()).feature_set != features.id:
+                value = cursor.value()
+                if len(value) != ALIAS_BYTES and records.decode_profile(value).feature_set != features.id:
                     group.open_states(cursor.key())
                 found = cursor.next()
             if found:

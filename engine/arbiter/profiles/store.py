@@ -18,6 +18,7 @@ import msgspec
 
 from arbiter.errors import ArbiterError, LimitExceeded, StoreError
 from arbiter.profiles import exporting
+from arbiter.profiles.aliases import ALIAS_BYTES, standing_for
 from arbiter.profiles.attributes import check_update
 from arbiter.profiles.consents import ConsentStore
 from arbiter.profiles.consuming import ConsumeEvents, read_offsets
@@ -28,11 +29,12 @@ from arbiter.profiles.erasing import EraseSubject
 from arbiter.profiles.figures import Figures, Rebuilding
 from arbiter.profiles.history import Version, versions
 from arbiter.profiles.ingesting import IngestEvents
+from arbiter.profiles.linking import LinkIdentity, check_link
 from arbiter.profiles.listing import page
 from arbiter.profiles.preparing import prepared
 from arbiter.profiles.quota import DEFAULT, quota_of
 from arbiter.profiles.reading import Reading
-from arbiter.profiles.records import Ingested, Member, Profile, Update, decode_profile
+from arbiter.profiles.records import Ingested, Linked, Member, Profile, Update, decode_profile
 from arbiter.profiles.subjects import Subject, unknown
 from arbiter.profiles.updating import UpdateAttributes
 from arbiter.profiles.upkeep import Upkeep
@@ -56,6 +58,7 @@ __all__ = [
     "Declared",
     "Ingested",
     "Limits",
+    "Linked",
     "Member",
     "Profile",
     "Store",
@@ -134,13 +137,9 @@ class Store(ConsentStore):
 
     def figures(self) -> Figures:
         """What this process did with the store, and how full that is. Raises StoreError."""
-        try:
-            environment = self._environment
-            with environment.handle.begin() as txn:
-                used, quota = environment.used_bytes(txn), quota_of(environment, txn, self._quota)
-                pages = environment.handle.info()["last_pgno"] + 1
-        except lmdb.Error as error:
-            raise self._unreadable(error) from error
+        with self._looking() as (environment, txn):
+            used, quota = environment.used_bytes(txn), quota_of(environment, txn, self._quota)
+            pages = environment.handle.info()["last_pgno"] + 1
         return Figures(
             reads=self._reads,
             computed=self._upkeep.noticed,
@@ -205,6 +204,10 @@ class Store(ConsentStore):
                 raw = txn.get(key)
                 if raw is None:
                     return unknown(features)
+                if len(raw) == ALIAS_BYTES:
+                    key, raw = raw, txn.get(raw)
+                    if raw is None:
+                        return unknown(features)
                 profile = decode_profile(raw)
                 # This is `is_right`, written out: a call costs a tenth of the read.
                 if profile.feature_set == features.id and profile.valid_from <= now:
@@ -245,19 +248,19 @@ class Store(ConsentStore):
 
         Raises StoreError, for what is read in the block too.
         """
-        environment = self._environment
-        try:
-            txn = environment.handle.begin(environment.profile)
-        except lmdb.Error as error:
-            raise self._unreadable(error) from error
-        try:
+        with self._looking() as (environment, txn):
             yield Reading(
                 environment, txn, features or self._features, self._key, self._account_key, self._upkeep.notice
             )
+
+    @contextmanager
+    def _looking(self) -> Iterator[tuple[Environment, lmdb.Transaction[bytes]]]:
+        try:
+            environment = self._environment
+            with environment.handle.begin() as txn:
+                yield environment, txn
         except (lmdb.Error, msgspec.MsgspecError) as error:
             raise self._unreadable(error) from error
-        finally:
-            txn.abort()
 
     def events(
         self,
@@ -269,38 +272,27 @@ class Store(ConsentStore):
         newest_first: bool = False,
     ) -> list[Event]:
         """At most `limit` of the events with start <= at < end (µs), by time, then position. Raises StoreError."""
-        try:
-            environment = self._environment
-            with environment.handle.begin() as txn:
-                subject = Subject(environment, txn, self._key(subject_id))
-                last = None if end is None else end - 1
-                events = subject.newest_events(last) if newest_first else subject.events(start, last)
-                found = [event for event in islice(events, limit) if start is None or event.at >= start]
-                return _of(subject_id, found)
-        except (lmdb.Error, msgspec.MsgspecError) as error:
-            raise self._unreadable(error) from error
+        with self._looking() as (environment, txn):
+            subject = Subject(environment, txn, standing_for(environment, txn, self._key(subject_id)))
+            last = None if end is None else end - 1
+            events = subject.newest_events(last) if newest_first else subject.events(start, last)
+            found = [event for event in islice(events, limit) if start is None or event.at >= start]
+            return _of(subject_id, found)
 
     def list_events(self, subject_id: str, listing: Listing) -> EventPage:
         """A page of a subject's log. Raises StoreError."""
-        try:
-            environment = self._environment
-            with environment.handle.begin() as txn:
-                found = page(environment, txn, self._key(subject_id), listing)
-                return msgspec.structs.replace(found, events=_of(subject_id, found.events))
-        except (lmdb.Error, msgspec.MsgspecError) as error:
-            raise self._unreadable(error) from error
+        with self._looking() as (environment, txn):
+            found = page(environment, txn, standing_for(environment, txn, self._key(subject_id)), listing)
+            return msgspec.structs.replace(found, events=_of(subject_id, found.events))
 
     def history(self, subject_id: str = "", *, account_id: str = "", now: int, limit: int) -> list[Version]:
         """At most `limit` of the versions of the attributes of a subject, or of an account, that are kept, newest
         first, without values whose time is over at `now` (µs). Raises StoreError.
         """
         key = self._account_key(account_id) if account_id else self._key(subject_id)
-        try:
-            environment = self._environment
-            with environment.handle.begin() as txn:
-                return versions(txn, environment.history, key, limit, now)
-        except (lmdb.Error, msgspec.MsgspecError) as error:
-            raise self._unreadable(error) from error
+        with self._looking() as (environment, txn):
+            key = standing_for(environment, txn, key)
+            return versions(txn, environment.history, key, limit, now)
 
     def update(self, update: Update) -> Future[int]:
         """Change attributes. The new version, once it is on disk.
@@ -331,6 +323,18 @@ class Store(ConsentStore):
             return _refused(error)
         return self._writer.submit(IngestEvents(entries))
 
+    def link(self, anonymous_id: str, known_id: str, by: str = "") -> Future[Linked]:
+        """Let an anonymous id stand for a known one from now on; what is stored of both becomes one, once.
+
+        `by` is who links, for the history. The future raises InvalidField (reason ``stored_value`` for attributes that
+        cannot be merged), AlreadyLinked, LimitExceeded, StoreError.
+        """
+        try:
+            check_link(anonymous_id, known_id)
+        except ArbiterError as error:
+            return _refused(error)
+        return self._writer.submit(LinkIdentity(self._key(anonymous_id), self._key(known_id), by))
+
     def consume(self, spans: Sequence[Span]) -> Future[Ingested]:
         """Log events that were read elsewhere and how far they were read, all or nothing; what is stored is skipped.
 
@@ -340,25 +344,17 @@ class Store(ConsentStore):
 
     def offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Where to read on in each of these partitions; without those of which nothing is stored. Raises StoreError."""
-        try:
-            environment = self._environment
-            with environment.handle.begin() as txn:
-                return read_offsets(environment, txn, partitions)
-        except lmdb.Error as error:
-            raise self._unreadable(error) from error
+        with self._looking() as (environment, txn):
+            return read_offsets(environment, txn, partitions)
 
     def export(self, subject_id: str = "", *, account_id: str = "", token: bytes = b"", limit: int = 1000) -> Exported:
         """A page of everything held on a subject or an account: the first, or that of a `token` from an earlier page.
 
         Raises InvalidField for another token, StoreError.
         """
-        try:
-            environment = self._environment
-            with environment.handle.begin() as txn:
-                key = self._owner(subject_id, account_id)
-                return exporting.export(environment, txn, key, self._writer.clock(), token, limit)
-        except (lmdb.Error, msgspec.MsgspecError) as error:
-            raise self._unreadable(error) from error
+        with self._looking() as (environment, txn):
+            key = standing_for(environment, txn, self._owner(subject_id, account_id))
+            return exporting.export(environment, txn, key, self._writer.clock(), token, limit)
 
     def erase(self, subject_id: str = "", *, account_id: str = "") -> Future[Erased]:
         """Erase everything held on a subject or an account, and keep its events of up to now away, or StoreError."""

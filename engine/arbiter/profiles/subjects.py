@@ -44,15 +44,29 @@ class Subject:
 
     def events(self, first: int | None = None, last: int | None = None) -> Iterator[Event]:
         """Events by time, then position."""
-        environment, get = self._environment, self._txn.get
+        for _, event in self.placed_events(first, last):
+            yield event
+
+    def placed_events(self, first: int | None = None, last: int | None = None) -> Iterator[tuple[bytes, Event]]:
+        """The same, each with its key in `by_subject`."""
+        log, get = self._environment.log, self._txn.get
+        for place in self.places(first, last):
+            yield place, records.decode_event(get(place[24:], b"", log))
+
+    def places(self, first: int | None = None, last: int | None = None) -> Iterator[bytes]:
+        """The keys of the same in `by_subject`."""
         start = records.place(self.key, records.NEVER if first is None else first, 0)
-        with self._txn.cursor(environment.by_subject) as cursor:
+        with self._txn.cursor(self._environment.by_subject) as cursor:
             if not cursor.set_range(start):
                 return
             for place in cursor.iternext(keys=True, values=False):
                 if place[:16] != self.key or (last is not None and records.displace(place)[1] > last):
                     return
-                yield records.decode_event(get(place[24:], b"", environment.log))
+                yield place
+
+    def has_event_at(self, at: int) -> bool:
+        """Whether there is an event at exactly this time."""
+        return next(self.places(at, at), None) is not None
 
     def newest_events(self, last: int | None = None) -> Iterator[Event]:
         """Events by time, then position, backwards."""

@@ -30,7 +30,7 @@ class UpdateAttributes:
         self._update = update
         self._token = self._digest = b""
         if update.idempotency_key:
-            self._token = key + blake2b(update.idempotency_key.encode(), digest_size=16).digest()
+            self._token = blake2b(update.idempotency_key.encode(), digest_size=16).digest()
             # Without the id: what is stored must not tell a good guess of it from a bad one.
             body = msgspec.structs.replace(
                 update, subject_id="", account_id="", unset=tuple(sorted(update.unset)), idempotency_key="", by=""
@@ -39,8 +39,9 @@ class UpdateAttributes:
 
     def apply(self, group: Group) -> int:
         """Change the attributes, or answer as before for a repeated key."""
+        key = group.resolve(self._key)
         if self._token:
-            raw = group.txn.get(b"k" + self._token, None, group.environment.idem)
+            raw = group.txn.get(b"k" + key + self._token, None, group.environment.idem)
             answer = None if raw is None else records.decode_answer(raw)
             if answer is not None and answer.until > group.now:
                 if answer.digest == self._digest:
@@ -50,12 +51,12 @@ class UpdateAttributes:
                     field="idempotency_key",
                 )
         group.check_quota()
-        opened = group.open(self._key)
+        opened = group.open(key)
         before, profile = opened.profile, self._changed(opened.profile, group)
         opened.profile, opened.changed = profile, True
-        history.record(group, self._key, before, profile, self._update.by)
+        history.record(group, key, before, profile, self._update.by)
         if self._token:
-            self._remember(group, profile.version)
+            self._remember(group, key + self._token, profile.version)
         return profile.version
 
     def _changed(self, profile: Profile, group: Group) -> Profile:
@@ -88,7 +89,7 @@ class UpdateAttributes:
             next_change_at=records.first_of(profile.next_change_at, expires),
         )
 
-    def _remember(self, group: Group, version: int) -> None:
+    def _remember(self, group: Group, token: bytes, version: int) -> None:
         until, idem = group.now + group.limits.idempotency, group.environment.idem
-        group.txn.put(b"k" + self._token, records.encode(Answer(until, self._digest, version)), db=idem)
-        group.txn.put(b"t" + until.to_bytes(8, "big") + self._token, b"", db=idem)
+        group.txn.put(b"k" + token, records.encode(Answer(until, self._digest, version)), db=idem)
+        group.txn.put(b"t" + until.to_bytes(8, "big") + token, b"", db=idem)

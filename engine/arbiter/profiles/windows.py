@@ -158,6 +158,19 @@ def settle(gone: State, aggregate: Aggregate) -> None:
     gone.latest = dict(nlargest(DISTINCT, gone.latest.items(), key=_time))
 
 
+def joined(gone: State, other: State, aggregate: Aggregate) -> State:
+    """What left the log of one subject and of another, when the two are one. Of one time the first comes first."""
+    latest = gone.latest | {value: at for value, at in other.latest.items() if at > gone.latest.get(value, at - 1)}
+    buckets = sorted([*gone.buckets, *other.buckets], key=_last if aggregate == "last" else _first)
+    if len(buckets) > 1:
+        first, last = min(map(_first, buckets)), max(map(_last, buckets))
+        data = _FOLDS[aggregate]([bucket.data for bucket in buckets])
+        buckets = [Bucket(first, last, sum(bucket.count for bucket in buckets), data)]
+    found = State(None, buckets, latest)
+    settle(found, aggregate)
+    return found
+
+
 def copied(gone: State) -> State:
     """A state that begins with what left the log, and may be changed."""
     return State(gone.floor, [msgspec.structs.replace(bucket) for bucket in gone.buckets], dict(gone.latest))

@@ -6,7 +6,7 @@ are read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 
@@ -14,6 +14,7 @@ from arbiter.authoring.blocks import Block, check_identifier, check_name, one_of
 from arbiter.authoring.nodes import Mapping, Node, Scalar, Sequence, as_text, is_nothing, kind_of
 from arbiter.errors import did_you_mean
 from arbiter.ruleset.consent import Use, known_purposes, named_purposes, read_consent
+from arbiter.ruleset.rules import Merge
 from arbiter.ruleset.times import rfc3339
 from arbiter.types import type_names
 
@@ -46,15 +47,23 @@ LISTABLE: Final = ("string", "int", "double", "bool")
 OF_ATTRIBUTE: Final = ("type", "values", "personal", "purposes")
 OF_STORED: Final = (*OF_ATTRIBUTE, "default")
 PURPOSES: Final = "purposes"  # of an event: a list, which no property's type is
-_STORED: Final = ("profile", "account")
+OF_PROFILE: Final = (*OF_STORED, "merge")
+_KEYS: Final = {"profile": OF_PROFILE, "account": OF_STORED}
+# The types that a way to merge works on, of those that do not work on all.
+MERGES: Final[dict[Merge, tuple[str, ...]]] = dict.fromkeys(get_args(Merge), type_names) | {
+    "sum": ("int", "double"),
+    "max": ("int", "double", "timestamp"),
+    "min": ("int", "double", "timestamp"),
+    "union": ("list",),
+}
 OF_PARAMETER: Final = ("type", "values", "optional")
 
 
 class Typed(msgspec.Struct, frozen=True):
     """A declared type; `values` are the only ones allowed, empty for any. `optional` is for parameters of actions,
-    `personal` for attributes and properties: their values stay out of explanations, logs, traces and metrics; without
-    consent to all of the `purposes` there is none. `default` stands for a stored attribute that is absent, None for
-    none.
+    `merge` for attributes of a profile, `personal` for attributes and properties: their values stay out of
+    explanations, logs, traces and metrics; without consent to all of the `purposes` there is none. `default` stands for
+    a stored attribute that is absent, None for none.
 
     ``dyn`` stands for a type that was refused, so that one mistake is reported once.
     """
@@ -65,6 +74,7 @@ class Typed(msgspec.Struct, frozen=True):
     personal: bool = False
     default: Any = None
     purposes: tuple[str, ...] = ()
+    merge: Merge | None = None
 
 
 class Declared(msgspec.Struct):
@@ -175,10 +185,10 @@ class Declared(msgspec.Struct):
 
     def _read_types(self, mapping: Mapping, into: dict[str, Typed], section: str, path: str) -> None:
         what = section if section.endswith("property") else f"{section} attribute"
+        keys = _KEYS.get(section, OF_ATTRIBUTE)
         for name, entry in mapping.entries.items():
             where = f"{path}.{name}"
             if check_name(entry.key, f"a {what}", self.report, where) and self.first(entry.key, what, name):
-                keys = OF_STORED if section in _STORED else OF_ATTRIBUTE
                 into[name] = self._type(entry.node, where, keys) if entry.node is not None else Typed("dyn")
 
     def _type(self, node: Node, path: str, keys: tuple[str, ...]) -> Typed:
@@ -197,6 +207,7 @@ class Declared(msgspec.Struct):
             personal=self._personal(block),
             default=self._default(block, kind, values),
             purposes=() if keys is OF_PARAMETER else self._named(block.get(PURPOSES), f"{path}.{PURPOSES}"),
+            merge=self._merge(block, kind),
         )
 
     def _default(self, block: Block, kind: str, values: tuple[Any, ...]) -> Any:
@@ -235,6 +246,20 @@ class Declared(msgspec.Struct):
         uses = named_purposes(node, PURPOSES, path, self.report)
         self._uses += uses
         return tuple(sorted(use.scalar.text for use in uses))
+
+    @staticmethod
+    def _merge(block: Block, kind: str) -> Merge | None:
+        """How an attribute that two linked ids both have becomes one; None where nothing, or nothing sound, is said."""
+        said = block.text("merge")
+        found = next((each for each in MERGES if said is not None and each == said.text), None)
+        if said is None or (found is not None and (kind == "dyn" or kind in MERGES[found])):
+            return found
+        if found is None:
+            hint = did_you_mean(said.text, MERGES) or f"one of {one_of(MERGES)}"
+            block.refuse(said, f"unknown way to merge `{said.text}`", hint, "merge")
+        else:
+            block.refuse(said, f"`{found}` cannot merge {article(kind)}", f"it merges {one_of(MERGES[found])}", "merge")
+        return None
 
     @staticmethod
     def _personal(block: Block) -> bool:

@@ -156,6 +156,8 @@ def _declared(ruleset: Ruleset) -> dict[str, _Written]:
     for name in ruleset.bound.keys() & written.keys():
         written[name]["purposes"] = ruleset.bound[name]
     written |= {f"consent.{purpose}": {} for purpose in ruleset.purposes}
+    for name, merge in ruleset.profile_merges.items():
+        written[f"profile.{name}"]["merge"] = (merge,)
     return written
 
 

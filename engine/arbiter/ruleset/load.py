@@ -143,6 +143,7 @@ def load_ruleset(
         features=_sorted(features),
         profile_types=dict(sorted((types_of(declared.profile) or {}).items())),
         account_types=dict(sorted((types_of(declared.account) or {}).items())),
+        profile_merges={name: typed.merge for name, typed in sorted((declared.profile or {}).items()) if typed.merge},
         context_types=dict(sorted((types_of(declared.context) or {}).items())),
         event_types={
             event: dict(sorted((types_of(properties) or {}).items()))

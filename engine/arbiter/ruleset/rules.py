@@ -17,6 +17,8 @@ from arbiter.expr.tree import Expression  # noqa: TC001
 Aggregate = Literal["count", "sum", "since", "distinct", "first", "last", "min", "max", "mean", "decay", "ratio"]
 OrderKey = Literal["priority", "value", "recency", "specificity"]
 HitPolicy = Literal["unique", "first", "priority", "any"]
+# What becomes of an attribute that two ids of one subject both have, when they are linked.
+Merge = Literal["keep", "take", "newest", "oldest", "sum", "max", "min", "union"]
 DYNAMIC_KEYS: frozenset[OrderKey] = frozenset({"value", "recency"})
 
 
@@ -198,6 +200,7 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     ``events.TYPE.NAME``; `defaults` stand for attributes that are absent, as ``profile.NAME`` or ``account.NAME``.
     `purposes` are what consent is given for; `bound` are the dotted names that have a value only with consent to all of
     their purposes.
+    `profile_merges` are the declared ways to merge a subject's attributes.
     """
 
     decisions: tuple[DecisionPoint, ...]
@@ -214,6 +217,7 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     defaults: dict[str, Any] = {}
     purposes: tuple[str, ...] = ()
     bound: dict[str, tuple[str, ...]] = {}
+    profile_merges: dict[str, Merge] = {}
 
     def defaults_of(self, root: str) -> dict[str, Any]:
         """By name what stands for absent attributes of ``profile`` or ``account``."""

@@ -31,7 +31,15 @@ from arbiter.authoring.schemas import (
 )
 from arbiter.ruleset import authored, times
 from arbiter.ruleset.consent import KEYS as CONSENT_KEYS
-from arbiter.ruleset.declarations import LISTABLE, OF_ATTRIBUTE, OF_PARAMETER, OF_STORED, PURPOSES
+from arbiter.ruleset.declarations import (
+    LISTABLE,
+    MERGES,
+    OF_ATTRIBUTE,
+    OF_PARAMETER,
+    OF_PROFILE,
+    OF_STORED,
+    PURPOSES,
+)
 from arbiter.ruleset.effects import KEYS as EFFECT_KEYS
 from arbiter.ruleset.expressions import LONGEST
 from arbiter.ruleset.features import AGGREGATES, OF_EITHER, OF_EVENTS
@@ -146,6 +154,7 @@ def _declaration(what: str, keys: tuple[str, ...]) -> Schema:
         "purposes": _purposes("What a subject must have consented to, all of it, for its value to be seen."),
         "optional": boolean("Whether the parameter may be left out."),
         "default": {"description": "What stands for an absent one, in decisions and where updates start from it."},
+        "merge": word("What becomes of it when two ids that both have it are linked. `keep` when left out.", MERGES),
     }
     limits: list[Schema] = [
         {
@@ -165,6 +174,15 @@ def _declaration(what: str, keys: tuple[str, ...]) -> Schema:
             {"if": {"properties": {"type": {"const": name}}}, "then": {"properties": {"default": kind_of_default}}}
             for name, kind_of_default in _DEFAULTS.items()
         ]
+    if "merge" in keys:
+        limits += [
+            {
+                "if": {"properties": {"type": {"not": {"enum": list(types)}}}},
+                "then": {"properties": {"merge": {"not": {"const": merge}}}},
+            }
+            for merge, types in MERGES.items()
+            if set(types) != set(type_names)
+        ]
     inner = closed("", _in_order(keys, {key: schemas[key] for key in keys}), required=["type"], allOf=limits)
     return either(f"The type of the {what}, or `{{type: ..., values: [...]}}`.", kind, inner)
 
@@ -179,7 +197,7 @@ def _schema() -> Schema:
     return closed(
         "Declarations of names and types, for the whole rule set: with them a typo in a name is an error.",
         {
-            "profile": named("The stored attributes of a subject.", stored),
+            "profile": named("The stored attributes of a subject.", _declaration("attribute", OF_PROFILE)),
             "account": named("The stored attributes of an account: a company, a household.", stored),
             "context": named("The attributes sent with a request.", attribute),
             "events": named("The types of events and their properties.", events),

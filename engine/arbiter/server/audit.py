@@ -1,4 +1,4 @@
-"""The audit log: one line of JSON for each call that administers or shows what is held on a subject.
+"""The audit log: one line of JSON for each call that administers, shows what is held on a subject, or links two ids.
 
 Law: a call is answered when its line is on disk, and fails when that cannot be. The subject stands in a line as the
 keyed hash under which the store keeps it, never as an id; no value of a profile stands there at all. All processes
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 AUDITED: Final = RECORDED | {path for path, need in NEEDS.items() if need in {"admin", "privacy"}}
 # Fields that hold the id of somebody: a line has its pseudonym.
 _SUBJECT: Final = "subject_id"
-_IDS: Final = (_SUBJECT, "account_id")
+_IDS: Final = (_SUBJECT, "account_id", "anonymous_id", "known_id")
 _TOKEN: Final = "page_token"  # noqa: S105 - a field's name; it says where in a subject's events a page begins
 _SHOWN: Final = 256  # characters of a text in a line
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from arbiter.config.limits import Limits
-    from arbiter.profiles.store import Ingested, Version
+    from arbiter.profiles.store import Ingested, Linked, Version
     from arbiter.runtime.engine import Engine
     from arbiter.server.calls import Call, Work
     from arbiter.telemetry.counters import Counters
@@ -39,7 +39,7 @@ SERVICE = profile_pb2.DESCRIPTOR.services_by_name["ProfileService"].full_name
 
 
 class ProfileService:
-    """UpdateProfile, IngestEvents, IngestStream, ListEvents and GetProfile over an engine and its store."""
+    """Attributes and events, in and out, and the links of ids, over an engine and its store."""
 
     def __init__(self, engine: Engine, limits: Limits, counters: Counters) -> None:
         self._engine = engine
@@ -54,6 +54,7 @@ class ProfileService:
             "IngestEvents": self._ingest,
             "ListEvents": EventLister(self._engine, self._limits).list,
             "SetConsent": ConsentKeeper(self._engine, self._counters).set,
+            "LinkIdentity": self._link,
             "GetProfile": parsed(profile_pb2.GetProfileRequest, self._get),
         }
 
@@ -120,6 +121,17 @@ class ProfileService:
         self._counters.store_writes += 1
         return profile_pb2.IngestEventsResponse(
             accepted=done.accepted, duplicates=done.duplicates, position=done.position, erased=done.erased
+        ).SerializeToString()
+
+    def _link(self, content: bytes, call: Call) -> Later:
+        request = parse(profile_pb2.LinkIdentityRequest, content)
+        by = "" if call.caller is None else call.caller.name
+        return Later(self._engine.store.link(request.anonymous_id, request.known_id, by), self._linked)
+
+    def _linked(self, done: Linked) -> bytes:
+        self._counters.store_writes += 1
+        return profile_pb2.LinkIdentityResponse(
+            version=done.version, linked=done.linked, events=done.events, duplicates=done.duplicates
         ).SerializeToString()
 
     def _get(self, request: profile_pb2.GetProfileRequest, _call: Call) -> profile_pb2.GetProfileResponse:

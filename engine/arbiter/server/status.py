@@ -17,6 +17,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from arbiter.errors import (
+    AlreadyLinked,
     ArbiterError,
     CallerError,
     InvalidField,
@@ -56,6 +57,7 @@ _CODES: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
     InvalidField: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"),
     NotFound: (grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
     VersionConflict: (grpc.StatusCode.ABORTED, "VERSION_CONFLICT"),
+    AlreadyLinked: (grpc.StatusCode.FAILED_PRECONDITION, "ALREADY_LINKED"),
     KeyReused: (grpc.StatusCode.FAILED_PRECONDITION, "KEY_REUSED"),
     LimitExceeded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"),
     CallerError: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),

@@ -1297,3 +1297,63 @@ class DeleteProfileResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteProfileResponse: _TypeAlias = DeleteProfileResponse  # noqa: Y015
+
+@_typing.final
+class LinkIdentityRequest(_message.Message):
+    """Says that two ids are one subject's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANONYMOUS_ID_FIELD_NUMBER: _builtins.int
+    KNOWN_ID_FIELD_NUMBER: _builtins.int
+    anonymous_id: _builtins.str
+    """The id under which the subject was not known. Required, 1 to 256 bytes of UTF-8."""
+    known_id: _builtins.str
+    """The id under which it is known; it may stand for another one itself. Required, 1 to 256 bytes of UTF-8."""
+    def __init__(
+        self,
+        *,
+        anonymous_id: _builtins.str = ...,
+        known_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_id", b"anonymous_id", "known_id", b"known_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkIdentityRequest: _TypeAlias = LinkIdentityRequest  # noqa: Y015
+
+@_typing.final
+class LinkIdentityResponse(_message.Message):
+    """The link is on disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    LINKED_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    DUPLICATES_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The version of the profile that both ids have now: above those of both, if the anonymous one had attributes."""
+    linked: _builtins.bool
+    """The call linked them. False when they were one before: then it changed nothing."""
+    events: _builtins.int
+    """Events of the anonymous id that are in the known one's log now."""
+    duplicates: _builtins.int
+    """Events of the anonymous id that were dropped because the known one has an event with the same id."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        linked: _builtins.bool = ...,
+        events: _builtins.int = ...,
+        duplicates: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicates", b"duplicates", "events", b"events", "linked", b"linked", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkIdentityResponse: _TypeAlias = LinkIdentityResponse  # noqa: Y015

@@ -76,6 +76,11 @@ class ProfileServiceStub:
                 request_serializer=arbiter_dot_v1_dot_profile__pb2.SetConsentRequest.SerializeToString,
                 response_deserializer=arbiter_dot_v1_dot_profile__pb2.SetConsentResponse.FromString,
                 _registered_method=True)
+        self.LinkIdentity = channel.unary_unary(
+                '/arbiter.v1.ProfileService/LinkIdentity',
+                request_serializer=arbiter_dot_v1_dot_profile__pb2.LinkIdentityRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_profile__pb2.LinkIdentityResponse.FromString,
+                _registered_method=True)
 
 
 class ProfileServiceServicer:
@@ -157,6 +162,17 @@ class ProfileServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LinkIdentity(self, request, context):
+        """Lets an anonymous id, of a device say, stand for a known one from now on: their attributes merge as declared, their
+        events become one log, an event that both have counts once, and whatever is sent to the anonymous id later is the
+        known one's. All of it or nothing; for good; again it changes nothing. Errors: INVALID_ARGUMENT for a bad id;
+        FAILED_PRECONDITION when the anonymous id is linked to another one, or an attribute cannot be merged;
+        RESOURCE_EXHAUSTED past a size limit, or with a retry delay under overload.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProfileServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -199,6 +215,11 @@ def add_ProfileServiceServicer_to_server(servicer, server):
                     servicer.SetConsent,
                     request_deserializer=arbiter_dot_v1_dot_profile__pb2.SetConsentRequest.FromString,
                     response_serializer=arbiter_dot_v1_dot_profile__pb2.SetConsentResponse.SerializeToString,
+            ),
+            'LinkIdentity': grpc.unary_unary_rpc_method_handler(
+                    servicer.LinkIdentity,
+                    request_deserializer=arbiter_dot_v1_dot_profile__pb2.LinkIdentityRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_profile__pb2.LinkIdentityResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -419,6 +440,33 @@ class ProfileService:
             '/arbiter.v1.ProfileService/SetConsent',
             arbiter_dot_v1_dot_profile__pb2.SetConsentRequest.SerializeToString,
             arbiter_dot_v1_dot_profile__pb2.SetConsentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LinkIdentity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/arbiter.v1.ProfileService/LinkIdentity',
+            arbiter_dot_v1_dot_profile__pb2.LinkIdentityRequest.SerializeToString,
+            arbiter_dot_v1_dot_profile__pb2.LinkIdentityResponse.FromString,
             options,
             channel_credentials,
             insecure,

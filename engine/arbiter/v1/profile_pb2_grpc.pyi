@@ -77,6 +77,13 @@ class ProfileServiceStub:
     time holds, in whatever order it came; of one time, what says no. Sending it again changes nothing. Errors:
     INVALID_ARGUMENT for a bad field; RESOURCE_EXHAUSTED past a limit, or with a retry delay under overload.
     """
+    LinkIdentity: _grpc.UnaryUnaryMultiCallable[_profile_pb2.LinkIdentityRequest, _profile_pb2.LinkIdentityResponse]
+    """Lets an anonymous id, of a device say, stand for a known one from now on: their attributes merge as declared, their
+    events become one log, an event that both have counts once, and whatever is sent to the anonymous id later is the
+    known one's. All of it or nothing; for good; again it changes nothing. Errors: INVALID_ARGUMENT for a bad id;
+    FAILED_PRECONDITION when the anonymous id is linked to another one, or an attribute cannot be merged;
+    RESOURCE_EXHAUSTED past a size limit, or with a retry delay under overload.
+    """
 
 @_typing.type_check_only
 class ProfileServiceAsyncStub(ProfileServiceStub):
@@ -126,6 +133,13 @@ class ProfileServiceAsyncStub(ProfileServiceStub):
     """Records that a subject grants, denies or revokes a purpose. Of all that is recorded of a purpose what has the newest
     time holds, in whatever order it came; of one time, what says no. Sending it again changes nothing. Errors:
     INVALID_ARGUMENT for a bad field; RESOURCE_EXHAUSTED past a limit, or with a retry delay under overload.
+    """
+    LinkIdentity: _aio.UnaryUnaryMultiCallable[_profile_pb2.LinkIdentityRequest, _profile_pb2.LinkIdentityResponse]  # type: ignore[assignment]
+    """Lets an anonymous id, of a device say, stand for a known one from now on: their attributes merge as declared, their
+    events become one log, an event that both have counts once, and whatever is sent to the anonymous id later is the
+    known one's. All of it or nothing; for good; again it changes nothing. Errors: INVALID_ARGUMENT for a bad id;
+    FAILED_PRECONDITION when the anonymous id is linked to another one, or an attribute cannot be merged;
+    RESOURCE_EXHAUSTED past a size limit, or with a retry delay under overload.
     """
 
 class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -221,6 +235,19 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
         """Records that a subject grants, denies or revokes a purpose. Of all that is recorded of a purpose what has the newest
         time holds, in whatever order it came; of one time, what says no. Sending it again changes nothing. Errors:
         INVALID_ARGUMENT for a bad field; RESOURCE_EXHAUSTED past a limit, or with a retry delay under overload.
+        """
+
+    @_abc_1.abstractmethod
+    def LinkIdentity(
+        self,
+        request: _profile_pb2.LinkIdentityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_profile_pb2.LinkIdentityResponse, _abc.Awaitable[_profile_pb2.LinkIdentityResponse]]:
+        """Lets an anonymous id, of a device say, stand for a known one from now on: their attributes merge as declared, their
+        events become one log, an event that both have counts once, and whatever is sent to the anonymous id later is the
+        known one's. All of it or nothing; for good; again it changes nothing. Errors: INVALID_ARGUMENT for a bad id;
+        FAILED_PRECONDITION when the anonymous id is linked to another one, or an attribute cannot be merged;
+        RESOURCE_EXHAUSTED past a size limit, or with a retry delay under overload.
         """
 
 def add_ProfileServiceServicer_to_server(servicer: ProfileServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

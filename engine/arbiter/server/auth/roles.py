@@ -29,6 +29,7 @@ _BY_SERVICE: Final[dict[str, dict[str, Need]]] = {
         "DeleteProfile": "privacy",
         # Who asks subjects for their consent, a web site say, need not be able to read or erase what is held of them.
         "SetConsent": "write",
+        "LinkIdentity": "write",
     },
     "arbiter.v1.AdminService": {
         "GetStatus": "admin",
@@ -51,4 +52,4 @@ NEEDS: Final[dict[str, Need]] = {
     f"/{service}/{method}": need for service, methods in _BY_SERVICE.items() for method, need in methods.items()
 }
 # Beside what needs `admin` or `privacy`: who said so is a part of a consent.
-RECORDED: Final = frozenset({"/arbiter.v1.ProfileService/SetConsent"})
+RECORDED: Final = frozenset({"/arbiter.v1.ProfileService/SetConsent", "/arbiter.v1.ProfileService/LinkIdentity"})
