@@ -172,10 +172,10 @@ def test_an_account_is_set_and_read_by_its_id(server: Server) -> None:
 
 def test_an_anonymous_id_is_linked_once(server: Server) -> None:
     server.ask("profile", "set", "device-1", "country=CA")
-    done = server.ask("profile", "link", "device-1", "hal")
-    assert (done.returncode, done.stdout) == (0, "device-1 stands for hal: 0 events moved, version 2\n")
-    again = json.loads(server.ask("profile", "link", "device-1", "hal", "--json").stdout)
-    assert (again["known_id"], again["linked"], again["version"]) == ("hal", False, 2)
+    done = server.ask("profile", "link", "device-1", "linked")
+    assert (done.returncode, done.stdout) == (0, "device-1 stands for linked: 0 events moved, version 2\n")
+    again = json.loads(server.ask("profile", "link", "device-1", "linked", "--json").stdout)
+    assert (again["known_id"], again["linked"], again["version"]) == ("linked", False, 2)
     done = server.ask("profile", "link", "device-1", "ivy")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: FAILED_PRECONDITION: ")
