@@ -113,6 +113,7 @@ RATIOS = {
     "repurchase_over_session_run": "a row through a model over onnxruntime's plain call, `repurchase`",
     "rfm_over_session_run": "the same, `rfm`",
     "read_over_bare_lmdb": "reading a profile over a bare LMDB get and decode",
+    "hiding_over_read": "what hiding six attributes and four features adds to a decision, over the read of the profile",
     "one_by_one_over_grouped": "updates a second one by one over 64 in flight",
     "context_map_over_json": "reading `context` over reading the same as `context_json`",
     "inline_throughput_over_noop": "decisions over gRPC, the model when needed, over grpcio's no-ops, 32 streams",
