@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 class Told(NamedTuple):
-    """Of one load, the medians of its rounds: OK answers a second, percentiles of their latency in µs, and the
-    processor time in µs that a call took from the server, where that was looked at.
+    """Of one load, the medians of its rounds: OK answers a second, and percentiles of their latency in µs; and the
+    processor time in µs that a call took from the server, over all rounds, where that was looked at.
     """
 
     rate: float
@@ -36,7 +36,7 @@ def alternate(loads: Mapping[str, Load], rounds: int, watched: Mapping[str, Serv
     """
     watched = watched or {}
     results: dict[str, list[Result]] = {name: [] for name in loads}
-    used: dict[str, list[float]] = {name: [] for name in loads}
+    used, answers = dict.fromkeys(loads, 0), dict.fromkeys(loads, 0)
     with servers.pinned():
         for _ in range(rounds):
             for name, load in loads.items():
@@ -46,9 +46,10 @@ def alternate(loads: Mapping[str, Load], rounds: int, watched: Mapping[str, Serv
                     raise SystemExit(f"{name}: {result.failed} calls failed: {result.summary()}")
                 results[name].append(result)
                 if name in watched:
-                    used[name].append((watched[name].cpu_ns() - before) / result.answers / 1000)
+                    used[name] += watched[name].cpu_ns() - before
+                    answers[name] += result.answers
     return {
-        name: told(each)._replace(cpu=statistics.median(used[name]) if used[name] else 0.0)
+        name: told(each)._replace(cpu=used[name] / answers[name] / 1000 if answers[name] else 0.0)
         for name, each in results.items()
     }
 

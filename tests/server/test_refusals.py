@@ -42,7 +42,7 @@ from arbiter.errors import (
 )
 from arbiter.runtime.address import ListenError
 from arbiter.runtime.local import open_local
-from arbiter.server import inline
+from arbiter.server import grpcio
 from arbiter.server.app import Server, TransportError, open_face
 from arbiter.server.calls import Call, settled
 from arbiter.server.decisions import DecisionService
@@ -340,7 +340,7 @@ def test_a_grpcio_that_changed_is_told_and_auto_falls_back(
 ) -> None:
     # A copy, since other servers are running on the real one.
     changed = types.SimpleNamespace(**vars(_server))
-    monkeypatch.setattr(inline, "_server", changed)
+    monkeypatch.setattr(grpcio, "_server", changed)
     monkeypatch.delattr(changed, "_stop_serving")
     with pytest.raises(TransportError, match=r"grpc\._server has no `_stop_serving`; use `--transport auto`"):
         Server(shop.backing, "127.0.0.1:0", FaceSettings(transport="inline"))
@@ -353,7 +353,7 @@ def test_a_grpcio_that_changed_is_told_and_auto_falls_back(
 
 
 def test_the_grpcio_at_hand_is_what_the_inline_transport_was_made_for(shop: Shop) -> None:
-    # When this fails, grpcio changed its insides: read docs/decisions/0027, and mend server/inline.py.
+    # When this fails, grpcio changed its insides: read docs/decisions/0027, and mend server/{inline,grpcio}.py.
     server = Server(shop.backing, "127.0.0.1:0", FaceSettings(transport="auto"))
     assert server.transport == "inline"
     server.stop(0)

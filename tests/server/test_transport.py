@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from arbiter.profiles.store import Update
-    from arbiter.server.calls import Call
+    from arbiter.server.calls import Call, Slow
     from arbiter.server.gate import Identities, Metadata
     from tests.server.conftest import OpenShop, Shop
 
@@ -243,6 +243,34 @@ def test_other_calls_go_between_the_steps_of_a_batch(open_shop: OpenShop, monkey
     assert all(batch.result() is not None for batch in batches)
 
 
+def test_of_a_crowd_nobody_is_answered_who_has_left(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    decided: list[bytes] = []
+    begun, release = threading.Event(), threading.Event()
+    work = DecisionService.decide
+
+    def first_waits(service: DecisionService, content: bytes, call: Call) -> bytes | Slow:
+        decided.append(content)
+        if len(decided) == 1:
+            begun.set()
+            release.wait(PATIENCE_S)
+        return work(service, content, call)
+
+    monkeypatch.setattr(DecisionService, "decide", first_waits)
+    shop = open_shop(threads=1)
+    first = decide(shop).future(request(), timeout=PATIENCE_S)
+    assert begun.wait(PATIENCE_S)
+    crowd = [decide(shop).future(request(request_id=str(n)), timeout=PATIENCE_S) for n in range(90)]
+    for call in crowd[:80]:
+        call.cancel()  # type: ignore[no-untyped-call] # the stubs leave it open
+    release.set()
+    assert [call.result().request_id for call in crowd[80:]] == [str(n) for n in range(80, 90)]
+    assert first.result().defaulted
+    if transport == "inline":  # the first few are answered as they come
+        assert len(decided) < 1 + 10 + 2 * inline._CROWD
+
+
 def test_what_is_too_much_is_refused_with_a_delay_and_the_rest_is_served(open_shop: OpenShop) -> None:
     shop = open_shop(limits={"concurrent_calls": 2}, threads=2)
     with held(shop):
@@ -290,6 +318,10 @@ def test_no_call_stays_in_memory_once_it_has_ended(open_shop: OpenShop) -> None:
             stub.DecideBatch(decision_pb2.DecideBatchRequest(requests=[request()] * 40))
             assert update(shop, f"kept-{n}").result().version
             refused(lambda: decide(shop)(request(decision="nope")))
+        crowd = [decide(shop).future(request(), timeout=PATIENCE_S) for _ in range(200)]
+        for call in crowd[::3]:
+            call.cancel()  # type: ignore[no-untyped-call] # the stubs leave it open
+        assert all(call.cancelled() or call.result() for call in crowd)
         until(lambda: sum(isinstance(each, inline._Message) for each in gc.get_objects()) <= 1)
     finally:
         gc.enable()

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 from arbiter.telemetry import logs, tracing
 from arbiter.telemetry.counters import Counters
 from arbiter.telemetry.exporters import TelemetryError
-from arbiter.telemetry.observer import Observer
+from arbiter.telemetry.observer import Observer, Seen
 from arbiter.telemetry.sampling import Sampling, chosen
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ def test_log_lines_within_a_traced_call_carry_its_ids(watched: Observer, spans: 
     provider.add_log_record_processor(SimpleLogRecordProcessor(kept))
     handler = logs.Handler(provider)
     record = logging.LogRecord("arbiter.server", logging.ERROR, __file__, 1, "it failed: %s", ("why",), None)
-    seen = watched.begin(PATH, [("traceparent", SAMPLED)])
+    seen = Seen(PATH)
+    watched.begin(seen, [("traceparent", SAMPLED)])
     watched.run(seen, handler.handle, record)
     said = watched.run(seen, logs.within_span)
     watched.end(seen, "INTERNAL")
@@ -151,7 +152,8 @@ def test_an_exception_is_exported_without_its_message() -> None:
 def test_steps_are_the_calls_and_a_fault_of_the_server_is_an_error(
     watched: Observer, spans: InMemorySpanExporter
 ) -> None:
-    seen = watched.begin(PATH, [("traceparent", SAMPLED)])
+    seen = Seen(PATH)
+    watched.begin(seen, [("traceparent", SAMPLED)])
     assert watched.run(seen, tracing.step, "store.read", len, "four") == 4
     watched.end(seen, "UNAVAILABLE")
     step, call = spans.get_finished_spans()
@@ -172,7 +174,9 @@ def test_outside_of_a_traced_call_steps_are_only_done(spans: InMemorySpanExporte
 def test_a_call_is_counted_while_it_is_under_way_and_its_duration_when_it_ended() -> None:
     counters = Counters()
     observer = Observer(counters)
-    first, second = observer.begin(PATH, ()), observer.begin(PATH, ())
+    first, second = Seen(PATH), Seen(PATH)
+    for call in (first, second):
+        observer.begin(call, ())
     assert counters.in_flight == 2
     observer.end(first, "OK")
     observer.end(second, "NOT_FOUND")

@@ -51,5 +51,5 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     # Beyond which a worker closes new connections at once.
     connections: Annotated[int, option("Connections to one worker.", least=1, most=_MOST)] = 10_000
     # Calls under way: on one connection, beyond which the client waits, and in one worker, beyond which it is refused.
-    connection_calls: Annotated[int, option("Calls under way on one connection.", least=1, most=_MOST)] = 1000
+    connection_calls: Annotated[int, option("Calls under way on one connection.", least=1, most=_MOST)] = 100
     concurrent_calls: Annotated[int, option("Calls under way in one worker.", least=1, most=_MOST)] = 512

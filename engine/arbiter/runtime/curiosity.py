@@ -28,7 +28,7 @@ _log = logging.getLogger("arbiter.worker")
 PERIOD_S = 1.0
 RULES = 32  # that are judged in a decision beside those that the index let through
 SURVIVORS = 200  # a decision that has more is not looked into: calls would wait for it
-SHARE = 100  # of a processor's time one part in so many, at most
+SHARE = 300  # of a processor's time one part in so many, at most
 
 
 class Curiosity:

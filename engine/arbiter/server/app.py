@@ -18,8 +18,9 @@ from arbiter.errors import ArbiterError
 from arbiter.runtime.address import ListenError
 from arbiter.server import admin, decisions, health, privacy, profiles
 from arbiter.server.calls import Entry, Rpc
+from arbiter.server.grpcio import missing
 from arbiter.server.guard import Guard
-from arbiter.server.inline import InlineLoop, missing
+from arbiter.server.inline import InlineLoop
 from arbiter.server.settings import FaceSettings
 from arbiter.server.stock import Door, Pool, handler
 from arbiter.server.streams import Streams
@@ -102,6 +103,8 @@ class Server:
                 ("grpc.max_receive_message_length", limits.message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", limits.connection_calls),
+                # It would refuse calls of a client that keeps to this, while it still cleans up after others.
+                ("grpc.http.overload_protection", 0),
                 # grpc drops calls that wait for us to take them, by lot, from a thousand on, and does not say why.
                 ("grpc.server.max_pending_requests", _UNBOUNDED),
                 ("grpc.server.max_pending_requests_hard_limit", _UNBOUNDED),

@@ -101,10 +101,14 @@ class Entry:
     def failed(self, error: BaseException) -> Status:
         """Return what the caller is told of an error, which is counted."""
         status = status_of(error, self.name)
-        self._counters.errors[name_of(status.code)] += 1
+        self.count(error, status.code)
+        return status
+
+    def count(self, error: BaseException, code: int) -> None:
+        """Count an error that a caller was told."""
+        self._counters.errors[name_of(code)] += 1
         if isinstance(error, LimitExceeded) and error.reason in PASSING_LIMITS:
             self._counters.shed[error.reason] += 1
-        return status
 
 
 class Rpc(Entry):

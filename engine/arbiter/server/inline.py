@@ -1,8 +1,8 @@
 """The inline transport: calls are answered in the thread that waits for them.
 
-Law: the one module that leans on names inside grpcio (docs/decisions/0027). It takes the state of grpcio's own server
-and runs a loop of its own on its completion queue; events of the methods that it is given it answers itself, all others
-it hands to grpcio's own function. What a call is answered stands in the services.
+Law: the one module that leans on names inside grpcio, which `grpcio` lists (docs/decisions/0027). It takes the state of
+grpcio's own server and runs a loop of its own on its completion queue; events of the methods that it is given it
+answers itself, all others it hands to grpcio's own function. What a call is answered stands in the services.
 
 A call is three events: it came (a `_Slot` was asked for it), its message is there (a `_Message`), its answer went out
 (`_WENT`). Only the loop's thread counts calls. An answer that takes long is worked out by the pool, one that waits for
@@ -14,7 +14,6 @@ caller who has left.
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 import threading
 from collections import deque
@@ -24,7 +23,10 @@ from grpc_status import rpc_status
 
 from arbiter.runtime.faults import told
 from arbiter.server.calls import Later, Slow, late_write, name_of, settled
+from arbiter.server.grpcio import _common, _server, cygrpc
+from arbiter.server.status import status_of
 from arbiter.server.stock import overloaded
+from arbiter.telemetry.observer import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,13 +35,7 @@ if TYPE_CHECKING:
     import grpc
 
     from arbiter.server.calls import Answer, Call, Rpc, Steps
-    from arbiter.telemetry.observer import Observer, Seen
-
-try:
-    from grpc import _common, _server
-    from grpc._cython import cygrpc  # type: ignore[attr-defined] # the stubs have public names
-except ImportError:  # `missing` says so
-    _common = _server = cygrpc = None  # type: ignore[assignment]
+    from arbiter.telemetry.observer import Observer
 
 _log = logging.getLogger("arbiter.server")
 _P = ParamSpec("_P")
@@ -50,38 +46,13 @@ _LONG_BYTES = 64 * 1024
 # How many calls of a method grpc may hand over before the loop has come round to ask for more; those beyond wait in
 # grpc, which drops some when there are a thousand.
 _ASKED = 512
+# With more calls under way than that, those that come are taken in before others are answered: what is left in the
+# sockets can be neither counted nor refused, and waits there until its caller has given up. A few answers at a time
+# between them, and some after so many events however many more there are: refusing is not all that a server does.
+_CROWD = 16
+_BURST = 8
+_TAKEN = 128
 _NOW = 0.0  # a moment that has passed: to look at the queue without waiting
-
-_MODULE_NAMES = (
-    "_ServerStage", "_process_event_and_continue", "_request_call", "_request_registered_call", "_stop_serving",
-)  # fmt: skip
-_STATE_NAMES = (
-    "completion_queue", "due", "lock", "registered_method_handlers", "rpc_states", "server", "stage",
-)  # fmt: skip
-_CORE_NAMES = (
-    "CompletionType", "ReceiveCloseOnServerOperation", "ReceiveMessageOperation", "SendInitialMetadataOperation",
-    "SendMessageOperation", "SendStatusFromServerOperation", "StatusCode",
-)  # fmt: skip
-
-
-def missing(server: grpc.Server) -> str:
-    """Say what this transport needs and grpcio does not have, ``""`` when all is there."""
-    state = getattr(server, "_state", None)
-    wanted = [
-        *(("grpc._server", _server, name) for name in _MODULE_NAMES),
-        *(("cygrpc", cygrpc, name) for name in _CORE_NAMES),
-        *(("the state of grpc's server", state, name) for name in _STATE_NAMES),
-        ("cygrpc.Server", getattr(state, "server", None), "register_method"),
-        ("cygrpc.Server", getattr(state, "server", None), "request_registered_call"),
-        ("cygrpc.CompletionQueue", getattr(state, "completion_queue", None), "poll"),
-    ]
-    lacking = [f"{where} has no `{name}`" for where, thing, name in wanted if not hasattr(thing, name)]
-    if lacking:
-        return "; ".join(lacking)
-    takes = tuple(inspect.signature(_server._process_event_and_continue).parameters)  # noqa: SLF001 - see the law
-    if takes != ("state", "event"):
-        return f"grpc._server._process_event_and_continue takes {', '.join(takes)}"
-    return ""
 
 
 class _Slot:
@@ -94,15 +65,17 @@ class _Slot:
         self.path = rpc.path
 
 
-class _Message:
+class _Message(Seen):
     """Tag of the question for a call's message, and what is known of the call until it ends."""
 
-    __slots__ = ("arrival", "gone", "rpc", "seen", "watched")
+    __slots__ = ("arrival", "gone", "rpc", "watched")
 
     def __init__(self, rpc: Rpc, arrival: Any) -> None:
+        self.path = rpc.path  # written out: a call to `super` takes longer than all of it
+        self.began = 0
+        self.span = None
         self.rpc = rpc
         self.arrival = arrival
-        self.seen: Seen | None = None  # what an observer knows of the call
         self.watched = False  # whether the call's end has been asked for
         self.gone = False  # whether the caller left
 
@@ -140,6 +113,13 @@ def _slow(rpc: Rpc, content: bytes, call: Call) -> Slow:
     return Slow(lambda: settled(rpc.work(content, call), call))
 
 
+def _written(call: Call, finish: Callable[[Any], bytes], future: Future[Any]) -> bytes:
+    content = finish(future.result())
+    if call.late:
+        raise late_write()
+    return content
+
+
 class InlineLoop:
     """Serves `rpcs` on `server`, a server of grpcio's that was not started, and all else as that would.
 
@@ -155,6 +135,7 @@ class InlineLoop:
         self._pool = pool
         self._allowed = allowed
         self._refused = overloaded(allowed)
+        self._refusal = rpc_status.to_status(status_of(self._refused, "a call"))
         self._calls = 0  # calls under way
         self._ends = 0  # calls whose end is watched and has not come
         self._written: deque[tuple[_Message, Call, Callable[[Any], bytes], Future[Any]]] = (
@@ -163,6 +144,8 @@ class InlineLoop:
         self._woken = False  # whether the loop has been told of them
         self._lost: deque[_Message] = deque()  # calls whose answer could not be sent: no event comes of them
         self._steps: deque[tuple[_Message, Call, Steps]] = deque()
+        self._ready: deque[tuple[_Message, Any]] = deque()  # messages that are there, while many wait
+        self._taken = 0  # events since the last of them were answered
         self._started = _server._ServerStage.STARTED  # noqa: SLF001
         # Equal for all calls. Nothing in them is freed with a call: they hold no metadata, and texts so short that
         # they stand in the operation itself.
@@ -195,30 +178,45 @@ class InlineLoop:
         self._state.server.request_registered_call(queue, queue, slot.path, slot)
 
     def _serve(self) -> None:
-        state, steps = self._state, self._steps
+        state, steps, ready = self._state, self._steps, self._ready
         poll, timeout = state.completion_queue.poll, cygrpc.CompletionType.queue_timeout
         theirs = _server._process_event_and_continue  # noqa: SLF001
         while True:
-            event = poll(_NOW if steps else None)
+            event = poll(_NOW if steps or ready else None)
             try:
                 tag = event.tag
                 kind = tag.__class__
                 if kind is _Message:
-                    self._answer(tag, event)
+                    if self._calls <= _CROWD and not ready:
+                        self._answer(tag, event)
+                    else:
+                        self._watch(tag)  # who waits may leave
+                        ready.append((tag, event))
                 elif kind is _Slot:
                     self._arrived(tag, event)
                 elif kind is _Went:
                     self._calls -= 1
                 elif not self._rare(tag, event) and event.completion_type != timeout:
                     theirs(state, event)
-                if steps:
-                    self._step()
+                if steps or ready:
+                    self._go_on(quiet=event.completion_type == timeout)
             except Exception as error:  # noqa: BLE001 - the thread must go on: one call's fault is not that of all
                 _log.error("a call failed in the transport\n%s", told(error))
             # What it holds must go before the next wait: an event may keep a call that has ended.
             event = tag = None
             if state.stage is not self._started and self._ended():
                 return
+
+    def _go_on(self, *, quiet: bool) -> None:
+        """With a batch; and, when no events wait or enough were taken in, with a few messages that do."""
+        if self._steps:
+            self._step()
+        if self._ready:
+            self._taken += 1
+            if quiet or self._taken >= _TAKEN:
+                self._taken = 0
+                for _ in range(min(_BURST, len(self._ready))):
+                    self._answer(*self._ready.popleft())
 
     def _rare(self, tag: object, event: Any) -> bool:
         """See to what most calls have none of; whether the event was ours."""
@@ -252,14 +250,17 @@ class InlineLoop:
                 state.due.discard(slot)
         self._calls += 1
         if self._calls > self._allowed:
-            self._fail(_Message(slot.rpc, event), self._refused)
+            self._refuse(_Message(slot.rpc, event))
         else:
             event.call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), _Message(slot.rpc, event))
 
     def _answer(self, message: _Message, event: Any) -> None:
+        if message.gone:
+            self._send_status(message, cygrpc.StatusCode.cancelled, b"", None)
+            return
         arrival, rpc, observer = message.arrival, message.rpc, self._observer
         if observer is not None:
-            message.seen = observer.begin(rpc.path, arrival.invocation_metadata)
+            observer.begin(message, arrival.invocation_metadata)
         content = event.batch_operations[0].message()
         if content is None:
             text = f'"{rpc.path}" requires exactly one request message.'
@@ -276,7 +277,7 @@ class InlineLoop:
             answer: Answer
             if len(content) > _LONG_BYTES:
                 answer = _slow(rpc, content, call)
-            elif message.seen is None or message.seen.span is None:
+            elif message.span is None:
                 answer = rpc.work(content, call)
             else:
                 answer = self._run(message, rpc.work, content, call)
@@ -296,7 +297,8 @@ class InlineLoop:
             finish = answer.finish
             answer.future.add_done_callback(lambda future: self._note_written(message, call, finish, future))
             return
-        self._watch(message)
+        if not message.watched:
+            self._watch(message)
         if isinstance(answer, Slow):
             self._pool.submit(self._work, message, call, answer.run)
         else:
@@ -310,12 +312,20 @@ class InlineLoop:
 
     def _work(self, message: _Message, call: Call, run: Callable[[], bytes]) -> None:
         """In a thread of the pool."""
-        try:
-            if message.gone:
-                self._send_status(message, cygrpc.StatusCode.cancelled, b"", None)
-                return
+
+        def in_time() -> bytes:
             call.check_deadline()
-            content = self._run(message, run)
+            return run()
+
+        if message.gone:
+            self._send_status(message, cygrpc.StatusCode.cancelled, b"", None)
+        else:
+            self._conclude(message, in_time)
+
+    def _conclude(self, message: _Message, work: Callable[[], bytes]) -> None:
+        """Send what `work` returns, or the status of what it raises."""
+        try:
+            content = self._run(message, work)
         except Exception as error:  # noqa: BLE001 - the boundary
             self._fail(message, error)
         else:
@@ -334,14 +344,7 @@ class InlineLoop:
         self._woken = False  # first: what is noted from now on asks again
         while self._written:
             message, call, finish, future = self._written.popleft()
-            try:
-                content = self._run(message, finish, future.result())
-                if call.late:
-                    raise late_write()  # noqa: TRY301 - it ends as all errors do
-            except Exception as error:  # noqa: BLE001 - the boundary
-                self._fail(message, error)
-            else:
-                self._send(message, content)
+            self._conclude(message, functools.partial(_written, call, finish, future))
 
     def _step(self) -> None:
         """Go on with the batch that came first: one after another holds less in memory than all by turns."""
@@ -362,6 +365,13 @@ class InlineLoop:
     def _send(self, message: _Message, content: bytes) -> None:
         self._end(message, (self._initial, cygrpc.SendMessageOperation(content, 0), self._well), "OK")
 
+    def _refuse(self, message: _Message) -> None:
+        """End a call that is one too many. Its status is made once: what refusing takes, those that are served lack."""
+        status = self._refusal
+        message.rpc.count(self._refused, status.code.value[0])
+        code = _common.STATUS_CODE_TO_CYGRPC_STATUS_CODE[status.code]
+        self._send_status(message, code, status.details.encode(), status.trailing_metadata)
+
     def _fail(self, message: _Message, error: BaseException) -> None:
         status = rpc_status.to_status(self._run(message, message.rpc.failed, error))
         code = _common.STATUS_CODE_TO_CYGRPC_STATUS_CODE[status.code]
@@ -381,11 +391,11 @@ class InlineLoop:
             self._lost.append(message)
             raise
         finally:
-            if message.seen is not None and self._observer is not None:
-                self._observer.end(message.seen, status)
+            if self._observer is not None and message.began:  # one that is refused at once has not begun
+                self._observer.end(message, status)
 
     def _run(self, message: _Message, work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """What `work` returns; what it logs is the call's."""
-        if message.seen is None or self._observer is None:
+        if message.span is None or self._observer is None:
             return work(*args, **kwargs)
-        return self._observer.run(message.seen, work, *args, **kwargs)
+        return self._observer.run(message, work, *args, **kwargs)

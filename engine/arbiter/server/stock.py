@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 from arbiter.errors import LimitExceeded
 from arbiter.server.calls import name_of, settled
 from arbiter.server.status import status_of
+from arbiter.telemetry.observer import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -81,7 +82,8 @@ def _observed(rpc: Rpc, observer: Observer) -> Callable[[bytes, grpc.ServicerCon
     """As the above, followed by an observer."""
 
     def answer(content: bytes, context: grpc.ServicerContext) -> bytes:
-        seen, code = observer.begin(rpc.path, context.invocation_metadata()), 0
+        seen, code = Seen(rpc.path), 0
+        observer.begin(seen, context.invocation_metadata())
         try:
             return observer.run(seen, _work, rpc, content, context)
         except Exception as error:  # noqa: BLE001 - the boundary, as above

@@ -26,13 +26,13 @@ _Made = TypeVar("_Made")
 class Each(dict[_Key, _Made], Generic[_Key, _Made]):
     """Makes what a key has not yet, once, whichever thread asks first: a `defaultdict` would make two, and lose one."""
 
-    def __init__(self, make: Callable[[], _Made]) -> None:
+    def __init__(self, make: Callable[[_Key], _Made]) -> None:
         super().__init__()
         self._make = make
 
     def __missing__(self, key: _Key) -> _Made:
         """Return what the key has from now on."""
-        return self.setdefault(key, self._make())
+        return self.setdefault(key, self._make(key))
 
 
 def _counts() -> defaultdict[str, int]:
@@ -66,7 +66,7 @@ class Counters:
     sources: list[Callable[[], None]] = field(default_factory=list)
 
     # Calls: durations by path and status, refusals by what was full, errors by status.
-    calls: Each[tuple[str, str], list[int]] = field(default_factory=lambda: Each(empty))
+    calls: Each[tuple[str, str], list[int]] = field(default_factory=lambda: Each(lambda _: empty()))
     in_flight: int = 0
     shed: defaultdict[str, int] = field(default_factory=_counts)
     errors: defaultdict[str, int] = field(default_factory=_counts)
@@ -76,7 +76,7 @@ class Counters:
     decisions: defaultdict[str, int] = field(default_factory=_counts)
     defaulted: defaultdict[str, int] = field(default_factory=_counts)
     canary_decisions: defaultdict[str, int] = field(default_factory=_counts)
-    durations: Each[str, list[int]] = field(default_factory=lambda: Each(empty))
+    durations: Each[str, list[int]] = field(default_factory=lambda: Each(lambda _: empty()))
     degraded: defaultdict[tuple[str, str], int] = field(default_factory=_pairs)
     by_snapshot: defaultdict[str, int] = field(default_factory=_counts)
 
@@ -89,7 +89,7 @@ class Counters:
     outcomes: defaultdict[tuple[str, str], int] = field(default_factory=_pairs)
     unknowns: defaultdict[str, int] = field(default_factory=_counts)
 
-    models: Each[str, Model] = field(default_factory=lambda: Each(Model))
+    models: Each[str, Model] = field(default_factory=lambda: Each(lambda _: Model()))
     reused: int = 0  # treatments that were serialised already when an answer took them,
     rendered: int = 0  # and those that were not
 
