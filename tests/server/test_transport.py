@@ -263,7 +263,7 @@ def test_of_a_crowd_nobody_is_answered_who_has_left(
     assert begun.wait(PATIENCE_S)
     crowd = [decide(shop).future(request(request_id=str(n)), timeout=PATIENCE_S) for n in range(90)]
     for call in crowd[:80]:
-        call.cancel()  # type: ignore[no-untyped-call] # the stubs leave it open
+        call.cancel()
     release.set()
     assert [call.result().request_id for call in crowd[80:]] == [str(n) for n in range(80, 90)]
     assert first.result().defaulted
@@ -320,7 +320,7 @@ def test_no_call_stays_in_memory_once_it_has_ended(open_shop: OpenShop) -> None:
             refused(lambda: decide(shop)(request(decision="nope")))
         crowd = [decide(shop).future(request(), timeout=PATIENCE_S) for _ in range(200)]
         for call in crowd[::3]:
-            call.cancel()  # type: ignore[no-untyped-call] # the stubs leave it open
+            call.cancel()
         assert all(call.cancelled() or call.result() for call in crowd)
         until(lambda: sum(isinstance(each, inline._Message) for each in gc.get_objects()) <= 1)
     finally:

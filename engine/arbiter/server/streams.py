@@ -19,6 +19,7 @@ import msgspec
 from arbiter.errors import LimitExceeded, NotReady
 from arbiter.server.calls import late_write, name_of
 from arbiter.server.stock import abort
+from arbiter.telemetry.observer import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,7 +62,9 @@ class Streams:
 
         def run(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             observer, code = rpc.observer, grpc.StatusCode.CANCELLED.value[0]
-            seen = None if observer is None else observer.begin(rpc.path, context.invocation_metadata())
+            seen = Seen(rpc.path)
+            if observer is not None:
+                observer.begin(seen, context.invocation_metadata())
             try:
                 yield from self._run(rpc, work, messages, context)
             except Exception as error:  # noqa: BLE001 - the boundary: whatever it is becomes a status
@@ -71,7 +74,7 @@ class Streams:
                 code = grpc.StatusCode.OK.value[0]
                 return
             finally:
-                if observer is not None and seen is not None:
+                if observer is not None:
                     observer.end(seen, name_of(code))
             abort(context, status)
 
