@@ -84,14 +84,15 @@ def _sample(pid: int, at: float) -> Sample:
 class Flatness:
     """The rule. Each process is judged from `warm_s` of its life on, if it lived `least_s` longer: its memory may grow
     by `mib_per_hour` (the Theil-Sen slope of its own memory, last two thirds), its open files by `files` and its
-    threads by `threads` (medians of the last and the first quarter).
+    threads by `threads` (medians of the last and the first quarter). A worker's pool starts its 16 threads as they are
+    needed, whenever that is.
     """
 
     warm_s: float = 180.0
     least_s: float = 420.0
     mib_per_hour: float = 24.0
     files: int = 40
-    threads: int = 8
+    threads: int = 20
 
     def judge(self, history: History) -> dict[str, Any] | None:
         """The figures of a process and what is wrong with them; None for one that lived too short to be judged."""

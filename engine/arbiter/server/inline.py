@@ -138,9 +138,8 @@ class InlineLoop:
         self._refusal = rpc_status.to_status(status_of(self._refused, "a call"))
         self._calls = 0  # calls under way
         self._ends = 0  # calls whose end is watched and has not come
-        self._written: deque[tuple[_Message, Call, Callable[[Any], bytes], Future[Any]]] = (
-            deque()
-        )  # writes that are on disk, or failed
+        # Writes that are on disk, or failed.
+        self._written: deque[tuple[_Message, Call, Callable[[Any], bytes], Future[Any]]] = deque()
         self._woken = False  # whether the loop has been told of them
         self._lost: deque[_Message] = deque()  # calls whose answer could not be sent: no event comes of them
         self._steps: deque[tuple[_Message, Call, Steps]] = deque()
