@@ -221,6 +221,9 @@ def test_events_are_imported_once(server: Server, tmp_path: Path) -> None:
     assert again.stdout == "0 events stored, 3 were there already and were dropped\n"
     features = json.loads(server.ask("profile", "get", "cleo", "--json").stdout)["features"]
     assert features["orders"] == 3
+    server.ask("profile", "delete", "cleo", "--yes")
+    erased = server.ask("events", "import", file)
+    assert erased.stdout == "0 events stored, 3 of erased subjects were dropped\n"
 
 
 def test_a_file_with_a_mistake_is_not_sent_at_all(server: Server, tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from arbiter.profiles.compaction import compact, is_due
+from arbiter.profiles.consents import ConsentChange
 from arbiter.profiles.environment import open_environment
 from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.generations import remove_superseded
+from arbiter.profiles.holdings import HOLDINGS
 from arbiter.profiles.store import Ingested, Store, Update
-from arbiter.types import Event
+from arbiter.types import ConsentState, Event
 from tests.test_features import Clock, feature
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 T0 = 1_790_000_000_000_000
 MINUTE = 60_000_000
 FEATURES = FeatureSet((feature("count"), feature("sum"), feature("distinct"), feature("since")))
+CHOICES = (ConsentState.GRANTED, ConsentState.REVOKED)
 COUNT, SUM = feature("count").key, feature("sum").key
 
 
@@ -195,9 +198,10 @@ def test_any_order_of_writes_and_erasures_leaves_what_came_after(steps: list[tup
 
 
 def test_the_files_hold_no_trace_after_compaction(tmp_path: Path) -> None:
-    """Reads every byte of the files: of the erased subject only the key in its tombstone is left."""
+    """Reads every byte of the files: of the erased subject only the keys of its ids are left, in their tombstones."""
     rng = random.Random(5)  # noqa: S311 - no secret
     traces = [b"ann-the-subject", b"Bahnhofstrasse", b"idempotent-ann", b"event-of-ann", b"a-red-bicycle"]
+    traces += [b"phone-of-ann", b"letters_to_ann", b"form-of-ann", b"clerk-of-ann"]
     number = 0x1234_5678_9ABC_DEF0
     traces.append(number.to_bytes(8, "big"))
     place = tmp_path / "store"
@@ -220,12 +224,25 @@ def test_the_files_hold_no_trace_after_compaction(tmp_path: Path) -> None:
                 ).result()
                 change = Update("ann-the-subject", {"street": f"Bahnhofstrasse {n}"}, idempotency_key="idempotent-ann")
                 store.update(change).exception()
-        key = bytes.fromhex(store.pseudonym("ann-the-subject"))
+                said = ConsentChange(
+                    "phone-of-ann", "letters_to_ann", CHOICES[n % 8 // 4], "form-of-ann", by="clerk-of-ann"
+                )
+                store.set_consent(said).result()
+            if n == 200:  # the history of both, what was agreed to by either, and the link
+                moved = Update("ann-the-subject", {"street": "Bahnhofstrasse", "floor": 3}, by="clerk-of-ann")
+                store.update(moved).result()
+                assert store.link("phone-of-ann", "ann-the-subject", by="clerk-of-ann").result().linked
+        pseudonyms = [bytes.fromhex(store.pseudonym(name)) for name in ("ann-the-subject", "phone-of-ann")]
+        assert len({name for name, _ in store.export("phone-of-ann").entries}) == len(HOLDINGS)
         kept = {n: store.read(f"s{n}", T0) for n in range(400)}
         before = _everything_in(place)
-        # The id and the idempotency key are hashed from the first; the scan sees what is there to see.
-        assert [trace in before for trace in traces] == [False, True, False, True, True, True]
-        assert store.erase("ann-the-subject").result().entries["events"] == 100
+        # Ids and idempotency keys are hashed from the first; the scan sees what is there to see.
+        assert [trace for trace in traces if trace not in before] == [
+            b"ann-the-subject", b"idempotent-ann", b"phone-of-ann"
+        ]  # fmt: skip
+        erased = store.erase("phone-of-ann").result().entries
+        assert set(erased) == {holding.name for holding in HOLDINGS}
+        assert erased["events"] == 100
     environment = open_environment(place, 1 << 30)
     assert is_due(environment)
     compact(environment, 1 << 30)
@@ -233,11 +250,11 @@ def test_the_files_hold_no_trace_after_compaction(tmp_path: Path) -> None:
     remove_superseded(place)
     after = _everything_in(place)
     assert [trace for trace in traces if trace in after] == []
-    assert after.count(key) == 1
+    assert [after.count(key) for key in pseudonyms] == [1, 1]
     environment = open_environment(place, 1 << 30)
     assert not is_due(environment)
     with environment.handle.begin() as txn:
-        assert txn.get(key, None, environment.tombstone) is not None
+        assert [txn.get(key, None, environment.tombstone) is None for key in pseudonyms] == [False, False]
     environment.handle.close()
     with Store.open(place, background=False) as store:
         store.use_features(FEATURES)

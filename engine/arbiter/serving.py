@@ -206,15 +206,16 @@ class ConsumerFigures(msgspec.Struct, frozen=True, kw_only=True):
     """What the consumer of Kafka's topics has done since it started.
 
     `partitions` are read by it now, `lag` counts the messages in them that it has not read. Of those that it has read
-    `accepted` became events, `duplicates` were known by their ids, `rejected` are no events; `missed` were deleted
-    before they were read. `paused` says which limit it waits for, ``""`` while it reads. `last_error_at` is µs since
-    the epoch, 0 for never.
+    `accepted` became events, `duplicates` were known by their ids, `erased` are of subjects that were erased since,
+    `rejected` are no events; `missed` were deleted before they were read. `paused` says which limit it
+    waits for, ``""`` while it reads. `last_error_at` is µs since the epoch, 0 for never.
     """
 
     partitions: int = 0
     lag: int = 0
     accepted: int = 0
     duplicates: int = 0
+    erased: int = 0
     rejected: int = 0
     missed: int = 0
     paused: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -126,7 +127,8 @@ def test_a_server_reads_topics_whatever_becomes_of_the_process_that_does(
 
     told = served.status()
     assert told.returncode == 0
-    assert "4 partitions, 0 messages behind: 100 stored, 0 known, 1 rejected, 0 missed" in " ".join(told.stdout.split())
+    line = "4 partitions, 0 messages behind: 100 stored, 0 known, 0 of erased subjects, 1 rejected, 0 missed"
+    assert line in " ".join(told.stdout.split())
 
     # Its store keeps to what the snapshot declares that runs.
     served.write(RULES.replace("{count: buy}}", "{count: buy}, visits: {count: visit}}"))
@@ -197,10 +199,19 @@ def test_topics_are_read_to_their_ends_without_a_server(kafka: Kafka, topic: str
     kafka.send(topic, *[{"subject_id": "ann", "type": "buy", "id": f"e{n // 2}"} for n in range(2_500)], key="k")
     kafka.send(topic, b"nonsense")
     done = consumed(tmp_path, f"--kafka-brokers={kafka.brokers}", f"--kafka-topics={topic}")
-    assert done.stdout == ("1,250 events stored, 1,250 were there already, 1 rejected, 0 gone before they were read\n")
+    assert done.stdout == (
+        "1,250 events stored, 1,250 were there already, 0 of erased subjects, 1 rejected, 0 gone before they were read"
+        "\n"
+    )
     assert done.returncode == 1
     with Store.open(tmp_path / "data" / "store", background=False) as store:
         assert len(store.events("ann", limit=10_000)) == 1_250
+        store.erase("ann").result()
+    done = consumed(
+        tmp_path, f"--kafka-brokers={kafka.brokers}", f"--kafka-topics={topic}", "--kafka-group=another", "--json"
+    )
+    said = json.loads(done.stdout)
+    assert (said["accepted"], said["duplicates"], said["erased"], said["rejected"]) == (0, 0, 2_500, 1)
 
 
 def test_without_topics_there_is_nothing_to_read(tmp_path: Path) -> None:

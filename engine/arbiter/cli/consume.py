@@ -38,7 +38,7 @@ def consume(chosen: "Chosen", *, as_json: AsJson = False) -> None:
     with err().status("reading topics") as status:
 
         def progress(figures: "ConsumerFigures") -> None:
-            read = figures.accepted + figures.duplicates + figures.rejected
+            read = figures.accepted + figures.duplicates + figures.erased + figures.rejected
             status.update(f"{plural(read, 'message')} read, {figures.lag:,} left")
 
         done = catch_up(settings, options.limits, progress)
@@ -46,8 +46,8 @@ def consume(chosen: "Chosen", *, as_json: AsJson = False) -> None:
         print_json(done)
     else:
         out().print(
-            f"{plural(done.accepted, 'event')} stored, {done.duplicates:,} were there already, {done.rejected:,} "
-            f"rejected, {done.missed:,} gone before they were read"
+            f"{plural(done.accepted, 'event')} stored, {done.duplicates:,} were there already, {done.erased:,} of "
+            f"erased subjects, {done.rejected:,} rejected, {done.missed:,} gone before they were read"
         )
     if done.rejected or done.missed:
         raise typer.Exit(FINDINGS)

@@ -146,10 +146,11 @@ def _said(done: "Imported", *, as_json: bool) -> None:
         print_json(done)
         return
     dropped = f", {done.duplicates:,} were there already and were dropped" if done.duplicates else ""
+    erased = f", {done.erased:,} of erased subjects were dropped" if done.erased else ""
     resumed = f", {done.resumed:,} were sent before" if done.resumed else ""
-    sent = done.accepted + done.duplicates
+    sent = done.accepted + done.duplicates + done.erased
     rate = f", {sent / done.seconds:,.0f} a second" if done.seconds > _RATED_S else ""
-    out().print(f"{plural(done.accepted, 'event')} stored{dropped}{resumed}{rate}", style="green")
+    out().print(f"{plural(done.accepted, 'event')} stored{dropped}{erased}{resumed}{rate}", style="green")
 
 
 def _columns(
@@ -217,5 +218,6 @@ def _send_record(client: "Client", file: Path | None, shift_to: str, size: int) 
             answer = client.ingest_events(part, timeout=PATIENCE_S)
             done.accepted += answer.accepted
             done.duplicates += answer.duplicates
+            done.erased += answer.erased
             advance(len(part))
     return done

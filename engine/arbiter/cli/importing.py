@@ -43,11 +43,14 @@ class Note(msgspec.Struct, frozen=True):
 
 
 class Imported(msgspec.Struct):
-    """What became of a file. `events` are those that it holds, `resumed` those that an earlier run had sent."""
+    """What became of a file. `events` are those that it holds, `erased` those that were dropped since their subject
+    was erased after their time, `resumed` those that an earlier run had sent.
+    """
 
     events: int = 0
     accepted: int = 0
     duplicates: int = 0
+    erased: int = 0
     skipped: int = 0
     resumed: int = 0
     seconds: float = 0.0
@@ -146,6 +149,7 @@ class Import:
             else:
                 self._done.accepted += answer.accepted
                 self._done.duplicates += answer.duplicates
+                self._done.erased += answer.erased
                 return
 
     def _refused(self, rows: list[Row], number: int, message: str, *, anything_stored: bool) -> BadLines:

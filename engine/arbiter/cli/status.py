@@ -77,7 +77,8 @@ def _consumed(consumer: "ConsumerInfo") -> str:
     if (figures := consumer.figures) is not None:
         said += (
             f", {plural(figures.partitions, 'partition')}, {figures.lag:,} messages behind: {figures.accepted:,} stored"
-            f", {figures.duplicates:,} known, {figures.rejected:,} rejected, {figures.missed:,} missed"
+            f", {figures.duplicates:,} known, {figures.erased:,} of erased subjects, {figures.rejected:,} rejected, "
+            f"{figures.missed:,} missed"
         )
         said += f"; waits, since `{figures.paused}` is full" if figures.paused else ""
         if figures.last_error:

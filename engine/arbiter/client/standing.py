@@ -51,6 +51,7 @@ def _consumer(message: admin_pb2.Consumer) -> ConsumerInfo:
         lag=said.lag,
         accepted=said.accepted,
         duplicates=said.duplicates,
+        erased=said.erased,
         rejected=said.rejected,
         missed=said.missed,
         paused=said.paused,

@@ -48,6 +48,7 @@ class Told:
         """A batch is on disk."""
         self._counters.consumed["accepted"] += done.accepted
         self._counters.consumed["duplicate"] += done.duplicates
+        self._counters.consumed["erased"] += done.erased
 
     def rejected(self, record: Record, reason: Rejected) -> None:
         """A message is no event."""
@@ -72,6 +73,7 @@ class Told:
             lag=sum(self.lags.values()),
             accepted=consumed["accepted"],
             duplicates=consumed["duplicate"],
+            erased=consumed["erased"],
             rejected=consumed["rejected"],
             missed=consumed["missed"],
             paused=self.paused,

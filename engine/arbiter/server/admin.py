@@ -275,6 +275,7 @@ def _consumer(consumer: ConsumerInfo | None) -> admin_pb2.Consumer | None:
             lag=figures.lag,
             accepted=figures.accepted,
             duplicates=figures.duplicates,
+            erased=figures.erased,
             rejected=figures.rejected,
             missed=figures.missed,
             paused=figures.paused,

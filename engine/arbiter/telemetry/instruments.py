@@ -264,7 +264,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         "arbiter.consumer.messages",
         "counter",
         "{message}",
-        "Messages of Kafka's topics, by what became of them: accepted, duplicate, rejected, missed.",
+        "Messages of Kafka's topics, by what became of them: accepted, duplicate, erased, rejected, missed.",
         by(lambda c: c.consumed),
         _OUTCOME,
     ),

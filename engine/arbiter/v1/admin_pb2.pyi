@@ -1238,6 +1238,7 @@ class ConsumerFigures(_message.Message):
     PAUSED_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     LAST_ERROR_AT_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
     partitions: _builtins.int
     """The partitions that it reads now."""
     lag: _builtins.int
@@ -1254,6 +1255,8 @@ class ConsumerFigures(_message.Message):
     """The limit that it waits for: `disk_full`, `store_quota`, `write_queue`; empty while it reads."""
     last_error: _builtins.str
     """What went wrong last; empty for nothing."""
+    erased: _builtins.int
+    """The messages that were dropped, since their subject was erased after the event's time."""
     @_builtins.property
     def last_error_at(self) -> _timestamp_pb2.Timestamp:
         """When that was. Absent for never."""
@@ -1270,10 +1273,11 @@ class ConsumerFigures(_message.Message):
         paused: _builtins.str = ...,
         last_error: _builtins.str = ...,
         last_error_at: _timestamp_pb2.Timestamp | None = ...,
+        erased: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_error_at", b"last_error_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "duplicates", b"duplicates", "lag", b"lag", "last_error", b"last_error", "last_error_at", b"last_error_at", "missed", b"missed", "partitions", b"partitions", "paused", b"paused", "rejected", b"rejected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "duplicates", b"duplicates", "erased", b"erased", "lag", b"lag", "last_error", b"last_error", "last_error_at", b"last_error_at", "missed", b"missed", "partitions", b"partitions", "paused", b"paused", "rejected", b"rejected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
