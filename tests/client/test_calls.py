@@ -241,9 +241,15 @@ def test_calls_of_a_closed_client_fail(open_client: OpenClient, server: str) -> 
         client.decide("ann", "shop.banner")
 
 
-def test_closing_ends_a_call_that_waits_for_its_next_attempt(open_client: OpenClient, road: Road) -> None:
+@pytest.mark.parametrize("under_way", [False, True])
+def test_closing_ends_a_call_that_is_under_way_or_waits_for_its_next_attempt(
+    open_client: OpenClient, road: Road, *, under_way: bool
+) -> None:
     client = open_client(road.target, timeout=60, retries=QUICK)
-    road.refuse(AWAY, retry_after=0.5)
+    if under_way:
+        road.hold()
+    else:
+        road.refuse(AWAY, retry_after=0.5)
     failed: list[CallFailed] = []
 
     def ask() -> None:
@@ -257,6 +263,7 @@ def test_closing_ends_a_call_that_waits_for_its_next_attempt(open_client: OpenCl
     road.wait_for(1)
     client.close()
     asking.join()
+    road.let_go()
     assert [each.code for each in failed] == ["CANCELLED"]
     assert len(road.seen) == 1
 

@@ -17,7 +17,7 @@ from grpc import aio
 from arbiter.client.calls import Awaiting
 from arbiter.client.channels import failure_of
 from arbiter.client.face import Connections, Face, Turns
-from arbiter.client.failures import failure
+from arbiter.client.failures import cancelled, failure
 from arbiter.client.retry import Send, Wait
 from arbiter.client.streaming import BATCH, INGEST_STREAM, Unanswered
 
@@ -77,6 +77,12 @@ class AsyncClient(Awaiting, Face):
                     try:
                         send = self._sender(turns.lane, call.rpc)
                         response = await send(call.message, timeout=step.timeout, metadata=metadata)
+                    except asyncio.CancelledError:
+                        # Calls of a channel that is closed end so; a task that is cancelled itself stays so.
+                        task = asyncio.current_task()
+                        if not self._closed.is_set() or (task is not None and task.cancelling()):
+                            raise
+                        raise cancelled("the client was closed while it waited") from None
                     except grpc.RpcError as error:
                         turns.failed(failure_of(error))
                     else:
