@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
 from arbiter.errors import InvalidField
+from arbiter.profiles.keys import Keys, Secrets
 from arbiter.profiles.store import Store, Update
 from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime.engine import Engine
@@ -33,20 +34,34 @@ rules:
 """
 
 
-class Watched(Store):
-    """A store that counts reads of accounts."""
+class WatchedKeys(Keys):
+    """Keys that count how often one of an account was asked for."""
 
     accounts = 0
 
-    def _account_key(self, account_id: str) -> bytes:
+    def account(self, account_id: str) -> bytes:
         self.accounts += 1
-        return super()._account_key(account_id)
+        return super().account(account_id)
+
+
+class Watched(Store):
+    """A store that counts reads of accounts."""
+
+    def watch(self) -> Self:
+        """Count from now on."""
+        self.keys = self._watched = WatchedKeys(self._environment, Secrets())
+        return self
+
+    @property
+    def accounts(self) -> int:
+        """How many there were."""
+        return self._watched.accounts
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Watched]:
     with Watched.open(tmp_path / "store", clock=lambda: NOW, background=False) as opened:
-        yield opened
+        yield opened.watch()
 
 
 @pytest.fixture
@@ -125,7 +140,7 @@ def test_an_account_is_read_only_where_a_rule_of_the_point_may_use_it(
 ) -> None:
     store.update(Update(account_id="acme", set={"plan": "team", "seats": 1})).result()
     store.update(Update("ann", set={"account_id": "acme", "role": "admin"})).result()
-    store.accounts = 0
+    store.watch()
     assert decide("ann", "mine") == ["mine"]
     assert store.accounts == 0
     for point in ("team", "nested", "rolled"):

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arbiter.config.files import UnusableFile
 from arbiter.config.limits import Limits
 from arbiter.config.options import Kafka
 from arbiter.consumer.properties import BadProperties, consumer_properties, read_properties
 from arbiter.consumer.reading import Record, Rejected, reader_of
-from arbiter.server.lastgood import UnusableFile
 from arbiter.types import Event, to_micros
 from arbiter.v1 import profile_pb2
 from arbiter.wire.values import write_entries, write_timestamp

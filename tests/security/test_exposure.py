@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from arbiter.config.files import UnusableFile
 from arbiter.config.options import Auth, Tls
 from arbiter.errors import AuthorError
 from arbiter.server.exposure import Exposed, check_start, is_public
-from arbiter.server.lastgood import UnusableFile
 from tests.security.conftest import RULES, Authority, put
 
 if TYPE_CHECKING:

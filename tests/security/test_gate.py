@@ -13,6 +13,7 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
+from arbiter.config.files import UnusableFile
 from arbiter.config.options import Auth
 from arbiter.errors import AuthorError
 from arbiter.server.auth import porter
@@ -20,7 +21,6 @@ from arbiter.server.auth.callers import read_callers
 from arbiter.server.auth.porter import Porter
 from arbiter.server.auth.roles import NEEDS, ROLES
 from arbiter.server.gate import PermissionDenied, Unauthenticated
-from arbiter.server.lastgood import UnusableFile
 from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
 from tests.security.conftest import DECIDE, OVERRIDE, PROFILE, SNAPSHOT, UPDATE, put
 

@@ -12,12 +12,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from arbiter.config.files import UnusableFile
 from arbiter.config.options import Auth
 from arbiter.errors import AuthorError
 from arbiter.server.auth.porter import Porter
 from arbiter.server.auth.signed import read_signers
 from arbiter.server.gate import PermissionDenied, Unauthenticated
-from arbiter.server.lastgood import UnusableFile
 from tests.security.conftest import AUDIENCE, DECIDE, ISSUER, PROFILE, jwk
 
 if TYPE_CHECKING:

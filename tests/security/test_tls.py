@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from arbiter.config.files import UnusableFile
 from arbiter.config.options import Tls
-from arbiter.server.lastgood import UnusableFile
 from arbiter.server.tls import credentials
 from tests.security.conftest import DECIDE, UPDATE, Authority, put
 

@@ -14,6 +14,7 @@ from arbiter.cli.answers import Answer, Question
 from arbiter.cli.check import models_beside
 from arbiter.cli.remote import Asked
 from arbiter.cli.values import read_context, read_moment
+from arbiter.config.options import Profiles
 
 Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="Whom the decision is for.")]
 Rules = Annotated[
@@ -30,6 +31,24 @@ Data = Annotated[
         help="With --rules: a server's data directory, to read profiles from. [default: nobody is known]",
         exists=True,
         file_okay=False,
+    ),
+]
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        "--profiles-key",
+        envvar="ARBITER_PROFILES_KEY",
+        metavar="FILE",
+        help="With --data: the secret by which ids are hashed there.",
+    ),
+]
+PreviousKeys = Annotated[
+    Path | None,
+    typer.Option(
+        "--profiles-previous-keys",
+        envvar="ARBITER_PROFILES_PREVIOUS_KEYS",
+        metavar="DIR",
+        help="With --data: the folder of secrets that were used before.",
     ),
 ]
 Context = Annotated[
@@ -50,6 +69,13 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     rules: Path | None
     models: Path | None
     data: Path | None
+    key: Path | None = None
+    previous_keys: Path | None = None
+
+    @property
+    def profiles(self) -> Profiles:
+        """The options that name the keys of the store."""
+        return Profiles(key=str(self.key or ""), previous_keys=str(self.previous_keys or ""))
 
     def check(self) -> None:
         """Raise a usage error for options that do not go together."""
@@ -67,5 +93,5 @@ def ask(question: Question, source: Source) -> list[Answer]:
     from arbiter.cli import offline  # noqa: PLC0415 - loads onnxruntime and LMDB
 
     models = source.models or models_beside(source.rules)
-    with offline.engine(source.rules, models, source.data) as engine:
+    with offline.engine(source.rules, models, source.data, source.profiles) as engine:
         return offline.decide(engine, question, context, at)

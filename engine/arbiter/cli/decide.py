@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from arbiter.cli.answers import Question, print_notes, print_treatments
-from arbiter.cli.asking import AsJson, At, Context, Data, Models, Rules, Slots, Source, Subject, ask
+from arbiter.cli.asking import (
+    AsJson,
+    At,
+    Context,
+    Data,
+    Key,
+    Models,
+    PreviousKeys,
+    Rules,
+    Slots,
+    Source,
+    Subject,
+    ask,
+)
 from arbiter.cli.remote import Asked, asks_a_server
 from arbiter.cli.terminal import print_json
 
@@ -24,6 +37,8 @@ def decide(
     rules: Rules = None,
     models: Models = None,
     data: Data = None,
+    profiles_key: Key = None,
+    profiles_previous_keys: PreviousKeys = None,
     context: Context = "{}",
     slots: Slots = 0,
     at: At = "",
@@ -34,7 +49,10 @@ def decide(
     Several decision points are one page: one profile read, and no treatment given twice.
     """
     question = Question(subject_id=subject, decisions=tuple(decisions), context=context, slots=slots, at=at)
-    answers = ask(question, Source(server=server, rules=rules, models=models, data=data))
+    source = Source(
+        server=server, rules=rules, models=models, data=data, key=profiles_key, previous_keys=profiles_previous_keys
+    )
+    answers = ask(question, source)
     if as_json:
         print_json(answers)
         return

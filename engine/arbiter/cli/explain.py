@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from arbiter.cli.answers import Question, print_explanation, print_notes, print_treatments
-from arbiter.cli.asking import AsJson, At, Context, Data, Models, Rules, Slots, Source, Subject, ask
+from arbiter.cli.asking import (
+    AsJson,
+    At,
+    Context,
+    Data,
+    Key,
+    Models,
+    PreviousKeys,
+    Rules,
+    Slots,
+    Source,
+    Subject,
+    ask,
+)
 from arbiter.cli.remote import Asked, asks_a_server
 from arbiter.cli.terminal import out, print_json
 from arbiter.types import ExplainLevel
@@ -42,6 +55,8 @@ def explain(
     rules: Rules = None,
     models: Models = None,
     data: Data = None,
+    profiles_key: Key = None,
+    profiles_previous_keys: PreviousKeys = None,
     context: Context = "{}",
     slots: Slots = 0,
     at: At = "",
@@ -61,7 +76,10 @@ def explain(
         explain=ExplainLevel[level.name],
         explain_rules=tuple(rule or ()),
     )
-    answers = ask(question, Source(server=server, rules=rules, models=models, data=data))
+    source = Source(
+        server=server, rules=rules, models=models, data=data, key=profiles_key, previous_keys=profiles_previous_keys
+    )
+    answers = ask(question, source)
     if as_json:
         print_json(answers[0])
         return

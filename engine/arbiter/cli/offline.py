@@ -14,6 +14,7 @@ from arbiter.cli.answers import Answer, Given, Judged
 from arbiter.errors import AuthorError, NotFound, did_you_mean
 from arbiter.profiles.store import Store
 from arbiter.runtime.engine import Engine
+from arbiter.runtime.keyfiles import read_secrets
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.sources import Names, read_sources
 from arbiter.types import Request, from_micros, to_micros
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from arbiter.cli.answers import Question
+    from arbiter.config.options import Profiles
     from arbiter.errors import Diagnostic
     from arbiter.snapshot import Snapshot
     from arbiter.types import Decision
@@ -60,17 +62,18 @@ def _names(rules: Path, models: Path | None) -> Names:
 
 
 @contextlib.contextmanager
-def engine(rules: Path, models: Path | None, data: Path | None) -> Iterator[Engine]:
-    """An engine over `data`, a server's data directory, or over empty profiles. Raises AuthorError, StoreError.
+def engine(rules: Path, models: Path | None, data: Path | None, profiles: Profiles) -> Iterator[Engine]:
+    """An engine over `data`, a server's data directory, or over empty profiles. `profiles` names its keys.
 
-    Nothing is written but what LMDB needs to be read; a server may run on the same directory.
+    Nothing is written but what LMDB needs to be read; a server may run on the same directory. Raises AuthorError,
+    StoreError, UnusableFile.
     """
     snapshot, found = load(rules, models)
     if snapshot is None:
         raise AuthorError(found)
     with contextlib.ExitStack() as stack:
         place = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="arbiter-")))
-        store = stack.enter_context(Store.open(place / "store", background=False))
+        store = stack.enter_context(Store.open(place / "store", background=False, secrets=read_secrets(profiles)))
         ready = Engine(store)
         ready.activate(snapshot)
         yield ready

@@ -22,6 +22,7 @@ def serve(chosen: "Chosen") -> None:
     bad one changes nothing and is reported.
     """
     from arbiter.consumer.process import check_consumer, run_consumer  # noqa: PLC0415 - loads much, as do the next
+    from arbiter.runtime.keyfiles import check_keys  # noqa: PLC0415
     from arbiter.runtime.logs import start_logging  # noqa: PLC0415
     from arbiter.runtime.settings import Settings  # noqa: PLC0415
     from arbiter.runtime.start import supervise  # noqa: PLC0415
@@ -42,4 +43,5 @@ def serve(chosen: "Chosen") -> None:
     check_start(doors, options.metrics, options.tls, options.auth)
     if options.kafka.brokers:
         check_consumer(options.kafka)
+    check_keys(settings)
     supervise(settings, open_face, open_admin, run_consumer if options.kafka.brokers else None)

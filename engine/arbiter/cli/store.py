@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from arbiter.cli.asking import AsJson
+from arbiter.cli.rekey import rekey
 from arbiter.cli.terminal import FINDINGS, out, plural, print_json, print_table
 
 if TYPE_CHECKING:
@@ -131,6 +132,9 @@ def _read_size(written: str) -> int:
     return 0 if found[1] is None else int(found[1]) << _SHIFTS[found[2]]
 
 
+store.command("rekey")(rekey)
+
+
 @store.command("stat")
 def stat(*, data: Data = Path("data"), as_json: AsJson = False) -> None:
     """Print how large the store is, what it holds, and who reads it."""
@@ -159,6 +163,10 @@ def _print_stat(found: "Inspected") -> None:
         ("readers", f"{len({each.pid for each in found.readers})} processes, {len(holding)} reading"),
         ("oldest read", f"{max((each.behind or 0 for each in holding), default=0):,} transactions ago"),
         ("erased since it was compacted", "yes" if found.erased else "no"),
+        *(
+            (f"under the previous key {each.check[:8]}", f"{each.subjects:,} ids, {each.erased:,} erased ones")
+            for each in found.previous
+        ),
         *(("beside it", name) for name in found.others),
     ]
     print_table(("what", "value"), rows)

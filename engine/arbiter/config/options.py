@@ -104,7 +104,7 @@ class Events(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Profiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long subjects are kept, and what beside their attributes."""
+    """How long subjects are kept, what beside their attributes, and under which keys."""
 
     inactive_days: Annotated[
         float,
@@ -132,6 +132,18 @@ class Profiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "Entries that are kept of what a subject said of one purpose; the newest always is.", least=1, most=10_000
         ),
     ] = 100
+    key: Annotated[
+        str,
+        option("The secret by which ids of subjects are hashed; empty for one in the store itself.", shown="FILE"),
+    ] = ""
+    previous_keys: Annotated[
+        str,
+        option(
+            "The folder of files that were `profiles.key` before, while subjects move to the present one.",
+            shown="DIR",
+            needs="key",
+        ),
+    ] = ""
 
 
 class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ from arbiter.errors import AuthorError
 from arbiter.profiles.store import Store
 from arbiter.runtime.alone import alone
 from arbiter.runtime.declared import keep_to
+from arbiter.runtime.keyfiles import read_secrets
 from arbiter.runtime.loader import Loader
 from arbiter.telemetry.counters import Counters
 
@@ -34,7 +35,10 @@ def catch_up(settings: Settings, limits: Limits, progress: Callable[[ConsumerFig
         attempt = Loader(settings.rules_directory, settings.models_directory, None).load()
         if attempt.built is None:
             raise AuthorError(attempt.diagnostics)
-        with Store.open(settings.store_directory, limits=settings.store_limits, background=False) as store:
+        secrets = read_secrets(settings.profiles)
+        with Store.open(
+            settings.store_directory, limits=settings.store_limits, background=False, secrets=secrets
+        ) as store:
             keep_to(store, attempt.built.snapshot.frame)
             told = Told(Counters(), wall_clock)
             loop = open_loop(settings.kafka, limits, store, told, wall_clock)

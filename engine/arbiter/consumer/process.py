@@ -26,6 +26,7 @@ from arbiter.profiles.store import Store
 from arbiter.runtime import messages
 from arbiter.runtime.archive import Archive
 from arbiter.runtime.declared import keep_to
+from arbiter.runtime.keyfiles import read_secrets
 from arbiter.runtime.logs import start_logging
 from arbiter.runtime.settings import Settings
 from arbiter.runtime.survey import follow
@@ -88,7 +89,12 @@ def _run(pipe: Connection, settings: Settings) -> None:
         stack.callback(publisher.shutdown)
         # Records of another feature set are rewritten by the workers.
         store = stack.enter_context(
-            Store.open(settings.store_directory, limits=settings.store_limits, background=False)
+            Store.open(
+                settings.store_directory,
+                limits=settings.store_limits,
+                background=False,
+                secrets=read_secrets(settings.profiles),
+            )
         )
         follow(store, counters)
         told = Told(counters, wall_clock)

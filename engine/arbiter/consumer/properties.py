@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from arbiter.config.files import content_of
 from arbiter.errors import ArbiterError
-from arbiter.server.lastgood import content_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from arbiter.profiles.keys import Turning
 from arbiter.profiles.records import moment
 
 if TYPE_CHECKING:
@@ -23,8 +24,14 @@ ALIAS_BYTES: Final = 16
 
 
 def standing_for(environment: Environment, txn: Transaction, key: bytes) -> bytes:
-    """The key under which all of the subject lies: this one, unless it is an alias."""
+    """The key under which all of the subject lies: this one, unless it is an alias, or an earlier one is still used."""
     raw = txn.get(key, None, environment.profile)
+    if raw is None and isinstance(key, Turning):
+        for old in key.olds:
+            raw = txn.get(old, None, environment.profile)
+            if raw is not None or txn.get(old, None, environment.tombstone) is not None:
+                key = old
+                break
     return raw if raw is not None and len(raw) == ALIAS_BYTES else key
 
 
@@ -43,3 +50,13 @@ def add_alias(environment: Environment, txn: Transaction, key: bytes, alias: byt
     """Let `alias`, whose own record this replaces, stand for the subject from `at` (µs) on."""
     txn.put(alias, key, db=environment.profile)
     txn.put(key + alias, moment(at), db=environment.alias)
+
+
+def rename_alias(environment: Environment, txn: Transaction, alias: bytes, to: bytes) -> None:
+    """Let another key stand for the subject in the place of `alias`, linked when that was."""
+    key = txn.get(alias, b"", environment.profile)
+    linked = txn.get(key + alias, b"", environment.alias)
+    txn.put(to, key, db=environment.profile)
+    txn.put(key + to, linked, db=environment.alias)
+    txn.delete(alias, db=environment.profile)
+    txn.delete(key + alias, db=environment.alias)

@@ -118,23 +118,23 @@ class RecordConsent:
     def apply(self, group: Group) -> ConsentRecorded:
         """Record it, and bring what the subject has granted up to date."""
         change, now = self._change, group.now
-        self._key = group.resolve(self._key)
-        place = self._key + change.purpose.encode()
+        key = group.resolve(self._key)
+        place = key + change.purpose.encode()
         raw = group.txn.get(place, None, group.environment.consent)
         known = () if raw is None else decode_entries(raw)
         entry = self._entry(known[0] if known else None, now)
         if entry is None or any(_said(entry) == _said(each) for each in known):
             return ConsentRecorded(known[0], recorded=False)
         if not known:
-            self._check_room(group)
+            self._check_room(group, key)
         if change.state is ConsentState.GRANTED:
             group.check_quota()  # who says no is heard even by a full store
         kept = in_order((*known, entry))[: group.limits.consent_history]
         if entry not in kept:
             return ConsentRecorded(kept[0], recorded=False)
         group.txn.put(place, records.encode(kept), db=group.environment.consent)
-        opened = group.open(self._key)
-        granted = granted_of(consents_in(group.txn, group.environment, self._key))
+        opened = group.open(key)
+        granted = granted_of(consents_in(group.txn, group.environment, key))
         opened.profile = msgspec.structs.replace(opened.profile, granted=granted, touched=now)
         opened.changed = True
         return ConsentRecorded(kept[0], recorded=True)
@@ -154,9 +154,10 @@ class RecordConsent:
             )
         return ConsentEntry(at, change.state, change.source, now, change.by)
 
-    def _check_room(self, group: Group) -> None:
+    @staticmethod
+    def _check_room(group: Group, key: bytes) -> None:
         allowed = group.limits.consent_purposes
-        if len(consents_in(group.txn, group.environment, self._key)) >= allowed:
+        if len(consents_in(group.txn, group.environment, key)) >= allowed:
             raise LimitExceeded(
                 f"`consent_purposes` allows {allowed} purposes a subject, and so many are recorded: use one of them",
                 field="purpose",

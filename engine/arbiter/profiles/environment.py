@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SALT = b"salt"
 _NAMES = (
     "profile", "window", "log", "by_subject", "seen", "idem", "consent", "offset", "meta", "history", "tombstone",
-    "alias",
+    "alias", "previous",
 )  # fmt: skip
 _READERS = 1024
 _DATABASES = 64
@@ -43,8 +43,8 @@ class Environment(msgspec.Struct, frozen=True):
     """An open generation of the store in the folder `path`, with its sub-databases.
 
     `begin` is that of the handle, for the read of every decision. `file` is the device and inode of its data.
-    `superseded[0]` is not 0 once another generation has followed, or is about to. `salt` keys the hash of subject ids;
-    it never leaves the store.
+    `superseded[0]` is not 0 once another generation has followed, or is about to. `salt` goes into the
+    keys under which subjects lie; it never leaves the store.
     """
 
     path: Path
@@ -67,6 +67,7 @@ class Environment(msgspec.Struct, frozen=True):
     history: lmdb._Database
     tombstone: lmdb._Database
     alias: lmdb._Database
+    previous: lmdb._Database
 
     @property
     def place(self) -> Path:

@@ -35,11 +35,11 @@ class EraseSubject:
         group.let_go(key)
         # An event may be dated ahead of the clock: one that is erased stays away like the others.
         newest = next(Subject(environment, txn, key).newest_events(), None)
+        until = group.now if newest is None else max(group.now, newest.at)
+        for name in names:
+            group.bury(name, Tombstone(group.now, until))
         erased = holdings.erase_all(environment, txn, key)
         if erased:
             note_erased(txn, environment)
-        until = group.now if newest is None else max(group.now, newest.at)
         group.part(key)
-        for name in names:
-            group.bury(name, Tombstone(group.now, until))
         return Erased(group.now, erased)

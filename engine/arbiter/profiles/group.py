@@ -15,8 +15,10 @@ from arbiter.errors import LimitExceeded
 from arbiter.profiles import history, records, tombstones
 from arbiter.profiles.aliases import standing_for
 from arbiter.profiles.holdings import last_position
+from arbiter.profiles.keys import Turning
 from arbiter.profiles.quota import quota_of
 from arbiter.profiles.records import Cold
+from arbiter.profiles.rekeying import turn
 from arbiter.profiles.subjects import Subject, is_right, unknown
 
 if TYPE_CHECKING:
@@ -100,9 +102,14 @@ class Group:
             )
 
     def resolve(self, key: bytes) -> bytes:
-        """The key under which all of a subject lies, given that of any of its ids."""
+        """The key under which all of a subject lies, given that of any of its ids; an id that lies under an earlier
+        key moves first.
+        """
         found = self._resolved.get(key)
         if found is None:
+            if isinstance(key, Turning):
+                turn(self, key)
+                key = bytes(key)
             found = self._resolved[key] = standing_for(self.environment, self.txn, key)
         return found
 

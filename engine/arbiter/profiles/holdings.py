@@ -13,6 +13,7 @@ import msgspec
 
 from arbiter.profiles import history, records
 from arbiter.profiles.consenting import decode_entries, in_order
+from arbiter.profiles.keys import release
 from arbiter.profiles.totals import INT64
 from arbiter.types import from_micros
 
@@ -185,6 +186,7 @@ class _Aliases(Holding):
         """Let them stand for nobody."""
         for rest, _ in list(self.entries(environment, txn, key)):
             txn.delete(rest, db=environment.profile)
+            release(environment, txn, rest)
         return super().erase(environment, txn, key)
 
 
@@ -302,6 +304,7 @@ def unlog(environment: Environment, txn: Transaction, place: bytes) -> None:
 def erase_all(environment: Environment, txn: Transaction, key: bytes) -> dict[str, int]:
     """Erase all that is held under a subject's key; how many entries of each holding that had any."""
     erased = {holding.name: holding.erase(environment, txn, key) for holding in HOLDINGS}
+    release(environment, txn, key)
     return {name: number for name, number in erased.items() if number}
 
 

@@ -50,6 +50,8 @@ class IngestEvents:
         known, get, limits = group.environment.seen, group.txn.get, group.limits
         earliest = records.NEVER if limits.late is None else group.now - limits.late
         latest = records.LAST if limits.ahead is None else group.now + limits.ahead
+        for entry in self._entries:  # if an id moves to another key, what stands for it does from then on
+            group.resolve(entry[0])
         erased = 0
         found: dict[bytes, Entry] = {}
         for number, entry in enumerate(self._entries):

@@ -14,6 +14,7 @@ import msgspec
 from arbiter.profiles import generations
 from arbiter.profiles.compaction import is_due
 from arbiter.profiles.environment import failure
+from arbiter.profiles.keys import UnderPrevious, left
 from arbiter.profiles.migrations import schema_of
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class Inspected(msgspec.Struct, frozen=True):
     """A store as it stands. Sizes in bytes, `map_bytes` is the address range that is reserved.
 
     `free_pages` are those of the file that hold nothing; `erased` says whether something was erased whose traces may
-    be in the file until it is compacted; `others` are folders beside the generation, such as a restore keeps.
+    be in the file until it is compacted; `previous` is what lies under earlier keys;
+    `others` are folders beside the generation, such as a restore keeps.
     """
 
     path: str
@@ -56,6 +58,7 @@ class Inspected(msgspec.Struct, frozen=True):
     pages: int
     free_pages: int
     erased: bool
+    previous: tuple[UnderPrevious, ...]
     databases: dict[str, DatabaseSize]
     readers: tuple[Reader, ...]
     others: tuple[str, ...]
@@ -75,6 +78,7 @@ def inspect(environment: Environment) -> Inspected:
                 databases[name.decode()] = _size(stat, page)
             used = sum(each.pages for each in databases.values()) + _pages(handle.stat())
             transaction, schema = txn.id(), schema_of(txn, environment.meta)
+            previous = left(environment, txn)
             info, readers = handle.info(), handle.readers()
         pages = info["last_pgno"] + 1
         return Inspected(
@@ -88,6 +92,7 @@ def inspect(environment: Environment) -> Inspected:
             pages=pages,
             free_pages=max(0, pages - 2 - used),
             erased=is_due(environment),
+            previous=previous,
             databases=databases,
             readers=tuple(_readers(readers, info["last_txnid"])),
             others=tuple(sorted(each.name for each in environment.path.iterdir() if _is_other(each.name, environment))),

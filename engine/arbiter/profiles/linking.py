@@ -52,7 +52,8 @@ class LinkIdentity:
 
     def apply(self, group: Group) -> Linked:
         """Merge the two, unless they are one already."""
-        anonymous, known = group.resolve(self._anonymous), group.resolve(self._known)
+        group.resolve(self._anonymous)  # if an id moves to another key, what stands for it does from then on
+        known, anonymous = group.resolve(self._known), group.resolve(self._anonymous)
         if anonymous == known:
             return Linked(group.open(known).profile.version)
         if anonymous != self._anonymous:

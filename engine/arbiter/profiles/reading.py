@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from arbiter.profiles.aliases import ALIAS_BYTES
+from arbiter.profiles.aliases import ALIAS_BYTES, standing_for
+from arbiter.profiles.keys import Turning
 from arbiter.profiles.records import Member, decode_profile
 from arbiter.profiles.subjects import Subject, is_right, unknown
 
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
 
     from arbiter.profiles.environment import Environment
     from arbiter.profiles.features import FeatureSet
+    from arbiter.profiles.keys import Keys
     from arbiter.profiles.records import Profile
-
-    Key = Callable[[str], bytes]
 
 ACCOUNT = "account_id"
 """The attribute of a profile that names its account."""
@@ -32,7 +32,7 @@ ACCOUNT = "account_id"
 class Reading:
     """Reads inside `txn`, all for `features`. `notice` is told the key of each record that was out of date.
 
-    `subject_key` and `account_key` give the keys under which ids are stored. Times are µs.
+    `keys` gives those under which ids are stored. Times are µs.
     """
 
     def __init__(
@@ -40,24 +40,22 @@ class Reading:
         environment: Environment,
         txn: lmdb.Transaction[bytes],
         features: FeatureSet,
-        subject_key: Key,
-        account_key: Key,
+        keys: Keys,
         notice: Callable[[bytes], None],
     ) -> None:
         self._environment = environment
         self._txn = txn
         self._features = features
-        self._subject_key = subject_key
-        self._account_key = account_key
+        self._keys = keys
         self._notice = notice
 
     def __call__(self, subject_id: str, now: int) -> Profile:
         """A subject's profile as of `now`."""
-        return self._at(self._subject_key(subject_id), now)
+        return self._at(self._keys.subject(subject_id), now)
 
     def account(self, account_id: str, now: int) -> Profile:
         """An account as of `now`."""
-        return self._at(self._account_key(account_id), now)
+        return self._at(self._keys.account(account_id), now)
 
     def member(self, subject_id: str, now: int) -> Member:
         """A subject's profile beside its account, an empty one where it has none."""
@@ -67,6 +65,9 @@ class Reading:
 
     def _at(self, key: bytes, now: int) -> Profile:
         raw = self._txn.get(key, None, self._environment.profile)
+        if raw is None and isinstance(key, Turning):
+            key = standing_for(self._environment, self._txn, key)
+            raw = self._txn.get(key, None, self._environment.profile)
         if raw is not None and len(raw) == ALIAS_BYTES:
             key, raw = raw, self._txn.get(raw, None, self._environment.profile)
         if raw is None:

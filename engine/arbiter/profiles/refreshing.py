@@ -11,6 +11,7 @@ from arbiter.profiles import records
 from arbiter.profiles.aliases import ALIAS_BYTES
 from arbiter.profiles.figures import Rebuilding
 from arbiter.profiles.group import BUILT
+from arbiter.profiles.rekeying import REBUILD
 from arbiter.profiles.subjects import is_right
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Rebuild:
         meta, mark = environment.meta, features.id.encode()
         if txn.get(BUILT, None, meta) == mark:
             return features.id, None
-        progress = b"rebuild:" + mark
+        progress = REBUILD + mark
         group.wrote = True
         with txn.cursor(environment.profile) as cursor:
             found = cursor.set_range(txn.get(progress, b"", meta))

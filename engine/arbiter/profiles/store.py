@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future
 from contextlib import contextmanager
-from hashlib import blake2b
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,12 +28,14 @@ from arbiter.profiles.erasing import EraseSubject
 from arbiter.profiles.figures import Figures, Rebuilding
 from arbiter.profiles.history import Version, versions
 from arbiter.profiles.ingesting import IngestEvents
+from arbiter.profiles.keys import Secrets, keys_of
 from arbiter.profiles.linking import LinkIdentity, check_link
 from arbiter.profiles.listing import page
 from arbiter.profiles.preparing import prepared
 from arbiter.profiles.quota import DEFAULT, quota_of
 from arbiter.profiles.reading import Reading
 from arbiter.profiles.records import Ingested, Linked, Member, Profile, Update, decode_profile
+from arbiter.profiles.rekeying import Rekey
 from arbiter.profiles.subjects import Subject, unknown
 from arbiter.profiles.updating import UpdateAttributes
 from arbiter.profiles.upkeep import Upkeep
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from arbiter.profiles.environment import Environment
     from arbiter.profiles.exporting import Exported
     from arbiter.profiles.features import FeatureSet
+    from arbiter.profiles.keys import Keys
     from arbiter.profiles.listing import EventPage, Listing
     from arbiter.profiles.records import Erased
     from arbiter.types import Event
@@ -72,7 +74,7 @@ def _wall_clock() -> int:
 
 
 class Store(ConsentStore):
-    """Profiles, events and features in one LMDB environment. Safe to use from any thread; not across a fork."""
+    """Profiles, events and features in one LMDB environment, by `keys`. For any thread; not across a fork."""
 
     @classmethod
     def open(
@@ -84,25 +86,29 @@ class Store(ConsentStore):
         limits: Limits | None = None,
         clock: Callable[[], int] = _wall_clock,
         background: bool = True,
+        secrets: Secrets | None = None,
     ) -> Self:
         """Open the store in the folder `path`, or make it. Raises StoreError.
 
         `map_size` is the address range to reserve, in bytes: it costs nothing. `quota` bounds the bytes of data, beyond
         which writes are refused (one group of writes may pass it). `clock` gives µs since the epoch to writes. Without
-        `background` records are rewritten by `rebuild_step` only.
+        `background` records are rewritten by `rebuild_step` only. `secrets` are what subjects are hashed with; the
+        first write turns a store to a new one.
         """
-        return cls(Current(path, map_size), quota, limits or Limits(), clock, background=background)
+        current = Current(path, map_size)
+        keys = keys_of(current.environment, secrets or Secrets())
+        return cls(current, keys, quota, limits or Limits(), clock, background=background)
 
     def __init__(
-        self, current: Current, quota: int, limits: Limits, clock: Callable[[], int], *, background: bool
+        self, current: Current, keys: Keys, quota: int, limits: Limits, clock: Callable[[], int], *, background: bool
     ) -> None:
         self._current = current
+        self.keys = keys
         self._limits = limits
-        self._hash = blake2b(digest_size=16, key=current.environment.salt)
-        self._account_hash = blake2b(digest_size=16, key=current.environment.salt, person=b"account")
+        self._hash = keys.subject_hash
         self._quota = quota
         self._reads = 0
-        self._writer = Writer(current, clock, limits, quota)
+        self._writer = Writer(current, keys, clock, limits, quota)
         self._upkeep = Upkeep(current, self._writer, limits, background=background)
         self._features: FeatureSet = self._writer.settings.features
         self._used = False
@@ -203,7 +209,9 @@ class Store(ConsentStore):
             try:
                 raw = txn.get(key)
                 if raw is None:
-                    return unknown(features)
+                    if not self.keys.turning:
+                        return unknown(features)
+                    return Reading(environment, txn, features, self.keys, self._upkeep.notice)(subject_id, now)
                 if len(raw) == ALIAS_BYTES:
                     key, raw = raw, txn.get(raw)
                     if raw is None:
@@ -249,9 +257,7 @@ class Store(ConsentStore):
         Raises StoreError, for what is read in the block too.
         """
         with self._looking() as (environment, txn):
-            yield Reading(
-                environment, txn, features or self._features, self._key, self._account_key, self._upkeep.notice
-            )
+            yield Reading(environment, txn, features or self._features, self.keys, self._upkeep.notice)
 
     @contextmanager
     def _looking(self) -> Iterator[tuple[Environment, lmdb.Transaction[bytes]]]:
@@ -289,9 +295,8 @@ class Store(ConsentStore):
         """At most `limit` of the versions of the attributes of a subject, or of an account, that are kept, newest
         first, without values whose time is over at `now` (µs). Raises StoreError.
         """
-        key = self._account_key(account_id) if account_id else self._key(subject_id)
         with self._looking() as (environment, txn):
-            key = standing_for(environment, txn, key)
+            key = standing_for(environment, txn, self._owner(subject_id, account_id))
             return versions(txn, environment.history, key, limit, now)
 
     def update(self, update: Update) -> Future[int]:
@@ -367,18 +372,15 @@ class Store(ConsentStore):
         """
         return prepared(event, field, self._key, self._writer.settings.declared, self._limits)
 
+    def rekey(self, subject_ids: Iterable[str] = (), account_ids: Iterable[str] = ()) -> Future[int]:
+        """Move ids from keys of an earlier secret to that of the current one; how many were, or StoreError."""
+        return self._writer.submit(Rekey([*map(self._key, subject_ids), *map(self.keys.account, account_ids)]))
+
     def _key(self, subject_id: str) -> bytes:
-        hashed = self._hash.copy()
-        hashed.update(subject_id.encode())
-        return hashed.digest()
+        return self.keys.subject(subject_id)
 
     def _owner(self, subject_id: str, account_id: str) -> bytes:
-        return self._account_key(account_id) if account_id else self._key(subject_id)
-
-    def _account_key(self, account_id: str) -> bytes:
-        hashed = self._account_hash.copy()
-        hashed.update(account_id.encode())
-        return hashed.digest()
+        return self.keys.account(account_id) if account_id else self._key(subject_id)
 
     def _unreadable(self, error: Exception) -> StoreError:
         if isinstance(error, lmdb.Error):

@@ -37,3 +37,11 @@ def raise_to(environment: Environment, txn: lmdb.Transaction[bytes], key: bytes,
     found = find(environment, txn, key) or Tombstone(NEVER, NEVER)
     later = Tombstone(max(found.at, stone.at), max(found.until, stone.until))
     txn.put(key, _TIMES.pack(*later), db=environment.tombstone)
+
+
+def move(environment: Environment, txn: lmdb.Transaction[bytes], key: bytes, to: bytes) -> None:
+    """Put the tombstone of a key, if it has one, up under another."""
+    stone = find(environment, txn, key)
+    if stone is not None:
+        raise_to(environment, txn, to, stone)
+        txn.delete(key, db=environment.tombstone)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from arbiter.profiles.current import Current
     from arbiter.profiles.group import Operation
+    from arbiter.profiles.keys import Keys
     from arbiter.profiles.values import Limits
 
 _log = logging.getLogger(__name__)
@@ -51,10 +52,11 @@ class _Entry(msgspec.Struct, frozen=True):
 class Writer:
     """Group commit. `written` counts what reached the disk; `clock` gives the time of each transaction, in µs."""
 
-    def __init__(self, current: Current, clock: Callable[[], int], limits: Limits, quota: int) -> None:
+    def __init__(self, current: Current, keys: Keys, clock: Callable[[], int], limits: Limits, quota: int) -> None:
         self.settings = Settings(FeatureSet(()))
         self.written = Written()
         self._current = current
+        self._keys = keys
         self.clock = clock
         self._limits = limits
         self._quota = quota
@@ -154,6 +156,7 @@ class Writer:
                 quota=self._quota,
                 now=self.clock(),
             )
+            group.wrote = self._keys.hold(environment, txn)
             for entry in entries:
                 try:
                     outcomes.append((entry.operation.apply(group), None))

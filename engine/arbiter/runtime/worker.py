@@ -25,6 +25,7 @@ from arbiter.runtime.active import Candidate
 from arbiter.runtime.archive import Archive
 from arbiter.runtime.curiosity import Curiosity
 from arbiter.runtime.engine import Engine
+from arbiter.runtime.keyfiles import read_secrets
 from arbiter.runtime.link import Link
 from arbiter.runtime.logs import start_logging
 from arbiter.runtime.quiet import at_work, undisturbed
@@ -76,7 +77,8 @@ def _run(pipe: Connection, number: int, settings: Settings, address: str, open_f
             counters, f"worker-{number}", scraped=bool(settings.metrics), traces=settings.telemetry.traces
         )
         stack.callback(publisher.shutdown)
-        store = stack.enter_context(Store.open(settings.store_directory, limits=settings.store_limits))
+        secrets = read_secrets(settings.profiles)
+        store = stack.enter_context(Store.open(settings.store_directory, limits=settings.store_limits, secrets=secrets))
         sending = threading.Lock()
 
         def send(message: messages.ToSupervisor) -> None:

@@ -7,8 +7,6 @@ seen by the files' marks (inode, size, times), so that a swapped link, an editor
 from __future__ import annotations
 
 import logging
-import os
-import stat
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from arbiter.errors import ArbiterError
@@ -20,10 +18,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("arbiter.security")
 _Content = TypeVar("_Content")
 _Marks = tuple[tuple[int, int, int, int] | None, ...]
-
-
-class UnusableFile(ArbiterError):
-    """A file of certificates, keys or callers cannot be used; the message names it and says how to mend it."""
 
 
 class LastGood(Generic[_Content]):
@@ -66,24 +60,3 @@ def _marks(path: Path) -> tuple[int, int, int, int] | None:
         return None
     # The last one also tells of a change of owner or mode, which may mend a file that could not be read.
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def content_of(path: Path, *, secret: bool) -> bytes:
-    """Return a file's bytes. Raises UnusableFile when it cannot be read, when every user of the machine may change it,
-    or, if it is `secret`, may read it.
-    """
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise UnusableFile(f"{path} is no regular file")
-            if mode & stat.S_IWOTH:
-                raise UnusableFile(f"every user of this machine may change {path}: run `chmod o-w {path}`")
-            if secret and mode & stat.S_IROTH:
-                raise UnusableFile(
-                    f"every user of this machine may read {path}, which holds secrets: run `chmod o-r {path}`, or set "
-                    "`defaultMode: 0440` where it is a volume of Kubernetes"
-                )
-            return file.read()
-    except OSError as error:
-        raise UnusableFile(f"cannot read {path}: {error.strerror or error}") from error

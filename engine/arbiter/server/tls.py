@@ -14,7 +14,8 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from arbiter.server.lastgood import LastGood, UnusableFile, content_of
+from arbiter.config.files import UnusableFile, content_of
+from arbiter.server.lastgood import LastGood
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes

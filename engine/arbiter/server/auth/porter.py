@@ -13,10 +13,11 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from arbiter.config.files import content_of
 from arbiter.server.auth.callers import NEVER, Callers, Known, read_callers
 from arbiter.server.auth.roles import NEEDS
 from arbiter.server.gate import Caller, PermissionDenied, Unauthenticated
-from arbiter.server.lastgood import LastGood, content_of
+from arbiter.server.lastgood import LastGood
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,199 @@
+"""The keys under which subjects and accounts lie: hashes of their ids, keyed by a secret that is not in the store.
+
+Law: an id goes in, its key comes out, and no id is kept. A store knows its secrets by check values, which tell nothing
+of them. While it turns from one secret to another, the database `previous` has every key of an earlier one under which
+something lies still, a profile or a tombstone, with that secret's check value; an id's other keys are looked for only
+then. The hash is BLAKE2b in its keyed mode (RFC 7693), which is a MAC.
+"""
+
+from __future__ import annotations
+
+import time
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+import lmdb
+import msgspec
+
+from arbiter.errors import StoreError
+from arbiter.profiles.environment import failure
+
+if TYPE_CHECKING:
+    from arbiter.profiles.environment import Environment
+
+    Transaction = lmdb.Transaction[bytes]
+
+# A read that sees the store as it was before the last id moved must look for it under its earlier key. None lasts so
+# long.
+LASTING_S = 60.0
+_BYTES: Final = 16
+_CURRENT: Final = b"subject_key"  # in `meta`: the check value of the secret in use; none for the store's own salt,
+_EARLIER: Final = b"earlier_keys"  # and those of all before it
+
+
+class Secrets(msgspec.Struct, frozen=True):
+    """What keys are made with: the `current` secret, empty for none but the store's own salt, and `previous` ones."""
+
+    current: bytes = b""
+    previous: tuple[bytes, ...] = ()
+
+
+class Turning(bytes):
+    """An id's key while the store turns to another secret, and the `olds` under which the id may lie still."""
+
+    olds: tuple[bytes, ...]
+
+
+class UnderPrevious(msgspec.Struct, frozen=True):
+    """What lies under the keys of an earlier secret: ids that have something, and erased ones. `check` names it."""
+
+    check: str
+    subjects: int
+    erased: int
+
+
+class _Hashes:
+    """The hashes of one secret."""
+
+    def __init__(self, secret: bytes, salt: bytes) -> None:
+        # With the salt, so that two stores with one secret cannot be joined by their keys.
+        key = blake2b(secret, digest_size=32, key=salt, person=b"subject keys").digest() if secret else salt
+        self.subject = blake2b(digest_size=_BYTES, key=key)
+        self.account = blake2b(digest_size=_BYTES, key=key, person=b"account")
+        self.check = blake2b(digest_size=_BYTES, key=key, person=b"check").digest()
+
+
+class Keys:
+    """The keys of one store. `subject_hash` is what the id of a subject is fed to for the current one.
+
+    `begun` says whether the store has taken the current secret, as it does before the first write with it; `turning`,
+    whether ids may lie under earlier keys. Raises StoreError when the store cannot be read with these
+    secrets.
+    """
+
+    def __init__(self, environment: Environment, secrets: Secrets) -> None:
+        salt, path = environment.salt, environment.path
+        own, current = _Hashes(b"", salt), _Hashes(secrets.current, salt)
+        known = {each.check: each for each in (own, *(_Hashes(each, salt) for each in secrets.previous))}
+        known.pop(current.check, None)
+        self._own, self._current = own.check, current
+        self._ended = 0.0  # when it was first seen that nothing is left under earlier keys, by the monotonic clock
+        self.subject_hash = current.subject
+        try:
+            with environment.handle.begin() as txn:
+                stored = txn.get(_CURRENT, own.check, environment.meta)
+                earlier = _earlier(environment, txn) | {stored}
+                missing = earlier - known.keys() - {current.check}
+                if stored in missing:
+                    raise StoreError(
+                        f"the store in {path} was written with another key than `profiles.key` names"
+                        f"{'' if secrets.current else ', and it names none'}: name the file of that key, or, to change "
+                        f"it, put the old file into the folder of `profiles.previous_keys`"
+                    )
+                if missing and any(each.subjects for each in left(environment, txn) if each.check in _hex(missing)):
+                    raise StoreError(
+                        f"subjects of the store in {path} still lie under an earlier key that is not given: put its "
+                        f"file back into the folder of `profiles.previous_keys` until `arbiter store stat` says that "
+                        f"none is left"
+                    )
+                self._olds = tuple(known[check] for check in sorted(earlier & known.keys()))
+                self.begun = stored == current.check
+                waiting = not self.begun or txn.stat(environment.previous)["entries"] > 0
+                self.turning = bool(self._olds) and waiting
+        except lmdb.Error as error:
+            raise failure(error, path, "read") from error
+
+    def subject(self, subject_id: str) -> bytes:
+        """The key of a subject's id."""
+        return self._of(subject_id.encode(), account=False)
+
+    def account(self, account_id: str) -> bytes:
+        """The key of an account's id: another one than that of a subject of the same name."""
+        return self._of(account_id.encode(), account=True)
+
+    def hold(self, environment: Environment, txn: Transaction) -> bool:
+        """Let the current secret be that of the store before anything is written; whether this changed anything.
+
+        Raises StoreError when another process turned it to a secret that is not ours.
+        """
+        stored, ours = txn.get(_CURRENT, self._own, environment.meta), self._current.check
+        if stored == ours:
+            if self.turning and not txn.stat(environment.previous)["entries"]:
+                now = time.monotonic()
+                self._ended = self._ended or now
+                self.turning = now - self._ended < LASTING_S
+            return False
+        if all(each.check != stored for each in self._olds):
+            raise StoreError(
+                f"the store in {environment.path} was turned to another key while it was open here, and nothing was "
+                f"written: start again with the `profiles.key` of whoever did"
+            )
+        _begin(environment, txn, stored, ours)
+        self.begun = True
+        return True
+
+    def _of(self, name: bytes, *, account: bool) -> bytes:
+        if not self.turning:
+            return _digest(self._current, name, account=account)
+        key = Turning(_digest(self._current, name, account=account))
+        key.olds = tuple(_digest(each, name, account=account) for each in self._olds)
+        return key
+
+
+def keys_of(environment: Environment, secrets: Secrets) -> Keys:
+    """The keys of a store that was opened, which is closed when these secrets are not its own. Raises StoreError."""
+    try:
+        return Keys(environment, secrets)
+    except StoreError:
+        environment.handle.close()
+        raise
+
+
+def release(environment: Environment, txn: Transaction, key: bytes) -> None:
+    """Forget that this key is of an earlier secret, if nothing lies under it any more."""
+    if not any(txn.get(key, None, database) for database in (environment.profile, environment.tombstone)):
+        txn.delete(key, db=environment.previous)
+
+
+def left(environment: Environment, txn: Transaction) -> tuple[UnderPrevious, ...]:
+    """What lies under keys of earlier secrets still, by secret. Reads all of it."""
+    subjects: dict[bytes, int] = {}
+    erased: dict[bytes, int] = {}
+    with txn.cursor(environment.previous) as cursor:
+        for key, check in cursor:
+            counts = erased if txn.get(key, None, environment.profile) is None else subjects
+            counts[check] = counts.get(check, 0) + 1
+    checks = sorted(subjects.keys() | erased.keys())
+    return tuple(UnderPrevious(check.hex(), subjects.get(check, 0), erased.get(check, 0)) for check in checks)
+
+
+def _digest(hashes: _Hashes, name: bytes, *, account: bool) -> bytes:
+    hashed = (hashes.account if account else hashes.subject).copy()
+    hashed.update(name)
+    return hashed.digest()
+
+
+def _earlier(environment: Environment, txn: Transaction) -> set[bytes]:
+    raw = txn.get(_EARLIER, b"", environment.meta)
+    return {raw[start : start + _BYTES] for start in range(0, len(raw), _BYTES)}
+
+
+def _hex(checks: set[bytes]) -> set[str]:
+    return {each.hex() for each in checks}
+
+
+def _begin(environment: Environment, txn: Transaction, stored: bytes, ours: bytes) -> None:
+    """Write down every key of the secret `stored`: from here on the store's is the one with the check value `ours`."""
+    previous = environment.previous
+    for database in (environment.profile, environment.tombstone):
+        with txn.cursor(database) as cursor, txn.cursor(previous) as into:
+            entries = ((key, stored) for key in cursor.iternext(values=False))
+            # Into an empty database keys that are in order can be appended, which is faster.
+            into.putmulti(entries, overwrite=False, append=not into.first())
+    with txn.cursor(previous) as cursor:
+        back = [key for key, check in cursor if check == ours]  # of a secret that was left, and is used again
+    for key in back:
+        txn.delete(key, db=previous)
+    earlier = (_earlier(environment, txn) | {stored}) - {ours}
+    txn.put(_EARLIER, b"".join(sorted(earlier)), db=environment.meta)
+    txn.put(_CURRENT, ours, db=environment.meta)
