@@ -147,6 +147,19 @@ def settled(answer: Answer, call: Call) -> bytes:
             return content
 
 
+def slowly(rpc: Rpc, content: bytes, call: Call) -> Slow:
+    """Return the answer to a call that is known to take long before it is looked at."""
+    return Slow(lambda: settled(rpc.work(content, call), call))
+
+
+def written(call: Call, finish: Callable[[Any], bytes], future: Future[Any]) -> bytes:
+    """Return the answer to a write that has ended. Raises DeadlinePassed when its caller no longer waits."""
+    content = finish(future.result())
+    if call.late:
+        raise late_write()
+    return content
+
+
 def late_write() -> DeadlinePassed:
     """Return the error for a write that its caller could not wait for."""
     return DeadlinePassed(

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from grpc_status import rpc_status
 
 from arbiter.runtime.faults import told
-from arbiter.server.calls import Later, Slow, late_write, name_of, settled
+from arbiter.server.calls import Later, Slow, name_of, slowly, written
 from arbiter.server.grpcio import _common, _server, cygrpc
 from arbiter.server.status import status_of
 from arbiter.server.stock import overloaded
@@ -47,9 +47,10 @@ _LONG_BYTES = 64 * 1024
 # grpc, which drops some when there are a thousand.
 _ASKED = 512
 # With more calls under way than that, those that come are taken in before others are answered: what is left in the
-# sockets can be neither counted nor refused, and waits there until its caller has given up. A few answers at a time
-# between them, and some after so many events however many more there are: refusing is not all that a server does.
+# sockets can be neither counted nor refused. A few answers at a time between them, and some after so many events in any
+# case: refusing is not all that a server does. In a long crowd it is watched who leaves, at an event a call.
 _CROWD = 16
+_LONG_CROWD = 40
 _BURST = 8
 _TAKEN = 128
 _NOW = 0.0  # a moment that has passed: to look at the queue without waiting
@@ -107,17 +108,6 @@ _WAKE = _Wake()
 
 def _identities(handle: Any) -> Any:
     return cygrpc.peer_identities(handle)
-
-
-def _slow(rpc: Rpc, content: bytes, call: Call) -> Slow:
-    return Slow(lambda: settled(rpc.work(content, call), call))
-
-
-def _written(call: Call, finish: Callable[[Any], bytes], future: Future[Any]) -> bytes:
-    content = finish(future.result())
-    if call.late:
-        raise late_write()
-    return content
 
 
 class InlineLoop:
@@ -189,8 +179,7 @@ class InlineLoop:
                     if self._calls <= _CROWD and not ready:
                         self._answer(tag, event)
                     else:
-                        self._watch(tag)  # who waits may leave
-                        ready.append((tag, event))
+                        self._queue(tag, event)
                 elif kind is _Slot:
                     self._arrived(tag, event)
                 elif kind is _Went:
@@ -205,6 +194,11 @@ class InlineLoop:
             event = tag = None
             if state.stage is not self._started and self._ended():
                 return
+
+    def _queue(self, message: _Message, event: Any) -> None:
+        if self._calls > _LONG_CROWD:
+            self._watch(message)  # who waits long may leave
+        self._ready.append((message, event))
 
     def _go_on(self, *, quiet: bool) -> None:
         """With a batch; and, when no events wait or enough were taken in, with a few messages that do."""
@@ -255,7 +249,7 @@ class InlineLoop:
 
     def _answer(self, message: _Message, event: Any) -> None:
         if message.gone:
-            self._send_status(message, cygrpc.StatusCode.cancelled, b"", None)
+            self._drop(message)
             return
         arrival, rpc, observer = message.arrival, message.rpc, self._observer
         if observer is not None:
@@ -275,7 +269,7 @@ class InlineLoop:
             )
             answer: Answer
             if len(content) > _LONG_BYTES:
-                answer = _slow(rpc, content, call)
+                answer = slowly(rpc, content, call)
             elif message.span is None:
                 answer = rpc.work(content, call)
             else:
@@ -317,7 +311,7 @@ class InlineLoop:
             return run()
 
         if message.gone:
-            self._send_status(message, cygrpc.StatusCode.cancelled, b"", None)
+            self._drop(message)
         else:
             self._conclude(message, in_time)
 
@@ -343,7 +337,7 @@ class InlineLoop:
         self._woken = False  # first: what is noted from now on asks again
         while self._written:
             message, call, finish, future = self._written.popleft()
-            self._conclude(message, functools.partial(_written, call, finish, future))
+            self._conclude(message, functools.partial(written, call, finish, future))
 
     def _step(self) -> None:
         """Go on with the batch that came first: one after another holds less in memory than all by turns."""
@@ -354,7 +348,7 @@ class InlineLoop:
                 self._run(message, next, steps)
                 return
             steps.close()
-            self._send_status(message, cygrpc.StatusCode.cancelled, b"", None)
+            self._drop(message)
         except StopIteration as end:
             self._send(message, end.value)
         except Exception as error:  # noqa: BLE001 - the boundary
@@ -363,6 +357,9 @@ class InlineLoop:
 
     def _send(self, message: _Message, content: bytes) -> None:
         self._end(message, (self._initial, cygrpc.SendMessageOperation(content, 0), self._well), "OK")
+
+    def _drop(self, message: _Message) -> None:
+        self._send_status(message, cygrpc.StatusCode.cancelled, b"", None)
 
     def _refuse(self, message: _Message) -> None:
         """End a call that is one too many. Its status is made once: what refusing takes, those that are served lack."""
