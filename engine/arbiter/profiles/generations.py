@@ -39,7 +39,7 @@ def folder(path: Path, generation: int) -> Path:
 
 
 def _numbers(path: Path) -> list[int]:
-    return [int(name) for name in os.listdir(path) if name.isdecimal()] if path.exists() else []  # noqa: PTH208
+    return [int(name) for name in os.listdir(path) if name.isdecimal()] if path.is_dir() else []  # noqa: PTH208
 
 
 def last_known(path: Path) -> int:
