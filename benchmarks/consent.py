@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from arbiter.profiles.consents import ConsentChange
+from arbiter.profiles.consenting import ConsentChange
 from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.store import Store, Update
 from arbiter.ruleset.load import load_ruleset

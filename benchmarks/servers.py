@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from arbiter.config.options import Transport
+    from arbiter.runtime.engine import Engine
+    from arbiter.runtime.local import LocalAdmin
 
 SERVER_CORE, CALLER_CORE = 0, 1
 SETTING, POLLING = "GRPC_EXPERIMENTS", "-event_engine_listener"  # as arbiter/server/__init__.py sets it
@@ -178,21 +180,28 @@ def decisions(pipe: Connection, home: Path, place: Place) -> None:
     """A server of ours over a store of 1,000 people, as a worker runs it."""
     pin(SERVER_CORE)
     at_work()
+    counters = Counters()
+    with peopled(home, place, counters) as (engine, admin):
+        serve_until_told(pipe, Backing(engine, admin, counters), place.transport)
+
+
+@contextlib.contextmanager
+def peopled(home: Path, place: Place, counters: Counters) -> Iterator[tuple[Engine, LocalAdmin]]:
+    """An engine of this process by the place's rules, over a store of 1,000 people that is closed at the end."""
     rules = home / "rules"
     rules.mkdir(parents=True)
     for name, content in place.rules.items():
         (rules / name).write_bytes(content)
-    counters = Counters()
     engine, admin = open_local(rules, ROOT / "models" if place.models else None, home / "data", counters=counters)
     add_people(engine.store)
-    gc.collect()
-    gc.freeze()
-    serve_until_told(pipe, Backing(engine, admin, counters), place.transport)
+    yield engine, admin
     engine.store.close()
 
 
 def serve_until_told(pipe: Connection, backing: Backing, transport: Transport) -> None:
     """Open our server, tell its port, and close it when told."""
+    gc.collect()
+    gc.freeze()  # as a worker does after each swap
     server = Server(backing, "127.0.0.1:0", FaceSettings(transport=transport))
     pipe.send(server.port)
     pipe.recv()

@@ -11,7 +11,6 @@ once a round counts too: the figures are totals over all rounds, not medians.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import socket
 import tempfile
@@ -26,7 +25,6 @@ import grpc
 
 from arbiter.bench import Load
 from arbiter.runtime.curiosity import Curiosity
-from arbiter.runtime.local import open_local
 from arbiter.runtime.quiet import at_work
 from arbiter.runtime.settings import Backing
 from arbiter.telemetry import instruments, publish
@@ -34,7 +32,6 @@ from arbiter.telemetry.counters import Counters
 from arbiter.telemetry.endpoint import Endpoint
 from arbiter.telemetry.totals import joined
 from benchmarks import servers
-from benchmarks.decision import ROOT, add_people
 from benchmarks.stats import alternate
 
 if TYPE_CHECKING:
@@ -107,31 +104,23 @@ def _watched(pipe: Connection, home: Path, place: Place, collector: str, metrics
         "OTEL_METRICS_EXPORTER": "otlp", "OTEL_TRACES_EXPORTER": "otlp", "OTEL_LOGS_EXPORTER": "otlp",
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector}", "OTEL_METRIC_EXPORT_INTERVAL": "5000",
     }  # fmt: skip
-    rules = home / "rules"
-    rules.mkdir(parents=True)
-    for name, content in place.rules.items():
-        (rules / name).write_bytes(content)
     counters = Counters()
     publisher = publish.start(counters, "worker-0", scraped=True, traces=RATIO)
-    engine, admin = open_local(rules, ROOT / "models", home / "data", counters=counters)
-    add_people(engine.store)
+    with servers.peopled(home, place, counters) as (engine, admin):
 
-    def look() -> None:
-        counters.store = engine.store.figures()
+        def look() -> None:
+            counters.store = engine.store.figures()
 
-    def read() -> Reading:
-        return joined([("worker-0", instruments.read(counters, "worker"))], {})
+        def read() -> Reading:
+            return joined([("worker-0", instruments.read(counters, "worker"))], {})
 
-    counters.sources.append(look)
-    curiosity = Curiosity(engine, counters)
-    endpoint = Endpoint(metrics, read, lambda: True)
-    gc.collect()
-    gc.freeze()  # as the other server does, and as a worker does after each swap
-    servers.serve_until_told(pipe, Backing(engine, admin, counters, publisher.observer), place.transport)
-    endpoint.close()
-    curiosity.close()
-    publisher.shutdown()
-    engine.store.close()
+        counters.sources.append(look)
+        curiosity = Curiosity(engine, counters)
+        endpoint = Endpoint(metrics, read, lambda: True)
+        servers.serve_until_told(pipe, Backing(engine, admin, counters, publisher.observer), place.transport)
+        endpoint.close()
+        curiosity.close()
+        publisher.shutdown()
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from arbiter.expr import cel
-from arbiter.profiles.consents import ConsentChange
+from arbiter.profiles.consenting import ConsentChange
 from arbiter.profiles.store import Store, Update
 from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime.active import Candidate

@@ -10,8 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from arbiter.errors import InvalidField, LimitExceeded
-from arbiter.profiles.consenting import AHEAD, in_order
-from arbiter.profiles.consents import ConsentChange
+from arbiter.profiles.consenting import AHEAD, ConsentChange, in_order
 from arbiter.profiles.holdings import move_all
 from arbiter.profiles.store import Limits, Store, Update
 from arbiter.types import ConsentEntry, ConsentState, Event

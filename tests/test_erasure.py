@@ -12,14 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from arbiter.profiles.compaction import compact, is_due
-from arbiter.profiles.consents import ConsentChange
+from arbiter.profiles.consenting import ConsentChange
 from arbiter.profiles.environment import open_environment
 from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.generations import remove_superseded
 from arbiter.profiles.holdings import HOLDINGS
 from arbiter.profiles.store import Ingested, Store, Update
 from arbiter.types import ConsentState, Event
-from tests.test_features import Clock, feature
+from tests.conftest import Clock
+from tests.test_features import feature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

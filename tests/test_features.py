@@ -25,6 +25,7 @@ from arbiter.profiles.totals import fold, total
 from arbiter.ruleset.reads import reads_of
 from arbiter.ruleset.rules import Aggregate, Feature
 from arbiter.types import Event
+from tests.conftest import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -106,16 +107,6 @@ OF_VALUES: dict[str, Callable[[list[Any]], Any]] = {
     "max": max,
     "mean": lambda values: math.fsum(values) / len(values),
 }
-
-
-class Clock:
-    """A clock that stands still until it is told."""
-
-    def __init__(self, now: int = 0) -> None:
-        self.now = now
-
-    def __call__(self) -> int:
-        return self.now
 
 
 @pytest.fixture

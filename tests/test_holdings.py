@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from arbiter.profiles import environment as environments
-from arbiter.profiles.consents import ConsentChange
+from arbiter.profiles.consenting import ConsentChange
 from arbiter.profiles.environment import Environment, open_environment
 from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.holdings import HOLDINGS, erase_all, move_all

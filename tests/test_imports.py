@@ -17,7 +17,7 @@ LAYERS = [
     {"decision", "profiles", "triggers", "learning"},
     {"snapshot"},
     {"ruleset", "models", "config"},
-    {"expr", "authoring", "datasets", "serving", "bench"},
+    {"expr", "authoring", "datasets", "serving", "bench", "durable"},
     {"types", "errors"},
 ]
 ROW = {part: row for row, parts in enumerate(LAYERS) for part in parts}

@@ -24,7 +24,7 @@ from arbiter.config.files import UnusableFile
 from arbiter.config.options import Profiles
 from arbiter.errors import ArbiterError, StoreError
 from arbiter.profiles.compaction import compact, is_due
-from arbiter.profiles.consents import ConsentChange
+from arbiter.profiles.consenting import ConsentChange
 from arbiter.profiles.consuming import Partition, Span
 from arbiter.profiles.environment import open_environment
 from arbiter.profiles.features import FeatureSet
@@ -37,7 +37,8 @@ from arbiter.runtime.keyfiles import check_keys
 from arbiter.runtime.rekeying import rekey
 from arbiter.runtime.settings import Settings
 from arbiter.types import ConsentState, Event
-from tests.test_features import Clock, feature
+from tests.conftest import Clock
+from tests.test_features import feature
 
 Write = Callable[[Store], Future[Any]]
 T0 = 1_790_000_000_000_000

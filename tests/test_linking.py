@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from arbiter.errors import AlreadyLinked, InvalidField, LimitExceeded, VersionConflict
-from arbiter.profiles.consents import ConsentChange
+from arbiter.profiles.consenting import ConsentChange
 from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.store import Declarations, Declared, Limits, Store, Update
 from arbiter.types import ConsentState

@@ -18,7 +18,8 @@ from arbiter.profiles.retention import SLACK
 from arbiter.profiles.store import Limits, Store, Update
 from arbiter.profiles.sweeping import ROUND, Sweep
 from arbiter.types import Event
-from tests.test_features import ALL, Clock, assert_equal_to_recount, feature, ratio, recount
+from tests.conftest import Clock
+from tests.test_features import ALL, assert_equal_to_recount, feature, ratio, recount
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

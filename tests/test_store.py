@@ -21,6 +21,7 @@ from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.store import Declarations, Declared, Ingested, Limits, Store, Update
 from arbiter.ruleset.rules import Feature
 from arbiter.types import Event
+from tests.conftest import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,19 +32,9 @@ NOW = 1_000_000
 REMEMBERED = Limits().idempotency
 
 
-class Clock:
-    """A clock that stands still until it is told."""
-
-    def __init__(self, now: int = NOW) -> None:
-        self.now = now
-
-    def __call__(self) -> int:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(NOW)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from arbiter.profiles.refreshing import Refresh
 from arbiter.profiles.store import Declarations, Declared, Limits, Store, Update
 from arbiter.ruleset.rules import Feature
 from arbiter.types import Event
+from tests.conftest import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,19 +32,9 @@ SUBJECTS = itertools.count()
 DEFAULTS = {"d": 10, "e": ["x"]}
 
 
-class Clock:
-    """A clock that stands still until it is told."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> int:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(NOW)
 
 
 @pytest.fixture

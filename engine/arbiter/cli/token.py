@@ -72,7 +72,7 @@ def entry_of(name: str, roles: list[Role], digest: str, until: datetime | None) 
 
 
 def _append(file: Path, entry: str) -> None:
-    from arbiter.runtime.durable import replace  # noqa: PLC0415 - the next loads grpc
+    from arbiter.durable import replace  # noqa: PLC0415 - the next loads grpc
     from arbiter.server.auth.callers import read_callers  # noqa: PLC0415
 
     file = file.resolve()

@@ -78,6 +78,11 @@ def refusal(error: CallerError) -> Rejected:
     return Rejected(f"{named} (limit {error.reason})" if error.reason else named, str(error))
 
 
+def _when(record: Record, clock: Callable[[], int]) -> int:
+    """The µs time of a message, now where it has none."""
+    return record.time * 1_000 if record.time >= 0 else clock()
+
+
 class _Protobuf:
     def __init__(self, values: ValueReader, clock: Callable[[], int]) -> None:
         self._values = values
@@ -91,7 +96,7 @@ class _Protobuf:
             message = profile_pb2.Event.FromString(record.value)
         except DecodeError as error:
             raise Rejected("it is no arbiter.v1.Event", str(error)) from None
-        now = record.time * 1_000 if record.time >= 0 else self._clock()
+        now = _when(record, self._clock)
         try:
             event = self._values.event(message, "event", now)
         except CallerError as error:
@@ -140,7 +145,7 @@ class _Json:
     def _time(self, said: Any, record: Record) -> int:
         """In µs since the epoch."""
         if said is _ABSENT or said is None:
-            return record.time * 1_000 if record.time >= 0 else self._clock()
+            return _when(record, self._clock)
         if isinstance(said, (int, float)) and not isinstance(said, bool):
             try:
                 return round(said * self._unit)

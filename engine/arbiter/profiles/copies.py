@@ -16,6 +16,7 @@ import lmdb
 import msgspec
 from lmdb.verify import VerifyError, verify
 
+from arbiter.durable import sync_folder
 from arbiter.errors import StoreError
 from arbiter.profiles import generations
 from arbiter.profiles.environment import failure, open_environment
@@ -97,11 +98,11 @@ def back_up(path: Path, to: Path) -> Copied:
         environment.handle.copy(str(place), compact=True)
         entries, size = _verified(place / DATA)
         _sync(place / DATA)
-        generations.sync_folder(place)
+        sync_folder(place)
         generations.settle(draft, 1)
-        generations.sync_folder(draft)
+        sync_folder(draft)
         draft.rename(to)
-        generations.sync_folder(to.parent)
+        sync_folder(to.parent)
     except lmdb.Error as error:
         raise failure(error, path, "copy") from error
     except OSError as error:
@@ -147,8 +148,8 @@ def _keep(path: Path, place: Path) -> str:
     kept = path / f"{_REPLACED}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     kept.mkdir()
     os.link(place / DATA, kept / DATA)
-    generations.sync_folder(kept)
-    generations.sync_folder(path)
+    sync_folder(kept)
+    sync_folder(path)
     if place == path:  # of schema 1: it would be moved to where the first generation is
         (path / DATA).unlink()
     return str(kept)

@@ -13,6 +13,7 @@ import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from arbiter.durable import sync_folder
 from arbiter.errors import StoreError
 
 if TYPE_CHECKING:
@@ -62,15 +63,6 @@ def settle(path: Path, generation: int) -> None:
     fresh = path / f"{_MARK}.{os.getpid()}"
     fresh.write_text(str(generation), "ascii")
     fresh.replace(path / _MARK)
-
-
-def sync_folder(path: Path) -> None:
-    """Have the names in a folder on disk. Raises OSError."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def mark_of(place: Path) -> memoryview:

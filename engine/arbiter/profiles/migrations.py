@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from arbiter.durable import sync_folder
 from arbiter.errors import StoreError
-from arbiter.profiles.generations import DATA, LOCK, folder, in_use, newest, one_at_a_time, sync_folder
+from arbiter.profiles.generations import DATA, LOCK, folder, in_use, newest, one_at_a_time
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,10 +7,9 @@ once. A read that begins after an acknowledged write sees it, in any process; no
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import lmdb
 import msgspec
@@ -19,7 +18,7 @@ from arbiter.errors import ArbiterError, LimitExceeded, StoreError
 from arbiter.profiles import exporting
 from arbiter.profiles.aliases import ALIAS_BYTES, standing_for
 from arbiter.profiles.attributes import check_update
-from arbiter.profiles.consents import ConsentStore
+from arbiter.profiles.consenting import RecordConsent, check_change, consents_in
 from arbiter.profiles.consuming import ConsumeEvents, read_offsets
 from arbiter.profiles.current import Current
 from arbiter.profiles.declared import Declarations, Declared
@@ -40,12 +39,14 @@ from arbiter.profiles.subjects import Subject, unknown
 from arbiter.profiles.updating import UpdateAttributes
 from arbiter.profiles.upkeep import Upkeep
 from arbiter.profiles.values import Limits
-from arbiter.profiles.writer import Writer
+from arbiter.profiles.writer import Writer, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
+    from arbiter.profiles.consenting import ConsentChange, ConsentRecorded
     from arbiter.profiles.consuming import Partition, Span
     from arbiter.profiles.environment import Environment
     from arbiter.profiles.exporting import Exported
@@ -53,27 +54,18 @@ if TYPE_CHECKING:
     from arbiter.profiles.keys import Keys
     from arbiter.profiles.listing import EventPage, Listing
     from arbiter.profiles.records import Erased
-    from arbiter.types import Event
+    from arbiter.types import ConsentEntry, Event
 
 __all__ = [
-    "Declarations",
-    "Declared",
-    "Ingested",
-    "Limits",
-    "Linked",
-    "Member",
-    "Profile",
-    "Store",
-    "Update",
-    "Version",
-]
+    "Declarations", "Declared", "Ingested", "Limits", "Linked", "Member", "Profile", "Store", "Update", "Version",
+]  # fmt: skip
 
 
 def _wall_clock() -> int:
     return time.time_ns() // 1000
 
 
-class Store(ConsentStore):
+class Store:
     """Profiles, events and features in one LMDB environment, by `keys`. For any thread; not across a fork."""
 
     @classmethod
@@ -308,7 +300,7 @@ class Store(ConsentStore):
         try:
             check_update(update, self._writer.settings.declared.of(update), self._limits)
         except ArbiterError as error:
-            return _refused(error)
+            return refused(error)
         return self._writer.submit(UpdateAttributes(self._owner(update.subject_id, update.account_id), update))
 
     def ingest(self, events: Sequence[Event]) -> Future[Ingested]:
@@ -325,7 +317,7 @@ class Store(ConsentStore):
                 )
             entries = [self.prepare(event, f"events[{index}]") for index, event in enumerate(events)]
         except ArbiterError as error:
-            return _refused(error)
+            return refused(error)
         return self._writer.submit(IngestEvents(entries))
 
     def link(self, anonymous_id: str, known_id: str, by: str = "") -> Future[Linked]:
@@ -337,8 +329,23 @@ class Store(ConsentStore):
         try:
             check_link(anonymous_id, known_id)
         except ArbiterError as error:
-            return _refused(error)
+            return refused(error)
         return self._writer.submit(LinkIdentity(self._key(anonymous_id), self._key(known_id), by))
+
+    def set_consent(self, change: ConsentChange) -> Future[ConsentRecorded]:
+        """Record what a subject says of a purpose. What holds then, once it is on disk, or InvalidField, LimitExceeded,
+        StoreError.
+        """
+        try:
+            check_change(change)
+        except ArbiterError as error:
+            return refused(error)
+        return self._writer.submit(RecordConsent(self._key(change.subject_id), change))
+
+    def consents(self, subject_id: str) -> dict[str, tuple[ConsentEntry, ...]]:
+        """What the subject said of each purpose, the newest first. Raises StoreError."""
+        with self._looking() as (environment, txn):
+            return consents_in(txn, environment, standing_for(environment, txn, self._key(subject_id)))
 
     def consume(self, spans: Sequence[Span]) -> Future[Ingested]:
         """Log events that were read elsewhere and how far they were read, all or nothing; what is stored is skipped.
@@ -391,9 +398,3 @@ class Store(ConsentStore):
 def _of(subject_id: str, events: Iterable[Event]) -> list[Event]:
     """Events with the id that was asked for, which the log does not hold."""
     return [msgspec.structs.replace(event, subject_id=subject_id) for event in events]
-
-
-def _refused(error: ArbiterError) -> Future[Any]:
-    future: Future[Any] = Future()
-    future.set_exception(error)
-    return future

@@ -69,16 +69,14 @@ class Writer:
 
     def submit(self, operation: Operation) -> Future[Any]:
         """Queue an operation; its future is resolved after the commit that holds it."""
-        future: Future[Any] = Future()
         if self._queue.qsize() >= self._limits.queue:
             message = f"{self._limits.queue} writes are waiting already: retry a little later"
-            future.set_exception(LimitExceeded(message, reason="write_queue"))
-            return future
+            return refused(LimitExceeded(message, reason="write_queue"))
         with self._closing:  # nothing may come after the end mark: nobody would answer it
             if self._closed:
-                future.set_exception(StoreError(f"the store in {self._current.path} is closed"))
-            else:
-                self._queue.put(_Entry(operation, future))
+                return refused(StoreError(f"the store in {self._current.path} is closed"))
+            future: Future[Any] = Future()
+            self._queue.put(_Entry(operation, future))
         return future
 
     def close(self) -> None:
@@ -174,3 +172,10 @@ class Writer:
 def _refuse(entries: list[_Entry], refusal: ArbiterError) -> None:
     for entry in entries:
         entry.future.set_exception(refusal)
+
+
+def refused(error: ArbiterError) -> Future[Any]:
+    """A future that has failed already."""
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future

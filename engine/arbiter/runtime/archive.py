@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from arbiter.durable import replace, sync_folder, write_through
 from arbiter.errors import ArbiterError, StoreError
 from arbiter.models.loader import from_bytes
-from arbiter.runtime.durable import replace, sync_folder, write_through
 from arbiter.runtime.parts import Parts
 from arbiter.serving import Cause, Counts, SnapshotFile
 from arbiter.snapshot import finished, open_snapshot, pack, unpack

@@ -10,8 +10,8 @@ from hashlib import blake2b
 from mmap import mmap
 from typing import TYPE_CHECKING, Final
 
+from arbiter.durable import sync_folder, write_through
 from arbiter.errors import StoreError
-from arbiter.runtime.durable import sync_folder, write_through
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Mapping

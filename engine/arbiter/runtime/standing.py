@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from arbiter.durable import replace
+
 # Fields' types at run time: msgspec reads them to decode.
 from arbiter.errors import StoreError
-from arbiter.runtime.durable import replace
 from arbiter.serving import Canary, Hold, Override  # noqa: TC001
 
 if TYPE_CHECKING:

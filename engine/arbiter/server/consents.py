@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arbiter.errors import InvalidField
-from arbiter.profiles.consents import ConsentChange
+from arbiter.profiles.consenting import ConsentChange
 from arbiter.server.calls import Later, parse
 from arbiter.v1 import profile_pb2
 from arbiter.wire.numbers import CONSENTS
@@ -17,7 +17,7 @@ from arbiter.wire.values import read_timestamp, write_timestamp
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from arbiter.profiles.consents import ConsentRecorded
+    from arbiter.profiles.consenting import ConsentRecorded
     from arbiter.runtime.engine import Engine
     from arbiter.server.calls import Call
     from arbiter.telemetry.counters import Counters

@@ -363,13 +363,13 @@ class InlineLoop:
 
     def _refuse(self, message: _Message) -> None:
         """End a call that is one too many. Its status is made once: what refusing takes, those that are served lack."""
-        status = self._refusal
-        message.rpc.count(self._refused, status.code.value[0])
-        code = _common.STATUS_CODE_TO_CYGRPC_STATUS_CODE[status.code]
-        self._send_status(message, code, status.details.encode(), status.trailing_metadata)
+        message.rpc.count(self._refused, self._refusal.code.value[0])
+        self._tell(message, self._refusal)
 
     def _fail(self, message: _Message, error: BaseException) -> None:
-        status = rpc_status.to_status(self._run(message, message.rpc.failed, error))
+        self._tell(message, rpc_status.to_status(self._run(message, message.rpc.failed, error)))
+
+    def _tell(self, message: _Message, status: grpc.Status) -> None:
         code = _common.STATUS_CODE_TO_CYGRPC_STATUS_CODE[status.code]
         self._send_status(message, code, status.details.encode(), status.trailing_metadata)
 
