@@ -135,7 +135,7 @@ def _connective(decides: bool, left: Callable[[], Any], right: Callable[[], Any]
             if truth(side()) is decides:
                 return decides
         except Unknown as failure:
-            failures.append(failure)
+            failures.append(failure.with_traceback(None))  # its frames would keep this list, and it them
     if failures:
         raise Unknown("; ".join(str(f) for f in failures), tuple(dict.fromkeys(n for f in failures for n in f.names)))
     return not decides

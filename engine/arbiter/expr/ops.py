@@ -280,7 +280,10 @@ def fold_exists(container: Any, test: Callable[[Any], Any], weight: int) -> bool
         except FAILURES as error:
             failure = error
     if failure:
-        raise failure
+        try:
+            raise failure
+        finally:
+            failure = None  # what is raised keeps this frame
     return False
 
 

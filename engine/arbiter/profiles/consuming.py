@@ -107,7 +107,7 @@ def _refused(
         try:
             IngestEvents([entry]).new(group)
         except CallerError as error:
-            found[place] = error
+            found[place] = error.with_traceback(None)
     return found
 
 

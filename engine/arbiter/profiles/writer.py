@@ -159,7 +159,7 @@ class Writer:
                 try:
                     outcomes.append((entry.operation.apply(group), None))
                 except ArbiterError as error:
-                    outcomes.append((None, error))
+                    outcomes.append((None, error.with_traceback(None)))  # kept, its frames would keep all of this
             group.flush()
             if group.wrote:
                 txn.commit()
@@ -170,6 +170,7 @@ class Writer:
 
 
 def _refuse(entries: list[_Entry], refusal: ArbiterError) -> None:
+    refusal = refusal.with_traceback(None)
     for entry in entries:
         entry.future.set_exception(refusal)
 

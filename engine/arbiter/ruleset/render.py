@@ -64,7 +64,7 @@ def failure_of(param: Param, view: View, symbols: Symbols) -> tuple[Expression, 
                     else:
                         text(value)
                 except Unknown as failure:
-                    return part, failure
+                    return part, failure.with_traceback(None)  # kept, its frames would keep the caller's
         case Items(items=items):
             return next(filter(None, (failure_of(item, view, symbols) for item in items)), None)
         case Fields(fields=fields):

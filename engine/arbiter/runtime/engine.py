@@ -160,7 +160,7 @@ class Engine:
                 try:
                     points = [own.snapshot.point(name) for name in request.decisions]
                 except CallerError as error:
-                    answers[number] = error
+                    answers[number] = error.with_traceback(None)  # its frames would hold it
                     continue
                 of = read.member if any(point.accounts for point in points) else read
                 profile = of(request.subject_id, request.now)

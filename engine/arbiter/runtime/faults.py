@@ -26,6 +26,14 @@ def told(error: BaseException) -> str:
     return "\nwhich led to\n".join(map(_link, reversed(links)))
 
 
+def let_go(error: BaseException) -> None:
+    """Take the frames from an error that was told, and from those behind it. Whoever keeps it, a future or a list, is
+    held by them in turn: a circle, and one that stands when a snapshot is loaded is never freed, nor what it holds.
+    """
+    for link in _links(error):
+        link.__traceback__ = None
+
+
 def _links(error: BaseException | None) -> Iterator[BaseException]:
     for _ in range(_LINKS):
         if error is None:

@@ -17,6 +17,7 @@ import msgspec
 from google.protobuf.message import DecodeError, Message
 
 from arbiter.errors import InvalidField, LimitExceeded
+from arbiter.runtime.faults import let_go
 from arbiter.server.gate import Caller, Metadata  # noqa: TC001 - as above
 from arbiter.server.status import PASSING_LIMITS, DeadlinePassed, status_of
 
@@ -99,9 +100,10 @@ class Entry:
         return Call(deadline, metadata, caller, peer)
 
     def failed(self, error: BaseException) -> Status:
-        """Return what the caller is told of an error, which is counted."""
+        """Return what the caller is told of an error, which is counted and keeps no frames."""
         status = status_of(error, self.name)
         self.count(error, status.code)
+        let_go(error)
         return status
 
     def count(self, error: BaseException, code: int) -> None:

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from arbiter.errors import CallerError, LimitExceeded
 from arbiter.runtime.engine import STEP
+from arbiter.runtime.faults import let_go
 from arbiter.server.calls import Call, Slow, malformed, parse
 from arbiter.server.explanations import check_rules, write_explanation
 from arbiter.server.requests import RequestReader
@@ -166,7 +167,7 @@ class DecisionService:
             try:
                 read.append(self._reader.read(asked, now))
             except CallerError as error:
-                read.append(error)
+                read.append(error.with_traceback(None))
             if place % STEP == STEP - 1:
                 yield
         good = [request for request in read if not isinstance(request, CallerError)]
@@ -188,6 +189,7 @@ class DecisionService:
             except CallerError as error:
                 status = status_of(error, "DecideBatch", f"requests[{place}]")
                 content = decision_pb2.DecideBatchResult(error=status).SerializeToString()
+                let_go(error)
             written += _RESULT_TAG, _varint(len(content)), content
         return b"".join(written)
 
