@@ -18,7 +18,7 @@ from arbiter.errors import ArbiterError
 from arbiter.runtime.address import ListenError
 from arbiter.server import admin, decisions, health, privacy, profiles
 from arbiter.server.calls import Entry, Rpc
-from arbiter.server.grpcio import missing
+from arbiter.server.grpcio import missing, only_lost
 from arbiter.server.guard import Guard
 from arbiter.server.inline import InlineLoop
 from arbiter.server.settings import FaceSettings
@@ -42,6 +42,7 @@ INLINE = {
 }
 # How long a server that stops goes on answering after it has said NOT_SERVING.
 FAREWELL_S = 0.25
+_LOOK_S = 0.05  # how often it looks, then, whether it waits for nothing any more
 
 
 class TransportError(ArbiterError):
@@ -149,7 +150,10 @@ class Server:
         # (docs/decisions/0040).
         time.sleep(min(grace, FAREWELL_S))
         self._streams.close()
-        self._server.stop(grace).wait()
+        ended = self._server.stop(grace)
+        while not ended.wait(_LOOK_S):
+            if only_lost(self._server):
+                self._server.stop(None)
         self._end_threads()
 
     def _end_threads(self) -> None:

@@ -1,7 +1,7 @@
-"""What the inline transport needs of grpcio beside what that publishes, and what of it is not there.
+"""What we need of grpcio beside what that publishes, and what of it is not there.
 
-Law: names only. With `inline` the one place that knows them (docs/decisions/0027): when grpcio changes, this says what
-is missing, and the stock transport takes over.
+Law: names, and how to read them. With `inline` the one place that knows them (docs/decisions/0027): when grpcio
+changes, this says what is missing, and the stock transport takes over.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ try:
 except ImportError:  # `missing` says so
     _common = _server = cygrpc = None  # type: ignore[assignment]
 
-__all__ = ["_common", "_server", "cygrpc", "missing"]
+__all__ = ["_common", "_server", "cygrpc", "missing", "only_lost"]
 
 _MODULE_NAMES = (
-    "_ServerStage", "_process_event_and_continue", "_request_call", "_request_registered_call", "_stop_serving",
+    "_SHUTDOWN_TAG", "_ServerStage", "_process_event_and_continue", "_request_call", "_request_registered_call",
+    "_stop_serving",
 )  # fmt: skip
 _STATE_NAMES = (
     "completion_queue", "due", "lock", "registered_method_handlers", "rpc_states", "server", "stage",
@@ -50,3 +51,14 @@ def missing(server: grpc.Server) -> str:
     if takes != ("state", "event"):
         return f"grpc._server._process_event_and_continue takes {', '.join(takes)}"
     return ""
+
+
+def only_lost(server: grpc.Server) -> bool:
+    """Whether a server that stops waits for calls that nobody will answer: each that it knows has ended, and all its
+    questions for more have come back. grpc's core loses a call that comes as it begins to stop (docs/decisions/0066).
+    """
+    if missing(server):
+        return False
+    state = server._state  # type: ignore[attr-defined] # noqa: SLF001 - see the law
+    with state.lock:
+        return not state.rpc_states and state.due == {_server._SHUTDOWN_TAG}  # noqa: SLF001

@@ -227,7 +227,7 @@ class InlineLoop:
         state = self._state
         with state.lock:
             if self._calls + self._ends <= len(self._lost):
-                state.rpc_states.discard(self)
+                state.rpc_states.discard(self)  # until another comes
             stopped: bool = _server._stop_serving(state)  # noqa: SLF001
             return stopped
 
@@ -241,6 +241,7 @@ class InlineLoop:
                 self._ask(slot)
             else:
                 state.due.discard(slot)
+                state.rpc_states.add(self)
         self._calls += 1
         if self._calls > self._allowed:
             self._refuse(_Message(slot.rpc, event))
