@@ -54,7 +54,7 @@ serve: $(STAMP) ## run the server on the example rules and models
 	$(BIN)/arbiter serve
 
 test: lint ## lint, types and the test suite
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(STAMP) ## ruff, mypy, the protos and their stubs
 	$(BIN)/ruff check

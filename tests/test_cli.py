@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
+
 ROOT = Path(__file__).resolve().parent.parent
 RULES, MODELS = ROOT / "rules", ROOT / "models"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "engine"), "ARBITER_TARGET": ""}
@@ -18,10 +20,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "engine"), "ARBITER_TARGET
 
 def arbiter(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the command line in a pipe."""
-    command = [sys.executable, "-m", "arbiter.cli", *map(str, arguments)]
-    done = subprocess.run(  # noqa: S603 - the command is ours
-        command, capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT, check=False, timeout=60
-    )
+    done = forked.arbiter(*arguments, environment=ENVIRONMENT)
     assert "Traceback" not in done.stderr
     return done
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +15,10 @@ from arbiter.runtime.local import open_local
 from arbiter.runtime.settings import Backing
 from arbiter.server.app import Server
 from arbiter.telemetry.counters import Counters
+from tests import forked
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,14 +52,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def bench(*arguments: object, target: str = "") -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(  # noqa: S603 - the command is ours
-        [sys.executable, "-m", "arbiter.cli", "bench", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "engine"), "ARBITER_TARGET": target},
-        check=False,
-        timeout=60,
-    )
+    done = forked.arbiter("bench", *arguments, environment={**os.environ, "ARBITER_TARGET": target})
     assert "Traceback" not in done.stderr
     return done
 

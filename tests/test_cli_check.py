@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from arbiter.lint.finding import KINDS
+from tests import forked
+from tests.conftest import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,10 +33,7 @@ rules:
 
 
 def arbiter(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "arbiter.cli", *map(str, arguments)]
-    return subprocess.run(  # noqa: S603 - the command is ours
-        command, capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd, check=False, timeout=60
-    )
+    return forked.arbiter(*arguments, environment=ENVIRONMENT, cwd=cwd)
 
 
 @pytest.fixture
@@ -154,9 +153,9 @@ def up_to_the_prompt(process: subprocess.Popen[str]) -> str:
 
 def test_watching_checks_again_after_a_change_and_ends_well(rules: Path, watching: subprocess.Popen[str]) -> None:
     assert up_to_the_prompt(watching).endswith("1 warning in 1 file\n")
-    (rules / "home.yaml").write_text(RULES.replace("retired, decision: home,", "retired, decision: home, priority: 3,"))
+    replace(rules / "home.yaml", RULES.replace("retired, decision: home,", "retired, decision: home, priority: 3,"))
     assert up_to_the_prompt(watching).startswith("no mistakes: ")
-    (rules / "home.yaml").write_text(RULES.replace("age >= 65", "aeg >= 65"))
+    replace(rules / "home.yaml", RULES.replace("age >= 65", "aeg >= 65"))
     assert up_to_the_prompt(watching).endswith("1 error in 1 file\n")
     watching.send_signal(signal.SIGINT)
     assert watching.wait(30) == 0

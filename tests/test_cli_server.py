@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
+from tests.conftest import replace
+
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "engine"), "ARBITER_TARGET": ""}
 COMMAND = [sys.executable, "-m", "arbiter.cli"]
@@ -41,15 +44,7 @@ class Server:
 
     def ask(self, *arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command in a pipe; it finds the server by the environment."""
-        done = subprocess.run(  # noqa: S603 - the command is ours
-            [*COMMAND, *map(str, arguments)],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env={**ENVIRONMENT, "ARBITER_TARGET": self.target},
-            check=False,
-            timeout=60,
-        )
+        done = forked.arbiter(*arguments, environment={**ENVIRONMENT, "ARBITER_TARGET": self.target}, stdin=stdin)
         assert "Traceback" not in done.stderr
         return done
 
@@ -368,7 +363,7 @@ def test_a_failed_reload_is_shown_and_is_a_finding(tmp_path: Path) -> None:
     try:
         banner = server.rules / "store" / "banner.yaml"
         good = banner.read_text()
-        banner.write_text(good.replace("when: segments.champions\n", "when: segments.champoins\n"))
+        replace(banner, good.replace("when: segments.champions\n", "when: segments.champoins\n"))
         waits = [sys.executable, "-c", WAIT, server.target]
         subprocess.run(waits, env=ENVIRONMENT, check=True, timeout=30)  # noqa: S603 - the command is ours
         done = server.ask("snapshot", "show")

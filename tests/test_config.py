@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +25,10 @@ from arbiter.config.schema import config_schema
 from arbiter.runtime.archive import KEPT
 from arbiter.runtime.settings import Settings
 from arbiter.server.settings import FaceSettings
+from tests import forked
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Mapping
 
 ROOT = Path(__file__).parent.parent
@@ -452,11 +452,7 @@ def test_every_variable_with_our_prefix_in_the_code_is_known() -> None:
 
 def arbiter(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("ARBITER_")}
-    return subprocess.run(  # noqa: S603 - the command is ours
-        [sys.executable, "-m", "arbiter.cli", *map(str, arguments)],
-        cwd=cwd, env=clean | {"PYTHONPATH": str(ROOT / "engine"), **environment},
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    return forked.arbiter(*arguments, cwd=cwd, environment=clean | environment)
 
 
 def test_show_says_where_each_value_came_from(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from arbiter.config.options import OPTIONS, Auth, Tls
 from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime import roster
 from arbiter.server.exposure import Exposed, check_start, is_public
+from tests import forked
+from tests.conftest import replace
 from tests.security.conftest import Authority, Roll
 
 if TYPE_CHECKING:
@@ -42,12 +44,8 @@ def shown(words: list[str], environment: Mapping[str, str], tmp_path: Path) -> d
     here.write_bytes((DEPLOY / "arbiter.yaml").read_bytes())
     clean = {name: value for name, value in os.environ.items() if not name.startswith("ARBITER_")}
     given = {name: str(here) if value == CONFIG else value for name, value in environment.items()}
-    done = subprocess.run(  # noqa: S603 - the command is ours
-        [sys.executable, "-m", "arbiter.cli", "config", "show", "--json",
-         *(str(here) if word == CONFIG else word for word in words[1:])],
-        env=clean | {"PYTHONPATH": str(ROOT / "engine")} | given,
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    here_too = [str(here) if word == CONFIG else word for word in words[1:]]
+    done = forked.arbiter("config", "show", "--json", *here_too, environment=clean | given)
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout)
     assert any(each["from"].startswith(str(here)) for each in told.values())
@@ -213,11 +211,8 @@ def test_the_probes_of_the_manifest_tell_a_server_that_serves(
     assert command[0] == "arbiter"
 
     def probe(admin: str, *more: str) -> tuple[int, str]:
-        done = subprocess.run(  # noqa: S603 - the command is ours
-            [sys.executable, "-m", "arbiter.cli", *command[1:], *more],
-            env=environment | {"ARBITER_TARGET": f"localhost:{port_of(admin)}"},
-            capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
+        target = {"ARBITER_TARGET": f"localhost:{port_of(admin)}"}
+        done = forked.arbiter(*command[1:], *more, environment=environment | target)
         return done.returncode, done.stdout.strip()
 
     words = [here(word) for word in container["args"]]
@@ -237,7 +232,7 @@ def test_the_probes_of_the_manifest_tell_a_server_that_serves(
         admin = server.stdout.readline().strip().partition("admin on ")[2]
         assert admin.startswith("127.0.0.1:"), log.read_text()
         assert probe(admin) == (0, "serving")
-        (rules / "broken.yaml").write_text("rulez: []\n")
+        replace(rules / "broken.yaml", "rulez: []\n")
         deadline = time.monotonic() + 30
         while probe(admin, "arbiter.reload") != (1, "not serving"):
             assert time.monotonic() < deadline

@@ -8,10 +8,7 @@ run this test: it shows what is said now; paste it once it is what should be sai
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +28,10 @@ from arbiter.ruletests.files import TEST_KEYS
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.sources import read_sources
 from arbiter.snapshot import Snapshot
+from tests import forked
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Mapping
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -225,11 +224,7 @@ def test_a_value_is_the_one_that_is_written(*, wanted: Any, got: Any, same: bool
 
 def arbiter(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run the command line in a pipe."""
-    command = [sys.executable, "-m", "arbiter.cli", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "engine")}
-    done = subprocess.run(  # noqa: S603 - the command is ours
-        command, capture_output=True, text=True, env=environment, cwd=cwd, check=False, timeout=60
-    )
+    done = forked.arbiter(*arguments, cwd=cwd)
     assert "Traceback" not in done.stderr
     return done
 

@@ -236,6 +236,18 @@ def spoilt(value: Any) -> Iterator[tuple[str, Any]]:
             yield f"{'/'.join(map(str, path))} := {change!r}", copied
 
 
+def refused_sections(validator: Draft7Validator, changed: dict[str, Any], sound: dict[str, Any]) -> list[str]:
+    """What a schema says of a rule file that differs from a sound one: sections that are the same need not be looked at
+    again, where the schema binds none to another.
+    """
+    differ = {
+        name: section
+        for name, section in changed.items()
+        if name not in sound or json.dumps(section) != json.dumps(sound[name])
+    }
+    return [error.message for error in validator.iter_errors(differ)]
+
+
 def loads(document: Any) -> list[str]:
     """What the reader of rule files says."""
     _, found = load_ruleset({"r.yaml": json.dumps(document).encode()}, OUTPUTS)
@@ -253,9 +265,13 @@ def test_a_schema_refuses_no_rule_file_that_loads_and_every_one_of_a_wrong_shape
     document = yaml.safe_load(WHOLE)
     assert loads(document) == []
     validator = VALIDATORS[RULES.published]
+    assert list(validator.iter_errors(document)) == []
+    assert RULES.schema().keys() <= {
+        "$schema", "title", "description", "type", "properties", "additionalProperties", "definitions",
+    }  # fmt: skip
     both = 0
     for what, changed in spoilt(document):
-        said, wrong = loads(changed), [error.message for error in validator.iter_errors(changed)]
+        said, wrong = loads(changed), refused_sections(validator, changed, document)
         assert said or not wrong, f"{what}: loads, and the schema says {wrong}"
         assert wrong or all(map(MEANING.search, said)), f"{what}: the schema does not see that {said}"
         both += bool(said and wrong)

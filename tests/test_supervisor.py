@@ -23,6 +23,8 @@ from arbiter.runtime.archive import Archive
 from arbiter.runtime.loader import Loader
 from arbiter.v1 import admin_pb2, admin_pb2_grpc, decision_pb2, decision_pb2_grpc, profile_pb2, profile_pb2_grpc
 from arbiter.v1.value_pb2 import Value
+from tests import forked
+from tests.conftest import replace, workers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -92,14 +94,13 @@ class Served:
 
     def workers(self) -> list[int]:
         """The process ids of the workers."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return workers_of(self.process.pid)
 
     def edit(self, text: str) -> None:
-        (self.rules / "rules.yaml").write_text(RULES.replace("TEXT", text))
+        replace(self.rules / "rules.yaml", RULES.replace("TEXT", text))
 
     def break_rules(self) -> None:
-        (self.rules / "rules.yaml").write_text(RULES.replace("priority: 5", "priorty: 5"))
+        replace(self.rules / "rules.yaml", RULES.replace("priority: 5", "priorty: 5"))
 
     def stop(self) -> int:
         self.drop_channels()
@@ -162,12 +163,6 @@ def reload_health(channel: grpc.Channel) -> tuple[int, str]:
     )
     error = dict(call.trailing_metadata() or ()).get("arbiter-last-error", "")
     return int(answer.status), str(error)
-
-
-def arbiter(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ENGINE)}
-    command = [sys.executable, "-m", "arbiter.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603 - ours
 
 
 def test_an_edit_is_live_on_every_worker_and_a_broken_one_changes_nothing(serve: Callable[[], Served]) -> None:
@@ -438,16 +433,18 @@ def test_a_snapshot_that_went_from_disk_is_written_again_for_a_worker_that_start
     snapshots = folder / "data" / "snapshots"
     shutil.rmtree(snapshots)
     snapshots.touch()  # so that it cannot be written again yet
-    os.kill(served.workers()[0], signal.SIGKILL)
+    killed = served.workers()[0]
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: ended(killed))
     served.drop_channels()
     wait_until(lambda: {worker.digest for worker in served.snapshot().workers} == {"", digest})
-    shown = arbiter("snapshot", "show", "--target", served.address)
+    shown = forked.arbiter("snapshot", "show", "--target", served.address)
     assert re.search(r"^worker [01]\tdown$", shown.stdout, re.MULTILINE)
     snapshots.unlink()
     wait_until(lambda: [worker.digest for worker in served.snapshot().workers] == [digest, digest])
     (kept,) = Archive(snapshots).history()
     assert (kept.digest, kept.at) == (digest, served.snapshot().snapshot.loaded_at.ToMicroseconds())
     (snapshots / "history.json").write_text("[")
-    listed = arbiter("snapshot", "list", "--data", str(folder / "data"))
+    listed = forked.arbiter("snapshot", "list", "--data", str(folder / "data"))
     assert (listed.returncode, digest[:12] in listed.stdout) == (0, True)
     assert listed.stderr.startswith("the history of snapshots cannot be read, the folders' own times are taken: ")

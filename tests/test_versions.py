@@ -19,6 +19,8 @@ import pytest
 from arbiter.client import Ask, CallFailed, Client, InvalidRequest, UnknownName
 from arbiter.decision.hashing import share
 from arbiter.types import ExplainLevel, Reason
+from tests import forked
+from tests.conftest import replace, workers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,17 +75,14 @@ class Served:
 
     def edit(self, text: str) -> str:
         """Change the files, have them read, and give the digest that runs then."""
-        (self.folder / "rules" / "rule.yaml").write_text(RULE.replace("TEXT", text))
+        replace(self.folder / "rules" / "rule.yaml", RULE.replace("TEXT", text))
         status = self.client.reload()
         assert status.last_reload is not None
         assert status.last_reload.ok
         return self.digest
 
     def cli(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(  # noqa: S603 - our own program
-            [*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60,
-            env={**ENVIRONMENT, "ARBITER_TARGET": self.target},
-        )  # fmt: skip
+        done = forked.arbiter(*arguments, environment={**ENVIRONMENT, "ARBITER_TARGET": self.target})
         assert "Traceback" not in done.stderr
         return done
 
@@ -131,7 +130,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def looked_again(served: Served, text: str) -> None:
     """Change the files, and wait until the watcher has had them loaded."""
     before = served.client.snapshot().last_reload
-    (served.folder / "rules" / "rule.yaml").write_text(text)
+    replace(served.folder / "rules" / "rule.yaml", text)
     wait_until(lambda: served.client.snapshot().last_reload != before)
 
 
@@ -155,7 +154,7 @@ def test_a_rollback_is_live_on_every_worker_and_held_against_the_files(serve: Ca
         assert served.shown() == {"first"}
         assert served.client.snapshot().hold == status.hold
 
-    (served.folder / "rules" / "rule.yaml").write_text(RULE.replace("TEXT", "third"))
+    replace(served.folder / "rules" / "rule.yaml", RULE.replace("TEXT", "third"))
     wait_until(lambda: served.shown() == {"third"})
     assert served.client.snapshot().hold is None
     assert "rolled back from" in served.log.read_text()
@@ -186,11 +185,11 @@ def test_a_restart_after_a_rollback_starts_on_what_it_was_rolled_back_to(serve: 
     assert again.client.snapshot().hold == hold
     assert again.client.snapshots().turns == turns
     assert f"starting on {first[:12]}, as it was put in place of {second[:12]}" in again.log.read_text()
-    (again.folder / "rules" / "rule.yaml").write_text("rules: [")
+    replace(again.folder / "rules" / "rule.yaml", "rules: [")
     broken = serve()
     assert broken.shown() == {"first"}
     assert broken.client.snapshot().hold == hold
-    (broken.folder / "rules" / "rule.yaml").write_text(RULE.replace("TEXT", "third"))
+    replace(broken.folder / "rules" / "rule.yaml", RULE.replace("TEXT", "third"))
     wait_until(lambda: broken.shown() == {"third"})
     assert broken.client.snapshot().hold is None
 
@@ -235,9 +234,7 @@ def test_a_killed_worker_comes_back_to_what_was_ordered(serve: Callable[[], Serv
     second = served.edit("second")
     served.client.rollback(first)
     served.client.set_canary(second, 50)
-    children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text().split()
-    workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(workers[0], signal.SIGKILL)
+    os.kill(workers_of(served.process.pid)[0], signal.SIGKILL)
     with Client(served.target, timeout=PATIENCE_S) as client:
         wait_until(lambda: "ended with exit code -9" in served.log.read_text())
         wait_until(lambda: all(client.snapshot().workers.values()))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +11,11 @@ import pytest
 import typer.main
 
 from arbiter.cli.app import app
+from tests import forked
 
 if TYPE_CHECKING:
+    import subprocess
+
     from tests.client.conftest import Authority, Road
 
 ENGINE = Path(__file__).parent.parent.parent / "engine"
@@ -24,13 +25,7 @@ SECRET = "s3cr3t-t0ken"  # noqa: S105 - of nothing
 
 def arbiter(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("ARBITER_")}
-    return subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-m", "arbiter.cli", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**clean, "PYTHONPATH": str(ENGINE), **environment},
-    )
+    return forked.arbiter(*words, environment=clean | environment)
 
 
 def test_a_token_comes_from_the_environment_or_a_file(road: Road, tmp_path: Path) -> None:

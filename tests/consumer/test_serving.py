@@ -17,13 +17,15 @@ import pytest
 
 from arbiter.client import Client
 from arbiter.profiles.store import Store
+from tests import forked
+from tests.conftest import replace
 from tests.consumer.conftest import PATIENCE_S, await_
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from arbiter.serving import ConsumerFigures, ConsumerInfo
-    from tests.consumer.conftest import Kafka
+from tests.consumer.conftest import Kafka
 
 ENGINE = Path(__file__).resolve().parents[2] / "engine"
 RULES = """\
@@ -60,7 +62,7 @@ class Served:
         self.client = Client(ready.removeprefix("arbiter ready on ").partition(",")[0])
 
     def write(self, rules: str) -> None:
-        (self.folder / "rules" / "rules.yaml").write_text(rules)
+        replace(self.folder / "rules" / "rules.yaml", rules)
 
     def feature(self, name: str) -> int:
         found: int = self.client.get_profile("ann").features.get(name, 0)
@@ -80,11 +82,7 @@ class Served:
 
     def status(self) -> subprocess.CompletedProcess[str]:
         """What `arbiter status` says."""
-        command = [sys.executable, "-m", "arbiter.cli", "status", "--target", self.client.target]
-        environment = {**os.environ, "PYTHONPATH": str(ENGINE)}
-        return subprocess.run(  # noqa: S603 - our own program
-            command, env=environment, capture_output=True, text=True, check=False
-        )
+        return forked.arbiter("status", "--target", self.client.target)
 
     def end(self) -> int:
         self.client.close()
@@ -170,13 +168,7 @@ def test_what_cannot_begin_says_so_at_once(tmp_path: Path) -> None:
     properties.touch(0o600)
     properties.write_text("group.id=other\n")
     options = ["--kafka-brokers=127.0.0.1:1", "--kafka-topics=t", f"--kafka-properties={properties}"]
-    done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-m", "arbiter.cli", "serve", f"--data={tmp_path}", *options],
-        env={**os.environ, "PYTHONPATH": str(ENGINE)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.arbiter("serve", f"--data={tmp_path}", *options)
     assert done.returncode == 1
     assert "kafka.properties:1: `group.id` cannot be set here: `kafka.group` says it" in done.stderr
 
@@ -186,13 +178,7 @@ def consumed(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     (folder / "rules").mkdir(exist_ok=True)
     (folder / "rules" / "rules.yaml").write_text(RULES)
     places = [f"--rules={folder / 'rules'}", f"--data={folder / 'data'}", "--models="]
-    return subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-m", "arbiter.cli", "events", "consume", *places, *options],
-        env={**os.environ, "PYTHONPATH": str(ENGINE)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return forked.arbiter("events", "consume", *places, *options)
 
 
 def test_topics_are_read_to_their_ends_without_a_server(kafka: Kafka, topic: str, tmp_path: Path) -> None:

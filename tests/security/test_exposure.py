@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,9 +13,11 @@ from arbiter.config.files import UnusableFile
 from arbiter.config.options import Auth, Tls
 from arbiter.errors import AuthorError
 from arbiter.server.exposure import Exposed, check_start, is_public
+from tests import forked
 from tests.security.conftest import RULES, Authority, put
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
     from tests.security.conftest import Roll, Signer
@@ -108,11 +108,9 @@ def serve(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """Run `arbiter serve`, which is expected to end at once."""
     (folder / "rules").mkdir(exist_ok=True)
     (folder / "rules" / "rules.yaml").write_text(RULES, "utf-8")
-    command = [sys.executable, "-m", "arbiter.cli", "serve", "--models", "", "--workers", "1", *flags]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ARBITER_")}
-    return subprocess.run(  # noqa: S603 - the command is ours
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    words = ("serve", "--models", "", "--workers", "1", *flags)
+    return forked.arbiter(*words, cwd=folder, environment=environment)
 
 
 def test_the_command_refuses_before_it_listens(tmp_path: Path) -> None:

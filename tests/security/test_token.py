@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
-import subprocess
-import sys
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from arbiter.server.auth.callers import read_callers
+from tests import forked
+
+if TYPE_CHECKING:
+    import subprocess
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = re.compile(r"arb_[A-Za-z0-9_-]{43}")
 
 
 def new(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - the command is ours
-        [sys.executable, "-m", "arbiter.cli", "token", "new", *arguments],
-        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT / "engine")}, capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
+    return forked.arbiter("token", "new", *arguments, cwd=folder)
 
 
 def test_a_token_is_printed_once_and_stored_hashed(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from arbiter.profiles.checking import check_store
 from arbiter.profiles.environment import open_environment
 from arbiter.profiles.store import Store, Update
 from arbiter.types import Event
+from tests import forked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,14 +39,7 @@ def arbiter(*arguments: object, code: int = 0, beside: bool = False) -> subproce
     """Run the command; `beside` the stores that this process has open in a process of its own."""
     if not beside:
         return here(*arguments, code=code)
-    done = subprocess.run(  # noqa: S603 - the command is ours
-        [sys.executable, "-m", "arbiter.cli", "store", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        check=False,
-        timeout=60,
-    )
+    done = forked.arbiter("store", *arguments, environment=ENVIRONMENT)
     assert "Traceback" not in done.stderr
     assert done.returncode == code, done.stderr
     return done

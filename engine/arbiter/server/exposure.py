@@ -12,8 +12,6 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from arbiter.errors import ArbiterError
-from arbiter.server import tls as certificates
-from arbiter.server.auth.porter import Porter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,9 +39,13 @@ def check_start(listeners: Mapping[str, str], metrics: str, tls: Tls, auth: Auth
             "service would be let in; set both"
         )
     if authenticates(auth):
+        from arbiter.server.auth.porter import Porter  # noqa: PLC0415 - most servers start without
+
         Porter(auth)
     if tls.certificate:
-        certificates.credentials(tls)
+        from arbiter.server.tls import credentials  # noqa: PLC0415 - loads OpenSSL
+
+        credentials(tls)
     for door in _open_doors(listeners, metrics, tls, auth):
         if not auth.insecure:
             raise Exposed(f"{door}, {_MEANT}")
