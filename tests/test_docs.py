@@ -70,7 +70,7 @@ NOT_RUN = {
     "pip install 'arbiter[otlp]'": "from a package index",
 }
 ASKS_A_SERVER = ("arbiter decide", "arbiter explain", "arbiter snapshot", "arbiter profile get")
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 START_S = 60.0
 
 _FENCE = re.compile(r"^```(.*)$")

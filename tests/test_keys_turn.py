@@ -347,7 +347,7 @@ def test_processes_that_turn_together_share_what_moved_and_one_with_the_old_key_
             assert ask("cyd") == "2"
             assert store.update(Update("cyd", {"by": "us"})).result() == 3
         other.stdin.close()
-        assert other.wait(10) == 0
+        assert other.wait(60) == 0
     assert left(tmp_path) == ()
 
 

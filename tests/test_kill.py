@@ -60,7 +60,7 @@ def test_nothing_acknowledged_is_missing_after_kill_9(tmp_path: Path) -> None:
             text=True,
         )
         assert process.stdout is not None
-        lines = [process.stdout.readline()]
+        lines = [process.stdout.readline() for _ in range(20)]
         time.sleep(generator.uniform(0.01, 0.3))
         process.kill()
         lines += process.communicate()[0].splitlines(keepends=True)

@@ -170,7 +170,7 @@ def test_the_server_is_told_what_is_left_when_a_call_had_to_wait_for_its_turn(se
         return request
 
     drive(load(serve(work, max_concurrent_streams=1), streams=8, seconds=0.1, timeout=0.3))
-    assert 0 < min(left) < 0.2 < max(left) <= 0.3
+    assert min(left) < 0.2 < max(left) <= 0.3
 
 
 def test_what_is_never_answered_is_told(serve: Open) -> None:
@@ -219,7 +219,7 @@ def test_calls_of_a_connection_that_is_lost_are_unavailable_and_a_new_one_is_mad
 
         thread = threading.Thread(target=rudely)
         thread.start()
-        (result,) = drive(load(f"127.0.0.1:{listening.getsockname()[1]}", streams=2, seconds=0.4, patience=0.1))
+        (result,) = drive(load(f"127.0.0.1:{listening.getsockname()[1]}", streams=2, seconds=1.0, patience=0.1))
         thread.join()
     assert result.reconnected >= 2
     assert result.ended[14] >= 2

@@ -249,7 +249,7 @@ def test_closing_ends_a_call_that_is_under_way_or_waits_for_its_next_attempt(
     if under_way:
         road.hold()
     else:
-        road.refuse(AWAY, retry_after=0.5)
+        road.refuse(AWAY, retry_after=30)
     failed: list[CallFailed] = []
 
     def ask() -> None:

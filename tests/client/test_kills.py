@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from arbiter.client import Client, Retries
+from tests.conftest import workers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,8 +47,7 @@ class Served:
         self.target = self.process.stdout.readline().removeprefix("arbiter ready on ").partition(",")[0]
 
     def workers(self) -> list[int]:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return workers_of(self.process.pid)
 
     def kill(self, worker: int) -> None:
         """Kill a worker, and return when another one serves in its place."""

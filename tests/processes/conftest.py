@@ -21,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from arbiter.client import Client, Unavailable
 from arbiter.v1 import admin_pb2, admin_pb2_grpc, decision_pb2, decision_pb2_grpc, profile_pb2, profile_pb2_grpc
 from arbiter.v1.value_pb2 import Value
+from tests.conftest import replace, workers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -95,13 +96,7 @@ class Served:
 
     def workers(self) -> list[int]:
         """The process ids of the workers."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        found = []
-        for pid in children:
-            with contextlib.suppress(OSError):
-                if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(int(pid))
-        return found
+        return workers_of(self.process.pid)
 
     def others(self, *gone: int) -> bool:
         """Whether all workers serve, and none is one of these processes."""
@@ -114,7 +109,7 @@ class Served:
         return len(serving) == len(info.workers) == 2 and not set(gone) & set(serving)
 
     def edit(self, text: str) -> None:
-        (self.folder / "rules" / "rules.yaml").write_text(RULES.replace("TEXT", text))
+        replace(self.folder / "rules" / "rules.yaml", RULES.replace("TEXT", text))
 
     def reload(self, channel: grpc.Channel) -> admin_pb2.ReloadResponse:
         return admin_pb2_grpc.AdminServiceStub(channel).Reload(admin_pb2.ReloadRequest(), timeout=PATIENCE_S)

@@ -160,7 +160,7 @@ class Signer:
 
     def sign(self, *roles: str, key: Any = None, kid: str = "first", algorithm: str = "ES256", **claims: Any) -> str:
         """A JWT; a claim of None is left out."""
-        every = {"sub": "robot", "iss": ISSUER, "aud": AUDIENCE, "exp": int(time.time()) + 60, "roles": list(roles)}
+        every = {"sub": "robot", "iss": ISSUER, "aud": AUDIENCE, "exp": int(time.time()) + 600, "roles": list(roles)}
         said = {name: value for name, value in (every | claims).items() if value is not None}
         return jwt.encode(said, key or self.key, algorithm, headers={"kid": kid} if kid else {})
 
@@ -222,7 +222,7 @@ def outcome_of(
     content = (request or REQUESTS.get(method) or profile_pb2.GetProfileRequest()).SerializeToString()
     call = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
     try:
-        call(content, metadata=tuple(metadata), timeout=10)
+        call(content, metadata=tuple(metadata), timeout=30)
     except grpc.RpcError as error:
         name: str = error.code().name
         return name

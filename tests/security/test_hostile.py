@@ -229,9 +229,9 @@ def test_one_connection_too_many_is_closed_and_the_others_go_on(serve: Open) -> 
     server = serve(limits=Limits(connections=2))
     channel = server.channel()
     assert outcome_of(channel, DECIDE, []) == "OK"
-    with socket.create_connection(("127.0.0.1", server.server.port), 5):
-        with socket.create_connection(("127.0.0.1", server.server.port), 5) as third:
-            third.settimeout(5)
+    with socket.create_connection(("127.0.0.1", server.server.port), 30):
+        with socket.create_connection(("127.0.0.1", server.server.port), 30) as third:
+            third.settimeout(30)
             assert third.recv(1000) == b""
         assert outcome_of(channel, DECIDE, []) == "OK"
 
@@ -248,6 +248,6 @@ def test_one_connection_too_many_is_closed_and_the_others_go_on(serve: Open) -> 
 )
 def test_what_is_no_grpc_ends_its_own_connection_only(server: Guarded, opening: bytes) -> None:
     for _ in range(5):
-        with socket.create_connection(("127.0.0.1", server.server.port), 5) as raw:
+        with socket.create_connection(("127.0.0.1", server.server.port), 30) as raw:
             raw.sendall(opening)
     assert alive(server)

@@ -52,6 +52,21 @@ class Sender:
         return list(self.answers)
 
 
+def taken_at_last(shop: Shop, first: profile_pb2.IngestStreamRequest) -> Sender:
+    """A stream whose first request was answered: the server has seen by then that one before it ended."""
+    until = time.monotonic() + 30
+    while True:
+        sender = Sender(shop)
+        sender.send(first)
+        try:
+            assert next(sender.answers).requests == 1
+        except grpc.RpcError:
+            assert time.monotonic() < until, "the stream before it never ended"
+            time.sleep(0.02)
+        else:
+            return sender
+
+
 def stored(shop: Shop, subject_id: str) -> list[str]:
     return [event.id for event in shop.client.list_events(subject_id, page_size=1000).events]
 
@@ -104,17 +119,18 @@ def test_who_is_not_answered_is_read_no_further(shop: Shop, monkeypatch: pytest.
         future = ingest(events)
         if len(taken) == 1:
             waiting: Any = type(future)()
-            threading.Thread(target=lambda: (let.wait(10), waiting.set_result(future.result()))).start()
+            threading.Thread(target=lambda: (let.wait(60), waiting.set_result(future.result()))).start()
             return waiting
         return future
 
     monkeypatch.setattr(shop.store, "ingest", slowly)
     sender = Sender(shop)
     sender.send(*(request("slow", [number]) for number in range(20)))
-    until = time.monotonic() + 10
-    while len(taken) < 2 and time.monotonic() < until:
+    until = time.monotonic() + 30
+    while len(taken) < 2:
+        assert time.monotonic() < until
         time.sleep(0.01)
-    time.sleep(0.1)
+    time.sleep(0.1)  # in which a third would be taken
     assert len(taken) == 2
     let.set()
     assert sender.end()[-1].requests == 20
@@ -135,16 +151,7 @@ def test_streams_are_bounded_and_one_too_many_is_told_when_to_come_back(open_sho
     # Other calls go on beside them.
     assert shop.client.update_profile("full", set={"a": 1}) == 1
     assert senders[0].end() == []
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        another = Sender(shop)
-        another.send(request("full", [2]))
-        try:
-            assert next(another.answers).requests == 1
-        except grpc.RpcError:
-            time.sleep(0.02)
-        else:
-            break
+    another = taken_at_last(shop, request("full", [2]))
     assert another.end() == []
     assert senders[1].end() == []
 
@@ -158,20 +165,8 @@ def test_a_deadline_and_a_caller_who_leaves_end_a_stream(open_shop: OpenShop) ->
     silent.put(None)
     assert failure_of(caught.value).code == "DEADLINE_EXCEEDED"
 
-    def until_taken() -> Sender:
-        for _ in range(500):
-            sender = Sender(shop)
-            sender.send(request("left", [1]))
-            try:
-                next(sender.answers)
-            except grpc.RpcError:
-                time.sleep(0.02)
-            else:
-                return sender
-        raise AssertionError("the stream before it never ended")
-
-    until_taken().answers.cancel()
-    assert until_taken().end() == []
+    taken_at_last(shop, request("left", [1])).answers.cancel()
+    assert taken_at_last(shop, request("left", [1])).end() == []
 
 
 def test_a_server_that_stops_ends_streams_and_says_so(open_shop: OpenShop) -> None:

@@ -72,7 +72,7 @@ def test_features_that_are_rebuilt_are_named_until_they_are(open_shop: OpenShop)
     assert (status.store.rebuilding, status.store.left) == ((), 0)
 
 
-def until(holds: Callable[[], bool], patience: float = 20) -> None:
+def until(holds: Callable[[], bool], patience: float = 60) -> None:
     end = time.monotonic() + patience
     while not holds():
         assert time.monotonic() < end

@@ -146,7 +146,8 @@ def test_metrics_are_the_figures_of_each_process(serve: Serve, collector: Collec
 def test_log_records_carry_the_trace_that_they_were_made_in(
     serve: Serve, collector: Collector, patiently: Patiently
 ) -> None:
-    serve(collector.environment(OTEL_LOGS_EXPORTER="otlp", OTEL_TRACES_EXPORTER="otlp"), "--workers", "1")
+    environment = collector.environment(OTEL_LOGS_EXPORTER="otlp", OTEL_TRACES_EXPORTER="otlp")
+    served = serve(environment, "--workers", "1")
     records = patiently(collector.records)
     assert {who["service.name"] for who, _ in records} == {"arbiter"}
     loaded = patiently(
@@ -154,3 +155,4 @@ def test_log_records_carry_the_trace_that_they_were_made_in(
     )
     assert loaded[0].severity_text == "INFO"
     assert not loaded[0].trace_id
+    served.stop()  # while there is somebody to export to: it would try for long
