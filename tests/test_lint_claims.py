@@ -196,8 +196,9 @@ def pairs_that_tie(snapshot: Snapshot, text: str) -> set[frozenset[str]]:
             won = set(winners(snapshot, "home", subject, slots))
             for ids in equal.values():
                 for better, worse in itertools.product(ids & won, ids - won):
-                    if worse in winners(snapshot, "home", subject, slots, frozenset(ids - {worse})):
-                        found.add(frozenset({better, worse}))
+                    pair, others = frozenset({better, worse}), frozenset(ids - {worse})
+                    if pair not in found and worse in winners(snapshot, "home", subject, slots, others):
+                        found.add(pair)
     return found
 
 
