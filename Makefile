@@ -65,7 +65,7 @@ lint: $(STAMP) ## ruff, mypy, the protos and their stubs
 bench: $(BENCH_STAMP) ## measure, also what we are compared with (durable_rules needs a C compiler)
 	$(BIN)/python -m benchmarks
 
-bench-profiles: $(STAMP) ## ask a store of ten million profiles (some 14 GB of disk, some minutes)
+bench-profiles: $(STAMP) ## ask a store of ten million profiles (some 21 GB of disk, some minutes)
 	$(BIN)/python -m benchmarks profiles_10m
 
 $(BENCH_STAMP): $(STAMP)

@@ -2,7 +2,8 @@
 
 `python -m benchmarks NAME...` runs only these. `thresholds.json` bounds ratios, by benchmark; a bare time is printed
 beside the machine it was taken on, and not asserted. The exceptions are promised as they are: how long ten thousand
-rules may take to compile, how much memory 100,000 may take, how many updates and batched decisions a second there are.
+rules may take to compile, how much memory 100,000 may take, how many updates and batched decisions a second there are,
+and how long a read may take.
 """
 
 from __future__ import annotations

@@ -16,16 +16,19 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 ROUNDS = 9
 PACKAGES = ("grpcio", "protobuf", "lmdb", "msgspec", "onnxruntime", "cel-expr-python", "zen-engine", "durable_rules")
 
 
-def alternate(subjects: Mapping[str, Callable[[], Any]], seconds: float = 0.1) -> dict[str, float]:
-    """The time of one call of each subject in µs: the median over rounds in which all take turns.
-
-    `seconds` is how long one subject runs in one round.
+def alternate(
+    subjects: Mapping[str, Callable[[], Any]],
+    seconds: float = 0.1,
+    of: Callable[[Iterable[float]], float] = statistics.median,
+) -> dict[str, float]:
+    """The time of one call of each subject in µs: the median over rounds in which all take turns, or another one `of`
+    them. `seconds` is how long one subject runs in one round.
     """
     calls = {name: _calls_in(run, seconds) for name, run in subjects.items()}
     rounds: dict[str, list[float]] = {name: [] for name in subjects}
@@ -41,7 +44,7 @@ def alternate(subjects: Mapping[str, Callable[[], Any]], seconds: float = 0.1) -
                 rounds[name].append((time.perf_counter() - start) / calls[name] * 1e6)
     finally:
         gc.enable()
-    return {name: statistics.median(values) for name, values in rounds.items()}
+    return {name: of(values) for name, values in rounds.items()}
 
 
 def percentiles(run: Callable[[], Any], calls: int) -> dict[str, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import load_plots
+from benchmarks import load_plots, store_plots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     from matplotlib import pyplot as plt  # noqa: PLC0415 - after the backend is chosen
 
     written = []
-    for name, (size, fill) in (_PLOTS | load_plots.PLOTS).items():
+    for name, (size, fill) in (_PLOTS | load_plots.PLOTS | store_plots.PLOTS).items():
         if name not in results:
             continue
         with mpl.rc_context({"figure.facecolor": GROUND, "axes.facecolor": GROUND, "axes.titlesize": 10}):

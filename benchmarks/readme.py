@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 RESULTS = HERE.parent / "docs" / "benchmarks" / "results.json"
-# A run of its own, on a machine that may be another: never mixed with the figures of the first.
-OVER_GRPC = HERE.parent / "docs" / "benchmarks" / "grpc" / "results.json"
-APART = """**Over gRPC.** Another run, and another machine of the same name: what it takes for a whole decision in
-process says how it compares with the one above."""
+# Runs of their own, on a machine that may be another: never mixed with the figures of the first. By folder.
+APART = {
+    "docs/benchmarks/grpc": """**Over gRPC.** Another run, and another machine of the same name: what it takes for a
+whole decision in process says how it compares with the one above.""",
+    "docs/benchmarks/store": """**The store, up to ten million profiles.** Another run, on a machine of the same name.
+[How it is measured, and what to mind.](docs/benchmarks.md#ten-million-profiles)""",
+}
 BEGIN = "<!-- benchmarks: written by `python -m benchmarks.readme` -->\n"
 END = "<!-- /benchmarks -->\n"
 
@@ -64,7 +67,35 @@ FIGURES = (
     (("updates", "calls_per_second", "decisions beside the other"), "and the decisions beside them", "a second"),
     (("store", "read_us", "30 attributes, 20 features"), "reading a profile of 30 attributes and 20 features", "µs"),
     (("store", "writes_per_second", "64 in flight"), "updates on disk, 64 in flight", "a second"),
+    (("store", "writes_per_second", "one by one"), "the same, one by one", "a second"),
     (("store", "events_per_second", "20 features"), "events on disk, each counted in 20 features", "a second"),
+    (("profiles_10m", "read_us", "10000", "p50"), "a read of 10,000 profiles, median (6)", "µs"),
+    (("profiles_10m", "read_us", "10000000", "p50"), "a read of ten million", "µs"),
+    (("profiles_10m", "read_us", "10000000", "p99"), "the same, 99th percentile", "µs"),
+    (("profiles_10m", "first_read_us", "10000000", "p50"), "the same of pages not used before, median", "µs"),
+    (("profiles_10m", "cold_read_us", "10000000", "p50"), "the same from the disk, median", "µs"),
+    (("profiles_10m", "cold_read_us", "10000000", "p99"), "the same from the disk, 99th percentile", "µs"),
+    (("profiles_10m", "decide_us", "10000", "p50"), "a decision over 10,000 profiles, median", "µs"),
+    (("profiles_10m", "decide_us", "10000000", "p50"), "a decision over ten million", "µs"),
+    (("profiles_10m", "updates", "10000000", "a second, alone"), "updates of ten million, 64 in flight", "a second"),
+    (
+        ("profiles_10m", "updates", "10000000", "µs of a decision beside updates, p99"),
+        "a decision beside them, 99th percentile",
+        "µs",
+    ),
+    (
+        ("profiles_10m", "filled", "10000000", "profiles a second, in order"),
+        "profiles a second, written in the order of their keys",
+        "a second",
+    ),
+    (
+        ("profiles_10m", "over_grpc", "10000000", "new people a second"),
+        "new people over gRPC, in any order, 64 in flight",
+        "a second",
+    ),
+    (("profiles_10m", "over_grpc", "10000000", "MB of its own"), "memory of a worker's own over ten million", "MB"),
+    (("profiles_10m", "filled", "10000000", "hot bytes a profile"), "on disk a profile, what decisions read", "bytes"),
+    (("profiles_10m", "filled", "10000000", "cold bytes a profile"), "and the states behind its features", "bytes"),
 )
 # Shown where the results have their benchmark; the note's number is what the figures refer to.
 NOTES = {
@@ -76,6 +107,8 @@ NOTES = {
     "or none; a broad rule is met by one person in twenty-five, so that the first in order is soon found. (4) Its "
     "fastest use: its own loader prepares a table, where a decision that was created once goes through the rows.",
     "reload": "(5) One worker, a fixed rate of calls from another process.",
+    "profiles_10m": "(6) In process, of subjects drawn at random, in memory unless it says otherwise; 30 "
+    "attributes and six features; decisions by 1,000 rules, without a model.",
 }
 PLOTS = {
     "matching": ["![One decision as rules grow](docs/benchmarks/matching.png)"],
@@ -85,6 +118,7 @@ PLOTS = {
     "latency": ["![How long a decision takes as more of them come](docs/benchmarks/latency.png)"],
     "overload": ["![What is answered of more than a server can answer](docs/benchmarks/overload.png)"],
     "decision": ["![What each microsecond of a decision buys](docs/benchmarks/decision.png)"],
+    "profiles_10m": ["![The store as profiles grow](docs/benchmarks/profiles_10m.png)"],
 }
 RATIOS = {
     "match_10000_over_100": "matching 10,000 rules over matching 100",
@@ -114,6 +148,8 @@ RATIOS = {
     "rfm_over_session_run": "the same, `rfm`",
     "read_over_bare_lmdb": "reading a profile over a bare LMDB get and decode",
     "hiding_over_read": "what hiding six attributes and four features adds to a decision, over the read of the profile",
+    "read_us": "reading a profile of 30 attributes and 20 features, µs, in the quickest of nine rounds",
+    "grouped_writes_per_commit": "updates that share a commit, 64 in flight",
     "one_by_one_over_grouped": "updates a second one by one over 64 in flight",
     "context_map_over_json": "reading `context` over reading the same as `context_json`",
     "inline_throughput_over_noop": "decisions over gRPC, the model when needed, over grpcio's no-ops, 32 streams",
@@ -136,7 +172,12 @@ RATIOS = {
     "batches_of_100_over_1": "the same over batches of one",
     "throughput_100000_rules_over_10": "decisions over gRPC by 100,000 rules over decisions by 10",
     "throughput_1000000_profiles_over_1000": "decisions over a million profiles over decisions over a thousand",
-    "throughput_10000000_profiles_over_1000": "the same over ten million",
+    "read_p50_10000000_over_10000": "a read of ten million profiles over one of 10,000, medians",
+    "first_read_p50_10000000_over_10000": "the same of pages that were not used before",
+    "decide_p50_10000000_over_10000": "a decision over ten million profiles over one over 10,000, medians",
+    "updates_10000000_over_10000": "updates a second of ten million profiles over those of 10,000",
+    "updates_per_commit_of_10000000": "updates that share a commit, of ten million, 64 in flight",
+    "throughput_10000000_profiles_over_10000": "decisions a second over gRPC, ten million profiles over 10,000",
     "two_workers_over_one": "decisions by two workers over one, the load on the same two cores",
     "cpu_on_over_off": "processor time of a decision with all telemetry on, over that with none",
     "updates_per_second": "updates a second over gRPC, each on disk when answered",
@@ -193,9 +234,11 @@ def written(page: str) -> str:
     if RESULTS.exists():
         results = json.loads(RESULTS.read_text("utf-8"))
         block = f"\n{figures(results, thresholds())}\n"
-    if OVER_GRPC.exists():
-        results = json.loads(OVER_GRPC.read_text("utf-8"))
-        block += f"{APART}\n\n{figures(results, thresholds(), 'docs/benchmarks/grpc')}\n"
+    for folder, said in APART.items():
+        of_its_own = README.parent / folder / "results.json"
+        if of_its_own.exists():
+            results = json.loads(of_its_own.read_text("utf-8"))
+            block += f"{said}\n\n{figures(results, thresholds(), folder)}\n"
     return f"{before}{begin}{block}{end}{after}"
 
 

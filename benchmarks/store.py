@@ -1,4 +1,8 @@
-"""What the store costs: reads against bare LMDB and msgspec, group commit against one commit a write, events."""
+"""What the store costs: reads against bare LMDB and msgspec, group commit against one commit a write, events.
+
+That a read takes at most so many µs is a promise in time, and held by the quickest of nine rounds: what else the
+machine does only adds to it. The figure beside it is the median, as all others are.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ def run() -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        took = _read(folder)
+        took, quickest = _read(folder)
         alone, together, per_commit, ratio = _writes(folder)
         return {
             "read_us": took,
@@ -46,7 +50,9 @@ def run() -> dict[str, Any]:
             "feature_us": _aggregates(),
             "events_per_second": {f"{number} features": _events(folder, number) for number in (0, 10, 20)},
             "ratios": {
+                "read_us": quickest,
                 "read_over_bare_lmdb": took["30 attributes, 20 features"] / took["bare get and decode"],
+                "grouped_writes_per_commit": per_commit,
                 "one_by_one_over_grouped": 1 / ratio,
             },
         }
@@ -82,8 +88,10 @@ def purchases(number: int, subjects: int, now: int) -> list[Event]:
     ]
 
 
-def _read(folder: Path) -> dict[str, float]:
-    """One read of 30 attributes and 20 features, beside what bare LMDB and msgspec take for the same bytes."""
+def _read(folder: Path) -> tuple[dict[str, float], float]:
+    """One read of 30 attributes and 20 features, beside what bare LMDB and msgspec take for the same bytes; and the
+    same read in the quickest round.
+    """
     with Store.open(folder / "read", background=False) as store:
         store.use_features(features(20))
         now = time.time_ns() // 1000
@@ -107,13 +115,14 @@ def _read(folder: Path) -> dict[str, float]:
                 with handle.begin() as txn:
                     return decode(txn.get(b"s77", b""))
 
-            return alternate(
+            took = alternate(
                 {
                     "30 attributes, 20 features": lambda: store.read("s77", now),
                     "bare get and decode": bare,
                     "from the cold record": lambda: store.read("s77", stale),
                 }
             )
+            return took, alternate({"read": lambda: store.read("s77", now)}, of=min)["read"]
 
 
 def _aggregates() -> dict[str, float]:

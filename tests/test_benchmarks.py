@@ -36,7 +36,7 @@ def test_every_benchmark_is_a_module_that_says_how_it_measures(name: str) -> Non
 
 def test_every_bound_is_of_a_benchmark_and_named_in_the_readme() -> None:
     bounds = thresholds()
-    assert set(bounds) <= set(program.NAMES)
+    assert set(bounds) <= {*program.NAMES, *program.LARGE}
     assert not {ratio for ratios in bounds.values() for ratio in ratios} - set(readme.RATIOS)
 
 
@@ -67,6 +67,11 @@ def test_what_was_measured_is_drawn(tmp_path: Path) -> None:
     }  # fmt: skip
     for name in ("batches", "rule_counts", "profiles"):
         results[name] = {"decisions_per_second": curve}
+    both = {"p50": 4.0, "p99": 9.0}
+    updates = {"a second, alone": 9000.0, "a second, beside decisions": 5000.0}
+    of_sizes = {"read_us": both, "decide_us": both, "cold_read_us": both, "updates": updates}
+    results["profiles_10m"] = {group: {"10000": each, "10000000": each} for group, each in of_sizes.items()}
     drawn = {path.stem for path in draw(results, tmp_path)}
-    assert {"serving", "latency", "overload", "batches", "rule_counts", "profiles", "reload"} <= drawn
+    grpc = {"serving", "latency", "overload", "batches", "rule_counts", "profiles"}
+    assert {*grpc, "reload", "profiles_10m"} <= drawn
     assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in drawn)

@@ -52,6 +52,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = {
     "make demo": "minutes, and the data set from a package index",
     "make test": "this is it",
+    "make bench-profiles BENCH_STORES=/disk/stores": "minutes, and 21 GB of disk",
     "git clone <this repository> arbiter && cd arbiter": "makes a virtual environment",
     "python models/train.py": "needs scikit-learn and the data set",
     "package=example.com/shop/arbiterv1": "needs the tools of another language",
