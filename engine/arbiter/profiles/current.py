@@ -32,7 +32,7 @@ class Current:
 
     def __init__(self, path: Path, map_size: int) -> None:
         self.path = path
-        self.environment = open_environment(path, map_size)
+        self.environment = open_environment(path, map_size, scans=False)
         self._map_size = map_size
         self._following = threading.Lock()
 
@@ -52,7 +52,7 @@ class Current:
             except OSError as error:
                 raise StoreError(f"cannot read the folder of the store in {self.path}: {error}") from error
             if follows:
-                self.environment = environment = open_environment(self.path, self._map_size)
+                self.environment = environment = open_environment(self.path, self._map_size, scans=False)
                 _log.info("the store in %s goes on in its generation %d", self.path, environment.generation)
             return environment
 

@@ -96,15 +96,18 @@ class Environment(msgspec.Struct, frozen=True):
         return pages * self.page_bytes
 
 
-def open_environment(path: Path, map_size: int) -> Environment:
-    """Open the store in the folder `path`, or make it. Many processes may, each once. Raises StoreError."""
+def open_environment(path: Path, map_size: int, *, scans: bool = True) -> Environment:
+    """Open the store in the folder `path`, or make it. Many processes may, each once. Raises StoreError.
+
+    `scans` is for who reads all of it in order; without, a page that is not in memory comes from the disk alone.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         take_in(path)
         while True:
             generation = _choose(path)
             try:
-                opened = _open(path, generation, map_size)
+                opened = _open(path, generation, map_size, scans=scans)
             except (OSError, lmdb.Error, StoreError):
                 if generations.newest(path) != generation:  # it was removed while it was opened
                     continue
@@ -131,12 +134,12 @@ def _choose(path: Path) -> int:
     return generation
 
 
-def _open(path: Path, generation: int, map_size: int) -> Environment:
+def _open(path: Path, generation: int, map_size: int, *, scans: bool) -> Environment:
     """Open one generation. Raises StoreError, OSError, lmdb.Error."""
     place = generations.folder(path, generation)
     _check_length(path, place, made=bool(generations.last_known(path)))
     superseded = generations.mark_of(place)
-    handle = open_handle(place, map_size)
+    handle = open_handle(place, map_size, scans=scans)
     try:
         handle.reader_check()
         databases = {name: handle.open_db(name.encode()) for name in _NAMES}
@@ -160,11 +163,11 @@ def _open(path: Path, generation: int, map_size: int) -> Environment:
         raise
 
 
-def open_handle(place: Path, map_size: int, *, sync: bool = True) -> lmdb.Environment:
+def open_handle(place: Path, map_size: int, *, sync: bool = True, scans: bool = True) -> lmdb.Environment:
     """LMDB's handle on the data in a folder that is there. Without `sync` the caller sees to it. Raises lmdb.Error."""
     return lmdb.open(
         str(place), map_size=map_size, max_dbs=_DATABASES, max_readers=_READERS, max_spare_txns=1, create=False,
-        sync=sync,
+        sync=sync, readahead=scans,
     )  # fmt: skip
 
 
