@@ -7,15 +7,18 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from arbiter.cli.asking import AsJson
 from arbiter.cli.rekey import rekey
 from arbiter.cli.terminal import FINDINGS, out, plural, print_json, print_table
+from arbiter.errors import AuthorError
 
 if TYPE_CHECKING:
     from arbiter.profiles.checking import Checked
     from arbiter.profiles.inspecting import Inspected
+    from arbiter.profiles.recounting import Recounted
 
 store = typer.Typer(
     name="store", help="The profiles and events on a server's disk: copies, checks, figures.", no_args_is_help=True
@@ -26,6 +29,23 @@ To = Annotated[Path, typer.Argument(metavar="TO", help="The folder to make; it m
 Copy = Annotated[Path, typer.Argument(metavar="COPY", help="A folder that `arbiter store backup` made.")]
 Place = Annotated[
     Path | None, typer.Argument(metavar="[COPY]", help="A copy to check, instead of the store of a server.")
+]
+Features = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RULES",
+        help="Also count the features of these rules anew, of everybody, from the log. Takes long for many.",
+        exists=True,
+        file_okay=False,
+    ),
+]
+Models = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --features: the models that the rules name. [default: `models` beside the rules]",
+        exists=True,
+        file_okay=False,
+    ),
 ]
 Replace = Annotated[
     bool, typer.Option("--replace", help="Replace the store that is there; its data are kept beside the new ones.")
@@ -83,20 +103,68 @@ def compact(*, data: Data = Path("data"), as_json: AsJson = False) -> None:
 
 
 @store.command("check")
-def check(copy: Place = None, *, data: Data = Path("data"), as_json: AsJson = False) -> None:
+def check(
+    copy: Place = None,
+    *,
+    data: Data = Path("data"),
+    features: Features = None,
+    models: Models = None,
+    as_json: AsJson = False,
+) -> None:
     """Check the whole file, and that all records can be read and belong together.
 
     A store that a server uses is copied first. Ends with 1 when something is not well.
     """
     from arbiter.profiles.checking import check_store  # noqa: PLC0415 - loads LMDB
 
-    found = check_store(copy or data / "store")
+    place = copy or data / "store"
+    found = check_store(place)
+    # What a damaged file would be counted to says nothing.
+    recounted = None if features is None or found.count else _recount(place, features, models)
     if as_json:
-        print_json(found)
+        more = {} if features is None else {"features": recounted}
+        print_json({**msgspec.structs.asdict(found), **more})
     else:
         _print_checked(found)
-    if found.count:
+        if recounted is not None:
+            _print_recounted(recounted)
+    if found.count or (recounted is not None and recounted.count):
         raise typer.Exit(FINDINGS)
+
+
+def _recount(place: Path, rules: Path, models: Path | None) -> "Recounted":
+    from arbiter.cli.check import models_beside  # noqa: PLC0415 - as the next ones, which load onnxruntime
+    from arbiter.cli.offline import load  # noqa: PLC0415
+    from arbiter.profiles.features import FeatureSet  # noqa: PLC0415
+    from arbiter.profiles.recounting import recount  # noqa: PLC0415
+    from arbiter.runtime.engine import wall_clock  # noqa: PLC0415
+
+    snapshot, found = load(rules, models or models_beside(rules))
+    if snapshot is None:
+        raise AuthorError(found)
+    return recount(place, FeatureSet(snapshot.frame.features), wall_clock)
+
+
+def _print_recounted(found: "Recounted") -> None:
+    if found.count:
+        print_table(
+            ("where", "key", "feature", "stored", "counted", "of its events"),
+            [
+                (each.where, each.key, each.feature, _told(each.stored), _told(each.counted),
+                 "some have left the log" if each.thinned else "all are in the log")
+                for each in found.differences
+            ],
+        )  # fmt: skip
+        out().print(f"{plural(found.count, 'feature')} of {plural(found.subjects, 'subject')} not as counted")
+        out().print("To count one anew, take it out of the rules until all records are rewritten, and put it back")
+    else:
+        out().print(f"features of {plural(found.subjects, 'subject')} as counted from the log")
+    if found.waiting:
+        out().print(f"{plural(found.waiting, 'subject')} not written with these features since; decisions count theirs")
+
+
+def _told(value: object) -> str:
+    return "none" if value is None else str(value)
 
 
 def _print_checked(found: "Checked") -> None:
