@@ -5,6 +5,7 @@ The oracle is a store that never turns: whatever is written to both, and wheneve
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -33,10 +34,12 @@ from arbiter.profiles.inspecting import inspect
 from arbiter.profiles.keys import Secrets, UnderPrevious
 from arbiter.profiles.store import Store, Update
 from arbiter.runtime.alone import alone
-from arbiter.runtime.keyfiles import check_keys
+from arbiter.runtime.keyfiles import check_keys, read_secrets
+from arbiter.runtime.local import open_engine
 from arbiter.runtime.rekeying import rekey
 from arbiter.runtime.settings import Settings
 from arbiter.types import ConsentState, Event
+from tests import forked
 from tests.conftest import Clock
 from tests.test_features import feature
 
@@ -429,3 +432,54 @@ def test_ids_in_a_file_are_moved_beside_a_server_only_once_that_has_the_key(tmp_
         assert store.read_account("acme", T0).attributes == {"plan": "team"}
     with pytest.raises(StoreError, match="there is no store"):
         rekey(msgspec.structs.replace(settings, data=str(tmp_path / "none")), [], accounts=False)
+
+
+def test_an_engine_in_this_process_takes_the_keys_of_its_store(tmp_path: Path) -> None:
+    rules, key = tmp_path / "rules", tmp_path / "key"
+    rules.mkdir()
+    (rules / "a.yaml").write_text("decisions: {home: }\n")
+    key.write_bytes(ONE)
+    key.chmod(0o600)
+    secrets = read_secrets(Profiles(key=str(key)))
+    with Store.open(tmp_path / "data" / "store", background=False, secrets=secrets) as store:
+        store.update(Update("ann", {"country": "CA"})).result()
+    with pytest.raises(StoreError, match="written with another key"):
+        open_engine(rules, None, tmp_path / "data")
+    engine = open_engine(rules, None, tmp_path / "data", secrets=secrets)
+    assert engine.store.read("ann", engine.clock()).attributes == {"country": "CA"}
+    engine.store.close()
+
+
+RULES = """
+actions: {show: {}}
+decisions: {home: }
+rules: [{id: canada, decision: home, priority: 1, when: 'profile.country == "CA"', then: {action: show}}]
+"""
+
+
+def test_commands_without_a_server_take_keys_from_where_a_server_has_them(tmp_path: Path) -> None:
+    rules, key, config = tmp_path / "rules", tmp_path / "key", tmp_path / "shop.yaml"
+    rules.mkdir()
+    (rules / "a.yaml").write_text(RULES)
+    key.write_bytes(ONE)
+    key.chmod(0o600)
+    config.write_text("profiles: {key: key}\n")
+    with Store.open(tmp_path / "data" / "store", background=False, secrets=Secrets(ONE)) as store:
+        store.update(Update("ann", {"country": "CA"})).result()
+
+    def decide(*more: object, **variables: str) -> tuple[int, str]:
+        asked = ("decide", "ann", "home", "--rules", rules, "--data", tmp_path / "data", "--json", *more)
+        done = forked.arbiter(*asked, environment={**os.environ, **variables})
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = decide()
+    assert code == 1
+    assert "written with another key" in said
+    for code, said in (
+        decide("--config", config),
+        decide("--profiles-key", key),
+        decide(ARBITER_PROFILES_KEY=str(key)),
+        decide(ARBITER_CONFIG=str(config)),
+    ):
+        assert code == 0, said
+        assert '"canada"' in said

@@ -4,7 +4,7 @@ Law: options and their rules, and the choice of who answers. Prints nothing.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -12,9 +12,12 @@ import typer
 from arbiter.cli import remote
 from arbiter.cli.answers import Answer, Question
 from arbiter.cli.check import models_beside
+from arbiter.cli.flags import chosen
 from arbiter.cli.remote import Asked
 from arbiter.cli.values import read_context, read_moment
-from arbiter.config.options import Profiles
+
+if TYPE_CHECKING:
+    from arbiter.config.options import Profiles
 
 Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="Whom the decision is for.")]
 Rules = Annotated[
@@ -37,7 +40,6 @@ Key = Annotated[
     Path | None,
     typer.Option(
         "--profiles-key",
-        envvar="ARBITER_PROFILES_KEY",
         metavar="FILE",
         help="With --data: the secret by which ids are hashed there.",
     ),
@@ -46,7 +48,6 @@ PreviousKeys = Annotated[
     Path | None,
     typer.Option(
         "--profiles-previous-keys",
-        envvar="ARBITER_PROFILES_PREVIOUS_KEYS",
         metavar="DIR",
         help="With --data: the folder of secrets that were used before.",
     ),
@@ -54,6 +55,16 @@ PreviousKeys = Annotated[
 Context = Annotated[
     str,
     typer.Option(metavar="JSON", help='Attributes of the request, as in \'{"device": "ios"}\'; @FILE reads a file.'),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        envvar="ARBITER_CONFIG",
+        exists=True,
+        dir_okay=False,
+        help="With --data: the server's file of options, for the secrets that it names.",
+    ),
 ]
 Slots = Annotated[int, typer.Option(min=0, help="The most treatments wanted; 0: as many as the decision point has.")]
 At = Annotated[
@@ -69,13 +80,15 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     rules: Path | None
     models: Path | None
     data: Path | None
+    config: Path | None = None
     key: Path | None = None
     previous_keys: Path | None = None
 
     @property
-    def profiles(self) -> Profiles:
-        """The options that name the keys of the store."""
-        return Profiles(key=str(self.key or ""), previous_keys=str(self.previous_keys or ""))
+    def profiles(self) -> "Profiles":
+        """The options that name the keys of the store, from where a server has them."""
+        given = {"profiles.key": self.key, "profiles.previous_keys": self.previous_keys}
+        return chosen(self.config, {name: str(path) for name, path in given.items() if path}).options.profiles
 
     def check(self) -> None:
         """Raise a usage error for options that do not go together."""
@@ -93,5 +106,6 @@ def ask(question: Question, source: Source) -> list[Answer]:
     from arbiter.cli import offline  # noqa: PLC0415 - loads onnxruntime and LMDB
 
     models = source.models or models_beside(source.rules)
-    with offline.engine(source.rules, models, source.data, source.profiles) as engine:
+    profiles = None if source.data is None else source.profiles
+    with offline.engine(source.rules, models, source.data, profiles) as engine:
         return offline.decide(engine, question, context, at)

@@ -11,6 +11,7 @@ from arbiter.cli.answers import Question, print_notes, print_treatments
 from arbiter.cli.asking import (
     AsJson,
     At,
+    Config,
     Context,
     Data,
     Key,
@@ -37,6 +38,7 @@ def decide(
     rules: Rules = None,
     models: Models = None,
     data: Data = None,
+    config: Config = None,
     profiles_key: Key = None,
     profiles_previous_keys: PreviousKeys = None,
     context: Context = "{}",
@@ -50,7 +52,13 @@ def decide(
     """
     question = Question(subject_id=subject, decisions=tuple(decisions), context=context, slots=slots, at=at)
     source = Source(
-        server=server, rules=rules, models=models, data=data, key=profiles_key, previous_keys=profiles_previous_keys
+        server=server,
+        rules=rules,
+        models=models,
+        data=data,
+        config=config,
+        key=profiles_key,
+        previous_keys=profiles_previous_keys,
     )
     answers = ask(question, source)
     if as_json:

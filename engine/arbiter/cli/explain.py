@@ -12,6 +12,7 @@ from arbiter.cli.answers import Question, print_explanation, print_notes, print_
 from arbiter.cli.asking import (
     AsJson,
     At,
+    Config,
     Context,
     Data,
     Key,
@@ -55,6 +56,7 @@ def explain(
     rules: Rules = None,
     models: Models = None,
     data: Data = None,
+    config: Config = None,
     profiles_key: Key = None,
     profiles_previous_keys: PreviousKeys = None,
     context: Context = "{}",
@@ -77,7 +79,13 @@ def explain(
         explain_rules=tuple(rule or ()),
     )
     source = Source(
-        server=server, rules=rules, models=models, data=data, key=profiles_key, previous_keys=profiles_previous_keys
+        server=server,
+        rules=rules,
+        models=models,
+        data=data,
+        config=config,
+        key=profiles_key,
+        previous_keys=profiles_previous_keys,
     )
     answers = ask(question, source)
     if as_json:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from arbiter.config.declare import Option
     from arbiter.config.read import Chosen
 
-_FILE = Annotated[
+File = Annotated[
     Path | None,
     typer.Option(
         envvar="ARBITER_CONFIG",
@@ -37,13 +37,13 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command, whose first argument is a `Chosen`, the flag of every option beside its own."""
     own = [*inspect.signature(command).parameters.values()][1:]
     parameters = {option.name: _parameter(option) for option in OPTIONS.values()}
-    config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_FILE)
+    config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=File)
 
     def run(**given: Any) -> None:
         file: Path | None = given.pop("config")
         values = {name: given.pop(parameter.name) for name, parameter in parameters.items()}
         flags = {name: value for name, value in values.items() if value is not None}
-        command(_chosen(file, flags), **given)
+        command(chosen(file, flags), **given)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     signature = inspect.Signature([config, *own, *parameters.values()])
@@ -64,8 +64,8 @@ def _parameter(option: Option) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _chosen(path: Path | None, flags: Mapping[str, str | bool]) -> Chosen:
-    """The options, or the end of the program with every mistake told."""
+def chosen(path: Path | None, flags: Mapping[str, str | bool]) -> Chosen:
+    """The options by a file, the environment and flags, or the end of the program with every mistake told."""
     from arbiter.config.read import ConfigFile, choose  # noqa: PLC0415 - brings the YAML reader
 
     file = None
@@ -74,9 +74,9 @@ def _chosen(path: Path | None, flags: Mapping[str, str | bool]) -> Chosen:
             file = ConfigFile(path.as_posix(), path.read_bytes())
         except OSError as error:
             raise typer.BadParameter(f"cannot read {path}: {error.strerror}", param_hint="--config") from error
-    chosen, found = choose(file, os.environ, flags)
-    if chosen is None:
+    options, found = choose(file, os.environ, flags)
+    if options is None:
         for each in found:
             err().print(diagnostic_text(each))
         fail("the configuration holds mistakes, nothing was started", code=USAGE)
-    return chosen
+    return options

@@ -62,8 +62,8 @@ def _names(rules: Path, models: Path | None) -> Names:
 
 
 @contextlib.contextmanager
-def engine(rules: Path, models: Path | None, data: Path | None, profiles: Profiles) -> Iterator[Engine]:
-    """An engine over `data`, a server's data directory, or over empty profiles. `profiles` names its keys.
+def engine(rules: Path, models: Path | None, data: Path | None, profiles: Profiles | None) -> Iterator[Engine]:
+    """An engine over `data`, a server's data directory whose keys `profiles` names, or over empty profiles.
 
     Nothing is written but what LMDB needs to be read; a server may run on the same directory. Raises AuthorError,
     StoreError, UnusableFile.
@@ -73,7 +73,8 @@ def engine(rules: Path, models: Path | None, data: Path | None, profiles: Profil
         raise AuthorError(found)
     with contextlib.ExitStack() as stack:
         place = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="arbiter-")))
-        store = stack.enter_context(Store.open(place / "store", background=False, secrets=read_secrets(profiles)))
+        secrets = None if profiles is None else read_secrets(profiles)
+        store = stack.enter_context(Store.open(place / "store", background=False, secrets=secrets))
         ready = Engine(store)
         ready.activate(snapshot)
         yield ready

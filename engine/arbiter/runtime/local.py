@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from arbiter.errors import Diagnostic
+    from arbiter.profiles.keys import Secrets
     from arbiter.runtime.admin import Command
     from arbiter.runtime.loader import Attempt
     from arbiter.serving import Status
@@ -142,18 +143,24 @@ class LocalAdmin:
 
 
 def open_local(
-    rules: Path, models: Path | None, data: Path, *, counters: Counters | None = None
+    rules: Path,
+    models: Path | None,
+    data: Path,
+    *,
+    counters: Counters | None = None,
+    secrets: Secrets | None = None,
 ) -> tuple[Engine, LocalAdmin]:
     """Open an engine over the store below `data`, serving these files, with the means to reload them.
 
-    The caller closes `engine.store`. Raises AuthorError when the files hold errors, StoreError for the store.
+    `secrets` are those of the store, as `read_secrets` has them of a server's options; none for its own salt. The
+    caller closes `engine.store`. Raises AuthorError when the files hold errors, StoreError for the store.
     """
     archive = Archive(data / "snapshots")
     loader = Loader(rules, models, archive)
     attempt = loader.load()
     if attempt.built is None:
         raise AuthorError(attempt.diagnostics)
-    engine = Engine(Store.open(data / "store"), counters=counters)
+    engine = Engine(Store.open(data / "store", secrets=secrets), counters=counters)
     desk = Desk(archive, counters)
     follow(engine.store, desk.counters)
     admin = LocalAdmin(engine, loader, desk, Versions(desk, loader, archive))
@@ -161,6 +168,6 @@ def open_local(
     return engine, admin
 
 
-def open_engine(rules: Path, models: Path | None, data: Path) -> Engine:
+def open_engine(rules: Path, models: Path | None, data: Path, *, secrets: Secrets | None = None) -> Engine:
     """As `open_local`, for who never reloads."""
-    return open_local(rules, models, data)[0]
+    return open_local(rules, models, data, secrets=secrets)[0]
