@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -156,3 +157,21 @@ def test_log_records_carry_the_trace_that_they_were_made_in(
     assert loaded[0].severity_text == "INFO"
     assert not loaded[0].trace_id
     served.stop()  # while there is somebody to export to: it would try for long
+
+
+def test_a_collector_that_hangs_keeps_nobody_from_leaving(serve: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never says a word
+        served = serve(
+            {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
+                **{f"OTEL_{signal}_EXPORTER": "otlp" for signal in ("METRICS", "TRACES", "LOGS")},
+                "OTEL_TRACES_SAMPLER": "always_on",
+            },
+            "--workers",
+            "1",
+        )
+        decide(served, ANN)
+        assert served.stop() == 0
+    log = served.log.read_text()
+    assert "could not be exported within" in log
+    assert "killed" not in log

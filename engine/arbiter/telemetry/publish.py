@@ -6,6 +6,9 @@ What is exported, and where to, is chosen by OpenTelemetry's own environment var
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 from typing import TYPE_CHECKING
 
 from arbiter.telemetry import exporters, logs, metrics, sampling, tracing
@@ -20,6 +23,12 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
     from arbiter.telemetry.counters import Counters
+
+_log = logging.getLogger("arbiter.telemetry")
+
+# s: how long what is left may take to be exported, all signals together. A process that leaves must not wait for a
+# collector that is away, and be killed for it: the SDK itself would wait for half a minute, for each signal.
+LEAVING_S = 2.0
 
 
 class Publisher:
@@ -38,12 +47,21 @@ class Publisher:
         self._loggers = loggers
 
     def shutdown(self) -> None:
-        """Export what is left, and end."""
-        self.meters.shutdown()
+        """Export what is left, and end, within `LEAVING_S`: what a collector has not taken by then is lost."""
+        ends = {"metrics": self.meters.shutdown}
         if self._tracers is not None:
-            self._tracers.shutdown()
+            ends["traces"] = self._tracers.shutdown
         if self._loggers is not None:
-            self._loggers.shutdown()
+            ends["logs"] = self._loggers.shutdown
+        # By the side of each other, so that all are tried. Daemons: the process does not wait for those that hang.
+        threads = [threading.Thread(target=end, name=f"arbiter-last-{name}", daemon=True) for name, end in ends.items()]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + LEAVING_S
+        for name, thread in zip(ends, threads, strict=True):
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                _log.warning("the last %s could not be exported within %g s, left out", name, LEAVING_S)
 
 
 def start(
