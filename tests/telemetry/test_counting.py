@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics import Histogram, ObservableCounter
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    HistogramDataPoint,
+    MetricExporter,
+    MetricExportResult,
+    MetricsData,
+)
 
 from arbiter.telemetry import exporters, publish
 from arbiter.telemetry.counters import Counters
 from arbiter.telemetry.exporters import TelemetryError
+from arbiter.telemetry.histogram import add
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,20 +34,62 @@ def busy_switching() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+class Kept(MetricExporter):
+    """Keeps what it is given, unless it is to fail."""
+
+    def __init__(self, temporality: AggregationTemporality = AggregationTemporality.CUMULATIVE) -> None:
+        super().__init__(preferred_temporality=dict.fromkeys((ObservableCounter, Histogram), temporality))
+        self.told: list[MetricsData] = []
+        self.answer = MetricExportResult.SUCCESS
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:
+        del timeout_millis
+        self.told.append(metrics_data)
+        return self.answer
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        del timeout_millis
+        return True
+
+    def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
+        """Nothing is to be closed."""
+
+    def points(self, name: str) -> list[Any]:
+        """The points of a metric in the last that was told."""
+        (resource,) = self.told[-1].resource_metrics
+        (scope,) = resource.scope_metrics
+        return [point for each in scope.metrics if each.name == name for point in each.data.data_points]
+
+
+Start = Callable[[Counters, AggregationTemporality], tuple[Kept, Callable[[], object]]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """What is exported of counters, and a function that has it exported."""
+    publishers = []
+
+    def begin(counters: Counters, temporality: AggregationTemporality) -> tuple[Kept, Callable[[], object]]:
+        exporter = Kept(temporality)
+        publishers.append(publish.start(counters, "worker-0", [exporter]))
+        return exporter, publishers[-1].meters.force_flush
+
+    yield begin
+    for each in publishers:
+        each.shutdown()
+
+
 def collect(
     counters: Counters, role: str = "worker-3"
 ) -> tuple[dict[str, Any], dict[str, list[tuple[dict[str, Any], float]]]]:
-    """The resource's attributes, and the points of each metric: its attributes and its value."""
-    reader = InMemoryMetricReader()
-    provider = publish.start(counters, role, [reader])
-    data = reader.get_metrics_data()
-    provider.shutdown()
-    assert data is not None
-    (resource,) = data.resource_metrics
+    """The resource's attributes, and the points of each metric that is a number: its attributes and its value."""
+    exporter = Kept()
+    publish.start(counters, role, [exporter]).shutdown()
+    (resource,) = exporter.told[-1].resource_metrics
     found: dict[str, list[tuple[dict[str, Any], float]]] = {}
-    for scope in resource.scope_metrics:
-        for metric in scope.metrics:
-            points: Any = metric.data.data_points
+    for metric in resource.scope_metrics[0].metrics:
+        points: Any = metric.data.data_points
+        if not isinstance(points[0], HistogramDataPoint):
             found[metric.name] = [(dict(point.attributes), point.value) for point in points]
     return dict(resource.resource.attributes), found
 
@@ -86,6 +137,65 @@ def test_each_provider_has_its_own_instance_id() -> None:
     assert first["service.name"] == second["service.name"] == "arbiter"
     assert first["arbiter.role"] == "worker-3"
     assert first["service.instance.id"] != second["service.instance.id"]
+
+
+def test_totals_go_on_from_export_to_export(start: Start) -> None:
+    counters = Counters(in_flight=2)
+    kept, export = start(counters, AggregationTemporality.CUMULATIVE)
+    for _ in range(2):
+        counters.decisions["banner"] += 3
+        add(counters.durations["banner"], 20_000)
+        export()
+    (point,) = kept.points("arbiter.decisions")
+    (durations,) = kept.points("arbiter.decision.duration")
+    assert (point.value, durations.count, sum(durations.bucket_counts)) == (6, 2, 2)
+    assert durations.sum == pytest.approx(40e-6)
+    assert point.start_time_unix_nano < point.time_unix_nano
+    assert [each.value for each in kept.points("arbiter.calls.active")] == [2]
+
+
+def test_who_prefers_differences_gets_what_came_since_the_last_that_went_well(start: Start) -> None:
+    counters = Counters(in_flight=2)
+    counters.decisions["quiet"] += 1
+    kept, export = start(counters, AggregationTemporality.DELTA)
+    told = []
+    for answer in (MetricExportResult.SUCCESS, MetricExportResult.FAILURE, MetricExportResult.SUCCESS):
+        counters.decisions["banner"] += 3
+        add(counters.durations["banner"], 20_000)
+        kept.answer = answer
+        export()
+        told.append(
+            (
+                {point.attributes["arbiter.decision.point"]: point.value for point in kept.points("arbiter.decisions")},
+                [(point.count, sum(point.bucket_counts)) for point in kept.points("arbiter.decision.duration")],
+                [point.value for point in kept.points("arbiter.calls.active")],
+            )
+        )
+    assert told == [
+        ({"quiet": 1, "banner": 3}, [(1, 1)], [2]),
+        ({"banner": 3}, [(1, 1)], [2]),
+        ({"banner": 6}, [(2, 2)], [2]),
+    ]
+    first, _, last = (each.resource_metrics[0].scope_metrics[0].metrics for each in kept.told)
+    ends = {point.time_unix_nano for metric in first for point in metric.data.data_points}
+    begins = {
+        point.start_time_unix_nano
+        for metric in last
+        if metric.name == "arbiter.decisions"
+        for point in metric.data.data_points
+    }
+    assert begins == ends, "the spans of time do not meet"
+
+
+def test_a_series_that_was_dropped_begins_anew(start: Start) -> None:
+    counters = Counters()
+    counters.by_snapshot["old"] += 5
+    kept, export = start(counters, AggregationTemporality.DELTA)
+    export()
+    del counters.by_snapshot["old"]
+    counters.by_snapshot["old"] += 2
+    export()
+    assert [point.value for point in kept.points("arbiter.snapshot.decisions")] == [2]
 
 
 @pytest.mark.usefixtures("busy_switching")

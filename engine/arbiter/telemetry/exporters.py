@@ -23,6 +23,8 @@ _PACKAGES = {
     "grpc": "opentelemetry.exporter.otlp.proto.grpc",
     "http/protobuf": "opentelemetry.exporter.otlp.proto.http",
 }
+# What the exporter by gRPC, and not the one by HTTP, calls for what is to be sent of some spans.
+_ENCODE = "_translate_data"
 
 
 class TelemetryError(ArbiterError):
@@ -67,3 +69,11 @@ def otlp(signal: Signal) -> Any:
         name = f"opentelemetry-exporter-otlp-proto-{protocol.partition('/')[0]}"
         raise TelemetryError(f"OTEL_{signal.upper()}_EXPORTER=otlp needs the package {name}: pip install {name}")
     return getattr(importlib.import_module(module), _CLASSES[signal])()
+
+
+def spans() -> Any:
+    """Return an OTLP exporter of spans, with an encoder of ours where it has a place for one. Raises TelemetryError."""
+    made = otlp("traces")
+    if hasattr(made, _ENCODE):
+        setattr(made, _ENCODE, importlib.import_module("arbiter.telemetry.encoding").request)
+    return made

@@ -16,10 +16,8 @@ from arbiter.telemetry.histogram import DURATIONS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from opentelemetry.trace import Span
-
     from arbiter.telemetry.counters import Counters
-    from arbiter.telemetry.tracing import Tracing
+    from arbiter.telemetry.tracing import Traced, Tracing
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -36,7 +34,7 @@ class Seen:
     def __init__(self, path: str) -> None:
         self.path = path
         self.began = 0
-        self.span: Span | None = None
+        self.span: Traced | None = None
 
 
 class Observer:
@@ -45,7 +43,6 @@ class Observer:
     def __init__(self, counters: Counters, tracing: Tracing | None = None) -> None:
         self._counters = counters
         self._tracing = tracing
-        self._begin_span = None if tracing is None else tracing.begin
         # Nearly all calls end so: found by one text instead of two.
         self._well = Each[str, list[int]](lambda path: counters.calls[path, "OK"])
         counters.watched = True
@@ -53,13 +50,11 @@ class Observer:
     def begin(self, call: Seen, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Note that a call came."""
         call.began = _clock()
-        counters = self._counters
+        counters, tracing = self._counters, self._tracing
         counters.in_flight += 1
-        if self._begin_span is not None:
-            span = self._begin_span(call.path, metadata)
-            if span is not None:
-                call.span = span
-                counters.traced += 1
+        if tracing is not None and tracing.takes(metadata):
+            call.span = tracing.begin(call.path, metadata)
+            counters.traced += 1
 
     def run(self, seen: Seen, work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Return what `work` returns. What it logs and what takes time in it belongs to the call."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.metrics.export import MetricExporter
     from opentelemetry.sdk.trace import TracerProvider
 
     from arbiter.telemetry.counters import Counters
@@ -67,20 +67,20 @@ class Publisher:
 def start(
     counters: Counters,
     role: str,
-    readers: Sequence[MetricReader] | None = None,
+    metrics_to: Sequence[MetricExporter] | None = None,
     *,
     scraped: bool = False,
     traces: float = 0.0,
 ) -> Publisher:
     """Publish `counters`, and what the environment asks for beside them.
 
-    `role` tells what this process is (``supervisor``, ``worker-0``). `readers` take the place of the metrics exporters
-    that the environment asks for; `scraped` says that somebody else reads `counters` too; of calls whose caller has not
-    decided the ratio `traces` is traced. Raises TelemetryError.
+    `role` tells what this process is (``supervisor``, ``worker-0``). `metrics_to` takes the place of the metrics
+    exporters that the environment asks for; `scraped` says that somebody else reads `counters` too; of calls whose
+    caller has not decided the ratio `traces` is traced. Raises TelemetryError.
     """
     resource = exporters.resource(role)
-    measured = bool(readers or exporters.asked("metrics"))
-    meters = metrics.start(counters, "supervisor" if role == "supervisor" else "worker", resource, readers)
+    measured = bool(metrics_to or exporters.asked("metrics"))
+    meters = metrics.start(counters, "supervisor" if role == "supervisor" else "worker", resource, metrics_to)
     tracers = tracing.start(resource)
     loggers = logs.start(resource)
     traced = None if tracers is None else tracing.Tracing(tracers, sampling.chosen(traces))
