@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from arbiter.client import standing
 from arbiter.config.files import UnusableFile
 from arbiter.config.options import Profiles
 from arbiter.errors import ArbiterError, StoreError
@@ -38,6 +39,10 @@ from arbiter.runtime.keyfiles import check_keys, read_secrets
 from arbiter.runtime.local import open_engine
 from arbiter.runtime.rekeying import rekey
 from arbiter.runtime.settings import Settings
+from arbiter.runtime.survey import follow, look
+from arbiter.server import admin
+from arbiter.telemetry import instruments
+from arbiter.telemetry.counters import Counters
 from arbiter.types import ConsentState, Event
 from tests import forked
 from tests.conftest import Clock
@@ -295,6 +300,22 @@ def test_an_alias_may_be_named_before_what_it_stands_for_moves(tmp_path: Path) -
     with opened(tmp_path, Secrets(TWO, (ONE,))) as store:
         assert not store.link("phone", "ann").result().linked
         assert left_in(store) == ()
+
+
+def test_how_many_ids_are_left_is_told(tmp_path: Path) -> None:
+    counters = Counters()
+    with opened(tmp_path, Secrets(ONE)) as store:
+        for name in ("ann", "bob", "cyd"):
+            fill(store, name)
+    with opened(tmp_path, Secrets(TWO, (ONE,))) as store:
+        follow(store, counters)
+        store.update(Update("ann", {"a": 1})).result()
+        told = look(counters)[1]
+        assert told is not None
+        assert told.previous_ids == 2
+        assert standing._store(admin._store(told)) == told
+        assert store.rekey(["bob", "cyd"]).result() == 2
+        assert instruments.read(counters, "worker")["arbiter.store.previous_ids"] == [((), 0)]
 
 
 def turns(store: Store) -> bool:

@@ -166,12 +166,14 @@ class StoreSize(msgspec.Struct, frozen=True, kw_only=True):
     """How the store is that all workers share. `used` and `quota` are in bytes; beyond `quota` writes are refused.
 
     While profiles are rewritten for changed features, `rebuilding` names these and about so many profiles are `left`.
+    `previous_ids` still lie under an earlier key than that of `profiles.key`.
     """
 
     used: int
     quota: int
     rebuilding: tuple[str, ...] = ()
     left: int = 0
+    previous_ids: int = 0
 
 
 class WorkerFigures(msgspec.Struct, frozen=True, kw_only=True):

@@ -215,7 +215,7 @@ def test_a_call_is_a_span_that_the_server_can_continue(
     assert span.attributes == {
         "rpc.system.name": "grpc",
         "rpc.method": "arbiter.v1.DecisionService/Decide",
-        "rpc.response.status_code": "OK",
+        "rpc.status_code": "OK",
         "server.address": "127.0.0.1",
         "server.port": int(road.target.rpartition(":")[2]),
     }
@@ -237,7 +237,7 @@ def test_a_span_tells_of_the_failure_and_of_nothing_that_was_asked(
     unknown, local = finished()
     for span, code in ((unknown, "NOT_FOUND"), (local, "UNAVAILABLE")):
         assert span.attributes is not None
-        assert span.attributes["rpc.response.status_code"] == span.attributes["error.type"] == code
+        assert span.attributes["rpc.status_code"] == span.attributes["error.type"] == code
         assert span.status.status_code is trace.StatusCode.ERROR
     assert local.attributes is not None
     assert local.attributes["arbiter.decision.local"] is True

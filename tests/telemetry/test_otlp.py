@@ -68,7 +68,7 @@ def test_a_sampled_caller_has_its_call_traced_and_another_has_not(
     assert told == {
         "rpc.system.name": "grpc",
         "rpc.method": "arbiter.v1.DecisionService/Decide",
-        "rpc.response.status_code": "OK",
+        "rpc.status_code": "OK",
         "arbiter.decision.point": ["shop.banner"],
         "arbiter.decision.defaulted": [False],
         "arbiter.rule.id": ["canadian"],
@@ -105,7 +105,7 @@ def test_a_call_that_fails_says_so_on_its_span_and_a_fault_of_ours_is_an_error(
     with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
         decide(served, ANN, decision="shop.bannner")
     told, span = patiently(lambda: next(iter(collector.sent()), None))
-    assert told["rpc.response.status_code"] == "NOT_FOUND"
+    assert told["rpc.status_code"] == "NOT_FOUND"
     # By the conventions for gRPC that is the caller's fault, and no error of the server.
     assert "error.type" not in told
     assert span.status.code == Status.STATUS_CODE_UNSET

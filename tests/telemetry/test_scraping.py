@@ -85,7 +85,7 @@ def test_two_workers_add_up_to_what_was_sent(serve: Serve, patiently: Patiently)
     request.set["country"].string_value = "CA"
     served.call(UPDATE, request, profile_pb2.UpdateProfileResponse)
     decide(served, 7)
-    calls = {"rpc_method": "arbiter.v1.DecisionService/Decide", "rpc_response_status_code": "OK"}
+    calls = {"rpc_method": "arbiter.v1.DecisionService/Decide", "rpc_status_code": "OK"}
 
     def settled() -> dict[Any, float] | None:
         found = samples(fetch(address))

@@ -58,6 +58,8 @@ def _print(info: "ServerInfo") -> None:
         if store.left:
             changed = ", ".join(store.rebuilding) or "some are gone"
             rows.append(("features", f"{changed}: about {store.left:,} profiles are left to rewrite"))
+        if store.previous_ids:
+            rows.append(("keys", f"{store.previous_ids:,} ids are left under an earlier key"))
     if (consumer := info.consumer) is not None:
         rows.append(("kafka", _consumed(consumer)))
     print_table(("what", "is"), rows, prose=("is",))

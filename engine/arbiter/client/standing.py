@@ -80,4 +80,5 @@ def _store(message: admin_pb2.StoreSize) -> StoreSize:
         quota=message.quota_bytes,
         rebuilding=tuple(message.rebuilding),
         left=message.profiles_left,
+        previous_ids=message.previous_ids,
     )

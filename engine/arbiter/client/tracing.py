@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.propagators.textmap import Setter
-from opentelemetry.semconv._incubating.attributes import rpc_attributes
 from opentelemetry.semconv.attributes import error_attributes, server_attributes
 
 from arbiter import __version__
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from arbiter.client.failures import CallFailed
 
 Metadata = list[tuple[str, str]]
+# Stable since the conventions' 1.45, which the package of their names has not reached.
+_SYSTEM, _METHOD, _STATUS = "rpc.system.name", "rpc.method", "rpc.status_code"
 
 
 class _IntoMetadata(Setter[Metadata]):
@@ -45,7 +46,7 @@ class Tracing:
         if tracer is None:
             return None
         method = path[1:]
-        attributes = {rpc_attributes.RPC_SYSTEM_NAME: "grpc", rpc_attributes.RPC_METHOD: method}
+        attributes = {_SYSTEM: "grpc", _METHOD: method}
         return tracer.start_span(method, kind=trace.SpanKind.CLIENT, attributes=attributes)
 
     def _found(self) -> trace.Tracer | None:
@@ -72,12 +73,12 @@ def sent_to(span: trace.Span, target: Target) -> None:
 
 def retrying(span: trace.Span, failure: CallFailed, seconds: float) -> None:
     """Record that a call will be sent again."""
-    span.add_event("retry", {rpc_attributes.RPC_RESPONSE_STATUS_CODE: failure.code, "arbiter.retry.delay": seconds})
+    span.add_event("retry", {_STATUS: failure.code, "arbiter.retry.delay": seconds})
 
 
 def end(span: trace.Span, code: str, *, local: bool = False) -> None:
     """Record what became of a call: the name of its status code, and whether a local answer stands in."""
-    span.set_attribute(rpc_attributes.RPC_RESPONSE_STATUS_CODE, code)
+    span.set_attribute(_STATUS, code)
     if code != "OK":
         span.set_attribute(error_attributes.ERROR_TYPE, code)
         # No message: it may quote what was asked.

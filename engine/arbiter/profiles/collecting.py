@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from arbiter.profiles import records
+from arbiter.profiles.figures import Collected
 from arbiter.profiles.group import BUILT
 from arbiter.profiles.holdings import KEY_BYTES, erase_all, unlog
 from arbiter.profiles.retention import Retention
@@ -36,19 +37,10 @@ class Lease(msgspec.Struct, array_like=True, frozen=True):
     due: int = 0
 
 
-class Collected(msgspec.Struct):
-    """What went: events, ids of events, subjects. With `more` there is more of the subjects that were asked for."""
+class Piece(Collected):
+    """What one transaction took. With `more` there is more of the subjects that were asked for."""
 
-    events: int = 0
-    ids: int = 0
-    subjects: int = 0
     more: bool = False
-
-    def add(self, other: Collected) -> None:
-        """Count what another piece took."""
-        self.events += other.events
-        self.ids += other.ids
-        self.subjects += other.subjects
 
 
 decode_lease = msgspec.msgpack.Decoder(Lease).decode
@@ -83,16 +75,16 @@ class Hold:
 
 
 class Collect:
-    """Take what is no longer to be kept of these subjects, at most about a piece. Answered with `Collected`."""
+    """Take what is no longer to be kept of these subjects, at most about a piece. Answered with a `Piece`."""
 
     weight = PIECE
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._keys = keys
 
-    def apply(self, group: Group) -> Collected:
+    def apply(self, group: Group) -> Piece:
         """Delete, and keep what features need of it. While records are being rewritten for other features: nothing."""
-        done = Collected()
+        done = Piece()
         if group.txn.get(BUILT, None, group.environment.meta) != group.features.id.encode():
             return done
         for key in self._keys:
@@ -103,7 +95,7 @@ class Collect:
         group.wrote = group.wrote or bool(done.events or done.ids or done.subjects)
         return done
 
-    def _visit(self, group: Group, key: bytes, done: Collected) -> None:
+    def _visit(self, group: Group, key: bytes, done: Piece) -> None:
         raw = group.txn.get(key, None, group.environment.profile)
         if raw is None or len(raw) == KEY_BYTES:  # an alias
             return

@@ -28,6 +28,20 @@ class Written(msgspec.Struct):
         self.groups[size] = self.groups.get(size, 0) + 1
 
 
+class Collected(msgspec.Struct):
+    """What was no longer to be kept, and went: events, ids of events, inactive subjects."""
+
+    events: int = 0
+    ids: int = 0
+    subjects: int = 0
+
+    def add(self, other: Collected) -> None:
+        """Count what another piece took."""
+        self.events += other.events
+        self.ids += other.ids
+        self.subjects += other.subjects
+
+
 class Rebuilding(msgspec.Struct, frozen=True):
     """That profiles are rewritten for a changed set of features. Reads are right meanwhile, only slower.
 
@@ -43,7 +57,7 @@ class Figures(msgspec.Struct, frozen=True):
 
     `reads` are of profiles, `computed` those of them whose feature values were out of date; `waiting` are writes.
     `file_bytes` is the size of the file, free pages and all; `oldest_read_s` for how many seconds the oldest state that
-    somebody reads has been held.
+    somebody reads has been held; `previous_ids` lie under an earlier key.
     """
 
     reads: int = 0
@@ -55,3 +69,5 @@ class Figures(msgspec.Struct, frozen=True):
     rebuilding: Rebuilding | None = None
     file_bytes: int = 0
     oldest_read_s: float = 0.0
+    collected: Collected = msgspec.field(default_factory=Collected)
+    previous_ids: int = 0

@@ -96,6 +96,7 @@ class Store:
     ) -> None:
         self._current = current
         self.keys = keys
+        self._key = keys.subject
         self._limits = limits
         self._hash = keys.subject_hash
         self._quota = quota
@@ -137,7 +138,7 @@ class Store:
         """What this process did with the store, and how full that is. Raises StoreError."""
         with self._looking() as (environment, txn):
             used, quota = environment.used_bytes(txn), quota_of(environment, txn, self._quota)
-            pages = environment.handle.info()["last_pgno"] + 1
+            pages, previous = environment.handle.info()["last_pgno"] + 1, txn.stat(environment.previous)["entries"]
         return Figures(
             reads=self._reads,
             computed=self._upkeep.noticed,
@@ -148,6 +149,8 @@ class Store:
             rebuilding=self.rebuilding,
             file_bytes=pages * environment.page_bytes,
             oldest_read_s=self._upkeep.readers.oldest_s,
+            collected=self._upkeep.sweep.collected,
+            previous_ids=previous,
         )
 
     @property
@@ -382,9 +385,6 @@ class Store:
     def rekey(self, subject_ids: Iterable[str] = (), account_ids: Iterable[str] = ()) -> Future[int]:
         """Move ids from keys of an earlier secret to that of the current one; how many were, or StoreError."""
         return self._writer.submit(Rekey([*map(self._key, subject_ids), *map(self.keys.account, account_ids)]))
-
-    def _key(self, subject_id: str) -> bytes:
-        return self.keys.subject(subject_id)
 
     def _owner(self, subject_id: str, account_id: str) -> bytes:
         return self.keys.account(account_id) if account_id else self._key(subject_id)

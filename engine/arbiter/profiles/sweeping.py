@@ -11,11 +11,13 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from arbiter.profiles.collecting import LEASE, Collect, Collected, Hold, decode_lease
+from arbiter.profiles.collecting import LEASE, Collect, Hold, decode_lease
+from arbiter.profiles.figures import Collected
 from arbiter.profiles.group import BUILT
 from arbiter.profiles.retention import Retention, bounded
 
 if TYPE_CHECKING:
+    from arbiter.profiles.collecting import Piece
     from arbiter.profiles.current import Current
     from arbiter.profiles.values import Limits
     from arbiter.profiles.writer import Writer
@@ -45,8 +47,9 @@ class Sweep:
             return False
         keys, following = self._look(self._place or b"")
         while keys:
-            done: Collected = self._writer.submit(Collect(keys)).result()
+            done: Piece = self._writer.submit(Collect(keys)).result()
             self._round.add(done)
+            self.collected.add(done)
             if not done.more:
                 break
         if following is None:
@@ -96,7 +99,6 @@ class Sweep:
 
     def _end(self) -> None:
         done, self._round, self._place = self._round, Collected(), None
-        self.collected.add(done)
         if done.events or done.ids or done.subjects:
             _log.info(
                 "collected %d events, %d ids of events and %d inactive subjects of the store in %s",

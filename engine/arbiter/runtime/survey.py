@@ -121,5 +121,6 @@ def look(counters: Counters) -> tuple[WorkerFigures, StoreSize | None]:
         quota=store.quota_bytes,
         rebuilding=() if rebuilding is None else rebuilding.features,
         left=0 if rebuilding is None else rebuilding.left,
+        previous_ids=store.previous_ids,
     )
     return figures, size

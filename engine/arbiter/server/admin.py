@@ -289,7 +289,11 @@ def _store(store: StoreSize | None) -> admin_pb2.StoreSize | None:
     if store is None:
         return None
     return admin_pb2.StoreSize(
-        used_bytes=store.used, quota_bytes=store.quota, rebuilding=store.rebuilding, profiles_left=store.left
+        used_bytes=store.used,
+        quota_bytes=store.quota,
+        rebuilding=store.rebuilding,
+        profiles_left=store.left,
+        previous_ids=store.previous_ids,
     )
 
 

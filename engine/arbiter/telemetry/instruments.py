@@ -10,13 +10,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from arbiter.telemetry import histogram, process
+from arbiter.telemetry import process, stored
 from arbiter.telemetry.instrument import Instrument, by, capped, model, one, pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from arbiter.profiles.figures import Written
     from arbiter.telemetry.counters import Counters
     from arbiter.telemetry.instrument import Origin, Point, Reading
 
@@ -55,11 +54,6 @@ def _cache(counters: Counters) -> Iterable[Point]:
     yield ("features", "hit"), counters.store.reads - counters.store.computed
 
 
-def _groups(written: Written) -> list[int]:
-    counts = [written.groups.get(size, 0) for size in histogram.SIZES]
-    return [*counts, 0, written.operations]  # none is beyond: the writer's bound on a group is below
-
-
 def _serving(counters: Counters) -> Iterable[Point]:
     for part, digest in (("current", counters.snapshot_digest), ("canary", counters.canary_digest)):
         if digest:
@@ -81,7 +75,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         "s",
         "How long calls took, from their message to their answer.",
         _calls,
-        ("rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type"),
+        ("rpc.system.name", "rpc.method", "rpc.status_code", "error.type"),
     ),
     Instrument("arbiter.calls.active", "updown", "{call}", "Calls under way.", one(lambda c: c.in_flight)),
     Instrument(
@@ -195,71 +189,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         _cache,
         ("arbiter.cache.name", "arbiter.cache.outcome"),
     ),
-    Instrument("arbiter.store.reads", "counter", "{read}", "Profiles read.", one(lambda c: c.store.reads)),
-    Instrument("arbiter.store.writes", "counter", "{write}", "Writes acknowledged.", one(lambda c: c.store_writes)),
-    Instrument(
-        "arbiter.store.commits", "counter", "{commit}", "Transactions on disk.", one(lambda c: c.store.written.commits)
-    ),
-    Instrument(
-        "arbiter.store.commit.time",
-        "counter",
-        "s",
-        "Time in transactions that write, the disk's included.",
-        one(lambda c: c.store.written.time / _NANOS),
-    ),
-    Instrument(
-        "arbiter.store.commit.writes",
-        "histogram",
-        "{write}",
-        "Writes that shared a transaction.",
-        one(lambda c: _groups(c.store.written)),
-        bounds=histogram.SIZES,
-        scale=1,
-    ),
-    Instrument("arbiter.store.queue", "updown", "{write}", "Writes that wait.", one(lambda c: c.store.waiting)),
-    Instrument(
-        "arbiter.store.used", "gauge", "By", "Data in the store.", one(lambda c: c.store.used_bytes), joined="most"
-    ),
-    Instrument(
-        "arbiter.store.quota",
-        "gauge",
-        "By",
-        "Data beyond which writes are refused.",
-        one(lambda c: c.store.quota_bytes),
-        joined="most",
-    ),
-    Instrument(
-        "arbiter.store.file",
-        "gauge",
-        "By",
-        "The store's file, its free pages included.",
-        one(lambda c: c.store.file_bytes),
-        joined="most",
-    ),
-    Instrument(
-        "arbiter.store.oldest_read",
-        "gauge",
-        "s",
-        "For how long the oldest state of the store that is read has been held: freed pages wait for its end.",
-        one(lambda c: c.store.oldest_read_s),
-        joined="most",
-    ),
-    Instrument(
-        "arbiter.store.rebuilding",
-        "gauge",
-        "",
-        "1 while records are rewritten for changed features.",
-        one(lambda c: int(c.store.rebuilding is not None)),
-        joined="most",
-    ),
-    Instrument(
-        "arbiter.store.rebuilding.left",
-        "gauge",
-        "{profile}",
-        "Profiles left to look at until all are rewritten for changed features, about.",
-        one(lambda c: 0 if c.store.rebuilding is None else c.store.rebuilding.left),
-        joined="most",
-    ),
+    *stored.INSTRUMENTS,
     Instrument(
         "arbiter.consumer.messages",
         "counter",

@@ -125,7 +125,7 @@ class Tracing:
     def end(self, call: Traced, status: str) -> None:
         """End a call's span; `status` is a gRPC code by name."""
         attributes, became = call.attributes, _UNSET
-        attributes["rpc.response.status_code"] = status
+        attributes["rpc.status_code"] = status
         if status in FAULTS:
             attributes["error.type"] = status
             became = _ERROR

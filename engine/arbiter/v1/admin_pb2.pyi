@@ -1293,12 +1293,17 @@ class StoreSize(_message.Message):
     QUOTA_BYTES_FIELD_NUMBER: _builtins.int
     REBUILDING_FIELD_NUMBER: _builtins.int
     PROFILES_LEFT_FIELD_NUMBER: _builtins.int
+    PREVIOUS_IDS_FIELD_NUMBER: _builtins.int
     used_bytes: _builtins.int
     """The bytes of data in it."""
     quota_bytes: _builtins.int
     """The bytes of data beyond which writes are refused."""
     profiles_left: _builtins.int
     """About how many profiles are left to look at until all are rewritten; 0 when they are."""
+    previous_ids: _builtins.int
+    """How many ids still lie under an earlier key than the current one, those of erased subjects included; 0 when the
+    store has turned to its current key, or never had another.
+    """
     @_builtins.property
     def rebuilding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The changed features for which profiles are rewritten in the background, sorted. Their values are right meanwhile:
@@ -1312,10 +1317,11 @@ class StoreSize(_message.Message):
         quota_bytes: _builtins.int = ...,
         rebuilding: _abc.Iterable[_builtins.str] | None = ...,
         profiles_left: _builtins.int = ...,
+        previous_ids: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["profiles_left", b"profiles_left", "quota_bytes", b"quota_bytes", "rebuilding", b"rebuilding", "used_bytes", b"used_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["previous_ids", b"previous_ids", "profiles_left", b"profiles_left", "quota_bytes", b"quota_bytes", "rebuilding", b"rebuilding", "used_bytes", b"used_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
