@@ -313,7 +313,9 @@ def test_how_many_ids_are_left_is_told(tmp_path: Path) -> None:
         told = look(counters)[1]
         assert told is not None
         assert told.previous_ids == 2
-        assert standing._store(admin._store(told)) == told
+        message = admin._store(told)
+        assert message is not None
+        assert standing._store(message) == told
         assert store.rekey(["bob", "cyd"]).result() == 2
         assert instruments.read(counters, "worker")["arbiter.store.previous_ids"] == [((), 0)]
 

@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from arbiter.telemetry import encoding, tracing
+from arbiter.telemetry import encoding, exporters, tracing
 from arbiter.telemetry.counters import Counters
 from arbiter.telemetry.instrument import buckets, number
 from arbiter.telemetry.instruments import INSTRUMENTS
@@ -158,9 +158,9 @@ def test_the_exporter_by_grpc_takes_our_encoder(monkeypatch: pytest.MonkeyPatch)
     """If this fails, the exporter was renamed within: it encodes for itself then, at seven times the cost."""
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_PROTOCOL", raising=False)
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", raising=False)
-    made = tracing.exporters.spans()
+    made = exporters.spans()
     try:
         assert isinstance(made, OTLPSpanExporter)
-        assert made._translate_data is encoding.request  # type: ignore[comparison-overlap]
+        assert made._translate_data is encoding.request
     finally:
         made.shutdown()

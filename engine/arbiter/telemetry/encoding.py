@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags
-from opentelemetry.trace import SpanKind
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags, Status
+from opentelemetry.trace import SpanKind, StatusCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _KEPT: Final = 4096  # attributes, by name and value
 _KINDS: Final = {SpanKind.SERVER: Span.SPAN_KIND_SERVER, SpanKind.INTERNAL: Span.SPAN_KIND_INTERNAL}
+_BECAME: Final = {StatusCode.UNSET: Status.STATUS_CODE_UNSET, StatusCode.ERROR: Status.STATUS_CODE_ERROR}
 _KNOWN: Final = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 _REMOTE: Final = _KNOWN | SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 
@@ -52,7 +53,7 @@ def request(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
             end_time_unix_nano=span.end_time,
             attributes=attributes,
             flags=_REMOTE if parent and parent.is_remote else _KNOWN,
-        ).status.code = span.status.status_code.value
+        ).status.code = _BECAME[span.status.status_code]
     return made
 
 

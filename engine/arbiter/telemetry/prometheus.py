@@ -21,12 +21,13 @@ from arbiter.telemetry.instruments import INSTRUMENTS
 from arbiter.telemetry.totals import attributes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from arbiter.telemetry.instrument import Instrument, Point, Reading
 
 _UNITS = {"s": "seconds", "By": "bytes", "%": "percent"}
 _KINDS = {"counter": "counter", "histogram": "histogram", "updown": "gauge", "gauge": "gauge"}
+_text: Callable[[float], str] = floatToGoString
 _ESCAPING = re.compile(r"escaping=[^;,\s]*")
 
 
@@ -82,14 +83,14 @@ class _Family:
         """Return the lines of these points."""
         if self.instrument.kind != "histogram":
             for values, figure in points:
-                yield f"{self._begin(values)}{floatToGoString(number(figure))}\n"
+                yield f"{self._begin(values)}{_text(number(figure))}\n"
             return
         for values, figure in points:
             counts = buckets(figure)
             upto = list(accumulate(counts[:-1]))
             figures = (*upto, upto[-1], counts[-1] / self.instrument.scale)
             for begin, each in zip(self._begin_all(values), figures, strict=True):
-                yield f"{begin}{floatToGoString(each)}\n"
+                yield f"{begin}{_text(each)}\n"
 
     def _begins_with(self, values: tuple[str, ...]) -> str:
         return f"{self._name}{self._total}{self._told(values)} "

@@ -22,7 +22,7 @@ from arbiter.telemetry import exporters
 from arbiter.telemetry.instruments import FAULTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.trace import SpanContext
@@ -131,7 +131,7 @@ class Tracing:
             became = _ERROR
         self._finish(call.name, call.id, call.parent, attributes, trace.SpanKind.SERVER, became, call.began)
 
-    def step(self, call: Traced, name: str, began: int, attributes: dict[str, _Value]) -> None:
+    def step(self, call: Traced, name: str, began: int, attributes: Mapping[str, _Value]) -> None:
         """A span `name` under that of the call, from `began` (ns since the epoch) until now."""
         # A failure is the log's to tell: its message may hold what a caller sent.
         self._finish(name, self._child(call.id), call.id, attributes, trace.SpanKind.INTERNAL, _UNSET, began)
@@ -145,7 +145,7 @@ class Tracing:
         name: str,
         id: SpanContext,  # noqa: A002
         parent: SpanContext | None,
-        attributes: dict[str, _Value],
+        attributes: Mapping[str, _Value],
         kind: trace.SpanKind,
         became: trace.Status,
         began: int,
@@ -166,7 +166,7 @@ class Tracing:
         )
 
 
-def step(name: str, run: Callable[..., _R], *args: Any, attributes: dict[str, _Value] | None = None) -> _R:
+def step(name: str, run: Callable[..., _R], *args: Any, attributes: Mapping[str, _Value] | None = None) -> _R:
     """Return what `run` returns, with a span `name` under that of the call, if this call has one.
 
     Worth asking only while `Counters.traced`.
