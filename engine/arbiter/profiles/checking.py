@@ -7,8 +7,6 @@ error; each says what it is about.
 from __future__ import annotations
 
 import struct
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lmdb
@@ -16,11 +14,12 @@ import msgspec
 
 from arbiter.errors import StoreError
 from arbiter.profiles import generations, records
-from arbiter.profiles.copies import damage_of, data_of
+from arbiter.profiles.copies import copy_as_it_is, damage_of, data_of
 from arbiter.profiles.environment import failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 _KEY = 16
 _MOST = 100
@@ -47,16 +46,19 @@ class Checked(msgspec.Struct, frozen=True):
 def check_store(path: Path) -> Checked:
     """Check all of the store in a folder. A store that is open elsewhere is copied first, into a folder beside it.
 
+    One that was found damaged, and is well after all, may be opened again.
+
     Raises StoreError when it cannot be read at all.
     """
     data = data_of(path)
     try:
         if not generations.in_use(data.parent):
-            return _check(path, data)
-        with tempfile.TemporaryDirectory(prefix=".check-", dir=path) as folder:
-            with lmdb.open(str(data.parent), max_dbs=64, readonly=True, create=False, max_readers=1024) as handle:
-                handle.copy(folder)  # as it is, page by page: nothing is looked at
-            return _check(path, Path(folder, generations.DATA))
+            done = _check(path, data)
+            if not done.count:
+                generations.absolve(path)
+            return done
+        with copy_as_it_is(path, data) as copy:
+            return _check(path, copy)
     except lmdb.Error as error:
         raise failure(error, path, "check") from error
     except OSError as error:

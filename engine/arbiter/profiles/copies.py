@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lmdb
@@ -23,7 +26,7 @@ from arbiter.profiles.environment import failure, open_environment
 from arbiter.profiles.generations import DATA
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from arbiter.profiles.environment import Environment
 
@@ -79,6 +82,18 @@ def damage_of(data: Path) -> list[str]:
     except OSError as error:
         raise StoreError(f"cannot read {data}: {error}") from error
     return found
+
+
+@contextmanager
+def copy_as_it_is(path: Path, data: Path) -> Iterator[Path]:
+    """A copy of a file that others may write to, one state of it, in a folder beside it that goes with the block.
+
+    It is copied page by page, and nothing is looked at. Raises OSError, lmdb.Error.
+    """
+    with tempfile.TemporaryDirectory(prefix=".check-", dir=path) as folder:
+        with lmdb.open(str(data.parent), max_dbs=64, readonly=True, create=False, max_readers=1024) as handle:
+            handle.copy(folder)
+        yield Path(folder, DATA)
 
 
 def back_up(path: Path, to: Path) -> Copied:

@@ -36,7 +36,9 @@ _MAGIC = 0xBEEFC0DE
 _LARGEST_PAGE = 65_536
 # What LMDB says of a write that found no room: of one that was cut short it says EIO. The last two are quotas.
 _NO_ROOM = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG))
-_WAY_BACK = "Restore it from a backup, or move it away and send the events and updates again"
+_WAY_BACK = (
+    "Restore a backup by `arbiter store restore COPY --replace`, or move it away and send the events and updates again"
+)
 
 
 class Environment(msgspec.Struct, frozen=True):
@@ -137,6 +139,8 @@ def _choose(path: Path) -> int:
 def _open(path: Path, generation: int, map_size: int, *, scans: bool) -> Environment:
     """Open one generation. Raises StoreError, OSError, lmdb.Error."""
     place = generations.folder(path, generation)
+    if found := generations.damage_in(place):
+        raise damaged(path, found)
     _check_length(path, place, made=bool(generations.last_known(path)))
     superseded = generations.mark_of(place)
     handle = open_handle(place, map_size, scans=scans)
@@ -178,6 +182,21 @@ def _file_at(place: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return found.st_dev, found.st_ino
+
+
+def damaged(path: Path, found: str) -> StoreError:
+    """What to say of a store in which `found` is damaged."""
+    return StoreError(f"the store in {path} is damaged, and nobody opens it: {found}. {_WAY_BACK}")
+
+
+def refuse_damaged(path: Path) -> None:
+    """Raise StoreError for a store that was found damaged."""
+    try:
+        found = generations.damage_in(generations.folder(path, generations.newest(path)))
+    except OSError as error:
+        raise StoreError(f"cannot read the folder of the store in {path}: {error}") from error
+    if found:
+        raise damaged(path, found)
 
 
 def failure(error: lmdb.Error, path: Path, action: str) -> StoreError:

@@ -13,7 +13,7 @@ import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from arbiter.durable import sync_folder
+from arbiter.durable import replace, sync_folder, write_through
 from arbiter.errors import StoreError
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ _NEXT = "next"  # a generation that is not whole yet
 _GONE = "gone-"  # before the number of a generation that is being removed
 _SUPERSEDED = "superseded"  # one byte beside the data, not 0 from just before the next generation is there
 _BUSY = "compaction.lock"
+_SUSPECTED = "suspected"  # beside the data over which a process may have died, until they were found well
+_DAMAGED = "damaged"  # beside data that nobody opens any more: it says what was found
 
 
 def newest(path: Path) -> int:
@@ -115,6 +117,38 @@ def promote_next(path: Path, generation: int) -> None:
         set_mark(folder(path, generation), superseded=True)
     place.rename(folder(path, generation + 1))
     settle(path, generation + 1)
+
+
+def suspect(path: Path) -> None:
+    """Remember, over restarts, that the newest generation is to be looked at as a whole. Raises OSError."""
+    write_through(folder(path, newest(path)) / _SUSPECTED, b"")
+
+
+def is_suspected(path: Path) -> bool:
+    """Whether the newest generation is to be looked at. Raises OSError."""
+    return (folder(path, newest(path)) / _SUSPECTED).exists()
+
+
+def condemn(path: Path, what: str) -> None:
+    """Have nobody open the newest generation from now on, since this is damaged in it. Raises OSError."""
+    place = folder(path, newest(path))
+    replace(place / _DAMAGED, what.encode())
+    (place / _SUSPECTED).unlink(missing_ok=True)
+
+
+def absolve(path: Path) -> None:
+    """The newest generation was found well: it may be opened. Raises OSError."""
+    place = folder(path, newest(path))
+    for mark in (_DAMAGED, _SUSPECTED):
+        (place / mark).unlink(missing_ok=True)
+
+
+def damage_in(place: Path) -> str:
+    """What was found damaged in the data of a generation, empty for nothing. Raises OSError."""
+    try:
+        return (place / _DAMAGED).read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def remove_superseded(path: Path) -> int:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from arbiter.errors import StoreError
 from arbiter.profiles.compaction import compact_if_erased
+from arbiter.runtime.doubts import FATAL
 from arbiter.runtime.logs import start_logging
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from arbiter.runtime.settings import Settings
 
@@ -31,10 +32,13 @@ _KINDLY = 10
 
 
 @contextmanager
-def compacting(settings: Settings) -> Iterator[None]:
-    """While the block runs, see to it that what is erased leaves the disk within `profiles.compact_hours`."""
+def compacting(settings: Settings, suspect: Callable[[str], None]) -> Iterator[None]:
+    """While the block runs, see to it that what is erased leaves the disk within `profiles.compact_hours`.
+
+    `suspect` is told, from another thread, of a compaction that died as one does over a damaged page.
+    """
     ended = threading.Event()
-    thread = threading.Thread(target=_go_round, args=(settings, ended), name="arbiter-compaction", daemon=True)
+    thread = threading.Thread(target=_go_round, args=(settings, suspect, ended), name="arbiter-compaction", daemon=True)
     if settings.profiles.compact_hours:
         thread.start()
     try:
@@ -45,7 +49,7 @@ def compacting(settings: Settings) -> Iterator[None]:
             thread.join()
 
 
-def _go_round(settings: Settings, ended: threading.Event) -> None:
+def _go_round(settings: Settings, suspect: Callable[[str], None], ended: threading.Event) -> None:
     # Twice in that time: what is erased just after a look is gone half of it later, and the compaction's time.
     every = settings.profiles.compact_hours * _HOUR_S / 2
     pause = min(every, _FIRST_S)
@@ -60,6 +64,8 @@ def _go_round(settings: Settings, ended: threading.Event) -> None:
         if process.is_alive():
             process.kill()
             process.join()
+        elif process.exitcode in FATAL:
+            suspect("a compaction may have died over it")
 
 
 def _compact(path: str, level: str) -> None:

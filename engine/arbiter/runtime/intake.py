@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from arbiter.runtime import messages
 from arbiter.runtime.crew import Crew
+from arbiter.runtime.doubts import FATAL
 from arbiter.runtime.roster import MARGIN_S, Place, phase_of
 from arbiter.serving import ConsumerInfo
 
 if TYPE_CHECKING:
     from arbiter.runtime.admin import Live
     from arbiter.runtime.crew import Run
+    from arbiter.runtime.doubts import Doubts
     from arbiter.runtime.mailbox import Mailbox
     from arbiter.runtime.settings import RunConsumer
     from arbiter.runtime.tally import Tally
@@ -36,6 +38,7 @@ class Intake:
         settings: bytes,
         grace: float,
         mail: Mailbox,
+        doubts: Doubts,
         tally: Tally,
         counters: Counters,
     ) -> None:
@@ -44,6 +47,7 @@ class Intake:
         )
         self._grace = grace
         self._mail = mail
+        self._doubts = doubts
         self._tally = tally
         self._counters = counters
         self._place = Place(0)
@@ -61,7 +65,7 @@ class Intake:
         first = self._load is None
         self._load = messages.Load(live, revision)
         if first:
-            self._start()
+            self._doubts.after(self._start)
         elif self._place.run is not None:
             self._place.run.send(self._load)
 
@@ -135,4 +139,6 @@ class Intake:
         self._counters.consumer_restarts += 1
         _log.error("the consumer (process %d) ended with exit code %s, and is started again in %.1f s", run.pid, code,
                    pause)  # fmt: skip
-        self._mail.later(pause, self._start)
+        if code in FATAL:
+            self._doubts.begin("the consumer may have died over it")
+        self._mail.later(pause, lambda: self._doubts.after(self._start))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from arbiter import __version__
 from arbiter.runtime import messages
+from arbiter.runtime.doubts import FATAL
 from arbiter.serving import ServerInfo, WorkerInfo
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from arbiter.runtime.admin import Live
     from arbiter.runtime.crew import Crew, Run
+    from arbiter.runtime.doubts import Doubts
     from arbiter.runtime.mailbox import Mailbox
     from arbiter.serving import Phase, Status, StoreSize, WorkerFigures
     from arbiter.telemetry.counters import Counters
@@ -63,12 +65,15 @@ class Place:
 class Roster:
     """All workers. `load` and `status` are what they are to serve and to know."""
 
-    def __init__(self, count: int, grace: float, crew: Crew, mail: Mailbox, counters: Counters) -> None:
+    def __init__(
+        self, count: int, grace: float, crew: Crew, mail: Mailbox, doubts: Doubts, counters: Counters
+    ) -> None:
         self.places = [Place(number) for number in range(count)]
         self.hopeless = ""  # why starting is given up
         self._grace = grace
         self._crew = crew
         self._mail = mail
+        self._doubts = doubts
         self._counters = counters
         self._leaving: list[Run] = []
         self._stopping = False
@@ -126,7 +131,7 @@ class Roster:
         """Start all workers on this."""
         self._load, self._told = messages.Load(live, revision), messages.Told(status)
         for place in self.places:
-            self._start(place)
+            self._start_soon(place)
 
     def load(self, live: Live, revision: int) -> None:
         """Have every worker serve this, one after another."""
@@ -193,6 +198,8 @@ class Roster:
         place.run, place.since = None, _now()
         _log.error("worker %d (process %d) ended with exit code %s, untold", run.number, run.pid, code)
         self._counters.worker_restarts += 1
+        if code in FATAL:
+            self._doubts.begin(f"worker {run.number} may have died over it")
         self._follow(run)
 
     def stop(self) -> None:
@@ -212,6 +219,9 @@ class Roster:
         yield from (place.run for place in self.places if place.run is not None)
         yield from self._leaving
 
+    def _start_soon(self, place: Place) -> None:
+        self._doubts.after(functools.partial(self._start, place))
+
     def _start(self, place: Place) -> None:
         if self._stopping or self._load is None or self._told is None:
             return
@@ -229,7 +239,7 @@ class Roster:
         if self._stopping or self.hopeless:
             return
         _log.info("starting worker %d again in %.1f s", place.number, pause)
-        self._mail.later(pause, functools.partial(self._start, place))
+        self._mail.later(pause, functools.partial(self._start_soon, place))
 
     def _leave(self, run: Run) -> None:
         place = self.places[run.number]

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arbiter.profiles.environment import refuse_damaged
 from arbiter.runtime import sockets
 from arbiter.runtime.address import reserve
 from arbiter.runtime.alone import alone
@@ -37,6 +38,7 @@ def supervise(
     at_work()
     with ExitStack() as stack:
         stack.enter_context(alone(Path(settings.data), "data directory"))
+        refuse_damaged(settings.store_directory)
         if settings.sockets:
             directory = Path(settings.sockets)
             sockets.make(directory)
@@ -49,5 +51,5 @@ def supervise(
         publisher = publish.start(supervisor.desk.counters, "supervisor")
         stack.callback(publisher.shutdown)
         stack.enter_context(supervisor.tally.scraped(settings.metrics))
-        stack.enter_context(compacting(settings))
+        stack.enter_context(compacting(settings, supervisor.doubts.suspect))
         supervisor.run()

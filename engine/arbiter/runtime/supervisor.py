@@ -22,6 +22,7 @@ from arbiter.runtime.admin import Live
 from arbiter.runtime.archive import Archive
 from arbiter.runtime.crew import Crew
 from arbiter.runtime.desk import Desk, abridged
+from arbiter.runtime.doubts import Doubts
 from arbiter.runtime.intake import Intake
 from arbiter.runtime.link import Link
 from arbiter.runtime.loader import Loader
@@ -89,8 +90,9 @@ class Supervisor:
             (encoded, address, open_face),
             lambda run, said: self._mail.post(lambda: self._heard(run, said)),
         )
-        self._roster = Roster(settings.workers, settings.grace, workers, self._mail, self.desk.counters)
-        self._intake = Intake(consume, encoded, settings.grace, self._mail, self.tally, self.desk.counters)
+        self.doubts = Doubts(settings.store_directory, settings.log_level.upper(), self._mail, self._give_up)
+        self._roster = Roster(settings.workers, settings.grace, workers, self._mail, self.doubts, self.desk.counters)
+        self._intake = Intake(consume, encoded, settings.grace, self._mail, self.doubts, self.tally, self.desk.counters)
         self._survey = Survey(self._mail, self._roster, self._intake.info, lambda: self.desk.status)
         self._link = Link(lambda said: self._mail.post(lambda: self._hear(self._own, said)))
         self._own = Own(self._link)
@@ -119,6 +121,7 @@ class Supervisor:
         try:
             if self._settings.admin:
                 self._admin_face = self._open_admin(self._link, self._settings.admin, self._settings.face)
+            self.doubts.resume()
             self._roster.start(self._live, self._revision, self.desk.status)
             self._intake.load(self._live, self._revision)
             watcher.start()
@@ -342,6 +345,10 @@ class Supervisor:
 
     def _scraped(self, number: int) -> None:
         self.tally.asked(number, [*self._roster.count(number), *self._intake.count(number)])
+
+    def _give_up(self, why: str) -> None:
+        self._roster.hopeless = why
+        self._changed()
 
     def _changed(self) -> None:
         if self._roster.hopeless:
