@@ -447,3 +447,11 @@ def test_a_no_of_either_holds_unless_the_known_one_granted_later(
     assert len([each for each in said_of_ads if each.source == "form"]) == (phone is not None) + (ann is not None)
     store.set_consent(ConsentChange("phone", "ads", G, "later", T0 + 5)).result()
     assert store.read("ann", T0 + 6).granted == ("ads",)
+
+
+def test_a_union_stays_within_the_declared_bound_with_the_newest(store: Store) -> None:
+    store.use_declared(Declarations(profile=Declared(merges=MERGES, max_items={"seen": 3})))
+    store.update(Update("phone", {"seen": ["x", "b", "y"]})).result()
+    store.update(Update("ann", {"seen": ["a", "b"]})).result()
+    store.link("phone", "ann").result()
+    assert store.read("ann", T0).attributes == {"seen": ["b", "x", "y"]}

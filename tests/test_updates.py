@@ -30,6 +30,7 @@ KEPT = 3
 RECENT = Feature("buys", "count", "buy", "", 20, None, 1, "buys", "int")
 SUBJECTS = itertools.count()
 DEFAULTS = {"d": 10, "e": ["x"]}
+MAX_ITEMS = {"f": 2}
 
 
 @pytest.fixture
@@ -95,6 +96,10 @@ class Oracle:
                 value = apply(verb, start, argument)
                 if value is None:
                     continue
+                if isinstance(value, list) and len(value) > MAX_ITEMS.get(name, 99):
+                    if verb == "set":
+                        raise Refused
+                    value = value[-MAX_ITEMS[name] :]
                 if name in update.keep:
                     value = value[-update.keep[name] :]
                 changed = before[name][2] if name in before and exact(before[name][0]) == exact(value) else now
@@ -193,7 +198,7 @@ STEPS = st.lists(
 def test_every_verb_does_what_the_plain_reading_gives(store: Store, clock: Clock, data: st.DataObject) -> None:
     subject = f"s{next(SUBJECTS)}"  # one for each example: the store is opened once
     clock.now = NOW
-    store.use_declared(Declarations(Declared(defaults=DEFAULTS)))
+    store.use_declared(Declarations(Declared(defaults=DEFAULTS, max_items=MAX_ITEMS)))
     oracle, exists = Oracle(), False
     events: list[Event] = []
     for step in data.draw(STEPS):
@@ -373,3 +378,28 @@ def test_idempotency_keys_are_kept_as_long_as_they_are_told(tmp_path: Path, cloc
         assert store.update(msgspec.structs.replace(update, by="other")).result() == 1
         clock.now += 1
         assert store.update(update).result() == 2
+
+
+def test_a_declared_list_stays_within_its_bound_and_one_of_before_is_cut_by_the_next_verb(store: Store) -> None:
+    store.update(Update("ann", {"seen": [1, 2, 3, 4, 5]})).result()
+    store.use_declared(Declarations(Declared({"seen": "list"}, max_items={"seen": 3})))
+    error = refusal(store.update(Update("ann", {"seen": [1, 2, 3, 4]})))
+    assert str(error) == (
+        "set.seen has 4 items, and its declaration allows 3 (`max_items`): send the newest, or append them, which "
+        "drops the oldest"
+    )
+    assert isinstance(error, InvalidField)
+    assert (error.field, error.reason) == ("set.seen", "")
+    assert store.read("ann", NOW).attributes == {"seen": [1, 2, 3, 4, 5]}
+    for update, then in (
+        (Update("ann", remove={"seen": 1}), [3, 4, 5]),
+        (Update("ann", append={"seen": 6}), [4, 5, 6]),
+        (Update("ann", add_to_set={"seen": 4}), [4, 5, 6]),
+        (Update("ann", add_to_set={"seen": 7}), [5, 6, 7]),
+        (Update("ann", append={"seen": 8}, keep={"seen": 2}), [7, 8]),
+        (Update("ann", append={"seen": 9}, keep={"seen": 10}), [7, 8, 9]),
+        (Update("ann", append={"seen": 10}, keep={"seen": 10}), [8, 9, 10]),
+        (Update("ann", set={"seen": [1, 2, 3]}), [1, 2, 3]),
+    ):
+        store.update(update).result()
+        assert store.read("ann", NOW).attributes == {"seen": then}, update

@@ -41,7 +41,7 @@ def damage(store: Path) -> None:
     with data.open("r+b") as file:
         content = bytearray(file.read())
         for at in range(2 * PAGE, len(content), PAGE):
-            _, _, flags, lower, _ = struct.unpack_from("=QHHHH", content, at)
+            _, _, flags, _, _ = struct.unpack_from("=QHHHH", content, at)
             if flags == 2 and b"person" in content[at : at + PAGE]:
                 (entry,) = struct.unpack_from("=H", content, at + 16)
                 struct.pack_into("=HH", content, at + entry, 0xFFFF, 0x0FFF)

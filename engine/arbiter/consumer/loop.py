@@ -40,7 +40,7 @@ _COMMIT_EVERY_S: Final = 5.0
 _LOOK_EVERY_S: Final = 0.5
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 10.0
-_NO_ROOM: Final = frozenset({"disk_full", "store_quota", "write_queue"})
+_NO_ROOM: Final = frozenset({"disk_full", "disk_read_only", "store_quota", "write_queue"})
 
 
 class ConsumerFailed(ArbiterError):

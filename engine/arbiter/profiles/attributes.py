@@ -103,8 +103,8 @@ def changed_attributes(stored: Mapping[str, Any], update: Update, declared: Decl
             value = change(_stored(name, before, declared), declared.stored(name, given), field)
             if value is ABSENT:
                 continue
-            if type(value) is list:
-                value = _bounded(name, value, update, limits, field)
+            if type(value) is list and verb != "set":
+                value = _bounded(name, declared.newest(name, value), update, limits, field)
             if verb != "set":
                 declared.check(name, value, field, STORED)
             result[name] = declared.stored(name, value)
@@ -122,7 +122,8 @@ def _bounded(name: str, items: list[Any], update: Update, limits: Limits, field:
         return items[-newest:]
     if len(items) > limits.list_items:
         raise LimitExceeded(
-            f"`{name}` is full: `list_items` allows {limits.list_items:,}; give `keep` to drop the oldest",
+            f"`{name}` is full: `list_items` allows {limits.list_items:,}; give `keep`, or declare `max_items`, to "
+            "drop the oldest",
             field=field,
             reason="list_items",
         )

@@ -141,7 +141,7 @@ class _Records:
             return f"the log has no event {position:,}"
         try:
             event = records.decode_event(raw)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, ValueError):
             return ""  # found in the log already
         return "" if event.at == at else f"the event {position:,} is of another time"
 
@@ -149,6 +149,6 @@ class _Records:
 def _decoded(decode: Callable[[bytes], object], value: bytes) -> str:
     try:
         decode(value)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         return f"the record cannot be read: {error}"
     return ""

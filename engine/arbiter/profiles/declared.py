@@ -24,13 +24,14 @@ class Declared(msgspec.Struct, frozen=True):
     """Declared names, of attributes or of one event type's properties. A name that is not there may hold anything.
 
     `types` by name; `values` are the only ones allowed, for names that list some; `defaults` stand for attributes that
-    are absent, `merges` say what becomes of those that two linked ids both have.
+    are absent, `merges` say what becomes of those that two linked ids both have, `max_items` bound lists.
     """
 
     types: dict[str, str] = {}
     values: dict[str, tuple[Any, ...]] = {}
     defaults: dict[str, Any] = {}
     merges: dict[str, Merge] = {}
+    max_items: dict[str, int] = {}
 
     def check(self, name: str, value: Any, field: str, reason: str = "") -> None:
         """Raise InvalidField, with this `reason`, unless `value` is what is declared. An int is fine for a double."""
@@ -41,6 +42,19 @@ class Declared(msgspec.Struct, frozen=True):
             told = ", ".join(msgspec.json.encode(each).decode() for each in allowed[:_LISTED])
             more = " …" if len(allowed) > _LISTED else ""
             raise InvalidField(f"{field} is none of its declared values: {told}{more}", field=field, reason=reason)
+        most = self.max_items.get(name)
+        if most is not None and type(value) is list and len(value) > most:
+            raise InvalidField(
+                f"{field} has {len(value):,} items, and its declaration allows {most:,} (`max_items`): send the "
+                "newest, or append them, which drops the oldest",
+                field=field,
+                reason=reason,
+            )
+
+    def newest(self, name: str, items: list[Any]) -> list[Any]:
+        """A list without the oldest items that are beyond its bound."""
+        most = self.max_items.get(name)
+        return items if most is None else items[-most:]
 
     def stored(self, name: str, value: Any) -> Any:
         """A checked value as it is stored: an int becomes a double where one is declared."""
@@ -65,7 +79,8 @@ def declared_by(ruleset: Ruleset) -> Declarations:
     def under(root: str, types: dict[str, str]) -> Declared:
         dotted = {name: f"{root}.{name}" for name in types}
         values = {name: ruleset.values[path] for name, path in dotted.items() if path in ruleset.values}
-        return Declared(types, values, ruleset.defaults_of(root))
+        most = {name: ruleset.max_items[path] for name, path in dotted.items() if path in ruleset.max_items}
+        return Declared(types, values, ruleset.defaults_of(root), max_items=most)
 
     return Declarations(
         msgspec.structs.replace(under("profile", ruleset.profile_types), merges=ruleset.profile_merges),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import lmdb
 import msgspec
@@ -36,6 +36,11 @@ _MAGIC = 0xBEEFC0DE
 _LARGEST_PAGE = 65_536
 # What LMDB says of a write that found no room: of one that was cut short it says EIO. The last two are quotas.
 _NO_ROOM = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG))
+# And of one to a disk that takes none: mounted to be read, or since an error; a file that nobody may change.
+_NO_WRITES = (errno.EROFS, errno.EPERM, errno.EACCES)
+_READ_ONLY = tuple(map(os.strerror, _NO_WRITES))
+# What a read meets in a damaged file: pages that are none, records that are none, texts that are none.
+UNREADABLE: Final = (lmdb.Error, msgspec.MsgspecError, UnicodeDecodeError)
 _WAY_BACK = (
     "Restore a backup by `arbiter store restore COPY --replace`, or move it away and send the events and updates again"
 )
@@ -119,7 +124,8 @@ def open_environment(path: Path, map_size: int, *, scans: bool = True) -> Enviro
                 return opened
             opened.handle.close()
     except OSError as error:
-        raise StoreError(f"cannot open the store in {path}: {error}") from error
+        mend = ". Whoever opens a store writes to its folder: make that writable" if error.errno in _NO_WRITES else ""
+        raise StoreError(f"cannot open the store in {path}: {error}{mend}") from error
     except lmdb.Error as error:
         raise failure(error, path, "open") from error
 
@@ -220,12 +226,20 @@ def failure(error: lmdb.Error, path: Path, action: str) -> StoreError:
 
 
 def unwritten(error: lmdb.Error, path: Path) -> StoreError | LimitExceeded:
-    """What an LMDB error of a write means to whoever asked for it; LimitExceeded ``disk_full`` for lack of room."""
+    """What an LMDB error of a write means to whoever asked for it; LimitExceeded ``disk_full`` for lack of room, and
+    ``disk_read_only`` for a disk that takes no writes: both may end, and the write be sent again.
+    """
     if str(error).endswith(_NO_ROOM):
         return LimitExceeded(
             "the disk of the data directory is full, or failing: nothing of this was written. Make room there and send "
             f"it again; reads go on. ({error})",
             reason="disk_full",
+        )
+    if str(error).endswith(_READ_ONLY):
+        return LimitExceeded(
+            "the disk of the data directory takes no writes: nothing of this was written. Find out why (mounted to be "
+            f"read, or after an error of the disk), make it writable and send it again; reads go on. ({error})",
+            reason="disk_read_only",
         )
     return failure(error, path, "write to")
 

@@ -147,7 +147,7 @@ def damage_in(place: Path) -> str:
     """What was found damaged in the data of a generation, empty for nothing. Raises OSError."""
     try:
         return (place / _DAMAGED).read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ""
 
 

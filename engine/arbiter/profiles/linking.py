@@ -67,8 +67,8 @@ class LinkIdentity:
         group.let_go(known)
         places = _entries(group, group.environment.by_subject, anonymous)
         _check_room(group, anonymous, known, len(places))
-        before, merges = group.open(known).profile, group.declared.profile.merges
-        profile = merged(before, group.open(anonymous).profile, merges, group.limits)
+        before = group.open(known).profile
+        profile = merged(before, group.open(anonymous).profile, group.declared.profile, group.limits)
         counting = _Counting(group, anonymous, known, len(places))
         group.let_go(anonymous)
         doubles = _move_log(group, anonymous, known, places)

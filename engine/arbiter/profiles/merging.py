@@ -18,8 +18,9 @@ from arbiter.profiles.totals import INT64
 from arbiter.profiles.verbs import STORED, equal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
+    from arbiter.profiles.declared import Declared
     from arbiter.profiles.records import Profile
     from arbiter.profiles.values import Limits
     from arbiter.ruleset.rules import Merge
@@ -35,7 +36,7 @@ class Held(NamedTuple):
     expires: int | None
 
 
-def merged(known: Profile, anonymous: Profile, policies: Mapping[str, Merge], limits: Limits) -> Profile:
+def merged(known: Profile, anonymous: Profile, declared: Declared, limits: Limits) -> Profile:
     """The known profile with what the anonymous one adds to its attributes, its version above both; as it was when the
     anonymous one never had attributes.
 
@@ -46,7 +47,8 @@ def merged(known: Profile, anonymous: Profile, policies: Mapping[str, Merge], li
     result = dict(kept)
     for name, theirs in added.items():
         ours = kept.get(name)
-        result[name] = theirs if ours is None else _POLICIES[policies.get(name, DEFAULT)](name, ours, theirs, limits)
+        policy = _POLICIES[declared.merges.get(name, DEFAULT)]
+        result[name] = theirs if ours is None else policy(name, ours, theirs, declared, limits)
     attributes = {name: held.value for name, held in result.items()}
     size, limit = len(records.encode(attributes)), limits.record_bytes
     if size > limit:
@@ -71,23 +73,23 @@ def _attributes(profile: Profile) -> dict[str, Held]:
     return {name: Held(value, times[name], expires.get(name)) for name, value in profile.attributes.items()}
 
 
-def _keep(_name: str, ours: Held, _theirs: Held, _limits: Limits) -> Held:
+def _keep(_name: str, ours: Held, _theirs: Held, _declared: Declared, _limits: Limits) -> Held:
     return ours
 
 
-def _take(_name: str, _ours: Held, theirs: Held, _limits: Limits) -> Held:
+def _take(_name: str, _ours: Held, theirs: Held, _declared: Declared, _limits: Limits) -> Held:
     return theirs
 
 
-def _newest(_name: str, ours: Held, theirs: Held, _limits: Limits) -> Held:
+def _newest(_name: str, ours: Held, theirs: Held, _declared: Declared, _limits: Limits) -> Held:
     return theirs if theirs.at > ours.at else ours
 
 
-def _oldest(_name: str, ours: Held, theirs: Held, _limits: Limits) -> Held:
+def _oldest(_name: str, ours: Held, theirs: Held, _declared: Declared, _limits: Limits) -> Held:
     return theirs if theirs.at < ours.at else ours
 
 
-def _sum(name: str, ours: Held, theirs: Held, _limits: Limits) -> Held:
+def _sum(name: str, ours: Held, theirs: Held, _declared: Declared, _limits: Limits) -> Held:
     if not _are(ours, theirs, (int, float)):
         return ours
     total = ours.value + theirs.value
@@ -100,19 +102,20 @@ def _sum(name: str, ours: Held, theirs: Held, _limits: Limits) -> Held:
     return _both(total, ours, theirs)
 
 
-def _max(_name: str, ours: Held, theirs: Held, _limits: Limits) -> Held:
+def _max(_name: str, ours: Held, theirs: Held, _declared: Declared, _limits: Limits) -> Held:
     return theirs if _are_ordered(ours, theirs) and theirs.value > ours.value else ours
 
 
-def _min(_name: str, ours: Held, theirs: Held, _limits: Limits) -> Held:
+def _min(_name: str, ours: Held, theirs: Held, _declared: Declared, _limits: Limits) -> Held:
     return theirs if _are_ordered(ours, theirs) and theirs.value < ours.value else ours
 
 
-def _union(name: str, ours: Held, theirs: Held, limits: Limits) -> Held:
+def _union(name: str, ours: Held, theirs: Held, declared: Declared, limits: Limits) -> Held:
     if not _are(ours, theirs, (list,)):
         return ours
     items = list(ours.value)
     items += [item for item in theirs.value if not any(equal(item, known) for known in ours.value)]
+    items = declared.newest(name, items)
     if len(items) > limits.list_items:
         raise LimitExceeded(
             f"`{name}` would have {len(items):,} items, and `list_items` allows {limits.list_items:,}: shorten one of "
@@ -138,7 +141,7 @@ def _are_ordered(ours: Held, theirs: Held) -> bool:
     return _are(ours, theirs, (int, float)) or _are(ours, theirs, (datetime,))
 
 
-_POLICIES: Final[dict[Merge, Callable[[str, Held, Held, Limits], Held]]] = {
+_POLICIES: Final[dict[Merge, Callable[[str, Held, Held, Declared, Limits], Held]]] = {
     "keep": _keep,
     "take": _take,
     "newest": _newest,

@@ -22,7 +22,7 @@ from arbiter.profiles.consenting import RecordConsent, check_change, consents_in
 from arbiter.profiles.consuming import ConsumeEvents, read_offsets
 from arbiter.profiles.current import Current
 from arbiter.profiles.declared import Declarations, Declared
-from arbiter.profiles.environment import failure
+from arbiter.profiles.environment import UNREADABLE, failure
 from arbiter.profiles.erasing import EraseSubject
 from arbiter.profiles.figures import Figures, Rebuilding
 from arbiter.profiles.history import Version, versions
@@ -221,7 +221,7 @@ class Store:
                 return Subject(environment, txn, key).as_of(profile, features, now)
             finally:
                 txn.abort()
-        except (lmdb.Error, msgspec.MsgspecError) as error:
+        except UNREADABLE as error:
             raise self._unreadable(error) from error
 
     def read_many(self, asked: Sequence[tuple[str, int]], features: FeatureSet | None = None) -> list[Profile]:
@@ -260,7 +260,7 @@ class Store:
             environment = self._environment
             with environment.handle.begin() as txn:
                 yield environment, txn
-        except (lmdb.Error, msgspec.MsgspecError) as error:
+        except UNREADABLE as error:
             raise self._unreadable(error) from error
 
     def events(

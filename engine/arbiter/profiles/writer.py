@@ -61,7 +61,7 @@ class Writer:
         self._limits = limits
         self._quota = quota
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
-        self._told_at = -math.inf  # when the log was last told of a full disk, by the monotonic clock
+        self._told_at = -math.inf  # when the log was last told of such a disk, by the monotonic clock
         self._closed = False
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="arbiter-writer", daemon=True)
@@ -130,8 +130,8 @@ class Writer:
         return self._queue.qsize()
 
     def _unwritten(self, error: lmdb.Error) -> ArbiterError:
-        """The refusal of all that a failed transaction held. Of a full disk the log is told once a minute: on one a
-        small write may find room between two that do not.
+        """The refusal of all that a failed transaction held. Of a disk that is full, or takes no writes, the log is
+        told once a minute: on a full one a small write may find room between two that do not.
         """
         refusal = unwritten(error, self._current.path)
         if isinstance(refusal, LimitExceeded) and time.monotonic() - self._told_at >= _TOLD_EVERY_S:

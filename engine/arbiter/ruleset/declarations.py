@@ -45,7 +45,7 @@ _OTHER_WORDS: Final = {
 ATTRIBUTES: Final = ("profile", "account", "context")
 LISTABLE: Final = ("string", "int", "double", "bool")
 OF_ATTRIBUTE: Final = ("type", "values", "personal", "purposes")
-OF_STORED: Final = (*OF_ATTRIBUTE, "default")
+OF_STORED: Final = (*OF_ATTRIBUTE, "default", "max_items")
 PURPOSES: Final = "purposes"  # of an event: a list, which no property's type is
 OF_PROFILE: Final = (*OF_STORED, "merge")
 _KEYS: Final = {"profile": OF_PROFILE, "account": OF_STORED}
@@ -56,6 +56,7 @@ MERGES: Final[dict[Merge, tuple[str, ...]]] = dict.fromkeys(get_args(Merge), typ
     "min": ("int", "double", "timestamp"),
     "union": ("list",),
 }
+MOST_ITEMS: Final = 1_000_000  # that may be declared: as many as `list_items` can be set to
 OF_PARAMETER: Final = ("type", "values", "optional")
 
 
@@ -63,7 +64,7 @@ class Typed(msgspec.Struct, frozen=True):
     """A declared type; `values` are the only ones allowed, empty for any. `optional` is for parameters of actions,
     `merge` for attributes of a profile, `personal` for attributes and properties: their values stay out of
     explanations, logs, traces and metrics; without consent to all of the `purposes` there is none. `default` stands for
-    a stored attribute that is absent, None for none.
+    a stored attribute that is absent, None for none; `max_items` bounds a stored list, None for not at all.
 
     ``dyn`` stands for a type that was refused, so that one mistake is reported once.
     """
@@ -75,6 +76,7 @@ class Typed(msgspec.Struct, frozen=True):
     default: Any = None
     purposes: tuple[str, ...] = ()
     merge: Merge | None = None
+    max_items: int | None = None
 
 
 class Declared(msgspec.Struct):
@@ -199,18 +201,28 @@ class Declared(msgspec.Struct):
             return Typed("dyn")
         inner = block.get("type")
         kind = self._type_name(inner, path) if inner is not None else "dyn"
-        values = self._values(block, kind)
+        values, max_items = self._values(block, kind), self._max_items(block, kind)
         return Typed(
             kind,
             values,
             optional=self._optional(block),
             personal=self._personal(block),
-            default=self._default(block, kind, values),
+            default=self._default(block, kind, values, max_items),
             purposes=() if keys is OF_PARAMETER else self._named(block.get(PURPOSES), f"{path}.{PURPOSES}"),
             merge=self._merge(block, kind),
+            max_items=max_items,
         )
 
-    def _default(self, block: Block, kind: str, values: tuple[Any, ...]) -> Any:
+    @staticmethod
+    def _max_items(block: Block, kind: str) -> int | None:
+        """How many items a list may have; None where nothing, or nothing sound, is said."""
+        most = block.integer("max_items", 1, MOST_ITEMS)
+        if most is not None and kind not in {"list", "dyn"}:
+            block.refuse(block.key("max_items"), f"{article(kind)} has no items", "only a list does", "max_items")
+            return None
+        return most
+
+    def _default(self, block: Block, kind: str, values: tuple[Any, ...], max_items: int | None) -> Any:
         """What stands for an absent attribute; None where that is not said, or said wrongly."""
         node, path = block.get("default"), f"{block.path}.default"
         if node is None:
@@ -226,6 +238,10 @@ class Declared(msgspec.Struct):
         if values and value not in values:
             allowed = one_of(str(each) for each in values)
             block.refuse(node, f"the default `{value}` is none of the values", f"they are {allowed}", "default")
+            return None
+        if max_items is not None and isinstance(node, Sequence) and len(node.items) > max_items:
+            number = len(node.items)
+            block.refuse(node, f"the default has {number} items, and `max_items` is {max_items}", key="default")
             return None
         return value if isinstance(node, Scalar) else self._nested(node, path)
 
@@ -352,6 +368,16 @@ def defaults_of(declared: Declared) -> dict[str, Any]:
         for root, types in declared.attributes()
         for name, typed in sorted((types or {}).items())
         if typed.default is not None
+    }
+
+
+def max_items_of(declared: Declared) -> dict[str, int]:
+    """How many items stored lists may have, by dotted name."""
+    return {
+        f"{root}.{name}": typed.max_items
+        for root, types in declared.attributes()
+        for name, typed in sorted((types or {}).items())
+        if typed.max_items is not None
     }
 
 

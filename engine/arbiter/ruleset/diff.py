@@ -158,6 +158,8 @@ def _declared(ruleset: Ruleset) -> dict[str, _Written]:
     written |= {f"consent.{purpose}": {} for purpose in ruleset.purposes}
     for name, merge in ruleset.profile_merges.items():
         written[f"profile.{name}"]["merge"] = (merge,)
+    for name, most in ruleset.max_items.items():
+        written[name]["max_items"] = (str(most),)
     return written
 
 

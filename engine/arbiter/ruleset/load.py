@@ -15,7 +15,7 @@ from arbiter.authoring.report import Report
 from arbiter.ruleset.authored import RuleReader
 from arbiter.ruleset.cache import Beside, Cache, FileRules, digest_of
 from arbiter.ruleset.consent import bound_names, report_twins
-from arbiter.ruleset.declarations import defaults_of, personal_names
+from arbiter.ruleset.declarations import defaults_of, max_items_of, personal_names
 from arbiter.ruleset.expressions import Expressions, rule_scope, types_of, values_of
 from arbiter.ruleset.features import FeatureReader, lowest_of
 from arbiter.ruleset.points import read_point
@@ -144,6 +144,7 @@ def load_ruleset(
         profile_types=dict(sorted((types_of(declared.profile) or {}).items())),
         account_types=dict(sorted((types_of(declared.account) or {}).items())),
         profile_merges={name: typed.merge for name, typed in sorted((declared.profile or {}).items()) if typed.merge},
+        max_items=max_items_of(declared),
         context_types=dict(sorted((types_of(declared.context) or {}).items())),
         event_types={
             event: dict(sorted((types_of(properties) or {}).items()))

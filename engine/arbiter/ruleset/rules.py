@@ -200,7 +200,8 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     ``events.TYPE.NAME``; `defaults` stand for attributes that are absent, as ``profile.NAME`` or ``account.NAME``.
     `purposes` are what consent is given for; `bound` are the dotted names that have a value only with consent to all of
     their purposes.
-    `profile_merges` are the declared ways to merge a subject's attributes.
+    `profile_merges` are the declared ways to merge a subject's attributes; `max_items` bound stored lists, as
+    ``profile.NAME`` or ``account.NAME``.
     """
 
     decisions: tuple[DecisionPoint, ...]
@@ -218,6 +219,7 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     purposes: tuple[str, ...] = ()
     bound: dict[str, tuple[str, ...]] = {}
     profile_merges: dict[str, Merge] = {}
+    max_items: dict[str, int] = {}
 
     def defaults_of(self, root: str) -> dict[str, Any]:
         """By name what stands for absent attributes of ``profile`` or ``account``."""

@@ -34,6 +34,7 @@ from arbiter.ruleset.consent import KEYS as CONSENT_KEYS
 from arbiter.ruleset.declarations import (
     LISTABLE,
     MERGES,
+    MOST_ITEMS,
     OF_ATTRIBUTE,
     OF_PARAMETER,
     OF_PROFILE,
@@ -154,6 +155,12 @@ def _declaration(what: str, keys: tuple[str, ...]) -> Schema:
         "purposes": _purposes("What a subject must have consented to, all of it, for its value to be seen."),
         "optional": boolean("Whether the parameter may be left out."),
         "default": {"description": "What stands for an absent one, in decisions and where updates start from it."},
+        "max_items": {
+            "description": "The items that the list has at most: the oldest go when one is added beyond it.",
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MOST_ITEMS,
+        },
         "merge": word("What becomes of it when two ids that both have it are linked. `keep` when left out.", MERGES),
     }
     limits: list[Schema] = [
@@ -174,6 +181,10 @@ def _declaration(what: str, keys: tuple[str, ...]) -> Schema:
             {"if": {"properties": {"type": {"const": name}}}, "then": {"properties": {"default": kind_of_default}}}
             for name, kind_of_default in _DEFAULTS.items()
         ]
+    if "max_items" in keys:
+        limits.append(
+            {"if": {"properties": {"type": {"not": {"const": "list"}}}}, "then": {"not": {"required": ["max_items"]}}}
+        )
     if "merge" in keys:
         limits += [
             {

@@ -65,9 +65,7 @@ class Place:
 class Roster:
     """All workers. `load` and `status` are what they are to serve and to know."""
 
-    def __init__(
-        self, count: int, grace: float, crew: Crew, mail: Mailbox, doubts: Doubts, counters: Counters
-    ) -> None:
+    def __init__(self, count: int, grace: float, crew: Crew, mail: Mailbox, doubts: Doubts, counters: Counters) -> None:
         self.places = [Place(number) for number in range(count)]
         self.hopeless = ""  # why starting is given up
         self._grace = grace
