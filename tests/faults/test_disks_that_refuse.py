@@ -21,12 +21,13 @@ import pytest
 from arbiter.profiles.store import Store, Update
 from arbiter.v1 import decision_pb2, decision_pb2_grpc, profile_pb2, profile_pb2_grpc
 from arbiter.v1.value_pb2 import Value
-from tests.processes.conftest import PATIENCE_S, Served, folder, serve
+from tests.faults.preload import preloaded
+from tests.processes.conftest import PATIENCE_S, Served, eventually, folder, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["folder", "serve"]  # fixtures
+__all__ = ["eventually", "folder", "serve"]  # fixtures
 
 ENGINE = Path(__file__).parents[2] / "engine"
 _BESIDE = (shutil.which("unshare") or "unshare", "--mount", "--propagation", "private")
@@ -204,3 +205,32 @@ def test_a_server_whose_disk_takes_no_writes_decides_and_reads_and_writes_again_
     assert write(2) == 2
     assert served.workers() == workers
     assert "refuses writes: the disk of the data directory takes no writes" in served.log
+
+
+def test_a_worker_whose_store_gave_up_over_an_error_of_the_disk_is_followed_by_one_that_reads_and_writes(
+    serve: Callable[..., Served],
+    eventually: Callable[..., None],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An error in the last step of a commit, after which LMDB lets nobody read before its file is opened anew."""
+    beside = tmp_path_factory.mktemp("failing")
+    monkeypatch.setenv("LD_PRELOAD", str(preloaded("failing", beside)))
+    monkeypatch.setenv("FAIL_WHILE", str(beside / "fails"))
+    served = serve()
+    update = profile_pb2.UpdateProfileRequest(subject_id="ann", increment={"n": Value(int_value=1)})
+    with grpc.insecure_channel(served.address) as channel:
+        assert profile_pb2_grpc.ProfileServiceStub(channel).UpdateProfile(update, timeout=PATIENCE_S).version == 1
+        workers = served.workers()
+        (beside / "fails").touch()
+        with pytest.raises(grpc.RpcError) as refused:
+            profile_pb2_grpc.ProfileServiceStub(channel).UpdateProfile(update, timeout=PATIENCE_S)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    (beside / "fails").unlink()
+    eventually(lambda: set(served.workers()) != set(workers) and served.others())
+    for number in range(8):
+        channel = served.channel()
+        version = profile_pb2_grpc.ProfileServiceStub(channel).UpdateProfile(update, timeout=PATIENCE_S).version
+        assert version == 2 + number
+    assert "restart, what was acknowledged is there" in served.log
+    assert "was told to end: it finishes its calls, another follows" in served.log

@@ -20,6 +20,7 @@ import pytest
 from arbiter.errors import StoreError
 from arbiter.profiles.copies import damage_of
 from arbiter.profiles.store import Store
+from tests.faults.preload import preloaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,15 +74,7 @@ class Op(NamedTuple):
 @pytest.fixture(scope="module")
 def recorder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The recorder, compiled."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None or sys.platform != "linux":
-        pytest.skip("recording what is written needs Linux and a C compiler")
-    library = tmp_path_factory.mktemp("recorder") / "recorder.so"
-    source = Path(__file__).parent / "recorder.c"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl", "-lpthread"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own source
-    assert done.returncode == 0, done.stderr
-    return library
+    return preloaded("recorder", tmp_path_factory.mktemp("recorder"))
 
 
 def recorded(folder: Path, recorder: Path, what: str) -> list[Op]:

@@ -7,8 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arbiter.profiles import watching
+from arbiter.profiles.inspecting import inspect
 from arbiter.profiles.store import Store, Update
 from arbiter.profiles.watching import LONG_S, ReaderWatch
+from tests.processes.conftest import wait_until
+from tests.processes.test_shared_store import stuck_in
 
 if TYPE_CHECKING:
     import pytest
@@ -62,3 +66,22 @@ def test_the_upkeep_of_a_store_looks_at_its_readers(tmp_path: Path) -> None:
         upkeep = store._upkeep
         while not store.figures().oldest_read_s:
             upkeep._wake.set()
+
+
+def test_another_process_that_stays_is_told_until_it_is_killed_and_its_place_is_free_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "LONG_S", 0.01)
+    with caplog.at_level(logging.WARNING), Store.open(tmp_path) as store:
+        store.update(Update("ann", {"a": 1})).result()
+        with stuck_in(tmp_path, "read") as process:
+            told = f"process {process.pid} has been reading the store"
+            wait_until(lambda: store._upkeep._wake.set() or any(told in each.getMessage() for each in caplog.records))
+            assert store.figures().oldest_read_s > 0
+            store.update(Update("ann", {"a": 2})).result()
+            held = [each for each in inspect(store._environment).readers if each.pid == process.pid]
+            assert [each.behind for each in held] == [1]
+            process.kill()
+            process.wait()
+        wait_until(lambda: store._upkeep._wake.set() or not store.figures().oldest_read_s)
+        assert process.pid not in {each.pid for each in inspect(store._environment).readers}

@@ -225,6 +225,13 @@ def failure(error: lmdb.Error, path: Path, action: str) -> StoreError:
     return StoreError(f"cannot {action} the store in {path}: {error}. What was acknowledged before is there")
 
 
+def unreadable(error: Exception, path: Path) -> StoreError:
+    """What one of the `UNREADABLE` means to whoever read."""
+    if isinstance(error, lmdb.Error):
+        return failure(error, path, "read")
+    return StoreError(f"a record of the store in {path} cannot be read: {error}")
+
+
 def unwritten(error: lmdb.Error, path: Path) -> StoreError | LimitExceeded:
     """What an LMDB error of a write means to whoever asked for it; LimitExceeded ``disk_full`` for lack of room, and
     ``disk_read_only`` for a disk that takes no writes: both may end, and the write be sent again.

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Self
 
-import lmdb
 import msgspec
 
-from arbiter.errors import ArbiterError, LimitExceeded, StoreError
+from arbiter.errors import ArbiterError, LimitExceeded
 from arbiter.profiles import exporting
 from arbiter.profiles.aliases import ALIAS_BYTES, standing_for
 from arbiter.profiles.attributes import check_update
@@ -22,7 +21,7 @@ from arbiter.profiles.consenting import RecordConsent, check_change, consents_in
 from arbiter.profiles.consuming import ConsumeEvents, read_offsets
 from arbiter.profiles.current import Current
 from arbiter.profiles.declared import Declarations, Declared
-from arbiter.profiles.environment import UNREADABLE, failure
+from arbiter.profiles.environment import UNREADABLE, unreadable
 from arbiter.profiles.erasing import EraseSubject
 from arbiter.profiles.figures import Figures, Rebuilding
 from arbiter.profiles.history import Version, versions
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
     from pathlib import Path
+
+    import lmdb
 
     from arbiter.profiles.consenting import ConsentChange, ConsentRecorded
     from arbiter.profiles.consuming import Partition, Span
@@ -175,6 +176,10 @@ class Store:
         """What gives µs since the epoch to writes from now on."""
         self._writer.clock = clock
 
+    def when_broken(self, call: Callable[[], None]) -> None:
+        """Have this called, from another thread, when nothing can be read or written until the store is opened anew."""
+        self._writer.broken = call
+
     def rebuild_step(self, limit: int) -> int:
         """Rewrite at most `limit` records for the current features; about how many remain. Raises StoreError."""
         return self._upkeep.step(limit)
@@ -222,7 +227,7 @@ class Store:
             finally:
                 txn.abort()
         except UNREADABLE as error:
-            raise self._unreadable(error) from error
+            raise unreadable(error, self._current.path) from error
 
     def read_many(self, asked: Sequence[tuple[str, int]], features: FeatureSet | None = None) -> list[Profile]:
         """The profile of each subject id as of its own now (µs), in order, all from one state of the store.
@@ -261,7 +266,7 @@ class Store:
             with environment.handle.begin() as txn:
                 yield environment, txn
         except UNREADABLE as error:
-            raise self._unreadable(error) from error
+            raise unreadable(error, self._current.path) from error
 
     def events(
         self,
@@ -388,11 +393,6 @@ class Store:
 
     def _owner(self, subject_id: str, account_id: str) -> bytes:
         return self.keys.account(account_id) if account_id else self._key(subject_id)
-
-    def _unreadable(self, error: Exception) -> StoreError:
-        if isinstance(error, lmdb.Error):
-            return failure(error, self._current.path, "read")
-        return StoreError(f"a record of the store in {self._current.path} cannot be read: {error}")
 
 
 def _of(subject_id: str, events: Iterable[Event]) -> list[Event]:

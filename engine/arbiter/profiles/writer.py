@@ -19,7 +19,7 @@ import msgspec
 
 from arbiter.errors import ArbiterError, LimitExceeded, StoreError
 from arbiter.profiles.declared import Declarations
-from arbiter.profiles.environment import unwritten
+from arbiter.profiles.environment import failure, unwritten
 from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.figures import Written
 from arbiter.profiles.group import Group
@@ -61,6 +61,7 @@ class Writer:
         self._limits = limits
         self._quota = quota
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self.broken: Callable[[], None] = lambda: None  # called when LMDB gave up
         self._told_at = -math.inf  # when the log was last told of such a disk, by the monotonic clock
         self._closed = False
         self._closing = threading.Lock()
@@ -109,6 +110,7 @@ class Writer:
             outcomes = self._commit(entries)
         except lmdb.Error as error:
             _refuse(entries, self._unwritten(error))
+            self._check_whole()
         except StoreError as error:
             _refuse(entries, error)
         except Exception as error:  # noqa: BLE001 - a fault of one operation must not end the thread or harm others
@@ -138,6 +140,14 @@ class Writer:
             self._told_at = time.monotonic()
             _log.error("the store in %s refuses writes: %s", self._current.path, refusal)
         return refusal
+
+    def _check_whole(self) -> None:
+        """After an error in writing its meta page LMDB lets nobody read or write before the file is opened anew."""
+        try:
+            self._current.environment.handle.begin().abort()
+        except lmdb.PanicError as error:
+            _log.error("%s", failure(error, self._current.path, "read"))
+            self.broken()
 
     def _commit(self, entries: list[_Entry]) -> list[tuple[Any, ArbiterError | None]]:
         began = time.perf_counter_ns()

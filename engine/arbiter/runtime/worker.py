@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import signal
 import sys
@@ -79,6 +80,7 @@ def _run(pipe: Connection, number: int, settings: Settings, address: str, open_f
         stack.callback(publisher.shutdown)
         secrets = read_secrets(settings.profiles)
         store = stack.enter_context(Store.open(settings.store_directory, limits=settings.store_limits, secrets=secrets))
+        store.when_broken(lambda: os.kill(os.getpid(), signal.SIGTERM))  # another opens it anew
         sending = threading.Lock()
 
         def send(message: messages.ToSupervisor) -> None:
