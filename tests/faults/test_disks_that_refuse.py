@@ -196,7 +196,7 @@ def test_a_server_whose_disk_takes_no_writes_decides_and_reads_and_writes_again_
             with pytest.raises(grpc.RpcError) as refused:
                 write(number)
             assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert "takes no writes: nothing of this was written" in refused.value.details()
+            assert "takes no writes: nothing of this was written" in str(refused.value.details())
         got = profiles.GetProfile(profile_pb2.GetProfileRequest(subject_id="ann"), timeout=PATIENCE_S)
         assert got.attributes["n"].int_value == 1
         asked = decision_pb2.DecideRequest(subject_id="ann", decision="home")
