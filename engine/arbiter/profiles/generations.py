@@ -139,8 +139,9 @@ def condemn(path: Path, what: str) -> None:
 def absolve(path: Path) -> None:
     """The newest generation was found well: it may be opened. Raises OSError."""
     place = folder(path, newest(path))
-    for mark in (_DAMAGED, _SUSPECTED):
-        (place / mark).unlink(missing_ok=True)
+    for mark in (place / _DAMAGED, place / _SUSPECTED):
+        if mark.exists():  # a copy on a disk that is only read has none, and cannot be asked to remove it
+            mark.unlink()
 
 
 def damage_in(place: Path) -> str:
