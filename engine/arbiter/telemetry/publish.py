@@ -15,7 +15,7 @@ from arbiter.telemetry import exporters, logs, metrics, sampling, tracing
 from arbiter.telemetry.observer import Observer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk.metrics import MeterProvider
@@ -48,7 +48,7 @@ class Publisher:
 
     def shutdown(self) -> None:
         """Export what is left, and end, within `LEAVING_S`: what a collector has not taken by then is lost."""
-        ends = {"metrics": self.meters.shutdown}
+        ends: dict[str, Callable[[], object]] = {"metrics": self.meters.shutdown}
         if self._tracers is not None:
             ends["traces"] = self._tracers.shutdown
         if self._loggers is not None:
