@@ -24,7 +24,7 @@ from arbiter.config.limits import Limits
 from arbiter.decision.walk import Need, Walk
 from arbiter.expr.view import View
 from arbiter.models import load_models
-from arbiter.models.model import open_session
+from arbiter.models.session import open_session
 from arbiter.profiles.store import Store, Update
 from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime.engine import Engine, wall_clock

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from arbiter.models import load_models
-from arbiter.models.model import open_session
+from arbiter.models.session import open_session
 from benchmarks.measure import alternate
 
 if TYPE_CHECKING:

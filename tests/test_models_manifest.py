@@ -36,7 +36,8 @@ m.yaml:3:1: unknown key `verison` in a manifest
 m.yaml:6:47: unknown key `fallback` in an input
     6 |   - {name: orders, from: features.orders_90d, fallback: 0}
       |                                               ^^^^^^^^
-  hint: it may have `name`, `from`, `default`""",
+  hint: it may have `name`, `from`, `default`, `as`, `categories`, `unseen`, `impute`, `training`, `unit`, `range`, \
+`outside`""",
     ),
     "a key that is missing": (
         ("kind: propensity\n", ""),

@@ -11,12 +11,14 @@ from array import array
 from collections.abc import Callable, Generator
 from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from arbiter.errors import NotFound, did_you_mean
-from arbiter.expr.generated import function_of
+from arbiter.models.merged import Merged, families
+from arbiter.models.pace import Pace
+from arbiter.models.rows import row_of, rows_of
 from arbiter.ruleset.blocks import BlockBits
 from arbiter.ruleset.compiled import Point, Rules
 from arbiter.ruleset.image import FORMAT, Image, Maker, Pack, symbols_of
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from arbiter.expr.view import Symbols, View
     from arbiter.models.model import Model
+    from arbiter.models.rows import Row
     from arbiter.ruleset.compiled import CompiledRule
     from arbiter.ruleset.index import Block
     from arbiter.ruleset.rules import Ruleset
@@ -101,6 +104,14 @@ def _taken_over(
     return taken
 
 
+class Joint(msgspec.Struct, frozen=True):
+    """Models that run as one: what reads their rows from a view, see `rows_of`, their graph, and how long it takes."""
+
+    rows: Callable[[View], tuple[Row, int]]
+    merged: Merged
+    pace: Pace
+
+
 class _Opened(msgspec.Struct, frozen=True):
     """What opening an image gives: all of a snapshot but its models."""
 
@@ -151,7 +162,8 @@ class Snapshot:
     from the snapshot `before`), or by `open_snapshot` of an image. `frame` is the rule set without its rules. `rows`
     has, by model, the function that builds the model's input row from a view (None when an input without default is
     missing). `consent` takes out of views what their subjects do not let be seen, None where no purposes are declared.
-    `packs` and `blocks` are its parts, by key.
+    `packs` and `blocks` are its parts, by key. `merged` has, by the names of models that were needed together, what
+    runs them as one; it grows by `merge`, and changes no answer.
     """
 
     def __init__(
@@ -180,9 +192,23 @@ class Snapshot:
         )
         self.packs = opened.packs
         self.blocks = opened.blocks
-        self.rows: dict[str, Callable[[View], list[float] | None]] = {
-            name: _row_builder(model, opened.symbols) for name, model in models.items()
+        self.merged: dict[tuple[str, ...], tuple[Joint, ...]] = {}
+        self.rows: dict[str, Callable[[View], Row | None]] = {
+            name: row_of(model, opened.symbols) for name, model in models.items()
         }
+
+    def merge(self, names: tuple[str, ...], before: Snapshot | None = None) -> None:
+        """Have these models run as one graph from now on, or as several where they do not all fit into one.
+
+        It takes milliseconds. What the snapshot before has of the same models is taken over. Raises ModelFailure.
+        """
+        joints = []
+        for models in families([self.models[name] for name in names]):
+            olds = before.merged.get(names, ()) if before else ()
+            old = next((joint for joint in olds if joint.merged.models == models), None)
+            rows = rows_of(models, self.symbols)
+            joints.append(Joint(rows, old.merged, old.pace) if old else Joint(rows, Merged(models), Pace()))
+        self.merged[names] = tuple(joints)
 
     def pieces(self) -> list[object]:
         """What holds most of the snapshot's objects. Whoever holds these can let a snapshot go, and then go bit by bit
@@ -238,26 +264,3 @@ def open_snapshot(
     snapshot = Snapshot.__new__(Snapshot)
     snapshot._take(opened, models)  # noqa: SLF001 - its other constructor
     return snapshot
-
-
-def _row_builder(model: Model, symbols: Symbols) -> Callable[[View], list[float] | None]:
-    """One generated function that reads a model's inputs from a view: numbers as they are, bools as 0 and 1, else the
-    default.
-    """
-    names: dict[str, Any] = {"KINDS": frozenset({int, float, bool})}
-    lines = ["def row(v):", "    p = v.profile; a = v.account; c = v.context; f = v.features"]
-    for i, item in enumerate(model.inputs):
-        source, key = item.root[0], item.attribute
-        feature = symbols.features.get(item.attribute) if item.root == "features" else None
-        if item.root == "features":
-            key = feature.key if feature else ""
-        got = f"{source}.get({key!r})"
-        if feature is not None and feature.computed:
-            names[f"value{i}"] = feature.value
-            got = f"value{i}({got}, v.clock)"
-        lines += [f"    x{i} = {got}", f"    if x{i}.__class__ not in KINDS:"]
-        lines.append("        return None" if item.default is None else f"        x{i} = {item.default!r}")
-        if feature is not None and feature.unit:
-            lines += ["    else:", f"        x{i} = (v.clock - x{i}) / {feature.unit}"]
-    lines.append(f"    return [{', '.join(f'x{i}' for i in range(len(model.inputs)))}]")
-    return function_of(["\n".join([*lines, ""])], names, f"inputs of model {model.name}")

@@ -11,6 +11,9 @@ from typing import Final
 
 INT64: Final = range(-(2**63), 2**63)
 
+# Letters of durations, in µs.
+UNITS: Final = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
+
 NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
 IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,255}")
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from arbiter.ruleset.compiled import CompiledRule, Entry, Point
 
 _NOTHING: frozenset[str] = frozenset()
+# Bits that are looked at ahead of a model's run: more would take longer than running apart does.
+_AHEAD = 64
 
 
 class Need(msgspec.Struct, frozen=True):
@@ -114,8 +116,8 @@ class Walk:
             if isinstance(found, Need):
                 return found
             _, rule, behind = found
-            if rule.models and (need := self._lacking(rule.models)):
-                return need
+            if rule.models and (lacking := self._lacking(rule.models)) and not self._is_out(rule):
+                return self._need(lacking, rule, behind)
             self._mask &= behind
             if self._place(rule, None):
                 break
@@ -133,13 +135,13 @@ class Walk:
             if isinstance(found, Need):
                 return found
             _, rule, behind = found
+            out = (rule.group or rule.table) and self._is_out(rule)
             models = rule.models + rule.value_models
-            if models and (need := self._lacking(models)):
-                return need
+            if models and not out and (lacking := self._lacking(models)):
+                return self._need(lacking, rule, behind)
             self._mask &= behind
             self._rank = rule.rank
-            # Of a table's rows that tie on the static keys, only the first competes on the dynamic ones.
-            if not rule.table or all(rule.table != other.rule.table for other in self._eligible):
+            if not out:
                 self._eligible.append(Candidate(rule, *self._dynamic_keys(rule)))
 
     def _settle(self) -> bool:
@@ -170,10 +172,13 @@ class Walk:
                 mask &= behind
                 continue
             if branch.after is not None:
-                need = self._lacking(branch.models)
-                if need:
+                lacking = self._lacking(branch.models)
+                if lacking:
+                    if self._is_out(rule):
+                        mask &= behind
+                        continue
                     self._mask = mask
-                    return need
+                    return self._need(lacking, rule, behind)
                 if not branch.after(view):
                     mask ^= low
                     continue
@@ -192,12 +197,63 @@ class Walk:
         self._entries = self._point.entries[self._block]
         return mask
 
-    def _lacking(self, models: tuple[str, ...]) -> Need | None:
+    def _lacking(self, models: tuple[str, ...]) -> tuple[str, ...]:
         known = self._view.models
-        if not known:
-            return Need(models)
-        lacking = tuple([m for m in models if m not in known])
-        return Need(lacking) if lacking else None
+        return tuple([m for m in models if m not in known]) if known else models
+
+    def _is_out(self, rule: CompiledRule) -> bool:
+        """Whether the rule cannot be placed any more, whatever its models say: its group has a winner, or it is a row
+        of a table of which another competes in this tier. Of rows that tie on the static keys only the first competes
+        on the dynamic ones.
+        """
+        if rule.table and self._point.dynamic:
+            return any(rule.table == other.rule.table for other in self._eligible)
+        return bool(rule.group and self._groups and rule.group in self._groups)
+
+    def _need(self, lacking: tuple[str, ...], rule: CompiledRule, behind: int) -> Need:
+        """What `rule`, the next one, lacks, and what rules behind it are sure to need, whatever any model says.
+
+        That is what they need when they are reached, as long as the ones before cannot have filled the slots; in a tier
+        all are reached, since it is settled as a whole. A rule is looked at whose other checks hold, and no further
+        than this block of the index reaches.
+        """
+        known, point = self._view.models, self._point
+        wanted = set(lacking)
+        if all(name in wanted or name in known for name in point.models):
+            return Need(lacking)
+        in_tier = bool(point.dynamic)
+        room = _AHEAD if in_tier else self._slots - len(self._placed) - 1
+        groups, tables = set(self._groups or ()), set[str]()
+        # In a tier the conditions of all hold or not before any of them takes a group; otherwise the first of a group
+        # may leave nothing to the next, as the first row of a table may in a tier.
+        if in_tier:
+            tables = {rule.table, *(each.rule.table for each in self._eligible)}
+        else:
+            groups.add(rule.group)
+        mask = self._mask & behind
+        for _ in range(_AHEAD):
+            if not mask or room <= 0:
+                break
+            low = mask & -mask
+            bit = low.bit_length() - 1
+            branch, other, after = self._entries[bit] or point.entry(self._block, bit)
+            if in_tier and other.rank != rule.rank:
+                break
+            if branch.before is not None and not branch.before(self._view):
+                mask ^= low
+                continue
+            mask &= after
+            if other.id in self._off or (other.guarded and not let_in(other, self._view, self._subject)):
+                continue
+            room -= 1
+            if (other.group and other.group in groups) or (other.table and other.table in tables):
+                continue
+            wanted.update(branch.models or other.models + other.value_models)
+            if in_tier:
+                tables.add(other.table)
+            else:
+                groups.add(other.group)
+        return Need(tuple(sorted(wanted.difference(known))))
 
     def _dynamic_keys(self, rule: CompiledRule) -> tuple[float | None, int | None]:
         value = rule.value(self._view) if rule.valued else None

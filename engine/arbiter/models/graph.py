@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ValueInfoProto
 
     from arbiter.errors import Diagnostic
-    from arbiter.models.manifest import Manifest, Output
+    from arbiter.models.manifest import Input, Manifest, Output
     from arbiter.models.places import Places
 
 MAX_MODEL_BYTES = 64 << 20
@@ -59,10 +59,13 @@ class Tensor(msgspec.Struct, frozen=True):
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """How rows enter the graph: as one `matrix` with a column per input, or as one tensor per input."""
+    """How rows enter the graph: as one `matrix` with a column per input, or as one tensor per input; and the versions
+    of the operators that it speaks, by domain.
+    """
 
     form: Literal["matrix", "columns"]
     inputs: tuple[Tensor, ...]
+    opsets: tuple[tuple[str, int], ...] = ()
 
 
 def inspect(
@@ -91,7 +94,10 @@ def inspect(
         return None, found
     layout, misfits = _layout(model.graph, manifest, places)
     misfits += _outputs(model.graph, manifest, places)
-    return (None if misfits else layout), misfits
+    if misfits or layout is None:
+        return None, misfits
+    opsets = sorted((each.domain, each.version) for each in model.opset_import)
+    return msgspec.structs.replace(layout, opsets=tuple(opsets)), misfits
 
 
 def _refusals(model: ModelProto) -> Iterator[tuple[str, str]]:
@@ -166,23 +172,40 @@ def _layout(graph: GraphProto, manifest: Manifest, places: Places) -> tuple[Layo
             found.append(
                 places.mistake(f"{path}.name", f"the graph has no input `{each.name}`", _names(each.name, by_name))
             )
-        elif each.default is not None and isinstance(each.default, str) != (by_name[each.name].dtype == "str"):
-            found.append(places.mistake(f"{path}.default", _wrong_default(each.default, by_name[each.name].dtype)))
+            continue
+        found += _misfit(each, by_name[each.name].dtype, path, places)
     if found:
         return None, found
     return Layout("columns", tuple(by_name[name] for name in names)), found
 
 
+def _misfit(each: Input, dtype: str, path: str, places: Places) -> list[Diagnostic]:
+    """What keeps an input from being a tensor of its own of this dtype."""
+    text = dtype == "str"
+    if each.form == "onehot":
+        return [places.mistake(f"{path}.as", "`as: onehot` takes several columns, and a tensor has one")]
+    if text and (each.form != "number" or each.impute or each.unit or each.low is not None):
+        return [places.mistake(path, f"the tensor `{each.name}` takes texts, and this makes a number")]
+    if (each.unit or each.impute) and dtype not in {"float32", "float64"}:
+        return [places.mistake(path, f"the tensor `{each.name}` is of {dtype}, and this makes a double")]
+    if each.default is not None and not each.categories and isinstance(each.default, str) is not text:
+        return [places.mistake(f"{path}.default", _wrong_default(each.default, dtype))]
+    return []
+
+
 def _matrix(tensor: Tensor, manifest: Manifest, places: Places) -> tuple[Layout | None, list[Diagnostic]]:
     found = []
+    width = sum(each.width for each in manifest.inputs)
     if tensor.rank != _MATRIX or tensor.dtype not in {"float32", "float64"}:
         message = f"graph input `{tensor.name}` takes every input at once, so it must be a matrix of floats"
         found.append(places.mistake("inputs", message, f"it is {tensor.dtype} of rank {tensor.rank}"))
-    elif tensor.width not in {len(manifest.inputs), None}:
+    elif tensor.width not in {width, None}:
         message = f"graph input `{tensor.name}` has {tensor.width} columns"
-        found.append(places.mistake("inputs", message, f"the manifest has {len(manifest.inputs)} inputs"))
+        said = f"the manifest has {len(manifest.inputs)} inputs"
+        hint = said if width == len(manifest.inputs) else f"{said}, which take {width}"
+        found.append(places.mistake("inputs", message, hint))
     for position, each in enumerate(manifest.inputs):
-        if isinstance(each.default, str):
+        if isinstance(each.default, str) and not each.categories:
             message = _wrong_default(each.default, tensor.dtype)
             found.append(places.mistake(f"inputs[{position}].default", message))
     return (None if found else Layout("matrix", (tensor,))), found
@@ -206,6 +229,12 @@ def _outputs(graph: GraphProto, manifest: Manifest, places: Places) -> list[Diag
             message = f"output `{output.name}` needs a tensor of {wanted}"
             hint = f"`{tensor.name}` is of type {tensor.dtype}" if tensor.dtype else f"`{tensor.name}` is none of these"
             found.append(places.mistake(f"{path}.tensor", message, hint))
+        elif output.reduce and tensor.rank != _MATRIX:
+            message = f"`{tensor.name}` has one value a row, and `reduce` needs several"
+            found.append(places.mistake(f"{path}.reduce", message))
+        elif output.reduce and output.labels and tensor.width not in {None, len(output.labels)}:
+            message = f"`{tensor.name}` has {tensor.width} values a row, and there are {len(output.labels)} labels"
+            found.append(places.mistake(f"{path}.labels", message))
         elif tensor.width is not None and output.index >= tensor.width:
             message = f"`{tensor.name}` has {tensor.width} values a row, so there is no index {output.index}"
             found.append(places.mistake(f"{path}.index", message))
@@ -213,6 +242,8 @@ def _outputs(graph: GraphProto, manifest: Manifest, places: Places) -> list[Diag
 
 
 def _carriers(output: Output) -> tuple[str, ...]:
+    if output.reduce in {"argmin", "argmax"}:
+        return (*CARRIERS["double"], *CARRIERS["int"])
     return CARRIERS["int" if output.labels else output.type]
 
 

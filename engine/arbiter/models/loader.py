@@ -11,10 +11,12 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from arbiter.errors import AuthorError, Diagnostic
+from arbiter.models.failure import ModelFailure
 from arbiter.models.graph import MAX_MODEL_BYTES, inspect
-from arbiter.models.model import Model, ModelFailure, open_session
+from arbiter.models.model import Model
 from arbiter.models.places import Places
 from arbiter.models.reader import FORM, read_manifest
+from arbiter.models.session import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +53,7 @@ def from_bytes(manifest: bytes, onnx: bytes, *, file: str = MANIFEST) -> Model:
     except Exception as error:  # onnxruntime's exceptions have no root but Exception
         message = f"onnxruntime refuses the model: {_first_line(error)}"
         raise AuthorError([about.mistake("", message)]) from error
-    model = Model(told, digest_of(manifest, onnx), layout, session)
+    model = Model(told, digest_of(manifest, onnx), layout, session, onnx)
     try:
         model.warm_up()
     except ModelFailure as error:

@@ -6,33 +6,31 @@ model is immutable and may be run by any number of threads at once.
 
 from __future__ import annotations
 
-import functools
-import math
-import os
-import struct
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arbiter.errors import ArbiterError
-
-# Read when it is loaded: left to itself it names the machine in the home directory, and tells its maker of its use.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime
+from arbiter.models.failure import ModelFailure
+from arbiter.models.pace import Pace
+from arbiter.models.rows import Row, encoder_of
+from arbiter.models.session import MATRIX, UNFIT, Matrix, bind, packer_of, reader_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import struct
+    from collections.abc import Sequence
 
+    import onnxruntime
     from numpy.typing import NDArray
 
     from arbiter.models.graph import Layout
     from arbiter.models.manifest import Input, Manifest, Output, OutputType, Scalar
+    from arbiter.models.session import Lane
 
 # What a model answers for one row, in the order of its outputs; None is unknown (not a finite number, no such label).
 Answer = tuple["Scalar | None", ...]
 
-_CODES = {"float32": "f", "float64": "d"}
 # What a tensor takes when the graph has one per input; True and False are integers, and numbers, as in a matrix.
 _TAKES: dict[str, tuple[type, ...]] = {
     "float32": (int, float),
@@ -42,49 +40,32 @@ _TAKES: dict[str, tuple[type, ...]] = {
     "str": (str,),
 }
 _ZEROS: dict[str, Scalar] = {"str": "", "bool": False}
-_MATRIX = 2  # the rank of a tensor that holds several values per row
-
-
-class ModelFailure(ArbiterError):
-    """The model could not answer; its outputs are unknown."""
-
-
-def open_session(content: bytes) -> onnxruntime.InferenceSession:
-    """Open a session on one thread, silent, that never spins. Raises whatever onnxruntime says about the bytes."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.log_severity_level = 4  # every error comes back as an exception; nothing is to be printed beside it
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-
-def _shortest_way(session: onnxruntime.InferenceSession, binding: Any) -> Callable[[], object]:
-    """A run of what is bound. Past onnxruntime's own wrapper, which looks at every call whether a GPU records it: that
-    takes half as long as a run of a hundred trees. Where its insides have other names, by the wrapper.
-    """
-    run, bound = (
-        getattr(getattr(session, "_sess", None), "run_with_iobinding", None),
-        getattr(binding, "_iobinding", None),
-    )
-    if run is None or bound is None:
-        return functools.partial(session.run_with_iobinding, binding)
-    return functools.partial(run, bound, None)
+# Of a greater graph running it takes so long that calling onnxruntime for it alone does not matter.
+MERGED_BYTES = 1 << 20
 
 
 class Model:
     """One model of a snapshot.
 
     `name`, `version` and `kind` are the manifest's; `digest` is the SHA-256 of manifest and ONNX file together.
-    `inputs` says what a row holds, in order; `outputs` names what an answer holds, in order, with the types,
-    and `labels` the only strings that an output can be, for those that have labels. `purposes` are what a subject must
-    have consented to.
+    `inputs` says what it reads, in order, `takes` the same with the dtypes of the tensors; `outputs` names what an
+    answer holds, in order, with the types, and `labels` the only strings that an output can be, for those with labels.
+    `purposes` are what a subject must have consented to. `told` says where each output lies.
+
+    `matrix` is the input of a graph that takes a whole row of numbers in one and answers no strings,
+    None for others; `onnx` is the graph where that is small enough to be merged with others, else empty, and `opsets`
+    are the versions of its operators. `pace` is what a run of one row has been seen
+    to take, `pace_of_row` what a row of many takes.
     """
 
-    def __init__(self, manifest: Manifest, digest: str, layout: Layout, session: onnxruntime.InferenceSession) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        digest: str,
+        layout: Layout,
+        session: onnxruntime.InferenceSession,
+        onnx: bytes,
+    ) -> None:
         """Take parts that fit each other; call `warm_up` before anything else."""
         self.name = manifest.name
         self.version = manifest.version
@@ -95,35 +76,55 @@ class Model:
         self.inputs: tuple[Input, ...] = manifest.inputs
         self.outputs: dict[str, OutputType] = {each.name: each.type for each in manifest.outputs}
         self.labels = {each.name: each.labels for each in manifest.outputs if each.labels}
+        self.told: tuple[Output, ...] = manifest.outputs
+        self.matrix: Matrix | None = None
+        self.onnx = onnx if len(onnx) <= MERGED_BYTES else b""
+        self.opsets = layout.opsets
+        self.pace, self.pace_of_row = Pace(), Pace()
         self._layout = layout
         self._session = session
-        self._outputs = manifest.outputs
         self._unknown: Answer = (None,) * len(manifest.outputs)
+        width = sum(each.width for each in manifest.inputs)
+        tensors = layout.inputs * len(manifest.inputs) if layout.form == "matrix" else layout.inputs
+        self.takes = tuple((each, tensor.dtype) for each, tensor in zip(manifest.inputs, tensors, strict=True))
+        self._encoder = encoder_of(self.takes, self.name)
         self._tensors = list(dict.fromkeys(each.tensor for each in manifest.outputs))
         self._stand_in = [_ZEROS.get(tensor.dtype, 0) for tensor in layout.inputs]
         self._local = threading.local()
         self._packer: struct.Struct | None = None
         if layout.form == "matrix":
-            self._packer = struct.Struct(f"{len(self.inputs)}{_CODES[layout.inputs[0].dtype]}")
-            self._stand_in *= len(self.inputs)
-        self._strings = False  # whether an output is a tensor of strings, which cannot be written into memory of ours
+            (tensor,) = layout.inputs
+            self.matrix = Matrix(tensor.name, tensor.dtype, width)
+            self._packer = packer_of([self.matrix])
+            self._stand_in *= width
+        self._width = width
+
+    def encode(self, values: Sequence[Any], clock: int = 0) -> Row | None:
+        """The row of ``values``, one for each input, None for a missing one, at `clock` (µs since the epoch).
+
+        None when the outputs are unknown. Raises ModelFailure for a value that is none of its categories, where the
+        manifest calls that an error.
+        """
+        if len(values) != len(self.inputs):
+            raise self._failure(f"it has {len(self.inputs)} inputs, here are {len(values)} values")
+        return self._encoder((values, clock))
 
     def run_one(self, row: Sequence[Scalar]) -> Answer:
-        """Answer one row of input values, one per input, none missing.
+        """Answer one row as `encode` makes it: a number for each column, or a value for each tensor.
 
         Every output is unknown when a value is of a type that the model does not take, or too great for its floats.
-        Raises ModelFailure when the row has another length than `inputs`, or when onnxruntime fails.
+        Raises ModelFailure when the row is of another length, or when onnxruntime fails.
         """
-        if self._packer is None or self._strings:
+        if self.matrix is None:
             return self.run([row])[0]
         try:
-            lane = self._local.lane
+            lane: Lane = self._local.lane
         except AttributeError:
-            lane = self._local.lane = self._lane(self._packer)
+            lane = self._local.lane = bind(self._session, [self.matrix], self.told)
         pack, buffer, run, cells = lane
         try:
             pack(buffer, 0, *row)
-        except (OverflowError, struct.error):
+        except UNFIT:
             self._check_length(row)
             return self._unknown
         try:
@@ -145,7 +146,7 @@ class Model:
         except Exception as error:  # the same
             raise self._failure(error) from error
         tensors = dict(zip(self._tensors, results, strict=True))
-        columns = [_column(tensors[each.tensor], each) for each in self._outputs]
+        columns = [_column(tensors[each.tensor], each) for each in self.told]
         answers: list[Answer] = list(zip(*columns, strict=True))
         for position in unfit:
             answers[position] = self._unknown
@@ -164,28 +165,33 @@ class Model:
             raise self._failure(error) from error
         tensors = dict(zip(self._tensors, results, strict=True))
         for name, result in tensors.items():
-            if not isinstance(result, np.ndarray) or result.shape[:1] != (count,) or result.ndim > _MATRIX:
+            if not isinstance(result, np.ndarray) or result.shape[:1] != (count,) or result.ndim > MATRIX:
                 raise self._failure(f"`{name}` does not hold one value, or one row of values, per row of input")
             if result.dtype.kind in "OSU":
-                self._strings = True
-        for each in self._outputs:
+                self.matrix = None  # strings cannot be written into memory of ours
+        for each in self.told:
             shape = tensors[each.tensor].shape
-            width = shape[1] if len(shape) == _MATRIX else 1
+            width = shape[1] if len(shape) == MATRIX else 1
+            if each.reduce and len(shape) != MATRIX:
+                raise self._failure(f"`{each.tensor}` has one value a row, and `reduce` needs several")
             if each.index >= width:
                 raise self._failure(f"`{each.tensor}` has {width} values a row, so there is no index {each.index}")
         self.run_one(self._stand_in)
+        began = time.perf_counter()
+        self.run_one(self._stand_in)
+        self.pace.took(time.perf_counter() - began)
 
     def _feeds(self, rows: Sequence[Sequence[Scalar]]) -> tuple[dict[str, NDArray[Any]], list[int]]:
         """Build the graph's inputs; also name the rows that hold a value the graph cannot take: others stand in."""
         unfit = []
         if self._packer is not None:
             (tensor,) = self._layout.inputs
-            matrix = np.zeros((len(rows), len(self.inputs)), dtype=tensor.dtype)
+            matrix = np.zeros((len(rows), self._width), dtype=tensor.dtype)
             buffer = matrix.data.cast("B")
             for position, row in enumerate(rows):
                 try:
                     self._packer.pack_into(buffer, position * self._packer.size, *row)
-                except (OverflowError, struct.error):
+                except UNFIT:
                     self._check_length(row)
                     unfit.append(position)
             return {tensor.name: matrix}, unfit
@@ -203,59 +209,21 @@ class Model:
         for tensor, column in zip(self._layout.inputs, zip(*fitting, strict=True), strict=True):
             with np.errstate(over="ignore"):  # what overflows becomes infinite, and the output not a finite number
                 values = np.array(column, dtype=object if tensor.dtype == "str" else tensor.dtype)
-            feeds[tensor.name] = values.reshape(-1, 1) if tensor.rank == _MATRIX else values
+            feeds[tensor.name] = values.reshape(-1, 1) if tensor.rank == MATRIX else values
         return feeds, unfit
 
     def _check_length(self, row: Sequence[Scalar]) -> None:
-        if len(row) != len(self.inputs):
-            raise self._failure(f"it has {len(self.inputs)} inputs, the row {len(row)} values")
-
-    def _lane(self, packer: struct.Struct) -> tuple[Any, ...]:
-        """Make one thread's own buffers, bound once, so that a run neither builds arrays nor looks up names."""
-        (tensor,) = self._layout.inputs
-        row = np.zeros((1, len(self.inputs)), dtype=tensor.dtype)
-        binding = self._session.io_binding()
-        binding.bind_input(tensor.name, "cpu", 0, row.dtype, row.shape, row.ctypes.data)
-        views: dict[str, memoryview] = {}
-        for name, result in zip(self._tensors, self._session.run(self._tensors, {tensor.name: row}), strict=True):
-            out = np.zeros_like(result)
-            binding.bind_output(name, "cpu", 0, out.dtype, out.shape, out.ctypes.data)
-            views[name] = out.data  # a view keeps its array alive
-        cells = []
-        for each in self._outputs:
-            view = views[each.tensor]
-            place = (0, each.index) if view.ndim == _MATRIX else 0
-            cells.append((_READERS[bool(each.labels), each.type], view, place, each.labels))
-        return packer.pack_into, row.data.cast("B"), _shortest_way(self._session, binding), cells
+        if len(row) != self._width:
+            raise self._failure(f"it has {self._width} inputs, the row {len(row)} values")
 
     def _failure(self, error: object) -> ModelFailure:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         return ModelFailure(f"model `{self.name}` cannot answer: {reason[0]}")
 
 
-def _finite(value: float, _labels: tuple[str, ...]) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _plain(value: Scalar, _labels: tuple[str, ...]) -> Scalar:
-    return value
-
-
-def _label(value: int, labels: tuple[str, ...]) -> str | None:
-    return labels[value] if 0 <= value < len(labels) else None
-
-
-# How a cell of a tensor becomes a value, by whether the output has labels and by its type.
-_READERS: dict[tuple[bool, OutputType], Callable[[Any, tuple[str, ...]], Scalar | None]] = {
-    (False, "double"): _finite,
-    (False, "int"): _plain,
-    (False, "bool"): _plain,
-    (False, "string"): _plain,
-    (True, "string"): _label,
-}
-
-
 def _column(tensor: NDArray[Any], output: Output) -> list[Scalar | None]:
-    values = tensor[:, output.index] if tensor.ndim == _MATRIX else tensor
-    read = _READERS[bool(output.labels), output.type]
+    read = reader_of(output)
+    if output.reduce:
+        return [read(values, output.labels) for values in tensor.tolist()]
+    values = tensor[:, output.index] if tensor.ndim == MATRIX else tensor
     return [read(value, output.labels) for value in values.tolist()]

@@ -10,13 +10,29 @@ import re
 from typing import TYPE_CHECKING, Final, cast, get_args
 
 from arbiter.authoring.blocks import Block, under
-from arbiter.authoring.documents import Form, read_documents
+from arbiter.authoring.documents import Form as FileForm
+from arbiter.authoring.documents import read_documents
 from arbiter.authoring.nodes import Mapping, Node, Sequence
 from arbiter.authoring.nodes import Scalar as ScalarNode
 from arbiter.authoring.report import Report
-from arbiter.authoring.scalars import NAME
+from arbiter.authoring.scalars import NAME, UNITS
 from arbiter.errors import did_you_mean
-from arbiter.models.manifest import Input, Kind, Manifest, Output, OutputType, Root, Scalar
+from arbiter.models.agreement import disagreements
+from arbiter.models.manifest import (
+    Form,
+    Impute,
+    Input,
+    Kind,
+    Manifest,
+    Output,
+    OutputType,
+    Outside,
+    Reduction,
+    Root,
+    Scalar,
+    Training,
+    Unseen,
+)  # fmt: skip
 from arbiter.models.places import Places
 
 if TYPE_CHECKING:
@@ -24,10 +40,18 @@ if TYPE_CHECKING:
 
     Names = tuple[str, ...]
 
-FORM: Final = Form("a manifest", 1 << 20, "a manifest names inputs and outputs; weights belong in `model.onnx`")
+FORM: Final = FileForm("a manifest", 1 << 20, "a manifest names inputs and outputs; weights belong in `model.onnx`")
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _ONE = "remove the line `---` before it, or the document"
 _NAMES_MATCH = "names match [a-z_][a-z0-9_]*"
+INPUT_KEYS: Final = (
+    "name", "from", "default", "as", "categories", "unseen", "impute", "training", "unit", "range", "outside",
+)  # fmt: skip
+OUTPUT_KEYS: Final = ("tensor", "type", "index", "labels", "reduce")
+# What rules may count on, by kind.
+PROMISED: Final[dict[Kind, tuple[str, OutputType]]] = {
+    "propensity": ("probability", "double"), "class": ("label", "string"), "segment": ("cluster", "string"),
+}  # fmt: skip
 REQUIRED: Final = ("name", "version", "kind", "sha256", "inputs", "outputs")
 
 
@@ -62,7 +86,7 @@ class _Reader:
             self._report.at(node, "the manifest must be a mapping (`key: value` lines)")
             return Manifest("", 0, "score", "", (), ())
         fields = self._fields(node, "", "a manifest", known=Manifest.__struct_fields__, required=REQUIRED)
-        return Manifest(
+        read = Manifest(
             name=self._name(fields.get("name"), "name"),
             version=self._integer(fields.get("version"), "version", least=1),
             kind=cast("Kind", self._choice(fields.get("kind"), "kind", get_args(Kind))),
@@ -72,6 +96,20 @@ class _Reader:
             description=self._string(fields.get("description"), "description"),
             purposes=self._purposes(fields.get("purposes"), "purposes"),
         )
+        self._fit_kind(read, fields)
+        return read
+
+    def _fit_kind(self, read: Manifest, fields: dict[str, Node]) -> None:
+        """Report what the kind of model promises and the outputs lack."""
+        wanted = PROMISED.get(read.kind)
+        if wanted is None or not read.outputs:
+            return
+        name, kind = wanted
+        found = next((each for each in read.outputs if each.name == name), None)
+        if found is None or (found.type and found.type != kind) or (kind == "string" and not found.labels):
+            what = "a string with labels" if kind == "string" else f"of type {kind}"
+            message = f"a model of the kind {read.kind} needs an output `{name}`, {what}"
+            self._report.at(fields["outputs"], message, "or `kind: score`, which promises nothing", "outputs")
 
     def _inputs(self, node: Node | None, path: str) -> tuple[Input, ...]:
         if isinstance(node, Sequence) and not node.items:
@@ -80,20 +118,91 @@ class _Reader:
         return tuple(self._input(item, where, seen) for where, item in self._items(node, path))
 
     def _input(self, node: Node, path: str, seen: set[str]) -> Input:
-        fields = self._fields(node, path, "an input", known=("name", "from", "default"), required=("name", "from"))
+        fields = self._fields(node, path, "an input", known=INPUT_KEYS, required=("name", "from"))
         name = self._name(fields.get("name"), f"{path}.name")
         if name in seen:
             self._report.at(fields["name"], f"input `{name}` is declared twice", path=f"{path}.name")
         seen |= {name} - {""}
-        source = self._string(fields.get("from"), f"{path}.from")
+        root, attribute = self._source(fields.get("from"), f"{path}.from")
+        categories = self._categories(fields.get("categories"), f"{path}.categories")
+        low, high = self._range(fields.get("range"), f"{path}.range")
+
+        def choice(key: str, words: Names) -> str:
+            return self._choice(fields.get(key), f"{path}.{key}", words)
+
+        read = Input(
+            name=name,
+            root=root,
+            attribute=attribute,
+            default=self._default(fields.get("default"), f"{path}.default"),
+            form=cast("Form", choice("as", get_args(Form)) or ("index" if categories else "number")),
+            impute=cast("Impute | None", choice("impute", get_args(Impute)) or None),
+            training=self._training(fields.get("training"), f"{path}.training"),
+            categories=categories,
+            unseen=cast("Unseen", choice("unseen", get_args(Unseen)) or "unknown"),
+            unit=UNITS.get(choice("unit", tuple(UNITS)), 0),
+            low=low,
+            high=high,
+            outside=cast("Outside", choice("outside", get_args(Outside)) or "missing"),
+        )
+        for key, message, hint in disagreements(read, fields):
+            self._report.at(fields[key], message, hint, f"{path}.{key}")
+        return read
+
+    def _source(self, node: Node | None, path: str) -> tuple[Root, str]:
+        source = self._string(node, path)
         root, _, attribute = source.partition(".")
-        if source and (root not in get_args(Root) or not NAME.fullmatch(attribute)):
+        if node is not None and source and (root not in get_args(Root) or not NAME.fullmatch(attribute)):
             known = "`features.NAME`, `profile.NAME`, `account.NAME` or `context.NAME`"
             message = f"an input comes from {known}, not from `{source}`"
             hint = _NAMES_MATCH if root in get_args(Root) else did_you_mean(root, get_args(Root))
-            self._report.at(fields["from"], message, hint, f"{path}.from")
-        default = self._default(fields.get("default"), f"{path}.default")
-        return Input(name=name, root=cast("Root", root), attribute=attribute, default=default)
+            self._report.at(node, message, hint, path)
+        return cast("Root", root), attribute
+
+    def _categories(self, node: Node | None, path: str) -> tuple[Scalar, ...]:
+        found: list[Scalar] = []
+        for where, item in self._items(node, path):
+            value = item.value if isinstance(item, ScalarNode) else None
+            if not isinstance(value, bool | int | str):
+                self._report.at(item, "a category is a text, a whole number or a boolean", path=where)
+            elif found and type(value) is not type(found[0]):
+                hint = "quote what is meant as text"
+                self._report.at(item, "categories are all texts, all numbers or all booleans", hint, where)
+            elif value in found:
+                self._report.at(item, f"the category `{value}` stands here twice", "remove one of the two", where)
+            else:
+                found.append(value)
+        if isinstance(node, Sequence) and len(node.items) < 2:  # noqa: PLR2004 - one category says nothing
+            self._report.at(node, "`categories` needs at least two", path=path)
+        return tuple(found)
+
+    def _range(self, node: Node | None, path: str) -> tuple[float | None, float | None]:
+        numbers = [self._number(item, where) for where, item in self._items(node, path)]
+        if not isinstance(node, Sequence) or None in numbers:
+            return None, None
+        if len(numbers) != 2 or len(node.items) != 2 or not cast("float", numbers[0]) <= cast("float", numbers[1]):  # noqa: PLR2004
+            self._report.at(node, f"`{path}` must be the least and the greatest number, as in `[0, 120]`", path=path)
+            return None, None
+        return numbers[0], numbers[1]
+
+    def _training(self, node: Node | None, path: str) -> Training:
+        if node is None:
+            return Training()
+        fields = self._fields(node, path, "`training`", known=Training.__struct_fields__)
+        return Training(
+            **{
+                key: self._number(each, f"{path}.{key}")
+                for key, each in fields.items()
+                if key in Training.__struct_fields__
+            }
+        )
+
+    def _number(self, node: Node, path: str) -> float | None:
+        value = node.value if isinstance(node, ScalarNode) else None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return value
+        self._report.at(node, f"`{path}` must be a number", path=path)
+        return None
 
     def _purposes(self, node: Node | None, path: str) -> tuple[str, ...]:
         if isinstance(node, Sequence) and not node.items:
@@ -114,19 +223,31 @@ class _Reader:
     def _output(self, name: str, node: Node, path: str) -> Output:
         if not NAME.fullmatch(name):
             self._report.at(node, f"`{name}` is not a name", _NAMES_MATCH, path)
-        known = ("tensor", "type", "index", "labels")
-        fields = self._fields(node, path, "an output", known=known, required=("tensor", "type"))
+        fields = self._fields(node, path, "an output", known=OUTPUT_KEYS, required=("tensor", "type"))
         kind = cast("OutputType", self._choice(fields.get("type"), f"{path}.type", get_args(OutputType)))
+        reduce = cast(
+            "Reduction | None", self._choice(fields.get("reduce"), f"{path}.reduce", get_args(Reduction)) or None
+        )
         if "labels" in fields and kind not in {"string", ""}:
             message = f"labels are strings, but output `{name}` is of type {kind}"
             self._report.at(fields["labels"], message, "`type: string`", f"{path}.labels")
         labels = self._items(fields.get("labels"), f"{path}.labels")
+        if reduce and "index" in fields:
+            message = "`reduce` looks at all columns, and `index` at one"
+            self._report.at(fields["index"], message, "keep one of the two", f"{path}.index")
+        if reduce in {"argmin", "argmax"} and kind and kind != ("string" if labels else "int"):
+            message = f"`{reduce}` gives the place of a column"
+            self._report.at(fields["reduce"], message, "`type: int`, or `type: string` and `labels`", f"{path}.reduce")
+        if reduce in {"min", "max"} and (labels or kind not in {"double", "int", ""}):
+            message = f"`{reduce}` gives a number, and output `{name}` is none"
+            self._report.at(fields["reduce"], message, path=f"{path}.reduce")
         return Output(
             name=name,
             tensor=self._string(fields.get("tensor"), f"{path}.tensor"),
             type=kind,
             index=self._integer(fields.get("index"), f"{path}.index", least=0),
             labels=tuple(self._string(item, where) for where, item in labels),
+            reduce=reduce,
         )
 
     def _fields(

@@ -7,10 +7,21 @@ from __future__ import annotations
 
 from typing import get_args
 
-from arbiter.authoring.scalars import INT64, NAME
+from arbiter.authoring.scalars import INT64, NAME, UNITS
 from arbiter.authoring.schemas import Schema, closed, document, integer, listed, named, text, whole, word
-from arbiter.models.manifest import Kind, Manifest, OutputType, Root
-from arbiter.models.reader import DIGEST, REQUIRED
+from arbiter.models.manifest import (
+    Form,
+    Impute,
+    Kind,
+    Manifest,
+    OutputType,
+    Outside,
+    Reduction,
+    Root,
+    Training,
+    Unseen,
+)  # fmt: skip
+from arbiter.models.reader import DIGEST, INPUT_KEYS, OUTPUT_KEYS, REQUIRED
 
 
 def _scalar(description: str) -> Schema:
@@ -30,11 +41,33 @@ def manifest_schema() -> Schema:
     source = text("Where the value comes from: `features.X`, `profile.X`, `account.X` or `context.X`.", pattern=path)
     default = _scalar("Stands in when the value is missing. Without it a missing value makes every output unknown.")
     each = closed(
-        "An input of the model.",
+        "An input of the model: a column of its matrix, or several, or a tensor.",
         {
             "name": _name("The name of the input in `model.onnx`."),
             "from": source,
             "default": {key: value for key, value in default.items() if key != "minLength"},
+            "as": word(
+                "What enters: the number, the place among `categories`, a column for each of these, or whether the "
+                "value is missing.",
+                get_args(Form),
+            ),
+            "categories": listed(
+                "What the value may be, in the order of the codes: all texts, all whole numbers or all booleans.",
+                {"type": ["string", "integer", "boolean"]},
+                minItems=2,
+                uniqueItems=True,
+            ),
+            "unseen": word("What a value that is none of the categories does.", get_args(Unseen)),
+            "impute": word("Stands in when the value is missing, in place of `default`.", get_args(Impute)),
+            "training": closed(
+                "What the input was like in the data of the training.",
+                {key: {"type": "number"} for key in Training.__struct_fields__},
+            ),
+            "unit": word("The value is a time: its age enters, in this unit.", UNITS),
+            "range": listed(
+                "The least and the greatest number that is believed.", {"type": "number"}, minItems=2, maxItems=2
+            ),
+            "outside": word("What is done with a number beyond `range`.", get_args(Outside)),
         },
         required=["name", "from"],
     )
@@ -45,9 +78,15 @@ def manifest_schema() -> Schema:
             "type": word("Its type in expressions.", get_args(OutputType)),
             "index": integer("The column, where the tensor has several per row.", 0),
             "labels": listed("The tensor holds 0, 1, 2 …, and the output is the label at that place.", _scalar("")),
+            "reduce": word(
+                "The least or greatest of all columns, or its place, in place of `index`.", get_args(Reduction)
+            ),
         },
         required=["tensor", "type"],
     )
+    for schema, read in ((each, INPUT_KEYS), (output, OUTPUT_KEYS)):
+        if schema["properties"].keys() != set(read):
+            raise KeyError(*(schema["properties"].keys() ^ set(read)))
     said = "What a model folder says about itself."
     keys = {
         "name": model_name,

@@ -14,14 +14,14 @@ import msgspec
 
 from arbiter.authoring.blocks import Block, one_of
 from arbiter.authoring.nodes import Mapping, Scalar, kind_of
-from arbiter.authoring.scalars import NAME, shorten
+from arbiter.authoring.scalars import NAME, UNITS, shorten
 from arbiter.errors import did_you_mean
 from arbiter.expr.check import Scope
 from arbiter.ruleset.consent import inherited, known_purposes, named_purposes
 from arbiter.ruleset.expressions import Expressions, types_of, values_of
 from arbiter.ruleset.ratios import RatioReader
 from arbiter.ruleset.rules import Aggregate, Feature
-from arbiter.ruleset.times import UNITS, duration_micros, unit_letter
+from arbiter.ruleset.times import duration_micros, unit_letter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from arbiter.authoring.scalars import IDENTIFIER, NAME
+from arbiter.authoring.scalars import IDENTIFIER, NAME, UNITS
 from arbiter.authoring.schemas import (
     Schema,
     boolean,
@@ -242,7 +242,7 @@ def _features() -> Schema:
     event, path = whole(NAME.pattern), whole(rf"{NAME.pattern}\.{NAME.pattern}")
     either = whole(rf"{NAME.pattern}(\.{NAME.pattern})?")
     takes = dict.fromkeys(AGGREGATES, path) | dict.fromkeys(OF_EVENTS, event) | dict.fromkeys(OF_EITHER, either)
-    duration = whole("0*[1-9][0-9]*" + f"[{''.join(times.UNITS)}]")
+    duration = whole("0*[1-9][0-9]*" + f"[{''.join(UNITS)}]")
     keys: dict[str, Schema] = {each: text(_TAKES[each], pattern=takes[each]) for each in _TAKES}
     keys |= {
         "ratio": listed("The first feature by the second, a double: `ratio: [orders_30d, visits_30d]`. Missing where "
@@ -250,7 +250,7 @@ def _features() -> Schema:
                         text("The name of a feature that is no ratio.", pattern=event), minItems=2, maxItems=2),
         "window": text("How far back it looks: `5m`, `12h`, `7d`, `4w`. Without it, all time.", pattern=duration),
         "where": _expression("A condition on `event.X`: an event for which it is not true does not count."),
-        "unit": word("The unit of `since`.", times.UNITS),
+        "unit": word("The unit of `since`.", UNITS),
         "half_life": text("How long it takes until an event counts half as much in `decay`.", pattern=duration),
         "purposes": _purposes("What a subject must have consented to, beside what its events are for."),
     }  # fmt: skip

@@ -9,14 +9,9 @@ import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
+from arbiter.authoring.scalars import UNITS
+
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
-UNITS: Final = {
-    "s": 1_000_000,
-    "m": 60_000_000,
-    "h": 3_600_000_000,
-    "d": 86_400_000_000,
-    "w": 604_800_000_000,
-}
 _UNIT_WORDS: Final = {"sec": "s", "second": "s", "min": "m", "minute": "m", "hour": "h", "day": "d", "week": "w"}
 _LONGEST_DURATION = 36_525 * UNITS["d"]
 TIMESTAMP: Final = re.compile(

@@ -14,7 +14,7 @@ from arbiter.decision.explain import explain
 from arbiter.decision.walk import Need, Walk
 from arbiter.expr.tree import Const, Expression
 from arbiter.expr.view import View
-from arbiter.models.model import ModelFailure
+from arbiter.models.failure import ModelFailure
 from arbiter.profiles.features import FeatureSet
 from arbiter.ruletests.compare import Mismatch, compare
 from arbiter.ruletests.given import change_times

@@ -7,10 +7,8 @@ models that walks ask for and puts their outputs into views. No gRPC here, no fi
 from __future__ import annotations
 
 import itertools
-import logging
 import time
-from collections.abc import Mapping  # noqa: TC003 - a field's type at run time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,29 +20,24 @@ from arbiter.expr.view import View
 from arbiter.runtime.active import Active, Candidate, active_of, sooner, switched
 from arbiter.runtime.declared import keep_to
 from arbiter.runtime.described import Described, described
-from arbiter.runtime.faults import told
+from arbiter.runtime.scoring import Scorer
 from arbiter.runtime.views import view_of
 from arbiter.snapshot import finished
 from arbiter.telemetry import tracing
 from arbiter.telemetry.counters import Counters
-from arbiter.types import Decision, Degradation, ExplainLevel, Lack, Request, Treatment
+from arbiter.types import Decision, Degradation, ExplainLevel, Request, Treatment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
-    from arbiter.models.model import Model
     from arbiter.profiles.features import FeatureSet
     from arbiter.profiles.store import Profile, Store
     from arbiter.ruleset.compiled import Point
     from arbiter.serving import Override
     from arbiter.snapshot import Snapshot
 
-_log = logging.getLogger(__name__)
 # Decisions of a batch between which other calls may go.
 STEP = 32
-_Rows = TypeVar("_Rows")
-_Answer = TypeVar("_Answer")
-_NO_SCORES: Mapping[str, Any] = {}
 
 
 def wall_clock() -> int:
@@ -59,6 +52,7 @@ class Engine:
         self.store = store
         self.clock = clock
         self.counters = counters or Counters()
+        self.scorer = Scorer(self.counters)
         # Who wants to see the next request and what decides it, once.
         self.look: Callable[[Request, Active], None] | None = None
         self._active: Active | None = None
@@ -84,6 +78,9 @@ class Engine:
 
         With a candidate, writes maintain the features of both, and are checked by what `snapshot` declares.
         """
+        for running in self.snapshots.values():
+            for fresh in (snapshot, *(() if candidate is None else (candidate.snapshot,))):
+                self.scorer.merger.prepare(fresh, running)
         features = keep_to(self.store, snapshot.frame, None if candidate is None else candidate.snapshot.frame)
         zones.read_all()
         active = switched(active_of(snapshot, features), overrides)
@@ -178,11 +175,11 @@ class Engine:
             yield from self._advance_together(active.beside[1], alone[True], answers, deadline)
         return [answers[number] for number in range(len(requests))]
 
-    def view(self, request: Request, active: Active, models: Iterable[str]) -> tuple[View, Profile]:
+    def view(self, request: Request, active: Active, models: Sequence[str]) -> tuple[View, Profile]:
         """What a decision sees of the request's subject, with the outputs of these models. Raises StoreError."""
         profile = self.store.read_member(request.subject_id, request.now, active.features)
         view = view_of(profile, request, active)
-        self._score(active, models, view, None)
+        self.scorer.score(active, models, view, None)
         return view, profile
 
     def describe(self, subject_id: str, now: int, active: Active | None = None) -> Described:
@@ -190,7 +187,7 @@ class Engine:
         active = (active or self.current()).of(subject_id)
         profile = self.store.read_member(subject_id, now, active.features)
         view = view_of(profile, Request(subject_id, (), now), active)
-        self._score(active, active.snapshot.models, view, None)
+        self.scorer.score(active, sorted(active.snapshot.models), view, None)
         found, rebuilding = described(profile, view, active.snapshot), self.store.rebuilding
         return found if rebuilding is None else msgspec.structs.replace(found, rebuilding=rebuilding.features)
 
@@ -225,7 +222,7 @@ class Engine:
         walk = Walk(point, view, request.subject_id, request.slots, delivered, horizon, profile.changes, active.off)
         outcome = walk.advance()
         while outcome.__class__ is Need:
-            self._score(active, outcome.models, view, deadline)
+            self.scorer.score(active, outcome.models, view, deadline)
             outcome = walk.advance()
         decision: Decision = outcome  # type: ignore[assignment]  # the loop above leaves nothing else
         if request.explain:
@@ -246,7 +243,7 @@ class Engine:
         deadline: float | None,
     ) -> Decision:
         if request.explain is not ExplainLevel.WINNERS:
-            self._score(active, point.models, view, deadline)
+            self.scorer.score(active, point.models, view, deadline)
         outcomes = explain(
             point,
             view,
@@ -285,86 +282,10 @@ class Engine:
                 else:
                     answers[number] = (outcome,)
             for model, views in waiting.items():
-                self._score_many(active, model, views, deadline)
+                yield from self.scorer.score_many(active, model, views, deadline)
             walks = stopped
-
-    def _score(self, active: Active, models: Iterable[str], view: View, deadline: float | None) -> None:
-        """Put the outputs of those `models` into the view that it lacks; one that cannot answer leaves no outputs."""
-        snapshot = active.snapshot
-        for name in models:
-            if name in view.models:
-                continue
-            lack = Lack.LATE if deadline is not None and time.monotonic() >= deadline else None
-            if name in active.dark:
-                lack = Lack.OVERRIDDEN
-            if lack is not None:
-                view.models[name] = _NO_SCORES
-                view.failed = {**view.failed, name: lack}
-                continue
-            row = snapshot.rows[name](view)
-            if row is None:
-                view.models[name] = _NO_SCORES
-                continue
-            try:
-                model = snapshot.models[name]
-                answer = self._ran(name, 1, model.run_one, row) if self.counters.watched else model.run_one(row)
-                view.models[name] = _scores(model, answer)
-            except Exception as error:  # noqa: BLE001 - the model is foreign code
-                # A model that fails must not fail the decision: its rules become unknown, and the answer says so.
-                _log.error("model %s failed\n%s", name, told(error))
-                view.models[name] = _NO_SCORES
-                view.failed = {**view.failed, name: Lack.FAILED}
-
-    def _score_many(self, active: Active, name: str, views: list[View], deadline: float | None) -> None:
-        snapshot = active.snapshot
-        rows = [(view, snapshot.rows[name](view)) for view in views]
-        known = [(view, row) for view, row in rows if row is not None]
-        for view, row in rows:
-            if row is None:
-                view.models[name] = _NO_SCORES
-        if not known:
-            return
-        if name in active.dark or (deadline is not None and time.monotonic() >= deadline):
-            for view, _ in known:
-                self._score(active, (name,), view, deadline)
-            return
-        try:
-            model = snapshot.models[name]
-            answers = self._ran(name, len(known), model.run, [row for _, row in known])
-            outputs = [_scores(model, answer) for answer in answers]
-        except Exception as error:  # noqa: BLE001 - the model is foreign code
-            # One row may be at fault: each runs alone, so that only that one goes without.
-            _log.error("model %s failed on a batch of %d, which now runs one by one\n%s", name, len(known), told(error))
-            for view, _ in known:
-                self._score(active, (name,), view, deadline)
-            return
-        for (view, _), scores in zip(known, outputs, strict=True):
-            view.models[name] = scores
-
-    def _ran(self, name: str, rows: int, run: Callable[[_Rows], _Answer], given: _Rows) -> _Answer:
-        """What a model makes of `rows` rows, and what that took is counted."""
-        figures = self.counters.models[name]
-        began = time.perf_counter_ns()
-        try:
-            if self.counters.traced:
-                attributes: dict[str, str | int] = {"arbiter.model.name": name, "arbiter.model.rows": rows}
-                return tracing.step("model.run", run, given, attributes=attributes)
-            return run(given)
-        except Exception:
-            figures.failures += 1
-            raise
-        finally:
-            figures.runs += 1
-            figures.rows += rows
-            figures.time += time.perf_counter_ns() - began
 
 
 def _degraded(decision: Decision, view: View) -> Decision:
     degraded = tuple(sorted(itertools.starmap(Degradation, view.failed.items())))
     return msgspec.structs.replace(decision, degraded=degraded)
-
-
-def _scores(model: Model, answer: Sequence[Any]) -> dict[str, Any]:
-    """The outputs by name; one without a value is missing."""
-    scores = dict(zip(model.outputs, answer))  # noqa: B905 - equal by construction, and this is the hot path
-    return {name: value for name, value in scores.items() if value is not None} if None in answer else scores

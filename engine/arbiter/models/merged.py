@@ -1,0 +1,148 @@
+"""Several models as one graph: calling onnxruntime costs more than most models do, so together they are called once.
+
+Law: answers are those of the models run one by one, bit for bit; what cannot promise that is not merged. A merged graph
+is immutable, and may be run by any number of threads at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import msgspec
+from onnx import ModelProto
+
+from arbiter.models.failure import ModelFailure
+from arbiter.models.session import UNFIT, bind, open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from onnx import GraphProto, ValueInfoProto
+
+    from arbiter.models.manifest import Output, Scalar
+    from arbiter.models.model import Answer, Model
+    from arbiter.models.session import Lane, Matrix
+
+_PROBES = (0.0, 1.0, -3.5, 40.0)  # rows of these are answered alike before a merged graph is used
+
+
+class Merged:
+    """Models that run as one graph, in this order."""
+
+    def __init__(self, models: Sequence[Model]) -> None:
+        """Merge models, which are of one of the `families`, and warm up.
+
+        Raises ModelFailure when onnxruntime does not take them, or does not answer as it does for each alone.
+        """
+        self.models = tuple(models)
+        self._matrices: list[Matrix] = []
+        self._outputs: list[Output] = []
+        for number, model in enumerate(models):
+            assert model.matrix is not None  # noqa: S101 - who has none has no family
+            self._matrices.append(model.matrix._replace(name=_named(number, model.matrix.name)))
+            self._outputs += [msgspec.structs.replace(o, tensor=_named(number, o.tensor)) for o in model.told]
+        self._ends: list[tuple[int, int]] = []
+        for model in models:
+            start = self._ends[-1][1] if self._ends else 0
+            self._ends.append((start, start + len(model.told)))
+        self._local = threading.local()
+        try:
+            self._session = open_session(_graph_of(models, self._outputs).SerializeToString())
+            self._probe()
+        except ModelFailure:
+            raise
+        except Exception as error:  # onnxruntime's exceptions have no root but Exception
+            raise self._failure(error) from error
+
+    def run(self, values: Sequence[Scalar]) -> list[Answer] | None:
+        """The answer of each model to its row; `values` has all rows, one after another.
+
+        None when a value is of no type that the models take, or too great. Raises ModelFailure when onnxruntime fails:
+        one of the models then fails alone too.
+        """
+        try:
+            lane: Lane = self._local.lane
+        except AttributeError:
+            lane = self._local.lane = bind(self._session, self._matrices, self._outputs)
+        pack, buffer, run, cells = lane
+        try:
+            pack(buffer, 0, *values)
+        except UNFIT:
+            return None
+        try:
+            run()
+        except Exception as error:  # the same
+            raise self._failure(error) from error
+        found = [read(view[place], labels) for read, view, place, labels in cells]
+        return [tuple(found[start:end]) for start, end in self._ends]
+
+    def _probe(self) -> None:
+        for value in _PROBES:
+            rows = [[value] * matrix.width for matrix in self._matrices]
+            try:
+                alone = [model.run_one(row) for model, row in zip(self.models, rows, strict=True)]
+            except ModelFailure:
+                continue  # not every model takes every number
+            if self.run([each for row in rows for each in row]) != alone:
+                raise self._failure("together they do not answer as each does alone")
+
+    def _failure(self, error: object) -> ModelFailure:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        names = ", ".join(model.name for model in self.models)
+        return ModelFailure(f"models {names} cannot be run as one: {reason[0]}")
+
+
+def families(models: Sequence[Model]) -> list[tuple[Model, ...]]:
+    """Those that can be one graph: each takes one matrix, is small, and speaks the versions of the operators that the
+    others of its family do. Who has no family is left out.
+    """
+    found: dict[tuple[tuple[str, int], ...], list[Model]] = {}
+    for model in models:
+        if model.matrix is not None and model.onnx:
+            found.setdefault(model.opsets, []).append(model)
+    return [tuple(family) for family in found.values() if len(family) > 1]
+
+
+def _named(number: int, name: str) -> str:
+    return f"m{number}/{name}" if name else ""  # an input that is left out has no name
+
+
+def _graph_of(models: Sequence[Model], outputs: Sequence[Output]) -> ModelProto:
+    """One graph that holds those of the models side by side, under names of their own, and answers what is asked."""
+    merged = ModelProto()
+    wanted = {each.tensor for each in outputs}
+    for number, model in enumerate(models):
+        part = ModelProto.FromString(model.onnx)
+        if not number:
+            merged.ir_version = part.ir_version
+            merged.opset_import.extend(part.opset_import)
+            merged.graph.name = "merged"
+        merged.ir_version = max(merged.ir_version, part.ir_version)
+        _rename(part.graph, number)
+        merged.graph.node.extend(part.graph.node)
+        merged.graph.initializer.extend(part.graph.initializer)
+        merged.graph.sparse_initializer.extend(part.graph.sparse_initializer)
+        merged.graph.input.extend(part.graph.input)
+        merged.graph.output.extend(each for each in part.graph.output if each.name in wanted)
+    return merged
+
+
+def _rename(graph: GraphProto, number: int) -> None:
+    """Put the model's number before every name. No node holds a graph of its own: such models are refused."""
+    for node in graph.node:
+        node.name = _named(number, node.name)
+        for names in (node.input, node.output):
+            names[:] = [_named(number, name) for name in names]
+    for tensor in (*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)):
+        tensor.name = _named(number, tensor.name)
+    for value in (*graph.input, *graph.output):
+        value.name = _named(number, value.name)
+        _own_dimensions(value, number)
+
+
+def _own_dimensions(value: ValueInfoProto, number: int) -> None:
+    """Dimensions of one name would have to be of one size, across models that know nothing of each other."""
+    for dimension in value.type.tensor_type.shape.dim:
+        if dimension.dim_param:
+            dimension.dim_param = _named(number, dimension.dim_param)

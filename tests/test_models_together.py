@@ -1,0 +1,320 @@
+"""Models that are needed together: what a walk asks for at once, and that one graph answers as they do one by one."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from arbiter.decision.walk import Need, Walk
+from arbiter.expr.view import View
+from arbiter.models import Model, ModelFailure, from_bytes
+from arbiter.models.merged import Merged, families
+from arbiter.models.rows import row_of, rows_of
+from arbiter.profiles.store import Store, Update
+from arbiter.ruleset.load import load_ruleset
+from arbiter.runtime.engine import Engine
+from arbiter.runtime.merging import MOST_SETS
+from arbiter.snapshot import Snapshot
+from arbiter.types import Lack, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from onnx import ModelProto
+
+NOW = 1_780_272_000_000_000
+FLOAT, DOUBLE, INT64 = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64
+_KIND = {FLOAT: np.float32, DOUBLE: np.float64}
+value = helper.make_tensor_value_info
+
+
+def graph(nodes: list[Any], width: int, outputs: list[Any], weights: list[Any], dtype: int, opset: int) -> ModelProto:
+    made = helper.make_graph(nodes, "g", [value("x", dtype, ["n", width])], outputs, initializer=weights)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(made, opset_imports=opsets, ir_version=8)
+
+
+def linear(seed: int, width: int, *, dtype: int = FLOAT, opset: int = 17) -> ModelProto:
+    """A matrix product, in floats of either size."""
+    weights = np.random.default_rng(seed).normal(size=(width, 2)).astype(_KIND[dtype])
+    named = [numpy_helper.from_array(weights, "w")]
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="same name everywhere")
+    return graph([node], width, [value("y", dtype, ["n", 2])], named, dtype, opset)
+
+
+def logistic(seed: int, width: int) -> ModelProto:
+    """A classifier: labels and probabilities."""
+    weights = np.random.default_rng(seed).normal(size=width)
+    node = helper.make_node(
+        "LinearClassifier", ["x"], ["label", "y"], domain="ai.onnx.ml", coefficients=[*(-weights), *weights],
+        intercepts=[0.1, -0.1], classlabels_ints=[0, 1], multi_class=0, post_transform="LOGISTIC",
+    )  # fmt: skip
+    return graph([node], width, [value("label", INT64, ["n"]), value("y", FLOAT, ["n", 2])], [], FLOAT, 17)
+
+
+def stump(seed: int, width: int) -> ModelProto:
+    """Two trees of one split each."""
+    draw = np.random.default_rng(seed)
+    node = helper.make_node(
+        "TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", n_targets=1,
+        nodes_treeids=[0, 0, 0, 1, 1, 1], nodes_nodeids=[0, 1, 2, 0, 1, 2],
+        nodes_featureids=[int(draw.integers(width)), 0, 0, int(draw.integers(width)), 0, 0],
+        nodes_values=[float(draw.normal()), 0.0, 0.0, float(draw.normal()), 0.0, 0.0],
+        nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"] * 2, nodes_truenodeids=[1, 0, 0, 1, 0, 0],
+        nodes_falsenodeids=[2, 0, 0, 2, 0, 0], nodes_hitrates=[1.0] * 6, nodes_missing_value_tracks_true=[0] * 6,
+        target_treeids=[0, 0, 1, 1], target_nodeids=[1, 2, 1, 2], target_ids=[0] * 4,
+        target_weights=[float(each) for each in draw.normal(size=4)],
+    )  # fmt: skip
+    return graph([node], width, [value("y", FLOAT, ["n", 1])], [], FLOAT, 17)
+
+
+def model(name: str, proto: ModelProto, inputs: list[str], outputs: str = "{tensor: y, type: double}") -> Model:
+    onnx = proto.SerializeToString()
+    lines = [f"name: {name}", "version: 1", "kind: score", f"sha256: {hashlib.sha256(onnx).hexdigest()}", "inputs:"]
+    lines += [f"  - {each}" for each in inputs]
+    return from_bytes("\n".join([*lines, f"outputs: {{s: {outputs}}}", ""]).encode(), onnx)
+
+
+def reads(*names: str, default: str = "") -> list[str]:
+    return [f"{{name: {name}, from: profile.{name}{default}}}" for name in names]
+
+
+ALL = [
+    model("linear", linear(1, 3), reads("a", "b", "c")),
+    model("second", linear(2, 2), reads("b", "c"), "{tensor: y, type: double, index: 1}"),
+    model("double", linear(3, 1, dtype=DOUBLE), reads("a", default=", default: 2.5")),
+    model("click", logistic(4, 2), reads("c", "d"), "{tensor: y, type: double, index: 1}"),
+    model("label", logistic(5, 3), reads("a", "b", "d", default=", default: 1"), "{tensor: label, type: int}"),
+    model("trees", stump(6, 4), reads("a", "b", "c", "d")),
+    model("stump", stump(7, 1), reads("d", default=", default: -1")),
+]
+# What a profile may hold, whether a model likes it or not.
+anything = st.one_of(
+    st.integers(-(2**63), 2**63 - 1), st.floats(), st.floats(-10, 10), st.booleans(), st.text(max_size=3), st.none(),
+)  # fmt: skip
+
+
+def bits(answer: Any) -> Any:
+    return tuple(struct.pack("d", each) if isinstance(each, float) else each for each in answer)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sets(st.sampled_from(range(len(ALL))), min_size=2),
+    st.lists(st.fixed_dictionaries(dict.fromkeys("abcd", anything))),
+)
+def test_one_graph_answers_bit_for_bit_as_each_model_alone(chosen: set[int], profiles: list[dict[str, Any]]) -> None:
+    models = [ALL[number] for number in sorted(chosen)]
+    snapshot = Snapshot(ruleset(), {each.name: each for each in models})
+    merged, rows = Merged(models), rows_of(models, snapshot.symbols)
+    for profile in profiles:
+        view = View({name: each for name, each in profile.items() if each is not None}, {}, {}, NOW)
+        values, unknown = rows(view)
+        together = merged.run(values)
+        for number, each in enumerate(models):
+            row = row_of(each, snapshot.symbols)(view)
+            assert bool(unknown >> number & 1) is (row is None)
+            if together is not None and row is not None:
+                assert bits(together[number]) == bits(each.run_one(row))
+                assert not any(isinstance(one, float) and not math.isfinite(one) for one in together[number])
+
+
+def test_a_value_that_is_no_number_leaves_all_to_run_alone() -> None:
+    merged = Merged(ALL[:2])
+    assert merged.run([10**400, 0.0, 0.0, 1.0, 2.0]) is None
+    assert merged.run(["x", 0.0, 0.0, 1.0, 2.0]) is None
+    assert merged.run([1.0, 0.0, 0.0, 1.0, 2.0]) == [ALL[0].run_one([1.0, 0, 0]), ALL[1].run_one([1.0, 2.0])]
+
+
+def test_only_models_of_the_same_operators_are_one_graph() -> None:
+    older = [model(f"older{n}", linear(n, 2, opset=15), reads("a", "b")) for n in range(2)]
+    lone = model("lone", linear(9, 2, opset=16), reads("a", "b"))
+    found = families([ALL[0], older[0], lone, ALL[1], older[1]])
+    assert [[each.name for each in family] for family in found] == [["linear", "second"], ["older0", "older1"]]
+
+
+def ruleset(rules: str = "decisions: {d: }\n", models: tuple[Model, ...] = ()) -> Any:
+    loaded, found = load_ruleset({"a.yaml": rules.encode()}, {each.name: each.outputs for each in models})
+    assert loaded is not None, [each.render() for each in found]
+    return loaded
+
+
+def rule(name: str, decision: str, priority: int, **more: str) -> str:
+    said = "".join(f", {key}: {text}" for key, text in more.items())
+    action = f"{{action: show, params: {{n: {name}}}}}"
+    return f"  - {{id: {name}, decision: {decision}, priority: {priority}, then: {action}{said}}}\n"
+
+
+FEW = tuple(ALL[number] for number in (0, 1, 3, 5))
+RULES = (
+    "decisions:\n  first: {slots: 1, order: [priority]}\n  three: {slots: 3, order: [priority]}\n"
+    "  worth: {order: [priority, value]}\n  grouped: {slots: 2, order: [priority]}\nrules:\n"
+    + rule("f1", "first", 9, when="models.linear.s > 0.0")
+    + rule("f2", "first", 8, when="models.second.s > 0.0")
+    + rule("t1", "three", 9, when="profile.never == 1 && models.linear.s > 0.0")
+    + rule("t2", "three", 8, when="models.linear.s > -1000.0")
+    + rule("t3", "three", 7)
+    + rule("t4", "three", 6, when="models.click.s > 2.0")
+    + rule("t5", "three", 5, when="models.trees.s > -1000.0")
+    + rule("w1", "worth", 9, value="models.linear.s")
+    + rule("w2", "worth", 9, value="models.second.s")
+    + rule("w3", "worth", 9, when="models.click.s > 2.0", value="models.trees.s")
+    + rule("w4", "worth", 1, value="models.trees.s")
+    + rule("g1", "grouped", 9, when="models.linear.s > -1000.0", group="g")
+    + rule("g2", "grouped", 8, when="models.second.s > -1000.0", group="g")
+    + rule("g3", "grouped", 7, when="models.click.s > -1000.0")
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("point", "asked"),
+    [
+        # The first may win: then the second is not needed.
+        ("first", [("linear",), ("second",)]),
+        # Three slots: the second rule, the third and the fourth are reached for sure, the fifth only when one fails.
+        ("three", [("click", "linear"), ("trees",)]),
+        # A tier is settled as a whole. What only a fallen condition would ask for is not asked for.
+        ("worth", [("click", "linear", "second")]),
+        # Who is behind one of its group is not sure to be needed, and is not when that one won.
+        ("grouped", [("linear",), ("click",)]),
+    ],
+)
+def test_what_is_sure_to_be_needed_is_asked_for_at_once(point: str, asked: list[tuple[str, ...]]) -> None:
+    snapshot = Snapshot(ruleset(RULES, FEW), {each.name: each for each in FEW})
+    view = View({}, {}, {}, NOW)
+    walk, found = Walk(snapshot.point(point), view, "s"), []
+    while isinstance(need := walk.advance(), Need):
+        found.append(need.models)
+        view.models |= {name: {"s": -5.0 if point == "first" else 1.0} for name in need.models}
+    assert found == asked
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "store", map_size=1 << 28, background=False) as opened:
+        yield opened
+
+
+def engine_of(store: Store, models: tuple[Model, ...] = FEW, rules: str = RULES) -> Engine:
+    engine = Engine(store, clock=lambda: NOW)
+    engine.activate(Snapshot(ruleset(rules, models), {each.name: each for each in models}))
+    store.update(Update(subject_id="s", set={"a": 1, "b": 2.5, "c": -1, "d": 4})).result()
+    return engine
+
+
+def decide(engine: Engine, point: str = "worth", deadline: float | None = None) -> Any:
+    (decision,) = engine.decide(Request("s", (point,), NOW), deadline)
+    return decision
+
+
+def test_a_set_is_merged_once_it_was_asked_for_and_answers_alike(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engine_of(store)
+    before = decide(engine)
+    engine.scorer.merger.wait()
+    snapshot = engine.snapshot
+    assert snapshot is not None
+    assert [[each.name for each in joint.merged.models] for joint in snapshot.merged["click", "linear", "second"]] == [
+        ["click", "linear", "second"]
+    ]
+    with monkeypatch.context() as patched:
+        patched.setattr(Model, "run_one", None)  # alone none would run
+        assert decide(engine) == before
+    assert before.treatments[0].value is not None
+
+
+def test_what_is_missing_makes_one_model_unknown_and_not_the_others(store: Store) -> None:
+    engine = engine_of(store)
+    store.update(Update(subject_id="s", unset=("a",))).result()
+    alone = decide(engine)
+    engine.scorer.merger.wait()
+    assert decide(engine) == alone
+    assert alone.treatments[0].rule_id == "w2"
+    assert alone.degraded == ()
+
+
+def test_a_model_that_fails_fails_alone(store: Store) -> None:
+    table = graph(
+        [helper.make_node("Cast", ["x"], ["at"], to=INT64), helper.make_node("Gather", ["table", "at"], ["y"])],
+        1,
+        [value("y", FLOAT, ["n", 1])],
+        [numpy_helper.from_array(np.array([1.0, 2.0], np.float32), "table")],
+        FLOAT,
+        17,
+    )  # fmt: skip
+    models = (ALL[0], model("fails", table, reads("d")))
+    rules = "decisions: {d: {order: [value]}}\nrules:\n" + rule("r1", "d", 1, value="models.linear.s")
+    engine = engine_of(store, models, rules + rule("r2", "d", 1, value="models.fails.s"))
+    for _ in range(3):
+        decision = decide(engine, "d")
+        assert [(each.model, each.cause) for each in decision.degraded] == [("fails", Lack.FAILED)]
+        assert [each.rule_id for each in decision.treatments] == ["r1"]
+        engine.scorer.merger.wait()
+    assert engine.counters.models["fails"].failures == 3
+    assert engine.snapshot is not None
+    assert engine.snapshot.merged["fails", "linear"] != ()
+    store.update(Update(subject_id="s", set={"d": 1})).result()
+    assert decide(engine, "d").degraded == ()
+
+
+def test_the_next_snapshot_has_its_sets_merged_before_it_decides(store: Store) -> None:
+    engine = engine_of(store)
+    decide(engine)
+    engine.scorer.merger.wait()
+    before = engine.snapshot
+    assert before is not None
+    names = ("click", "linear", "second")
+    fresh = model("linear", linear(42, 3), reads("a", "b", "c"))
+    same = Snapshot(ruleset(RULES + rule("w5", "worth", 0), FEW), before.models)
+    changed = Snapshot(ruleset(RULES, FEW), {**before.models, "linear": fresh})
+    engine.activate(same)
+    assert same.merged[names][0].merged is before.merged[names][0].merged
+    engine.activate(changed)
+    (joint,) = changed.merged[names]
+    assert joint.merged.models[1] is fresh
+    without = {name: each for name, each in before.models.items() if name != "linear"}
+    lesser = Snapshot(ruleset("decisions: {d: }\n"), without)
+    engine.activate(lesser)
+    assert lesser.merged == {}
+
+
+def test_what_cannot_be_merged_is_tried_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engine_of(store)
+    plain = decide(engine)
+    engine.scorer.merger.wait()
+    assert engine.snapshot is not None
+    snapshot = Snapshot(ruleset(RULES, FEW), engine.snapshot.models)
+    tried = []
+
+    def refuses(merged: Merged) -> None:
+        tried.append(len(merged.models))
+        raise ModelFailure("no")
+
+    monkeypatch.setattr(Merged, "_probe", refuses)
+    engine._active = None  # so that nothing is taken over
+    engine.activate(snapshot)
+    for _ in range(3):
+        assert decide(engine) == plain
+        engine.scorer.merger.wait()
+    assert tried == [3]
+
+
+def test_sets_are_bounded(store: Store) -> None:
+    engine = engine_of(store, tuple(ALL), "decisions: {d: }\n")
+    snapshot = engine.snapshot
+    assert snapshot is not None
+    sets = [names for size in (2, 3) for names in itertools.combinations(sorted(snapshot.models), size)]
+    assert len(sets) > MOST_SETS
+    for names in sets:
+        engine.scorer.merger.ask(snapshot, names)
+    assert list(snapshot.merged) == sets[:MOST_SETS]
+    engine.scorer.merger.wait()
