@@ -18,6 +18,7 @@ from arbiter.profiles.store import Store, Update
 from arbiter.ruleset.image import Maker
 from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime.engine import Engine
+from arbiter.runtime.scoring import SLICE
 from arbiter.snapshot import Snapshot, at_hand, finished, model_inputs, open_snapshot, pack, unpack
 from arbiter.types import Event, ExplainLevel, Lack, Reason, Request
 
@@ -225,6 +226,58 @@ def test_late_models_of_a_batch_degrade_what_waited_for_them(stage: Stage) -> No
     (late,), (early,) = stage.engine.decide_batch(requests, deadline=time.monotonic() - 1)  # type: ignore[misc]
     assert [(d.model, d.cause) for d in late.degraded] == [("other", Lack.LATE), ("score", Lack.LATE)]
     assert (won(late), won(early), early.degraded) == (["e-plain"], ["e-plain"], ())
+
+
+def far() -> float:
+    return time.monotonic() + 3600
+
+
+def test_a_model_that_would_end_behind_the_deadline_does_not_start_until_it_is_trusted_again(stage: Stage) -> None:
+    subject_id = stage.subject("s", on=1, x=1)
+    for pace in (stage.score.pace, stage.other.pace):
+        pace.took(8000.0)
+    refused = 0
+    while True:
+        (decision,) = stage.decide(subject_id, deadline=far())
+        if not decision.degraded:
+            break
+        assert {each.cause for each in decision.degraded} == {Lack.LATE}
+        assert refused < 100
+        refused += 1
+    assert refused > 1
+    assert won(decision) == ["b-warm", "c-other"]
+    # Its runs are quick, and it is soon known to be so. Without a deadline it is not even looked at.
+    for _ in range(60):
+        stage.decide(subject_id, deadline=far())
+    assert stage.score.pace.longest < 3600
+    stage.score.pace.took(1e9)
+    assert stage.decide(subject_id)[0].degraded == ()
+
+
+def test_a_batch_that_would_be_late_is_tried_row_by_row(stage: Stage) -> None:
+    requests = [Request(stage.subject(f"s{n}", on=1, x=1), ("d",), NOW) for n in range(5)]
+    stage.score.pace_of_row.took(8000.0)
+    stage.score.watch()
+    answers = stage.engine.decide_batch(requests, far())
+    assert [won(answer[0]) for answer in answers if isinstance(answer, tuple)] == [["b-warm", "c-other"]] * 5
+    assert len(stage.score.alone) == 5
+    for pace in (stage.score.pace, stage.score.pace_of_row):
+        pace.took(1e9)
+    late = stage.engine.decide_batch(requests, far())
+    assert [[each.model for each in answer[0].degraded] for answer in late if isinstance(answer, tuple)] == [
+        ["score"]
+    ] * 5
+
+
+def test_a_large_batch_runs_each_model_in_slices(stage: Stage) -> None:
+    requests = [Request(stage.subject(f"s{n}", on=1, x=1), ("d",), NOW) for n in range(2 * SLICE + 9)]
+    alone = [stage.engine.decide(each) for each in requests]
+    stage.score.watch()
+    assert stage.engine.decide_batch(requests) == alone
+    assert [len(batch) for batch in stage.score.batches] == [SLICE, SLICE, 9]
+    stage.score.watch()
+    steps = stage.engine.deciding(requests)
+    assert sum(1 for _ in steps) >= 3  # others may be answered in between
 
 
 def test_the_walk_asks_for_what_it_lacks_and_goes_on_where_it_stopped(stage: Stage) -> None:

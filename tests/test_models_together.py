@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import math
 import struct
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -133,7 +134,7 @@ def test_a_value_that_is_no_number_leaves_all_to_run_alone() -> None:
     merged = Merged(ALL[:2])
     assert merged.run([10**400, 0.0, 0.0, 1.0, 2.0]) is None
     assert merged.run(["x", 0.0, 0.0, 1.0, 2.0]) is None
-    assert merged.run([1.0, 0.0, 0.0, 1.0, 2.0]) == [ALL[0].run_one([1.0, 0, 0]), ALL[1].run_one([1.0, 2.0])]
+    assert merged.run([1.0, 0.0, 0.0, 1.0, 2.0]) == (ALL[0].run_one([1.0, 0, 0]), ALL[1].run_one([1.0, 2.0]))
 
 
 def test_only_models_of_the_same_operators_are_one_graph() -> None:
@@ -230,6 +231,20 @@ def test_a_set_is_merged_once_it_was_asked_for_and_answers_alike(store: Store, m
         patched.setattr(Model, "run_one", None)  # alone none would run
         assert decide(engine) == before
     assert before.treatments[0].value is not None
+
+
+def test_models_that_would_be_late_together_are_tried_alone(store: Store) -> None:
+    engine = engine_of(store)
+    decide(engine)
+    engine.scorer.merger.wait()
+    assert engine.snapshot is not None
+    (joint,) = engine.snapshot.merged["click", "linear", "second"]
+    joint.pace.took(1e6)
+    before = joint.pace.longest
+    decision = decide(engine, deadline=time.monotonic() + 3600)
+    assert decision.degraded == ()
+    assert decision.treatments[0].value is not None
+    assert joint.pace.longest < before
 
 
 def test_what_is_missing_makes_one_model_unknown_and_not_the_others(store: Store) -> None:

@@ -149,9 +149,38 @@ class Degradation(msgspec.Struct, frozen=True, order=True):
     cause: Lack
 
 
+class ModelInput(msgspec.Struct, frozen=True):
+    """An input of a model as it was used: `value` is what `source` held, None for nothing, and `columns` what entered.
+
+    `imputed` says that something stood in for a value that was missing. A personal value is `withheld`, and so is what
+    it became.
+    """
+
+    name: str
+    source: str
+    value: Any = None
+    columns: tuple[Any, ...] = ()
+    imputed: bool = False
+    withheld: bool = False
+
+
+class ModelOutcome(msgspec.Struct, frozen=True):
+    """What became of a model that a decision asked for. `detail` says why there are no outputs, where that is neither
+    for `lack` nor for consent; `denied` has the names that consent hides from it, with the purposes that lack.
+    """
+
+    model: str
+    version: int
+    inputs: tuple[ModelInput, ...]
+    outputs: dict[str, Any]
+    lack: Lack | None = None
+    detail: str = ""
+    denied: dict[str, tuple[str, ...]] = {}
+
+
 class Decision(msgspec.Struct, frozen=True):
     """The complete answer at one decision point. `valid_until` is µs since the epoch, or None when nothing can be
-    promised. `degraded` names models that could not answer.
+    promised. `degraded` names models that could not answer. `explanation` and `models` are filled where asked for.
     """
 
     point: str
@@ -160,3 +189,4 @@ class Decision(msgspec.Struct, frozen=True):
     valid_until: int | None = None
     degraded: tuple[Degradation, ...] = ()
     explanation: tuple[RuleOutcome, ...] = ()
+    models: tuple[ModelOutcome, ...] = ()

@@ -28,10 +28,10 @@ from arbiter.serving import (
     Status,
     Turn,
 )
-from arbiter.types import Reason, RuleOutcome, Treatment, from_micros
+from arbiter.types import ModelInput, ModelOutcome, Reason, RuleOutcome, Treatment, from_micros
 from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
 from arbiter.wire.numbers import CAUSES, OUTCOMES
-from arbiter.wire.values import plain_values, read_timestamp
+from arbiter.wire.values import plain_value, plain_values, read_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -55,8 +55,8 @@ class Carried(Protocol):
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """The decision at one point. `degraded` names what could not be computed, as ``models.churn``.
 
-    `explanation` is empty unless it was asked for; `explanation_text` is the same for people. `failure` is None when a
-    server decided; a `local` answer came from the caller's fallback, in place of this failure.
+    `explanation` and `models` are empty unless asked for; `explanation_text` is the same for people. `failure` is None
+    when a server decided; a `local` answer came from the caller's fallback, in place of this failure.
     """
 
     decision: str
@@ -69,6 +69,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     explanation: tuple[RuleOutcome, ...]
     explanation_text: str
     request_id: str
+    models: tuple[ModelOutcome, ...] = ()
     failure: CallFailed | None = None
 
     @property
@@ -150,7 +151,24 @@ def read_answer(answer: decision_pb2.DecideResponse | decision_pb2.Decision, sna
         explanation=tuple(_outcome(each) for each in answer.explanation.rules),
         explanation_text=answer.explanation.text,
         request_id=request_id,
+        models=tuple(_model(each) for each in answer.explanation.models),
     )
+
+
+def _model(each: decision_pb2.ModelExplanation) -> ModelOutcome:
+    inputs = tuple(
+        ModelInput(
+            one.name,
+            one.source,
+            plain_value(one.value) if one.HasField("value") else None,
+            tuple(one.columns),
+            one.imputed,
+            one.withheld,
+        )
+        for one in each.inputs
+    )
+    denied = read_denials(each.denied)
+    return ModelOutcome(each.name, each.version, inputs, plain_values(each.outputs), None, each.detail, denied)
 
 
 def read_batch(response: decision_pb2.DecideBatchResponse) -> Batch:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from arbiter.expr.view import View
-    from arbiter.ruleset.compiled import CompiledRule, Entry, Point
+    from arbiter.ruleset.compiled import CompiledBranch, CompiledRule, Entry, Point
 
 _NOTHING: frozenset[str] = frozenset()
 # Bits that are looked at ahead of a model's run: more would take longer than running apart does.
@@ -136,8 +136,7 @@ class Walk:
                 return found
             _, rule, behind = found
             out = (rule.group or rule.table) and self._is_out(rule)
-            models = rule.models + rule.value_models
-            if models and not out and (lacking := self._lacking(models)):
+            if rule.sure and not out and (lacking := self._lacking(rule.sure)):
                 return self._need(lacking, rule, behind)
             self._mask &= behind
             self._rank = rule.rank
@@ -199,7 +198,11 @@ class Walk:
 
     def _lacking(self, models: tuple[str, ...]) -> tuple[str, ...]:
         known = self._view.models
-        return tuple([m for m in models if m not in known]) if known else models
+        if not known:
+            return models
+        if len(models) == 1:
+            return () if models[0] in known else models
+        return tuple([m for m in models if m not in known])
 
     def _is_out(self, rule: CompiledRule) -> bool:
         """Whether the rule cannot be placed any more, whatever its models say: its group has a winner, or it is a row
@@ -217,43 +220,46 @@ class Walk:
         all are reached, since it is settled as a whole. A rule is looked at whose other checks hold, and no further
         than this block of the index reaches.
         """
-        known, point = self._view.models, self._point
-        wanted = set(lacking)
-        if all(name in wanted or name in known for name in point.models):
+        point = self._point
+        tier = rule.rank if point.dynamic else None
+        room = _AHEAD if point.dynamic else self._slots - len(self._placed) - 1
+        if not room or len(point.models) == len(lacking):
             return Need(lacking)
-        in_tier = bool(point.dynamic)
-        room = _AHEAD if in_tier else self._slots - len(self._placed) - 1
-        groups, tables = set(self._groups or ()), set[str]()
         # In a tier the conditions of all hold or not before any of them takes a group; otherwise the first of a group
         # may leave nothing to the next, as the first row of a table may in a tier.
-        if in_tier:
-            tables = {rule.table, *(each.rule.table for each in self._eligible)}
-        else:
-            groups.add(rule.group)
-        mask = self._mask & behind
+        rivals = {*(self._groups or ()), *((each.rule.table for each in self._eligible) if point.dynamic else ())}
+        rivals.add(rule.table if point.dynamic else rule.group)
+        wanted = set(lacking)
+        for branch, other in self._reached(self._mask & behind, room, tier):
+            if (other.group and other.group in rivals) or (other.table and other.table in rivals):
+                continue
+            wanted.update(branch.models or other.sure)
+            rivals.add(other.table if point.dynamic else other.group)
+        return Need(tuple(sorted(wanted.difference(self._view.models))))
+
+    def _reached(
+        self, mask: int, room: int, tier: tuple[int, ...] | None
+    ) -> Iterator[tuple[CompiledBranch, CompiledRule]]:
+        """The next rules of `mask`, by their first branches, whose checks hold that need no model: as many as have
+        `room`, and no further than the tier goes.
+        """
+        entries, view = self._entries, self._view
         for _ in range(_AHEAD):
-            if not mask or room <= 0:
-                break
+            if not mask or not room:
+                return
             low = mask & -mask
             bit = low.bit_length() - 1
-            branch, other, after = self._entries[bit] or point.entry(self._block, bit)
-            if in_tier and other.rank != rule.rank:
-                break
-            if branch.before is not None and not branch.before(self._view):
+            branch, rule, behind = entries[bit] or self._point.entry(self._block, bit)
+            if tier is not None and rule.rank != tier:
+                return
+            if branch.before is not None and not branch.before(view):
                 mask ^= low
                 continue
-            mask &= after
-            if other.id in self._off or (other.guarded and not let_in(other, self._view, self._subject)):
+            mask &= behind
+            if (rule.guarded and not let_in(rule, view, self._subject)) or (self._off and rule.id in self._off):
                 continue
             room -= 1
-            if (other.group and other.group in groups) or (other.table and other.table in tables):
-                continue
-            wanted.update(branch.models or other.models + other.value_models)
-            if in_tier:
-                tables.add(other.table)
-            else:
-                groups.add(other.group)
-        return Need(tuple(sorted(wanted.difference(known))))
+            yield branch, rule
 
     def _dynamic_keys(self, rule: CompiledRule) -> tuple[float | None, int | None]:
         value = rule.value(self._view) if rule.valued else None

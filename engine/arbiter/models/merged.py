@@ -36,16 +36,13 @@ class Merged:
         Raises ModelFailure when onnxruntime does not take them, or does not answer as it does for each alone.
         """
         self.models = tuple(models)
+        self._names = ", ".join(model.name for model in models)
         self._matrices: list[Matrix] = []
-        self._outputs: list[Output] = []
+        self._outputs: list[list[Output]] = []
         for number, model in enumerate(models):
             assert model.matrix is not None  # noqa: S101 - who has none has no family
             self._matrices.append(model.matrix._replace(name=_named(number, model.matrix.name)))
-            self._outputs += [msgspec.structs.replace(o, tensor=_named(number, o.tensor)) for o in model.told]
-        self._ends: list[tuple[int, int]] = []
-        for model in models:
-            start = self._ends[-1][1] if self._ends else 0
-            self._ends.append((start, start + len(model.told)))
+            self._outputs.append([msgspec.structs.replace(o, tensor=_named(number, o.tensor)) for o in model.told])
         self._local = threading.local()
         try:
             self._session = open_session(_graph_of(models, self._outputs).SerializeToString())
@@ -55,7 +52,7 @@ class Merged:
         except Exception as error:  # onnxruntime's exceptions have no root but Exception
             raise self._failure(error) from error
 
-    def run(self, values: Sequence[Scalar]) -> list[Answer] | None:
+    def run(self, values: Sequence[Scalar]) -> tuple[Answer, ...] | None:
         """The answer of each model to its row; `values` has all rows, one after another.
 
         None when a value is of no type that the models take, or too great. Raises ModelFailure when onnxruntime fails:
@@ -64,8 +61,8 @@ class Merged:
         try:
             lane: Lane = self._local.lane
         except AttributeError:
-            lane = self._local.lane = bind(self._session, self._matrices, self._outputs)
-        pack, buffer, run, cells = lane
+            lane = self._local.lane = bind(self._session, self._matrices, self._outputs, f"models {self._names}")
+        pack, buffer, run, read = lane
         try:
             pack(buffer, 0, *values)
         except UNFIT:
@@ -74,8 +71,7 @@ class Merged:
             run()
         except Exception as error:  # the same
             raise self._failure(error) from error
-        found = [read(view[place], labels) for read, view, place, labels in cells]
-        return [tuple(found[start:end]) for start, end in self._ends]
+        return read(None)
 
     def _probe(self) -> None:
         for value in _PROBES:
@@ -84,13 +80,12 @@ class Merged:
                 alone = [model.run_one(row) for model, row in zip(self.models, rows, strict=True)]
             except ModelFailure:
                 continue  # not every model takes every number
-            if self.run([each for row in rows for each in row]) != alone:
+            if self.run([each for row in rows for each in row]) != tuple(alone):
                 raise self._failure("together they do not answer as each does alone")
 
     def _failure(self, error: object) -> ModelFailure:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        names = ", ".join(model.name for model in self.models)
-        return ModelFailure(f"models {names} cannot be run as one: {reason[0]}")
+        return ModelFailure(f"models {self._names} cannot be run as one: {reason[0]}")
 
 
 def families(models: Sequence[Model]) -> list[tuple[Model, ...]]:
@@ -108,10 +103,10 @@ def _named(number: int, name: str) -> str:
     return f"m{number}/{name}" if name else ""  # an input that is left out has no name
 
 
-def _graph_of(models: Sequence[Model], outputs: Sequence[Output]) -> ModelProto:
+def _graph_of(models: Sequence[Model], outputs: Sequence[Sequence[Output]]) -> ModelProto:
     """One graph that holds those of the models side by side, under names of their own, and answers what is asked."""
     merged = ModelProto()
-    wanted = {each.tensor for each in outputs}
+    wanted = {each.tensor for own in outputs for each in own}
     for number, model in enumerate(models):
         part = ModelProto.FromString(model.onnx)
         if not number:

@@ -120,8 +120,8 @@ class Model:
         try:
             lane: Lane = self._local.lane
         except AttributeError:
-            lane = self._local.lane = bind(self._session, [self.matrix], self.told)
-        pack, buffer, run, cells = lane
+            lane = self._local.lane = bind(self._session, [self.matrix], [self.told], f"model {self.name}")
+        pack, buffer, run, read = lane
         try:
             pack(buffer, 0, *row)
         except UNFIT:
@@ -131,10 +131,7 @@ class Model:
             run()
         except Exception as error:  # onnxruntime's exceptions have no root but Exception
             raise self._failure(error) from error
-        if len(cells) == 1:  # most models: a loop would cost as much as a tenth of the run
-            read, view, place, labels = cells[0]
-            return (read(view[place], labels),)
-        return tuple([read(view[place], labels) for read, view, place, labels in cells])
+        return read(None)[0]
 
     def run(self, rows: Sequence[Sequence[Scalar]]) -> list[Answer]:
         """Answer a batch of rows in one call, each as `run_one` would. Raises as `run_one` does."""

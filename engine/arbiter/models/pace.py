@@ -26,13 +26,10 @@ class Pace:
 
     def took(self, seconds: float) -> None:
         """Learn from a run."""
-        if self._mean:
-            off = seconds - self._mean
-            self._deviation += _DEVIATION * (abs(off) - self._deviation)
-            self._mean += _MEAN * off
-        else:
-            self._mean, self._deviation = seconds, seconds / 2
-        self.longest = self._mean + 4 * self._deviation
+        off = seconds - self._mean
+        mean = self._mean = self._mean + _MEAN * off
+        deviation = self._deviation = self._deviation + _DEVIATION * ((off if off > 0 else -off) - self._deviation)
+        self.longest = mean + 4 * deviation
 
     def refused(self) -> None:
         """Learn that a run was not tried since it takes so long: it will be, some time."""

@@ -79,6 +79,20 @@ def encoder_of(takes: Iterable[tuple[Input, str]], name: str) -> Callable[[tuple
     return function_of([_function("row(given)", lines, columns, "")], writer.names, f"encoding of model {name}")
 
 
+def is_missing(item: Input, dtype: str, value: Any, clock: int) -> bool:
+    """Whether there is no value for an input, or none of a kind or within a range that it takes. `clock` is in µs."""
+    if item.unit:
+        if not isinstance(value, datetime):
+            return True
+        value = (clock - to_micros(value)) / item.unit
+    elif item.form == "missing" and not item.categories and item.low is None:
+        return value is None
+    elif type(value) not in _kinds(item, dtype):
+        return True
+    ranged = item.low is not None and item.high is not None and item.outside == "missing"
+    return ranged and not item.low <= value <= item.high
+
+
 def _function(head: str, lines: list[str], columns: list[str], more: str) -> str:
     return "\n".join([f"def {head}:", *lines, f"    return [{', '.join(columns)}]{more}", ""])
 

@@ -19,6 +19,8 @@ import numpy as np
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
+from arbiter.expr.generated import function_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -40,26 +42,17 @@ class Matrix(NamedTuple):
     width: int
 
 
-class Cell(NamedTuple):
-    """How an output is read: ``read(view[place], labels)``."""
-
-    read: Read
-    view: memoryview
-    place: int | slice
-    labels: tuple[str, ...]
-
-
 class Lane(NamedTuple):
     """One thread's own buffers, bound once, so that a run neither builds arrays nor looks up names.
 
     ``pack(buffer, 0, *values)`` writes a row, and raises one of `UNFIT`; `run` runs it, and raises whatever onnxruntime
-    says; `cells` are the outputs.
+    says; ``read(None)`` gives the outputs of each model, see `bind`.
     """
 
     pack: Callable[..., None]
     buffer: memoryview
     run: Callable[[], object]
-    cells: list[Cell]
+    read: Callable[[Any], tuple[tuple[Scalar | None, ...], ...]]
 
 
 def open_session(content: bytes) -> onnxruntime.InferenceSession:
@@ -80,8 +73,12 @@ def packer_of(matrices: Sequence[Matrix]) -> struct.Struct:
     return struct.Struct("".join(f"{each.width}{_CODES[each.dtype]}" for each in matrices))
 
 
-def bind(session: onnxruntime.InferenceSession, matrices: Sequence[Matrix], outputs: Sequence[Output]) -> Lane:
-    """A lane through the session, which has these inputs and, by the names of their tensors, these outputs."""
+def bind(
+    session: onnxruntime.InferenceSession, matrices: Sequence[Matrix], outputs: Sequence[Sequence[Output]], label: str
+) -> Lane:
+    """A lane through the session, which has these inputs and, by the names of their tensors, these outputs of each
+    model. `label` names the models.
+    """
     packer = packer_of(matrices)
     rows = np.zeros(packer.size // 8 + 1, dtype=np.float64)
     binding = session.io_binding()
@@ -92,17 +89,35 @@ def bind(session: onnxruntime.InferenceSession, matrices: Sequence[Matrix], outp
         binding.bind_input(each.name, "cpu", 0, dtype, (1, each.width), place)
         place += each.width * dtype.itemsize
         feeds[each.name] = np.zeros((1, each.width), dtype=dtype)
-    names = list(dict.fromkeys(each.tensor for each in outputs))
+    names = list(dict.fromkeys(each.tensor for own in outputs for each in own))
     views: dict[str, memoryview] = {}
     for name, result in zip(names, session.run(names, feeds), strict=True):
         out = np.zeros_like(result)
         binding.bind_output(name, "cpu", 0, out.dtype, out.shape, out.ctypes.data)
         views[name] = out.reshape(-1).data  # a view keeps its array alive
-    cells = [
-        Cell(reader_of(each), views[each.tensor], slice(None) if each.reduce else each.index, each.labels)
-        for each in outputs
-    ]
-    return Lane(packer.pack_into, rows.data.cast("B"), _shortest_way(session, binding), cells)
+    read = _reading(outputs, views, label)
+    return Lane(packer.pack_into, rows.data.cast("B"), _shortest_way(session, binding), read)
+
+
+def _reading(
+    outputs: Sequence[Sequence[Output]], views: dict[str, memoryview], label: str
+) -> Callable[[Any], tuple[tuple[Scalar | None, ...], ...]]:
+    """A generated function that reads the outputs: a loop takes as long again as running a small model."""
+    globals_: dict[str, Any] = {"INF": math.inf}
+    lines = []
+    for own in outputs:
+        cells = []
+        for each in own:
+            number = len(globals_)
+            globals_[f"v{number}"] = views[each.tensor]
+            if each.type == "double" and not each.reduce:
+                cells.append(f"(x if -INF < (x := v{number}[{each.index}]) < INF else None)")
+                continue
+            globals_[f"r{number}"], globals_[f"l{number}"] = reader_of(each), each.labels
+            cells.append(f"r{number}(v{number}[{':' if each.reduce else each.index}], l{number})")
+        lines.append(f"        ({', '.join(cells)},),")
+    source = "\n".join(["def read(_):", "    return (", *lines, "    )", ""])
+    return function_of([source], globals_, f"outputs of {label}")
 
 
 def _shortest_way(session: onnxruntime.InferenceSession, binding: Any) -> Callable[[], object]:

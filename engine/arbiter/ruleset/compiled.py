@@ -37,7 +37,8 @@ _decode = msgspec.msgpack.Decoder(Rule).decode
 
 class CompiledRule:
     """One rule with the functions that it needs. `rank` sorts by the static prefix of the point's order; rules of one
-    rank form a tier. `models` and `value_models` are asked for before rendering and valuing, as a condition's are.
+    rank form a tier. `models` and `value_models` are asked for before rendering and valuing, as a condition's are;
+    `sure` are both.
     """
 
     def __init__(self, rule: Rule, symbols: Symbols, order: Sequence[OrderKey], static: Iterable[OrderKey]) -> None:
@@ -59,6 +60,7 @@ class CompiledRule:
         rendered = [e.root for p in rule.then.params.values() for e in expressions_of(p)]
         self.models = tuple(sorted(models_of(rendered, symbols)))
         self.value_models = tuple(sorted(models_of([rule.value.root], symbols))) if rule.value and self.valued else ()
+        self.sure = self.models + self.value_models
         self._symbols = symbols
         self._compiled: dict[int, CompiledBranch] = {}
 

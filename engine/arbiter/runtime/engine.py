@@ -17,6 +17,7 @@ from arbiter.decision.walk import Need, Walk
 from arbiter.errors import CallerError, NotReady
 from arbiter.expr import zones
 from arbiter.expr.view import View
+from arbiter.models.seen import seen
 from arbiter.runtime.active import Active, Candidate, active_of, sooner, switched
 from arbiter.runtime.declared import keep_to
 from arbiter.runtime.described import Described, described
@@ -255,7 +256,9 @@ class Engine:
             request.explain_rules,
             active.told,
         )
-        return msgspec.structs.replace(decision, explanation=outcomes)
+        snapshot = active.snapshot
+        asked = tuple(seen(snapshot.models[m], view, snapshot.symbols) for m in point.models if m in view.models)
+        return msgspec.structs.replace(decision, explanation=outcomes, models=asked)
 
     def _advance_together(
         self,

@@ -54,10 +54,12 @@ class Scorer:
             if name in known:
                 continue
             model = snapshot.models[name]
-            if deadline is not None and time.monotonic() + model.pace.longest >= deadline:
-                model.pace.refused()
-                _lacks(view, name, Lack.LATE)
-                continue
+            if deadline is not None:
+                began = time.monotonic()
+                if began + model.pace.longest >= deadline:
+                    model.pace.refused()
+                    _lacks(view, name, Lack.LATE)
+                    continue
             if name in active.dark:
                 _lacks(view, name, Lack.OVERRIDDEN)
                 continue
@@ -66,13 +68,12 @@ class Scorer:
                 if row is None:
                     known[name] = _NO_SCORES
                     continue
-                if deadline is None and not self.counters.watched:
-                    answer = model.run_one(row)
-                else:
-                    answer = self._timed((model,), 1, model.run_one, row)
+                answer = self._watched((model,), 1, model.run_one, row) if self.counters.watched else model.run_one(row)
                 known[name] = _scores(model, answer)
             except Exception as error:  # noqa: BLE001 - the model is foreign code
                 self._failed(name, view, error)
+            if deadline is not None:
+                model.pace.took(time.monotonic() - began)
 
     def score_many(
         self, active: Active, name: str, views: Sequence[View], deadline: float | None
@@ -115,17 +116,16 @@ class Scorer:
         if not rows:
             return
         name = model.name
+        began = time.monotonic()
         try:
-            if deadline is None and not self.counters.watched:
-                answers = model.run(rows)
-            else:
-                answers = self._timed((model,), len(rows), model.run, rows)
+            answers = self._watched((model,), len(rows), model.run, rows) if self.counters.watched else model.run(rows)
         except Exception as error:  # noqa: BLE001 - the model is foreign code
             # One row may be at fault: each runs alone, so that only that one goes without.
             _log.error("model %s failed on a batch of %d, which now runs one by one\n%s", name, len(rows), told(error))
             for view in views:
                 self.score(active, (name,), view, deadline)
             return
+        model.pace_of_row.took((time.monotonic() - began) / len(rows))
         for view, answer in zip(views, answers, strict=True):
             view.models[name] = _scores(model, answer)
 
@@ -140,24 +140,22 @@ class Scorer:
             self.merger.ask(snapshot, wanted)
             return
         for joint in joints:
-            if deadline is not None and time.monotonic() + joint.pace.longest >= deadline:
+            began = 0.0 if deadline is None else time.monotonic()
+            if deadline is not None and began + joint.pace.longest >= deadline:
                 joint.pace.refused()
                 continue
             try:
-                self._run_joint(joint, view, deadline)
+                self._run_joint(joint, view)
             except Exception:  # noqa: BLE001 - the models are foreign code
                 # Alone each tells whether the fault is its own.
                 _log.debug("models %s failed together", ", ".join(wanted), exc_info=True)
+            if began:
+                joint.pace.took(time.monotonic() - began)
 
-    def _run_joint(self, joint: Joint, view: View, deadline: float | None) -> None:
+    def _run_joint(self, joint: Joint, view: View) -> None:
         values, unknown = joint.rows(view)
-        models = joint.merged.models
-        if deadline is None and not self.counters.watched:
-            answers = joint.merged.run(values)
-        else:
-            began = time.perf_counter_ns()
-            answers = self._timed(models, 1, joint.merged.run, values)
-            joint.pace.took((time.perf_counter_ns() - began) / 1e9)
+        models, run = joint.merged.models, joint.merged.run
+        answers = self._watched(models, 1, run, values) if self.counters.watched else run(values)
         if answers is None:
             return
         known, bit = view.models, 1
@@ -165,8 +163,8 @@ class Scorer:
             known[model.name] = _NO_SCORES if unknown & bit else _scores(model, answer)
             bit <<= 1
 
-    def _timed(self, models: Sequence[Model], rows: int, run: Callable[[_Rows], _Answer], given: _Rows) -> _Answer:
-        """What models make of `rows` rows. A lone one learns what that took; it is counted where somebody looks."""
+    def _watched(self, models: Sequence[Model], rows: int, run: Callable[[_Rows], _Answer], given: _Rows) -> _Answer:
+        """What models make of `rows` rows, and what that took is counted."""
         began = time.perf_counter_ns()
         try:
             if self.counters.traced:
@@ -176,18 +174,11 @@ class Scorer:
             return run(given)
         finally:
             took = time.perf_counter_ns() - began
-            if len(models) == 1:
-                (model,) = models
-                if rows == 1:
-                    model.pace.took(took / 1e9)
-                else:
-                    model.pace_of_row.took(took / 1e9 / rows)
-            if self.counters.watched:
-                for model in models:
-                    figures = self.counters.models[model.name]
-                    figures.runs += 1
-                    figures.rows += rows
-                    figures.time += took // len(models)
+            for model in models:
+                figures = self.counters.models[model.name]
+                figures.runs += 1
+                figures.rows += rows
+                figures.time += took // len(models)
 
     def _failed(self, name: str, view: View, error: Exception) -> None:
         """A model that fails must not fail the decision: its rules become unknown, and the answer says so."""
@@ -201,7 +192,9 @@ def _lacks(view: View, name: str, lack: Lack) -> None:
     view.failed = {**view.failed, name: lack}
 
 
-def _scores(model: Model, answer: Sequence[Any]) -> dict[str, Any]:
+def _scores(model: Model, answer: Sequence[Any]) -> Mapping[str, Any]:
     """The outputs by name; one without a value is missing."""
-    scores = dict(zip(model.outputs, answer))  # noqa: B905 - equal by construction, and this is the hot path
-    return {name: value for name, value in scores.items() if value is not None} if None in answer else scores
+    if None in answer:
+        named = zip(model.outputs, answer, strict=True)
+        return {name: value for name, value in named if value is not None}
+    return dict(zip(model.outputs, answer))  # noqa: B905 - equal by construction, and this is the hot path

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from arbiter.snapshot import Snapshot
-    from arbiter.types import Decision, Request, RuleOutcome
+    from arbiter.types import Decision, ModelInput, ModelOutcome, Request, RuleOutcome
 
 _WORDS = {
     Reason.WON: "won",
@@ -70,18 +70,35 @@ def write_explanation(decision: Decision, snapshot: Snapshot) -> decision_pb2.Ex
             )
             for outcome in decision.explanation
         ],
-        text=as_text(decision.explanation),
+        text="\n".join([*map(_line, decision.explanation), *map(_model_line, decision.models)]),
+        models=[
+            decision_pb2.ModelExplanation(
+                name=model.model,
+                version=model.version,
+                inputs=map(_input, model.inputs),
+                outputs={name: write_value(value) for name, value in model.outputs.items()},
+                detail=model.detail,
+                denied=write_denials(model.denied),
+            )
+            for model in decision.models
+        ],
+    )
+
+
+def _input(each: ModelInput) -> decision_pb2.ModelInput:
+    return decision_pb2.ModelInput(
+        name=each.name,
+        source=each.source,
+        value=None if each.value is None else write_value(each.value),
+        columns=[float(one) for one in each.columns if not isinstance(one, str)],
+        imputed=each.imputed,
+        withheld=each.withheld,
     )
 
 
 def write_denials(denied: Mapping[str, Iterable[str]]) -> list[value_pb2.Denial]:
     """Return what lacks consent, and to what."""
     return [value_pb2.Denial(name=name, purposes=purposes) for name, purposes in sorted(denied.items())]
-
-
-def as_text(outcomes: Iterable[RuleOutcome]) -> str:
-    """Return the outcomes for people, a line each."""
-    return "\n".join(_line(outcome) for outcome in outcomes)
 
 
 def _line(outcome: RuleOutcome) -> str:
@@ -101,7 +118,21 @@ def _line(outcome: RuleOutcome) -> str:
     return "".join(parts) + _lacking(outcome)
 
 
-def _lacking(outcome: RuleOutcome) -> str:
+def _model_line(model: ModelOutcome) -> str:
+    said = ", ".join(f"{name} = {shown(value)}" for name, value in model.outputs.items()) or "no outputs"
+    given = ", ".join(_given(each) for each in model.inputs)
+    why = f" ({model.detail})" if model.detail else ""
+    return f"model {model.model} {model.version}: {said} from {given}{why}{_lacking(model)}"
+
+
+def _given(each: ModelInput) -> str:
+    if each.withheld:
+        return f"{each.name} is withheld"
+    value = "nothing" if each.value is None else shown(each.value)
+    return f"{each.name} = {value}" + (f", for which {shown(each.columns[0])} stands in" if each.imputed else "")
+
+
+def _lacking(outcome: RuleOutcome | ModelOutcome) -> str:
     return f"; {unconsented(outcome.denied)}" if outcome.denied else ""
 
 

@@ -526,25 +526,146 @@ class Explanation(_message.Message):
 
     RULES_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The same for people, several lines. Not to be parsed."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleExplanation]:
         """The rules in the order of arbitration, then those without a place in it, by their static order. Filtered as asked."""
 
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelExplanation]:
+        """The models that were asked, by name. At a level that judges every rule that is every model of the decision point."""
+
     def __init__(
         self,
         *,
         rules: _abc.Iterable[Global___RuleExplanation] | None = ...,
         text: _builtins.str = ...,
+        models: _abc.Iterable[Global___ModelExplanation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "rules", b"rules", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
+
+@_typing.final
+class ModelExplanation(_message.Message):
+    """What a model saw and answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class OutputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _value_pb2.Value: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _value_pb2.Value | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    DENIED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The model."""
+    version: _builtins.int
+    """Its version, as its manifest says."""
+    detail: _builtins.str
+    """Why there are no outputs. Empty: there are some. One sentence for people, not to be parsed."""
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelInput]:
+        """What it saw, in the order of its manifest."""
+
+    @_builtins.property
+    def outputs(self) -> _containers.MessageMap[_builtins.str, _value_pb2.Value]:
+        """What it answered, by output. An output that is not here was unknown."""
+
+    @_builtins.property
+    def denied(self) -> _containers.RepeatedCompositeFieldContainer[_value_pb2.Denial]:
+        """What the subject's consent does not cover, the model by its name included, and what that lacks."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.int = ...,
+        inputs: _abc.Iterable[Global___ModelInput] | None = ...,
+        outputs: _abc.Mapping[_builtins.str, _value_pb2.Value] | None = ...,
+        detail: _builtins.str = ...,
+        denied: _abc.Iterable[_value_pb2.Denial] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["denied", b"denied", "detail", b"detail", "inputs", b"inputs", "name", b"name", "outputs", b"outputs", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelExplanation: _TypeAlias = ModelExplanation  # noqa: Y015
+
+@_typing.final
+class ModelInput(_message.Message):
+    """One input of a model, as it was used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    IMPUTED_FIELD_NUMBER: _builtins.int
+    WITHHELD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name in the manifest."""
+    source: _builtins.str
+    """Where its value comes from, as rules write it: `profile.age`."""
+    imputed: _builtins.bool
+    """Something stood in for a value that was missing."""
+    withheld: _builtins.bool
+    """The value is declared personal, which explanations never show."""
+    @_builtins.property
+    def value(self) -> _value_pb2.Value:
+        """The value. Absent: there was none, or it is withheld."""
+
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """What entered the model: a number, or one for each category. Empty: nothing, or a text, or it is withheld."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        source: _builtins.str = ...,
+        value: _value_pb2.Value | None = ...,
+        columns: _abc.Iterable[_builtins.float] | None = ...,
+        imputed: _builtins.bool = ...,
+        withheld: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "imputed", b"imputed", "name", b"name", "source", b"source", "value", b"value", "withheld", b"withheld"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelInput: _TypeAlias = ModelInput  # noqa: Y015
 
 @_typing.final
 class RuleExplanation(_message.Message):
