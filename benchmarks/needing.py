@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from arbiter.models import Model, from_bytes, load_models
+from arbiter.models import from_bytes, load_models
 from arbiter.profiles.store import Store
 from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime.engine import Engine, wall_clock
@@ -65,8 +65,8 @@ def run() -> dict[str, Any]:
     }
 
 
-def logistic(name: str, seed: int, inputs: tuple[str, ...] = INPUTS) -> Model:
-    """A logistic regression of drawn weights over these features, as skl2onnx writes one."""
+def logistic_files(name: str, seed: int, inputs: tuple[str, ...] = INPUTS) -> tuple[bytes, bytes]:
+    """Manifest and graph of a logistic regression of drawn weights over these features, as skl2onnx writes one."""
     draw = np.random.default_rng(seed)
     weights = draw.normal(size=len(inputs)) / 10
     node = helper.make_node(
@@ -93,11 +93,11 @@ def logistic(name: str, seed: int, inputs: tuple[str, ...] = INPUTS) -> Model:
     ]
     lines += [f"  - {{name: {each}, from: features.{each}, default: 0}}" for each in inputs]
     lines += ["outputs:", "  probability: {tensor: probabilities, index: 1, type: double}", ""]
-    return from_bytes("\n".join(lines).encode(), onnx)
+    return "\n".join(lines).encode(), onnx
 
 
 def _snapshot() -> Snapshot:
-    models = load_models(ROOT / "models")[0] | {f"m{n}": logistic(f"m{n}", n) for n in range(MODELS)}
+    models = load_models(ROOT / "models")[0] | {f"m{n}": from_bytes(*logistic_files(f"m{n}", n)) for n in range(MODELS)}
     lines = ["decisions: {none: , trees: , batched: , one: {order: [value]}, eight: {order: [value]},"]
     lines += ["  constant: {order: [value]}}", "rules:"]
     probability = f"models.{MODEL}.probability"

@@ -29,7 +29,7 @@ from benchmarks.load import MARKS, Load
 from benchmarks.population import narrow, shoppers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from benchmarks.conditions import PlainRule
     from benchmarks.load import Call
@@ -57,32 +57,37 @@ def run() -> dict[str, Any]:
         drafts.mkdir()
         count = PAIRS * int(PHASE / EVERY)
         edits = {version: _drafted(drafts, _changed(version), version) for version in range(1, count + 1)}
-        with _server(home) as address:
+        with server(home) as address:
             subjects = _add_people(address)
             with Load(address, subjects, RATE) as load:
-                phases, changes = _phases(rules, edits)
+                ran, changes = phases(edits, lambda version: _file(rules, _changed(version)))
                 calls = load.stop()
-    return _told(calls, phases, changes)
+    return told(calls, ran, changes) | {"series": _series(calls, ran, changes)}
 
 
-def _phases(rules: Path, edits: Mapping[int, Path]) -> tuple[list[tuple[str, int, int]], dict[int, int]]:
-    """Run the phases; each one's name, start and end, and by version the moment of its change (ns)."""
-    phases, changes = [], {}
+def phases(
+    edits: Mapping[int, Path], place_of: Callable[[int], Path]
+) -> tuple[list[tuple[str, int, int]], dict[int, int]]:
+    """Run the phases; each one's name, start and end, and by version the moment of its change (ns).
+
+    `edits` has what is renamed into place, by version, and `place_of` says where that is.
+    """
+    ran, changes = [], {}
     versions = itertools.count(1)
     time.sleep(SETTLING)
     for _ in range(PAIRS):
         start = time.monotonic_ns()
         time.sleep(PHASE)
-        phases.append(("quiet", start, time.monotonic_ns()))
+        ran.append(("quiet", start, time.monotonic_ns()))
         start = time.monotonic_ns()
         for tick in range(int(PHASE / EVERY)):
             version = next(versions)
-            edits[version].rename(_file(rules, _changed(version)))
+            edits[version].rename(place_of(version))
             changes[version] = time.monotonic_ns()
             time.sleep(max(0.0, start / 1e9 + (tick + 1) * EVERY - time.monotonic()))
-        phases.append(("reloading", start, time.monotonic_ns()))
+        ran.append(("reloading", start, time.monotonic_ns()))
         time.sleep(SETTLING)
-    return phases, changes
+    return ran, changes
 
 
 def _changed(version: int) -> int:
@@ -117,9 +122,18 @@ def _rules_of(number: int, version: int) -> list[PlainRule]:
 
 
 @contextmanager
-def _server(home: Path) -> Iterator[str]:
+def server(home: Path, models: str = "") -> Iterator[str]:
     """A server of one worker, as `arbiter serve` runs it; its address."""
-    places = ["--rules", str(home / "rules"), "--models", "", "--data", str(home / "data"), "--listen", "127.0.0.1:0"]
+    places = [
+        "--rules",
+        str(home / "rules"),
+        "--models",
+        models,
+        "--data",
+        str(home / "data"),
+        "--listen",
+        "127.0.0.1:0",
+    ]
     command = [sys.executable, "-m", "arbiter.cli", "serve", *places, "--workers", "1", "--log-level", "error"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)  # noqa: S603 - ourselves
     try:
@@ -141,31 +155,36 @@ def _add_people(address: str) -> list[str]:
     return subjects
 
 
-def _told(calls: Sequence[Call], phases: list[tuple[str, int, int]], changes: Mapping[int, int]) -> dict[str, Any]:
-    """The figures, and the series that the plot shows."""
+def told(calls: Sequence[Call], ran: list[tuple[str, int, int]], changes: Mapping[int, int]) -> dict[str, Any]:
+    """The figures of phases that ran."""
     tails: dict[str, list[dict[str, float]]] = {"quiet": [], "reloading": []}
-    for name, start, end in phases:
+    for name, start, end in ran:
         tails[name].append(_tail([call.took / 1e6 for call in calls if start <= call.due < end]))
-    first_seen: dict[int, int] = {}
-    for call in calls:
-        for version in call.versions:
-            first_seen.setdefault(version, call.due + call.took)
+    first_seen = _first_seen(calls)
     live = [(first_seen[version] - at) / 1e6 for version, at in changes.items() if version in first_seen]
-    told = {
+    medians = {
         name: {key: statistics.median(tail[key] for tail in each) for key in each[0]} for name, each in tails.items()
     }
     return {
         "load": {"calls a second": RATE, "calls": len(calls), "changes": len(changes), "seen live": len(live)},
-        "quiet_ms": told["quiet"],
-        "reloading_ms": told["reloading"],
+        "quiet_ms": medians["quiet"],
+        "reloading_ms": medians["reloading"],
         "live_ms": {"p50": statistics.median(live), "longest": max(live)},
-        "series": _series(calls, phases, changes, first_seen),
         "ratios": {
-            "p99_reloading_over_quiet": told["reloading"]["p99"] / told["quiet"]["p99"],
+            "p99_reloading_over_quiet": medians["reloading"]["p99"] / medians["quiet"]["p99"],
             "failed_calls": sum(bool(call.error) for call in calls),
             "mixed_answers": _mixed(calls),
         },
     }
+
+
+def _first_seen(calls: Sequence[Call]) -> dict[int, int]:
+    """By version the moment of the first answer of it (ns)."""
+    found: dict[int, int] = {}
+    for call in calls:
+        for version in call.versions:
+            found.setdefault(version, call.due + call.took)
+    return found
 
 
 def _mixed(calls: Sequence[Call]) -> int:
@@ -187,14 +206,9 @@ def _tail(took: list[float]) -> dict[str, float]:
     return {f"p{p:g}": took[min(len(took) - 1, int(len(took) * p / 100))] for p in (50, 90, 99, 99.9)}
 
 
-def _series(
-    calls: Sequence[Call],
-    phases: list[tuple[str, int, int]],
-    changes: Mapping[int, int],
-    first_seen: Mapping[int, int],
-) -> dict[str, Any]:
+def _series(calls: Sequence[Call], phases: list[tuple[str, int, int]], changes: Mapping[int, int]) -> dict[str, Any]:
     """Seconds from the start of the first phase: by bin the median and the longest in ms."""
-    origin = phases[0][1]
+    origin, first_seen = phases[0][1], _first_seen(calls)
     bins: dict[int, list[float]] = {}
     for call in calls:
         if call.due >= origin:

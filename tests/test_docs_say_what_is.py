@@ -14,6 +14,7 @@ import pytest
 import typer.main
 
 from arbiter.authoring import documents
+from arbiter.authoring.scalars import UNITS
 from arbiter.cli.app import app
 from arbiter.config.declare import written
 from arbiter.config.limits import Limits
@@ -24,7 +25,7 @@ from arbiter.expr.hints import FUNCTIONS
 from arbiter.expr.scope import Scope
 from arbiter.lint.finding import KINDS
 from arbiter.profiles.store import Limits as StoreLimits
-from arbiter.ruleset import authored, expressions, load, points, segments, times
+from arbiter.ruleset import authored, expressions, load, points, segments
 from arbiter.ruleset.rules import Aggregate, HitPolicy, OrderKey
 from arbiter.ruleset.schema import rules_schema
 from arbiter.ruleset.tables.columns import MAX_COLUMNS, TARGETS
@@ -206,7 +207,7 @@ def test_the_language_page_is_complete() -> None:
     text = prose(page("docs/language.md"))
     words = {word for named in NAMED.findall(text) for word in (named, *re.findall(r"[\w.]+", named))}
     known = keys_of(rules_schema()) | {*get_args(OrderKey), *get_args(HitPolicy), *type_names, *FUNCTIONS, *TARGETS}
-    known |= {*times.UNITS, *(f"{root}.X" for root in ("profile", "account", "context", "features", "segments")), "now"}
+    known |= {*UNITS, *(f"{root}.X" for root in ("profile", "account", "context", "features", "segments")), "now"}
     assert not known - words
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 NOW = 1_780_272_000_000_000
 FLOAT, DOUBLE, INT64 = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64
-_KIND = {FLOAT: np.float32, DOUBLE: np.float64}
+_KIND: dict[int, Any] = {FLOAT: np.float32, DOUBLE: np.float64}
 value = helper.make_tensor_value_info
 
 
@@ -137,11 +137,22 @@ def test_a_value_that_is_no_number_leaves_all_to_run_alone() -> None:
     assert merged.run([1.0, 0.0, 0.0, 1.0, 2.0]) == (ALL[0].run_one([1.0, 0, 0]), ALL[1].run_one([1.0, 2.0]))
 
 
-def test_only_models_of_the_same_operators_are_one_graph() -> None:
-    older = [model(f"older{n}", linear(n, 2, opset=15), reads("a", "b")) for n in range(2)]
-    lone = model("lone", linear(9, 2, opset=16), reads("a", "b"))
-    found = families([ALL[0], older[0], lone, ALL[1], older[1]])
-    assert [[each.name for each in family] for family in found] == [["linear", "second"], ["older0", "older1"]]
+def test_only_models_that_one_version_of_the_operators_suits_are_one_graph() -> None:
+    def summing(name: str, opset: int) -> Model:
+        # `ReduceSum` took its axes otherwise before 13; a product means the same since then.
+        axes = {"axes": [1]} if opset < 13 else {}
+        inputs = ["x"] if opset < 13 else ["x", "axes"]
+        weights = [] if opset < 13 else [numpy_helper.from_array(np.array([1], np.int64), "axes")]
+        node = helper.make_node("ReduceSum", inputs, ["y"], keepdims=1, **axes)
+        return model(name, graph([node], 2, [value("y", FLOAT, ["n", 1])], weights, FLOAT, opset), reads("a", "b"))
+
+    old, older, new, lone = (summing(f"m{opset}", opset) for opset in (12, 11, 13, 17))
+    product = model("product", linear(9, 2, opset=15), reads("a", "b"))
+    found = families([old, product, new, older, lone])
+    assert [[each.name for each in family] for family in found] == [["m12", "m11"], ["product", "m13", "m17"]]
+    for family in found:
+        rows = [1.0, 2.5] * len(family)
+        assert Merged(family).run(rows) == tuple(each.run_one([1.0, 2.5]) for each in family)
 
 
 def ruleset(rules: str = "decisions: {d: }\n", models: tuple[Model, ...] = ()) -> Any:

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from arbiter.models.model import Model, ModelFailure
+from arbiter.models.failure import ModelFailure
+from arbiter.models.model import Model
 from arbiter.ruleset.load import is_rule_file, load_ruleset
 from arbiter.ruletests import Coverage, Runner, failed_tests, read_tests
 from arbiter.ruletests.compare import alike

@@ -20,7 +20,7 @@ from arbiter.lint.cost import RuleCost, inputs_of, rule_costs
 from arbiter.lint.order import Ranks
 from arbiter.lint.space import Space, Trees
 from arbiter.lint.subjects import Subject, subject_at, view_of
-from arbiter.models.model import ModelFailure
+from arbiter.models.failure import ModelFailure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

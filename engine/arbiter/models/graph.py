@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, TensorProto
 
 from arbiter.errors import did_you_mean
+from arbiter.models.opsets import Opset, opsets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,12 +61,12 @@ class Tensor(msgspec.Struct, frozen=True):
 
 class Layout(msgspec.Struct, frozen=True):
     """How rows enter the graph: as one `matrix` with a column per input, or as one tensor per input; and the versions
-    of the operators that it speaks, by domain.
+    of each domain of operators under which it means what it does.
     """
 
     form: Literal["matrix", "columns"]
     inputs: tuple[Tensor, ...]
-    opsets: tuple[tuple[str, int], ...] = ()
+    opsets: tuple[Opset, ...] = ()
 
 
 def inspect(
@@ -96,8 +97,7 @@ def inspect(
     misfits += _outputs(model.graph, manifest, places)
     if misfits or layout is None:
         return None, misfits
-    opsets = sorted((each.domain, each.version) for each in model.opset_import)
-    return msgspec.structs.replace(layout, opsets=tuple(opsets)), misfits
+    return msgspec.structs.replace(layout, opsets=opsets_of(model)), misfits
 
 
 def _refusals(model: ModelProto) -> Iterator[tuple[str, str]]:

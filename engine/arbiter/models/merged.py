@@ -13,6 +13,7 @@ import msgspec
 from onnx import ModelProto
 
 from arbiter.models.failure import ModelFailure
+from arbiter.models.opsets import common
 from arbiter.models.session import UNFIT, bind, open_session
 
 if TYPE_CHECKING:
@@ -89,14 +90,20 @@ class Merged:
 
 
 def families(models: Sequence[Model]) -> list[tuple[Model, ...]]:
-    """Those that can be one graph: each takes one matrix, is small, and speaks the versions of the operators that the
-    others of its family do. Who has no family is left out.
+    """Those that can be one graph: each takes one matrix, is small, and can be read by versions of the operators that
+    suit its whole family. Who has no family is left out.
     """
-    found: dict[tuple[tuple[str, int], ...], list[Model]] = {}
+    found: list[list[Model]] = []
     for model in models:
-        if model.matrix is not None and model.onnx:
-            found.setdefault(model.opsets, []).append(model)
-    return [tuple(family) for family in found.values() if len(family) > 1]
+        if model.matrix is None or not model.onnx:
+            continue
+        for family in found:
+            if common([each.opsets for each in (*family, model)]) is not None:
+                family.append(model)
+                break
+        else:
+            found.append([model])
+    return [tuple(family) for family in found if len(family) > 1]
 
 
 def _named(number: int, name: str) -> str:
@@ -106,13 +113,12 @@ def _named(number: int, name: str) -> str:
 def _graph_of(models: Sequence[Model], outputs: Sequence[Sequence[Output]]) -> ModelProto:
     """One graph that holds those of the models side by side, under names of their own, and answers what is asked."""
     merged = ModelProto()
+    merged.graph.name = "merged"
     wanted = {each.tensor for own in outputs for each in own}
+    for opset in common([model.opsets for model in models]) or ():
+        merged.opset_import.add(domain=opset.domain, version=opset.first)
     for number, model in enumerate(models):
         part = ModelProto.FromString(model.onnx)
-        if not number:
-            merged.ir_version = part.ir_version
-            merged.opset_import.extend(part.opset_import)
-            merged.graph.name = "merged"
         merged.ir_version = max(merged.ir_version, part.ir_version)
         _rename(part.graph, number)
         merged.graph.node.extend(part.graph.node)

@@ -54,7 +54,7 @@ class Model:
 
     `matrix` is the input of a graph that takes a whole row of numbers in one and answers no strings,
     None for others; `onnx` is the graph where that is small enough to be merged with others, else empty, and `opsets`
-    are the versions of its operators. `pace` is what a run of one row has been seen
+    are the versions of the operators by which it can be read. `pace` is what a run of one row has been seen
     to take, `pace_of_row` what a row of many takes.
     """
 

@@ -106,7 +106,7 @@ class _Reader:
             return
         name, kind = wanted
         found = next((each for each in read.outputs if each.name == name), None)
-        if found is None or (found.type and found.type != kind) or (kind == "string" and not found.labels):
+        if found is None or found.type not in {kind, ""} or (kind == "string" and not found.labels):
             what = "a string with labels" if kind == "string" else f"of type {kind}"
             message = f"a model of the kind {read.kind} needs an output `{name}`, {what}"
             self._report.at(fields["outputs"], message, "or `kind: score`, which promises nothing", "outputs")
@@ -235,7 +235,7 @@ class _Reader:
         if reduce and "index" in fields:
             message = "`reduce` looks at all columns, and `index` at one"
             self._report.at(fields["index"], message, "keep one of the two", f"{path}.index")
-        if reduce in {"argmin", "argmax"} and kind and kind != ("string" if labels else "int"):
+        if reduce in {"argmin", "argmax"} and kind not in {"string" if labels else "int", ""}:
             message = f"`{reduce}` gives the place of a column"
             self._report.at(fields["reduce"], message, "`type: int`, or `type: string` and `labels`", f"{path}.reduce")
         if reduce in {"min", "max"} and (labels or kind not in {"double", "int", ""}):

@@ -70,7 +70,7 @@ def write_explanation(decision: Decision, snapshot: Snapshot) -> decision_pb2.Ex
             )
             for outcome in decision.explanation
         ],
-        text="\n".join([*map(_line, decision.explanation), *map(_model_line, decision.models)]),
+        text=as_text(decision.explanation, decision.models),
         models=[
             decision_pb2.ModelExplanation(
                 name=model.model,
@@ -99,6 +99,11 @@ def _input(each: ModelInput) -> decision_pb2.ModelInput:
 def write_denials(denied: Mapping[str, Iterable[str]]) -> list[value_pb2.Denial]:
     """Return what lacks consent, and to what."""
     return [value_pb2.Denial(name=name, purposes=purposes) for name, purposes in sorted(denied.items())]
+
+
+def as_text(outcomes: Iterable[RuleOutcome], models: Iterable[ModelOutcome] = ()) -> str:
+    """Return the outcomes for people, a line each, and what models saw."""
+    return "\n".join([*map(_line, outcomes), *map(_model_line, models)])
 
 
 def _line(outcome: RuleOutcome) -> str:
