@@ -7,6 +7,7 @@ import itertools
 import math
 import struct
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -311,6 +312,27 @@ def test_the_next_snapshot_has_its_sets_merged_before_it_decides(store: Store) -
     lesser = Snapshot(ruleset("decisions: {d: }\n"), without)
     engine.activate(lesser)
     assert lesser.merged == {}
+
+
+def test_a_model_that_was_replaced_is_freed_with_its_sessions(store: Store) -> None:
+    def fresh() -> tuple[Model, ...]:
+        return (*FEW[1:], model("linear", linear(42, 3), reads("a", "b", "c")))
+
+    engine = engine_of(store, fresh())
+    gone = []
+    for _ in range(3):
+        decide(engine)
+        engine.scorer.merger.wait()
+        snapshot = engine.snapshot
+        assert snapshot is not None
+        (joint,) = snapshot.merged["click", "linear", "second"]
+        gone += [weakref.ref(each) for each in (snapshot, snapshot.models["linear"], joint.merged)]
+        del snapshot, joint
+        models = fresh()
+        engine.activate(Snapshot(ruleset(RULES, models), {each.name: each for each in models}))
+        del models
+    # By counting references: nobody waits for the collector, and workers keep what they loaded out of its sight.
+    assert [each() for each in gone] == [None] * len(gone)
 
 
 def test_what_cannot_be_merged_is_tried_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

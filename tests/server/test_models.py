@@ -78,8 +78,8 @@ def test_an_explanation_says_what_a_model_saw_and_answered(modelled: Shop) -> No
         ModelInput("salary", "profile.salary", withheld=True),
     )
     assert (
-        'model total 7: s = 1040 from orders = 0, age = 200, for which 39 stands in, plan = "pro", salary is withheld'
-        in answer.explanation_text.splitlines()
+        'model total 7 answered s = 1040 to orders = 0, age = 200, for which 39 stands in, plan = "pro", '
+        "salary is withheld" in answer.explanation_text.splitlines()
     )
     assert modelled.client.decide("ann", "d").models == ()
 

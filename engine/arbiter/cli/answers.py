@@ -13,8 +13,8 @@ import msgspec
 from rich.text import Text
 
 from arbiter.cli.terminal import out, print_table
-from arbiter.decision.wording import shown, unconsented
-from arbiter.types import ExplainLevel, Reason
+from arbiter.decision.wording import answered, entered, shown, unconsented
+from arbiter.types import ExplainLevel, ModelOutcome, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -130,7 +130,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision. `explanation` is empty when none was asked for."""
+    """One decision. `explanation` and `models` are empty when none was asked for."""
 
     subject_id: str
     decision: str
@@ -141,6 +141,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: str
     decision_id: str = ""
     explanation: list[Judged] = []
+    models: list[ModelOutcome] = []
 
 
 def print_treatments(answers: Iterable[Answer]) -> None:
@@ -170,7 +171,7 @@ def print_notes(answers: Sequence[Answer]) -> None:
 
 
 def print_explanation(answer: Answer) -> None:
-    """A row per rule: what became of it, and why."""
+    """A row per rule: what became of it, and why; and a row per model: what it answered, and what it saw."""
     narrow = out().is_terminal and out().width < _WIDE
     heads = ("rule", "outcome", "why") if narrow else ("rule", "outcome", "why", "written in")
     rows = [
@@ -179,3 +180,6 @@ def print_explanation(answer: Answer) -> None:
     ]
     title = f"{answer.decision} for {answer.subject_id}"
     print_table(heads, rows, title=title, prose=("why",))
+    if answer.models:
+        seen = [(f"{each.model} {each.version}", answered(each), entered(each)) for each in answer.models]
+        print_table(("model", "answered", "from"), seen, prose=("answered", "from"))

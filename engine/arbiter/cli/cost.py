@@ -147,15 +147,13 @@ def _timing(nanoseconds: list[int]) -> Timing:
 
 def _scores(snapshot: Snapshot, name: str, view: Any) -> dict[str, Any]:
     """The outputs of a model, as a server would put them into a view."""
-    row = snapshot.rows[name](view)
-    if row is None:
-        return {}
     model = snapshot.models[name]
     try:
-        answer = model.run_one(row)
+        row = snapshot.rows[name](view)
+        answer = () if row is None else model.run_one(row)
     except ModelFailure:
         return {}
-    return {output: value for output, value in zip(model.outputs, answer, strict=True) if value is not None}
+    return {output: value for output, value in zip(model.outputs, answer, strict=False) if value is not None}
 
 
 def _subjects(snapshot: Snapshot, declared: DecisionPoint) -> Iterator[Subject]:

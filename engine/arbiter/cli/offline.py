@@ -110,4 +110,5 @@ def _answer(decision: Decision, request: Request, snapshot: Snapshot) -> Answer:
         valid_until=None if decision.valid_until is None else from_micros(decision.valid_until),
         snapshot=snapshot.digest,
         explanation=[Judged.of(each) for each in decision.explanation],
+        models=list(decision.models),
     )

@@ -191,4 +191,5 @@ def answer_of(subject: str, answer: Decided) -> Answer:
         snapshot=answer.snapshot,
         decision_id=answer.decision_id,
         explanation=[Judged.of(each) for each in answer.explanation],
+        models=list(answer.models),
     )

@@ -14,6 +14,8 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from arbiter.types import ModelInput, ModelOutcome
+
 
 def shown(value: Any) -> str:
     """A value as people read it: doubles short, texts in quotes, moments as RFC 3339 to the second."""
@@ -40,3 +42,21 @@ def shown(value: Any) -> str:
 def unconsented(denied: Mapping[str, Iterable[str]]) -> str:
     """What lacks consent, and to what."""
     return "; ".join(f"{name} lacks consent to {' and '.join(purposes)}" for name, purposes in denied.items())
+
+
+def answered(model: ModelOutcome) -> str:
+    """What a model answered, or why it answered nothing."""
+    said = ", ".join(f"{name} = {shown(value)}" for name, value in model.outputs.items()) or "nothing"
+    return "; ".join(part for part in (said, model.detail, unconsented(model.denied)) if part)
+
+
+def entered(model: ModelOutcome) -> str:
+    """What a model saw."""
+    return ", ".join(map(_entered, model.inputs))
+
+
+def _entered(each: ModelInput) -> str:
+    if each.withheld:
+        return f"{each.name} is withheld"
+    value = "nothing" if each.value is None else shown(each.value)
+    return f"{each.name} = {value}" + (f", for which {shown(each.columns[0])} stands in" if each.imputed else "")

@@ -240,10 +240,10 @@ class Archive:
         try:
             image = unpack((folder / _IMAGE).read_bytes())
             yield
-            models = {
-                name: loaded.get(model_digest) or _load_model(folder / "models" / name)
-                for name, model_digest in meta.models.items()
-            }
+            models = {}
+            for name, model_digest in meta.models.items():
+                models[name] = loaded.get(model_digest) or _load_model(folder / "models" / name)
+                yield
             snapshot = yield from open_snapshot(image, self._parts.get, models, before)
         except (*_UNREADABLE, ArbiterError, LookupError, TypeError) as error:
             raise StoreError(f"snapshot {digest[:12]} cannot be read: {error}") from error

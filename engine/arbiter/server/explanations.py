@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from arbiter.decision.wording import shown, unconsented
+from arbiter.decision.wording import answered, entered, shown, unconsented
 from arbiter.errors import InvalidField, did_you_mean
 from arbiter.types import Reason
 from arbiter.v1 import decision_pb2, value_pb2
@@ -124,20 +124,10 @@ def _line(outcome: RuleOutcome) -> str:
 
 
 def _model_line(model: ModelOutcome) -> str:
-    said = ", ".join(f"{name} = {shown(value)}" for name, value in model.outputs.items()) or "no outputs"
-    given = ", ".join(_given(each) for each in model.inputs)
-    why = f" ({model.detail})" if model.detail else ""
-    return f"model {model.model} {model.version}: {said} from {given}{why}{_lacking(model)}"
+    return f"model {model.model} {model.version} answered {answered(model)} to {entered(model)}"
 
 
-def _given(each: ModelInput) -> str:
-    if each.withheld:
-        return f"{each.name} is withheld"
-    value = "nothing" if each.value is None else shown(each.value)
-    return f"{each.name} = {value}" + (f", for which {shown(each.columns[0])} stands in" if each.imputed else "")
-
-
-def _lacking(outcome: RuleOutcome | ModelOutcome) -> str:
+def _lacking(outcome: RuleOutcome) -> str:
     return f"; {unconsented(outcome.denied)}" if outcome.denied else ""
 
 
