@@ -11,11 +11,13 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from arbiter.decision.explain import explain
 from arbiter.decision.walk import Need, Walk
 from arbiter.expr.view import View
 from arbiter.models import Model, ModelFailure, from_bytes
@@ -26,7 +28,7 @@ from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime.engine import Engine
 from arbiter.runtime.merging import MOST_SETS
 from arbiter.snapshot import Snapshot
-from arbiter.types import Lack, Request
+from arbiter.types import ExplainLevel, Lack, Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -243,6 +245,71 @@ def test_a_set_is_merged_once_it_was_asked_for_and_answers_alike(store: Store, m
         patched.setattr(Model, "run_one", None)  # alone none would run
         assert decide(engine) == before
     assert before.treatments[0].value is not None
+
+
+def slowly(models: tuple[Model, ...], profile: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The outputs of each model by a plain session of its own, for one subject."""
+    found: dict[str, dict[str, Any]] = {}
+    for each in models:
+        given = [profile.get(item.attribute, item.default) for item in each.inputs]
+        known = [
+            one if isinstance(one, int | float) else item.default for one, item in zip(given, each.inputs, strict=True)
+        ]
+        found[each.name] = {}
+        if None in known:
+            continue
+        assert each.matrix is not None
+        (output,) = each.told
+        with np.errstate(over="ignore"):
+            matrix = np.array([known], dtype=each.matrix.dtype)
+        (result,) = onnxruntime.InferenceSession(each.onnx).run([output.tensor], {"x": matrix})
+        answer = result.reshape(1, -1)[0, output.index].item()
+        if math.isfinite(answer):
+            found[each.name] = {"s": answer}
+    return found
+
+
+stored = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), st.floats(-5, 5),
+                   st.booleans(), st.text(max_size=3))  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.dictionaries(st.sampled_from("abcd"), stored), min_size=1, max_size=4))
+def test_decisions_are_those_of_plain_sessions_and_the_slow_evaluator(
+    store: Store, people: list[dict[str, Any]]
+) -> None:
+    engine = merged_engine(store)
+    for number, profile in enumerate(people):
+        update = Update(subject_id=f"s{number}", set=profile, unset=tuple(set("abcd") - set(profile)))
+        store.update(update).result()
+    for name in ("first", "three", "worth", "grouped"):
+        point = engine.current().snapshot.point(name)
+        requests = [Request(f"s{number}", (name,), NOW) for number in range(len(people))]
+        together = engine.decide_batch(requests)
+        for number, profile in enumerate(people):
+            view = View(profile, {}, {}, NOW)
+            view.models = dict(slowly(FEW, profile))
+            outcomes = explain(point, view, f"s{number}", 0, (), dict, ExplainLevel.WINNERS)
+            expected = [(each.rule_id, each.value) for each in outcomes]
+            (decision,) = engine.decide(requests[number])
+            assert [(each.rule_id, each.value) for each in decision.treatments] == expected
+            assert decision.degraded == ()
+            assert together[number] == (decision,)
+
+
+_ENGINES: dict[int, Engine] = {}
+
+
+def merged_engine(store: Store) -> Engine:
+    """One engine for all examples, which runs as one what it can."""
+    if id(store) not in _ENGINES:
+        _ENGINES.clear()
+        engine = _ENGINES[id(store)] = engine_of(store)
+        snapshot = engine.current().snapshot
+        for names in (("click", "linear"), ("click", "linear", "second")):
+            snapshot.merge(names)
+            assert snapshot.merged[names]
+    return _ENGINES[id(store)]
 
 
 def test_models_that_would_be_late_together_are_tried_alone(store: Store) -> None:
