@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import math
@@ -247,6 +248,11 @@ def test_a_set_is_merged_once_it_was_asked_for_and_answers_alike(store: Store, m
     assert before.treatments[0].value is not None
 
 
+@functools.cache
+def session(onnx: bytes) -> Any:
+    return onnxruntime.InferenceSession(onnx)
+
+
 def slowly(models: tuple[Model, ...], profile: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The outputs of each model by a plain session of its own, for one subject."""
     found: dict[str, dict[str, Any]] = {}
@@ -262,7 +268,7 @@ def slowly(models: tuple[Model, ...], profile: dict[str, Any]) -> dict[str, dict
         (output,) = each.told
         with np.errstate(over="ignore"):
             matrix = np.array([known], dtype=each.matrix.dtype)
-        (result,) = onnxruntime.InferenceSession(each.onnx).run([output.tensor], {"x": matrix})
+        (result,) = session(each.onnx).run([output.tensor], {"x": matrix})
         answer = result.reshape(1, -1)[0, output.index].item()
         if math.isfinite(answer):
             found[each.name] = {"s": answer}
