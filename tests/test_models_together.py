@@ -215,6 +215,72 @@ def test_what_is_sure_to_be_needed_is_asked_for_at_once(point: str, asked: list[
     assert found == asked
 
 
+class Strict(Walk):
+    """A walk that asks for what its next rule lacks, and never looks ahead."""
+
+    def _need(self, lacking: tuple[str, ...], rule: Any, behind: int) -> Need:  # noqa: ARG002 - as it is called
+        return Need(lacking)
+
+
+NAMES = [each.name for each in FEW]
+drawn_rule = st.fixed_dictionaries(
+    {
+        "priority": st.integers(1, 2),
+        "holds": st.sampled_from(["true", "true", "profile.on == 1", "profile.on == 1 && now > timestamp(5)"]),
+        "asks": st.sampled_from(["", *NAMES]),
+        "value": st.sampled_from(["", *NAMES]),
+        "shows": st.sampled_from(["", "", *NAMES]),
+        "group": st.sampled_from(["", "", "g", "h"]),
+        "rollout": st.sampled_from([0, 50, 100]),
+    }
+)
+
+
+def authored(number: int, drawn: dict[str, Any]) -> str:
+    when = [drawn["holds"], *([f"models.{drawn['asks']}.s > 0.0"] if drawn["asks"] else [])]
+    shows = f'"${{models.{drawn["shows"]}.s}}"' if drawn["shows"] else f"r{number}"
+    lines = [
+        f"  - id: r{number}", "    decision: d", f"    priority: {drawn['priority']}",
+        f"    when: [{', '.join(repr(each) for each in when)}]", f"    then: {{action: show, params: {{n: {shows}}}}}",
+        *([f"    value: models.{drawn['value']}.s"] if drawn["value"] else []),
+        *([f"    group: {drawn['group']}"] if drawn["group"] else []),
+        *([f"    rollout: {{percent: {drawn['rollout']}, by: subject, salt: s}}"] if drawn["rollout"] else []),
+    ]  # fmt: skip
+    return "\n".join([*lines, ""])
+
+
+def walked(kind: type[Walk], snapshot: Snapshot, view: View, outputs: dict[str, Any]) -> tuple[Any, set[str], int]:
+    """The decision, the models that were asked for, and how often it stopped."""
+    view.models = {}
+    walk, asked, stops = kind(snapshot.point("d"), view, "s"), set[str](), 0
+    while isinstance(outcome := walk.advance(), Need):
+        assert not asked & set(outcome.models)
+        asked |= set(outcome.models)
+        stops += 1
+        view.models |= {name: outputs[name] for name in outcome.models}
+    return outcome, asked, stops
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(drawn_rule, min_size=1, max_size=7),
+    st.sampled_from(["[priority]", "[value]", "[priority, value]"]),
+    st.integers(1, 3),
+    st.fixed_dictionaries({name: st.sampled_from([{}, {"s": -1.0}, {"s": 1.0}, {"s": 2.0}]) for name in NAMES}),
+    st.integers(0, 1),
+)
+def test_looking_ahead_asks_for_no_model_that_would_not_have_been_asked(
+    rules: list[dict[str, Any]], order: str, slots: int, outputs: dict[str, Any], on: int
+) -> None:
+    head = f"decisions: {{d: {{slots: {slots}, order: {order}}}}}\nrules:\n"
+    text = head + "".join(authored(number, drawn) for number, drawn in enumerate(rules))
+    snapshot = Snapshot(ruleset(text, FEW), {each.name: each for each in FEW})
+    view = View({"on": on}, {}, {}, NOW)
+    ahead, strict = walked(Walk, snapshot, view, outputs), walked(Strict, snapshot, view, outputs)
+    assert ahead[:2] == strict[:2]
+    assert ahead[2] <= strict[2]
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store.open(tmp_path / "store", map_size=1 << 28, background=False) as opened:

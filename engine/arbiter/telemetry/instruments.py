@@ -172,7 +172,14 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     ),
     Instrument("arbiter.model.runs", "counter", "{run}", "Runs of a model.", model(lambda m: m.runs), _MODEL),
     Instrument("arbiter.model.rows", "counter", "{row}", "Rows that a model scored.", model(lambda m: m.rows), _MODEL),
-    Instrument("arbiter.model.time", "counter", "s", "Time in a model: an equal share where several ran as one.", model(lambda m: m.time / _NANOS), _MODEL),
+    Instrument(
+        "arbiter.model.time",
+        "counter",
+        "s",
+        "Time in a model: an equal share where several ran as one.",
+        model(lambda m: m.time / _NANOS),
+        _MODEL,
+    ),
     Instrument(
         "arbiter.model.failures",
         "counter",
