@@ -221,16 +221,15 @@ class Walk:
         than this block of the index reaches.
         """
         point = self._point
-        tier = rule.rank if point.dynamic else None
         room = _AHEAD if point.dynamic else self._slots - len(self._placed) - 1
-        if not room or len(point.models) == len(lacking):
+        if len(point.models) == len(lacking) or not room:
             return Need(lacking)
         # In a tier the conditions of all hold or not before any of them takes a group; otherwise the first of a group
         # may leave nothing to the next, as the first row of a table may in a tier.
         rivals = {*(self._groups or ()), *((each.rule.table for each in self._eligible) if point.dynamic else ())}
         rivals.add(rule.table if point.dynamic else rule.group)
         wanted = set(lacking)
-        for branch, other in self._reached(self._mask & behind, room, tier):
+        for branch, other in self._reached(self._mask & behind, room, rule.rank if point.dynamic else None):
             if (other.group and other.group in rivals) or (other.table and other.table in rivals):
                 continue
             wanted.update(branch.models or other.sure)
