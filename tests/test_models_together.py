@@ -144,7 +144,7 @@ def test_a_value_that_is_no_number_leaves_all_to_run_alone() -> None:
 def test_only_models_that_one_version_of_the_operators_suits_are_one_graph() -> None:
     def summing(name: str, opset: int) -> Model:
         # `ReduceSum` took its axes otherwise before 13; a product means the same since then.
-        axes = {"axes": [1]} if opset < 13 else {}
+        axes: dict[str, Any] = {"axes": [1]} if opset < 13 else {}
         inputs = ["x"] if opset < 13 else ["x", "axes"]
         weights = [] if opset < 13 else [numpy_helper.from_array(np.array([1], np.int64), "axes")]
         node = helper.make_node("ReduceSum", inputs, ["y"], keepdims=1, **axes)
