@@ -182,6 +182,10 @@ RATIOS = {
     "cpu_on_over_off": "processor time of a decision with all telemetry on, over that with none",
     "updates_per_second": "updates a second over gRPC, each on disk when answered",
     "together_over_alone": "decisions and updates beside each other, each as a share of itself alone, summed",
+    "trees_add_us": "what needing a model of 100 trees adds to a decision, in µs",
+    "eight_over_one": "a decision that needs eight logistic models over one that needs one",
+    "eight_add_over_one_adds": "the same of what they add to one that needs none",
+    "apart_over_eight": "a decision that runs eight models one by one over one that runs them as one graph",
 }
 
 

@@ -253,8 +253,13 @@ def test_rules_with_mistakes_decide_nothing(rules: Path) -> None:
 
 def test_explain_accounts_for_every_rule() -> None:
     done = arbiter("explain", "nobody", "store.home_banner", "--rules", RULES)
-    rows = {row[0]: row[1:] for row in (line.split("\t") for line in done.stdout.splitlines()[1:])}
+    told, _, models = done.stdout.partition("model\tanswered\tfrom\n")
+    rows = {row[0]: row[1:] for row in (line.split("\t") for line in told.splitlines()[1:])}
     assert len(rows) == 14
+    assert models.splitlines()[1] == (
+        "rfm 1\tno output; nothing stands in for `days_since_purchase`\t"
+        "days_since_purchase = nothing, orders_39w = 0, spend_39w = 0"
+    )
     assert rows["newcomer-welcome"][0] == "won"
     assert rows["summer-clearance"][0] == "disabled"
     assert rows["second-order"][:2] == ["failed", "features.orders == 1 where features.orders = 0"]

@@ -1,5 +1,8 @@
 """Every mistake in a manifest is reported at its place, all of them in one pass."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from arbiter.errors import AuthorError
@@ -7,6 +10,7 @@ from arbiter.models.manifest import Input, Manifest, Output
 from arbiter.models.reader import read_manifest
 
 DIGEST = "0" * 64
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
 GOOD = f"""\
 name: churn
 version: 2
@@ -265,3 +269,57 @@ def test_a_default_keeps_its_type(text: str, value: object) -> None:
 def test_diagnostics_can_be_raised_as_the_authors_error() -> None:
     _, _, found = read_manifest(b"name: x", "m.yaml")
     assert "5 errors in 1 file" in str(AuthorError(found))
+
+
+def test_the_manifests_of_the_page_are_sound() -> None:
+    found = re.findall(r"^```yaml file=\S*manifest\.yaml\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert [read_manifest(each.encode(), "m.yaml")[2] for each in found] == [[], []]
+
+
+AGREE = {
+    "codes without categories": ("as: onehot", "`as: onehot` needs `categories`"),
+    "categories as numbers": ("as: number, categories: [a, b]", "categories are no numbers"),
+    "a range of categories": ("range: [0, 1], categories: [a, b]", "`range` is for numbers, and here are categories"),
+    "one category": ("categories: [a]", "`categories` needs at least two"),
+    "a category twice": ("categories: [a, b, a]", "the category `a` stands here twice"),
+    "categories of two kinds": ("categories: [a, 1]", "categories are all texts, all numbers or all booleans"),
+    "a default that is no category": ("categories: [a, b], default: c", "`c` is none of the categories"),
+    "two stand-ins": ("default: 1, impute: nan", "`default` and `impute` both say what stands in"),
+    "a mean that is not there": (
+        "impute: mean, training: {median: 1}", "`impute: mean` needs the mean under `training`"
+    ),
+    "a stand-in for an indicator": (
+        "as: missing, default: 1", "`as: missing` says whether there is a value, and has no `default`"
+    ),
+    "an end of a range": (
+        "range: [5, 1]", "`inputs[0].range` must be the least and the greatest number, as in `[0, 120]`"
+    ),
+    "outside of nothing": ("outside: clip", "`outside` needs a `range`"),
+    "unseen of nothing": ("unseen: other", "`unseen` needs `categories`"),
+    "a unit that is none": ("unit: days", "`inputs[0].unit` cannot be `days`"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", AGREE)
+def test_keys_that_cannot_stand_beside_each_other_are_told(case: str) -> None:
+    keys, expected = AGREE[case]
+    text = f"name: m\nversion: 1\nkind: score\nsha256: {DIGEST}\ninputs: [{{name: a, from: profile.a, {keys}}}]\n"
+    found = read_manifest(f"{text}outputs: {{s: {{tensor: y, type: double}}}}\n".encode(), "m.yaml")[2]
+    assert [(each.message, each.line) for each in found] == [(expected, 5)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "output", "expected"),
+    [
+        ("propensity", "p: {tensor: y, type: double}", "needs an output `probability`, of type double"),
+        ("class", "label: {tensor: y, type: string}", "needs an output `label`, a string with labels"),
+        ("segment", "label: {tensor: y, type: int}", "needs an output `cluster`, a string with labels"),
+        ("score", "s: {tensor: y, type: double, index: 1, reduce: max}", "`reduce` looks at all columns, and `index`"),
+        ("score", "s: {tensor: y, type: double, reduce: argmax}", "`argmax` gives the place of a column"),
+        ("score", "s: {tensor: y, type: string, reduce: max}", "`max` gives a number, and output `s` is none"),
+    ],
+)  # fmt: skip
+def test_outputs_that_do_not_hold_together_are_told(kind: str, output: str, expected: str) -> None:
+    text = f"name: m\nversion: 1\nkind: {kind}\nsha256: {DIGEST}\ninputs: [{{name: a, from: profile.a}}]\n"
+    found = read_manifest(f"{text}outputs: {{{output}}}\n".encode(), "m.yaml")[2]
+    assert [expected in each.message for each in found] == [True]

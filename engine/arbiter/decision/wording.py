@@ -46,7 +46,7 @@ def unconsented(denied: Mapping[str, Iterable[str]]) -> str:
 
 def answered(model: ModelOutcome) -> str:
     """What a model answered, or why it answered nothing."""
-    said = ", ".join(f"{name} = {shown(value)}" for name, value in model.outputs.items()) or "nothing"
+    said = ", ".join(f"{name} = {shown(value)}" for name, value in model.outputs.items()) or "no output"
     return "; ".join(part for part in (said, model.detail, unconsented(model.denied)) if part)
 
 
