@@ -314,9 +314,9 @@ def test_a_schema_refuses_no_decision_table_that_loads_and_every_key_that_there_
 # What a schema cannot say: how one key is to another, in what is given to `reader`.
 _BEYOND_SHAPES = (
     "64-bit|labels are strings|needs an output|under `training`|needs `categories`|needs a `range`"
-    "|all texts, all numbers|the least and the greatest|stands here twice|looks at all columns|place of a column|gives a number, and"
-    "|categories are no numbers|`as: missing` says|both say what stands in|none of the categories"
-    "|and here are categories"
+    "|all texts, all numbers|the least and the greatest|stands here twice|looks at all columns|place of a column"
+    "|gives a number, and|categories are no numbers|`as: missing` says|both say what stands in"
+    "|none of the categories|and here are categories"
 )
 
 
