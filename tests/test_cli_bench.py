@@ -8,14 +8,18 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from arbiter.client import Client
+from arbiter.config.options import Auth
 from arbiter.runtime.local import open_local
 from arbiter.runtime.settings import Backing
 from arbiter.server.app import Server
+from arbiter.server.settings import FaceSettings
 from arbiter.telemetry.counters import Counters
 from tests import forked
+from tests.security.conftest import Authority, Guarded, Roll
 
 if TYPE_CHECKING:
     import subprocess
@@ -101,12 +105,49 @@ def test_calls_that_fail_are_counted_and_end_it_with_1(target: str) -> None:
     assert set(json.loads(done.stdout)["statuses"]) == {"NOT_FOUND"}
 
 
+def test_a_guarded_server_is_reached_as_clients_reach_it(tmp_path: Path) -> None:
+    authority, roll, token = Authority(tmp_path), Roll(tmp_path / "callers.yaml"), tmp_path / "token"
+    token.write_text(roll.token("load", "decide"), "utf-8")
+    tls = msgspec.structs.replace(authority.install("localhost"), client_ca=str(authority.file))
+    guarded = Guarded(tmp_path / "server", FaceSettings(tls=tls, auth=Auth(tokens=str(roll.file))))
+    try:
+        check_ways_in(f"localhost:{guarded.server.port}", authority, token, tmp_path)
+    finally:
+        guarded.close()
+
+
+def check_ways_in(target: str, authority: Authority, token: Path, tmp_path: Path) -> None:
+    for name, pem in zip(("certificate", "key"), authority.issue("generator"), strict=True):
+        (tmp_path / name).write_bytes(pem)
+    way = [f"--{name}={tmp_path / name}" for name in ("certificate", "key")]
+    trust = f"--ca={authority.file}"
+    done = bench("home", *SHORT, "--json", trust, *way, "--token-file", token, target=target)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["statuses"]) == {"OK"}
+    # Each of the three is needed.
+    done = bench("home", *SHORT, "--json", trust, *way, target=target)
+    assert (done.returncode, set(json.loads(done.stdout)["statuses"])) == (1, {"UNAUTHENTICATED"})
+    for missing in ([trust, "--token-file", token], [*way, "--token-file", token], ["--token-file", token]):
+        done = bench("home", *SHORT, "--json", *missing, target=target)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"error: no server answers at {target}: ")
+
+
+def test_a_token_goes_to_another_machine_in_the_open_only_when_that_is_said(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("s3cr3t", "utf-8")
+    away = ["home", *SHORT, "--target", "192.0.2.1:1", "--remote", "--token-file", token]
+    done = bench(*away)
+    assert done.returncode == 2
+    assert "the token would go to 192.0.2.1:1 in the open" in " ".join(re.sub("[│]", "", done.stderr).split())
+
+
 def test_nobody_there_is_said() -> None:
     done = bench("shop.banner", *SHORT, target="127.0.0.1:1")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "error: no server answers at 127.0.0.1:1: Connection refused: start one with `arbiter serve`, or name another "
-        "with --target HOST:PORT\n"
+        "with --target HOST:PORT; say --tls or --ca FILE if it speaks TLS\n"
     )
 
 
@@ -117,8 +158,14 @@ def test_nobody_there_is_said() -> None:
         (["shop.banner", "--target", "nowhere"], "'nowhere' is no target: write HOST:PORT"),
         (
             ["shop.banner", "--target", "10.1.2.3:1", "--remote", "--token-file", __file__],
-            "the token is not sent to another machine",
+            "the token is empty or holds what no token can",
         ),
+        (
+            ["shop.banner", "--certificate", __file__],
+            "tls has no 'key': a client's certificate and its key go together",
+        ),
+        (["shop.banner", "--ca", __file__], "holds no root certificates (PEM): no certificate or crl found"),
+        (["shop.banner", "--tls", "--target", "unix:/tmp/none"], "servers speak no TLS on those: ask without it"),
         (["shop.banner", "--token-file", __file__], "the token is empty or holds what no token can"),
         ([], "say which decision point is asked"),
         (["shop.banner", "--method", "update", "--set", "a=1"], "an update asks no decision point"),

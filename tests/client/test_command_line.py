@@ -88,14 +88,12 @@ def test_a_mistake_about_the_way_is_told_without_the_secret(
 
 
 def test_every_command_that_asks_a_server_has_the_same_options() -> None:
-    """All but the load generator, which speaks to a port without TLS."""
     asking = {
         words: {name for parameter in command.params for name in parameter.opts if name.startswith("--")}
         for words, command in commands(typer.main.get_command(app), ())
     }
     with_target = {words: options for words, options in asking.items() if "--target" in options}
     assert len(with_target) > 10
-    del with_target["bench",]
     way = {"--token-file", "--tls", "--ca", "--certificate", "--key", "--insecure-token"}
     assert not [words for words, options in with_target.items() if not way <= options]
 

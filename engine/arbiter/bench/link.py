@@ -1,4 +1,4 @@
-"""A connection's socket and its wire.
+"""A connection's socket, its wire, and the TLS between them.
 
 Law: moves octets, never waits. What is sent on it is the driver's business.
 """
@@ -10,7 +10,10 @@ import select
 import socket
 from typing import TYPE_CHECKING
 
+from arbiter.bench.secured import Refused
+
 if TYPE_CHECKING:
+    from arbiter.bench.secured import Secured
     from arbiter.bench.wire import Answer, Wire
 
 _CHUNK = 1 << 18
@@ -23,9 +26,12 @@ class Lost(Exception):
 class Link:
     """A connection that is being made, then stands. Register `fileno` with `epoll` and call `on` with its events."""
 
-    def __init__(self, epoll: select.epoll, family: int, address: object, wire: Wire) -> None:
+    def __init__(
+        self, epoll: select.epoll, family: int, address: object, wire: Wire, secured: Secured | None = None
+    ) -> None:
         """Begin to connect. Raises Lost when that fails at once."""
         self.wire = wire
+        self._secured = secured
         self._epoll = epoll
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.setblocking(False)
@@ -64,14 +70,24 @@ class Link:
                 raise Lost(str(error)) from error
             if not data:
                 raise Lost("the server closed the connection")
+            if self._secured:
+                try:
+                    data = self._secured.opened(data)
+                except Refused as refused:
+                    raise Lost(str(refused)) from refused
             answers = self.wire.feed(data)
         return answers
 
     def flush(self) -> None:
         """Send what the socket takes. What is lost by that is noticed when answers are read."""
-        out = self.wire.out
         if not self._connected:
             return
+        out = self.wire.out
+        if self._secured:
+            try:
+                out = self._secured.sealed(out)
+            except OSError:
+                out.clear()
         if out:
             try:
                 del out[: self._socket.send(out)]

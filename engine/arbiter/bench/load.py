@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arbiter.bench.frames import OK, STATUS_NAMES
 from arbiter.bench.histogram import Histogram
 from arbiter.errors import ArbiterError
+
+if TYPE_CHECKING:
+    import ssl
 
 # Called with the number of the body that was sent, the gRPC status, and the message that was answered.
 OnAnswer = Callable[[int, int, bytes], None]
@@ -32,8 +35,11 @@ class Load:
     random ones. A call that is due while `cap` are unanswered is not sent, and counted as such.
 
     The server is warmed up for `warmup` seconds, then measured for `seconds`; calls still open then have `patience`
-    seconds to end. `timeout`, in seconds, is each call's deadline, counted
-    from when it is due: the server is told what is left of it, and we give the call up.
+    seconds to end. `timeout`, in seconds, is each call's deadline, counted from when it is due: the server is told what
+    is left of it, and we give the call up.
+
+    `tls` secures the connections, as `arbiter.bench.secured.trusting` makes it; the server's certificate must name the
+    target's host.
     """
 
     target: str  # HOST:PORT, or unix:PATH
@@ -50,6 +56,7 @@ class Load:
     timeout: float | None = None
     backoff: float = 0.0
     metadata: Sequence[tuple[str, str]] = ()
+    tls: ssl.SSLContext | None = None
     on_answer: OnAnswer | None = None
     seed: int = 1
 
@@ -62,6 +69,8 @@ class Load:
             raise LoadError(f"`rate` is {self.rate}: it must be more than 0 calls a second")
         if self.rate is None and self.streams < self.connections:
             raise LoadError(f"{self.streams} streams cannot keep {self.connections} connections busy: ask for fewer")
+        if self.tls is not None and self.target.startswith("unix:"):
+            raise LoadError(f"`{self.target}` is a Unix socket, and servers speak no TLS on those: ask without it")
         if not self.bodies:
             raise LoadError("no bodies: nothing could be sent")
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from arbiter.bench import frames as h2
 from arbiter.bench.link import Link, Lost
 from arbiter.bench.load import LoadError, Result
+from arbiter.bench.secured import Secured
 from arbiter.bench.wire import UNPROCESSED, Wire
 from arbiter.errors import ArbiterError
 
@@ -50,7 +51,7 @@ class Run:
         self.result = Result(load.seconds)
         self.begun = self.end = _FAR
         self._epoll = epoll
-        self._family, self._address = _resolved(load.target)
+        self._host, self._family, self._address = _resolved(load.target)
         self._timeout = None if load.timeout is None else int(load.timeout * 1e9)
         self._framed = [h2.message(body) for body in load.bodies]
         self._numbers = itertools.cycle(range(len(load.bodies)))
@@ -133,9 +134,10 @@ class Run:
         self.result.unanswered = sum(self.begun <= call.due < self.end for call in remaining)
 
     def _connect(self, now: int) -> None:
-        wire = Wire(self.load.target, self.load.path, self.load.metadata)
+        tls = self.load.tls
+        wire = Wire(self.load.target, self.load.path, self.load.metadata, secured=tls is not None)
         try:
-            link = Link(self._epoll, self._family, self._address, wire)
+            link = Link(self._epoll, self._family, self._address, wire, Secured(tls, self._host) if tls else None)
         except Lost as lost:
             self._refuse(lost, now)
             return
@@ -250,17 +252,16 @@ def _gaps(rate: float, seed: int | None) -> Iterator[int]:
         yield int(draw.expovariate(rate) * 1e9)
 
 
-def _resolved(target: str) -> tuple[int, object]:
-    """The family and address of ``HOST:PORT`` or ``unix:PATH``. Raises LoadError."""
+def _resolved(target: str) -> tuple[str, int, object]:
+    """The host, family and address of ``HOST:PORT`` or ``unix:PATH``. Raises LoadError."""
     if target.startswith("unix:"):
-        return socket.AF_UNIX, target.removeprefix("unix:")
+        return "", socket.AF_UNIX, target.removeprefix("unix:")
     host, colon, port = target.rpartition(":")
     if not (colon and host and port.isdecimal() and int(port) <= _LAST_PORT):
         raise LoadError(f"`{target}` is no address: write HOST:PORT, as in 127.0.0.1:50051, or unix:PATH")
+    host = host.removeprefix("[").removesuffix("]")
     try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host.removeprefix("[").removesuffix("]"), int(port), type=socket.SOCK_STREAM
-        )[0]
+        family, _, _, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
     except OSError as error:
         raise LoadError(f"`{target}` is no address: {error}") from error
-    return family, address
+    return host, family, address

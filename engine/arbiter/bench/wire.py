@@ -50,14 +50,16 @@ class Wire:
     `ready` once the server has told its settings; `leaving` when it takes no new calls, though open ones may end.
     """
 
-    def __init__(self, authority: str, path: str, metadata: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, authority: str, path: str, metadata: Sequence[tuple[str, str]] = (), *, secured: bool = False
+    ) -> None:
         ours = ((h2.HEADER_TABLE_SIZE, 0), (h2.ENABLE_PUSH, 0), (h2.INITIAL_WINDOW_SIZE, h2.LARGEST_WINDOW))
         self.out = bytearray(h2.PREFACE + h2.frame(h2.SETTINGS, 0, 0, h2.settings(ours)))
         self.out += h2.frame(h2.WINDOW_UPDATE, 0, 0, h2.number(h2.LARGEST_WINDOW - h2.WINDOW))
         self.ready = self.leaving = False
         self._headers = [
-            (":method", "POST"), (":scheme", "http"), (":path", path), (":authority", authority),
-            ("te", "trailers"), ("content-type", "application/grpc"), ("user-agent", "arbiter-bench"), *metadata,
+            (":method", "POST"), (":scheme", "https" if secured else "http"), (":path", path),
+            (":authority", authority), ("te", "trailers"), ("content-type", "application/grpc"), ("user-agent", "arbiter-bench"), *metadata,
         ]  # fmt: skip
         self._encoder = hpack.Encoder()
         self._blocks: list[tuple[bytes, bytes]] = []

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from arbiter.cli.asking import AsJson, Context
-from arbiter.cli.remote import DEFAULT_TARGET, Target, TokenFile, read_token
+from arbiter.cli.remote import DEFAULT_TARGET, Asked, asks_a_server, read_token, tls_of
 from arbiter.cli.terminal import FINDINGS, err, fail, print_json, print_table
 from arbiter.cli.values import read_assignments, read_context
 
 if TYPE_CHECKING:
+    import ssl
+
     from arbiter.bench import Load, Result
     from arbiter.client.written import Written
 
@@ -63,10 +65,11 @@ Timeout = Annotated[
 Remote = Annotated[bool, typer.Option("--remote", help="Allow a target that is not this machine.")]
 
 
+@asks_a_server
 def bench(
     decision: Decision = "",
     *,
-    target: Target = None,
+    server: Asked,
     method: How = Method.DECIDE,
     subjects: Subjects = None,
     prefix: Prefix = "customer-",
@@ -80,7 +83,6 @@ def bench(
     seconds: Seconds = 5.0,
     warmup: Warmup = 0.5,
     timeout: Timeout = None,
-    token_file: TokenFile = None,
     remote: Remote = False,
     as_json: AsJson = False,
 ) -> None:
@@ -88,12 +90,12 @@ def bench(
 
     By default --streams callers call again as soon as they are answered. With --rate calls come at that rate instead,
     whether or not those before were answered, and each is timed from when it was due. Ends with 1 when a call was not
-    answered OK. It speaks no TLS: measure a server that asks for it on an address that does not.
+    answered OK.
     """
     from arbiter.bench import Load, LoadError, NoServer, drive  # noqa: PLC0415 - numpy, which other commands do without
 
-    token = read_token(token_file)
-    place = _allowed(target or DEFAULT_TARGET, token, remote=remote)
+    token = read_token(server.token_file)
+    place = _allowed(server, token, remote=remote)
     requests = _requests(method, decision, _subjects(subjects, prefix, count), read_context(context), setting, batch)
     try:
         load = Load(
@@ -108,6 +110,7 @@ def bench(
             warmup=warmup,
             timeout=timeout,
             metadata=[("authorization", f"Bearer {token}")] if token else (),
+            tls=_secured(server),
         )
     except LoadError as error:
         raise typer.BadParameter(str(error)) from error
@@ -115,7 +118,8 @@ def bench(
         try:
             (result,) = drive(load)
         except NoServer as error:
-            fail(f"{error}: start one with `arbiter serve`, or name another with --target HOST:PORT")
+            way = "say --no-tls if it speaks none" if load.tls else "say --tls or --ca FILE if it speaks TLS"
+            fail(f"{error}: start one with `arbiter serve`, or name another with --target HOST:PORT; {way}")
     decisions = batch if method is Method.BATCH else 1
     if as_json:
         print_json({"target": place, "method": method.value} | result.summary() | _more(result, decisions))
@@ -125,13 +129,14 @@ def bench(
         raise typer.Exit(FINDINGS)
 
 
-def _allowed(target: str, token: str | None, *, remote: bool) -> str:
+def _allowed(server: Asked, token: str | None, *, remote: bool) -> str:
     """The target, where load may be put. Raises a usage error for another machine unless that was said, and for a token
     that would cross a network in the open.
     """
     from arbiter.client import Misconfigured  # noqa: PLC0415 - brings grpc
     from arbiter.client.access import check_token, targets_of  # noqa: PLC0415
 
+    target = server.target or DEFAULT_TARGET
     try:
         (place,) = targets_of(target)
     except Misconfigured as error:
@@ -142,15 +147,26 @@ def _allowed(target: str, token: str | None, *, remote: bool) -> str:
             param_hint="--target",
         )
     try:
-        check_token(token, [place], secured=False, insecure_token=False)
+        secured = tls_of(server) is not None
+        check_token(token, [place], secured=secured, insecure_token=bool(server.insecure_token))
     except Misconfigured as error:
-        raise typer.BadParameter(
-            "the token is not sent to another machine without TLS, which this command does not speak"
-            if not place.here
-            else str(error),
-            param_hint="--token-file",
-        ) from error
+        raise typer.BadParameter(str(error), param_hint="--token-file") from error
     return target
+
+
+def _secured(server: Asked) -> "ssl.SSLContext | None":
+    """What secures the connections; None for in the open. Raises LoadError, and a usage error."""
+    from arbiter.bench.secured import trusting  # noqa: PLC0415
+    from arbiter.client import Misconfigured  # noqa: PLC0415 - brings grpc
+
+    tls = tls_of(server)
+    if tls is None:
+        return None
+    try:
+        tls.read()
+    except Misconfigured as error:
+        raise typer.BadParameter(str(error)) from error
+    return trusting(server.ca, server.certificate, server.key)
 
 
 def _subjects(file: Path | None, prefix: str, count: int) -> list[str]:

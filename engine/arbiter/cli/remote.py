@@ -36,20 +36,18 @@ def _option(variable: str, metavar: str, meaning: str) -> Any:
     return typer.Option(metavar=metavar, envvar=variable, help=meaning)
 
 
-Target = Annotated[
-    str | None,
-    _option("ARBITER_TARGET", "HOST:PORT", f"The server to ask; unix:PATH is one too. [default: {DEFAULT_TARGET}]"),
-]
-TokenFile = Annotated[
-    Path | None,
-    _option(
-        "ARBITER_TOKEN_FILE", "FILE", f"The file with the API token to send. [default: what {TOKEN_VARIABLE} holds]"
-    ),
-]
 # What a command that asks a server takes beside its own options.
 _OPTIONS: dict[str, Any] = {
-    "target": Target,
-    "token_file": TokenFile,
+    "target": Annotated[
+        str | None,
+        _option("ARBITER_TARGET", "HOST:PORT", f"The server to ask; unix:PATH is one too. [default: {DEFAULT_TARGET}]"),
+    ],
+    "token_file": Annotated[
+        Path | None,
+        _option(
+            "ARBITER_TOKEN_FILE", "FILE", f"The file with the API token to send. [default: what {TOKEN_VARIABLE} holds]"
+        ),
+    ],
     "tls": Annotated[
         bool | None,
         typer.Option("--tls/--no-tls", envvar="ARBITER_TLS", help="Connect with TLS. [default: with --ca or --key]"),
@@ -115,7 +113,7 @@ def connected(server: Asked) -> Iterator[Client]:
         server.target or DEFAULT_TARGET,
         connections=1,
         token=read_token(server.token_file),
-        tls=_tls(server),
+        tls=tls_of(server),
         insecure_token=bool(server.insecure_token),
     ) as client:
         try:
@@ -139,7 +137,8 @@ def read_token(file: Path | None) -> str | None:
         ) from error
 
 
-def _tls(server: Asked) -> Tls | None:
+def tls_of(server: Asked) -> Tls | None:
+    """How the connection is to be secured; None for in the open."""
     from arbiter.client import Tls  # noqa: PLC0415
 
     given = (server.ca, server.certificate, server.key)
