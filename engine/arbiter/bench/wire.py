@@ -59,7 +59,8 @@ class Wire:
         self.ready = self.leaving = False
         self._headers = [
             (":method", "POST"), (":scheme", "https" if secured else "http"), (":path", path),
-            (":authority", authority), ("te", "trailers"), ("content-type", "application/grpc"), ("user-agent", "arbiter-bench"), *metadata,
+            (":authority", authority), ("te", "trailers"), ("content-type", "application/grpc"),
+            ("user-agent", "arbiter-bench"), *metadata,
         ]  # fmt: skip
         self._encoder = hpack.Encoder()
         self._blocks: list[tuple[bytes, bytes]] = []
