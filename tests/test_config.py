@@ -19,9 +19,11 @@ from jsonschema import Draft7Validator
 from arbiter.cli.app import app
 from arbiter.cli.remote import DEFAULT_TARGET
 from arbiter.config.declare import Option, Value, written
+from arbiter.config.limits import Limits
 from arbiter.config.options import OPTIONS, OTHER_VARIABLES, Options
 from arbiter.config.read import Chosen, ConfigFile, choose
 from arbiter.config.schema import config_schema
+from arbiter.profiles.store import Limits as StoreLimits
 from arbiter.runtime.archive import KEPT
 from arbiter.runtime.settings import Settings
 from arbiter.server.settings import FaceSettings
@@ -250,7 +252,7 @@ shop.yaml:10:9: `listen` must be HOST:PORT, not `localhost`
    10 | listen: localhost
       |         ^^^^^^^^^
   hint: as in `127.0.0.1:50051` or `[::1]:50051`
-shop.yaml:12:13: `limits.id_bytes` must be an integer from 1 to 2,147,483,647, not `0`
+shop.yaml:12:13: `limits.id_bytes` must be an integer from 1 to 256, not `0`
    12 |   id_bytes: 0
       |             ^
 shop.yaml:13:3: unknown key `id_bits` in `limits`
@@ -299,7 +301,7 @@ def test_a_mistake_in_a_file_is_told(text: str, expected: str) -> None:
         ("WORKERS", "", "ARBITER_WORKERS: `workers` must be an integer from 0 to 256, not empty"),
         ("GRACE", ".nan", "ARBITER_GRACE: `grace` must be a number from 0 to 3,600, not `.nan`"),
         ("LIMITS_ID_BYTES", "true",
-         "ARBITER_LIMITS_ID_BYTES: `limits.id_bytes` must be an integer from 1 to 2,147,483,647, not `true`"),
+         "ARBITER_LIMITS_ID_BYTES: `limits.id_bytes` must be an integer from 1 to 256, not `true`"),
         ("REQUIRE_TESTS", "1",
          "ARBITER_REQUIRE_TESTS: `require_tests` must be `true` or `false`, not `1`\n  hint: write `true`"),
         ("LOG_LEVEL", "wraning",
@@ -405,6 +407,18 @@ def test_every_option_reaches_the_settings_under_its_own_name_and_default() -> N
     differ = {name for name in names if fields[name] not in {getattr(options, name), msgspec.NODEFAULT}}
     # How many processors there are is for the machine to say, and models may be left out where there is no option.
     assert differ == {"workers", "models"}
+
+
+def test_the_limits_of_what_is_stored_reach_the_store() -> None:
+    shared = {field.name for field in msgspec.structs.fields(StoreLimits)} & {
+        field.name for field in msgspec.structs.fields(Limits)
+    }
+    assert {"record_bytes", "event_bytes", "list_items", "aliases", "write_queue"} < shared
+    bare = Settings(rules="rules", data="data", listen="127.0.0.1:0")
+    for limits in (Limits(), msgspec.structs.replace(Limits(), **dict.fromkeys(shared, 77))):
+        reached = msgspec.structs.replace(bare, limits=limits).store_limits
+        assert {getattr(reached, name) == getattr(limits, name) for name in shared} == {True}
+    assert {name: getattr(StoreLimits(), name) for name in shared} == {name: getattr(Limits(), name) for name in shared}
 
 
 def test_defaults_that_stand_elsewhere_too_are_the_same() -> None:

@@ -24,7 +24,6 @@ from arbiter.expr.check import read_expression
 from arbiter.expr.hints import FUNCTIONS
 from arbiter.expr.scope import Scope
 from arbiter.lint.finding import KINDS
-from arbiter.profiles.store import Limits as StoreLimits
 from arbiter.ruleset import authored, expressions, load, points, segments
 from arbiter.ruleset.rules import Aggregate, HitPolicy, OrderKey
 from arbiter.ruleset.schema import rules_schema
@@ -154,16 +153,6 @@ def test_the_api_page_lists_every_call() -> None:
 def test_the_api_page_lists_every_limit_with_its_default() -> None:
     listed = {row[0].strip("`"): int(row[1]) for row in rows(page("docs/api.md"), "## Limits")}
     assert listed == msgspec.structs.asdict(Limits())
-
-
-def test_the_api_page_lists_the_limits_of_the_store() -> None:
-    listed = {row[0].strip("`"): int(row[1]) for row in rows(page("docs/api.md"), "The store has limits of its own")}
-    limits = msgspec.structs.asdict(StoreLimits())
-    names = {"depth": "value_depth", "queue": "write_queue"}
-    # The others are options, which the page on configuration lists.
-    options = {name for name, value in limits.items() if value is None} | {"versions", "idempotency", "consent_history"}
-    fixed = {names.get(name, name): value for name, value in limits.items() if name not in options}
-    assert listed == fixed | {"store_quota": 1 << 36}
 
 
 def test_the_api_page_lists_every_error() -> None:

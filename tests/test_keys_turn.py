@@ -435,6 +435,29 @@ def test_a_server_is_not_started_with_keys_that_do_not_fit(tmp_path: Path) -> No
     check(other, folder)
 
 
+def test_a_key_may_stand_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, previous = tmp_path / "first", tmp_path / "previous"
+    file.write_bytes(ONE)
+    file.chmod(0o600)
+    named = read_secrets(Profiles(key=str(file)))
+    monkeypatch.setenv("ARBITER_PROFILES_SECRET", ONE.decode("latin-1") + "\n")
+    assert read_secrets(Profiles()) == named
+    with pytest.raises(UnusableFile, match="leave out one of them"):
+        read_secrets(Profiles(key=str(file)))
+    previous.mkdir()
+    file.rename(previous / "first")
+    monkeypatch.setenv("ARBITER_PROFILES_SECRET", "x" * 40)
+    assert read_secrets(Profiles(previous_keys=str(previous))) == Secrets(b"x" * 40, (ONE,))
+    monkeypatch.setenv("ARBITER_PROFILES_SECRET", "x" * 31)
+    with pytest.raises(UnusableFile, match="ARBITER_PROFILES_SECRET holds 31 bytes") as caught:
+        read_secrets(Profiles())
+    assert "xxx" not in str(caught.value)
+    monkeypatch.setenv("ARBITER_PROFILES_SECRET", "")
+    assert read_secrets(Profiles()) == Secrets()
+    with pytest.raises(UnusableFile, match="there is no present key"):
+        read_secrets(Profiles(previous_keys=str(previous)))
+
+
 def test_ids_in_a_file_are_moved_beside_a_server_only_once_that_has_the_key(tmp_path: Path) -> None:
     with opened(tmp_path / "data" / "store") as store:
         fill(store)

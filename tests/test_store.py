@@ -334,7 +334,7 @@ def test_writes_in_flight_share_commits_and_fail_alone(store: Store) -> None:
 
 
 def test_a_full_queue_refuses_and_the_rest_is_written(tmp_path: Path) -> None:
-    with Store.open(tmp_path, limits=Limits(queue=20), background=False) as store:
+    with Store.open(tmp_path, limits=Limits(write_queue=20), background=False) as store:
         release = hold_writer(store)
         first = store.update(Update("ann", increment={"n": 1}))
         while not first.running():  # from then on the writer waits for the lock, and takes nothing more

@@ -26,7 +26,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     # The form of one field.
     id_bytes: Annotated[
         int,
-        option("Bytes of an id, or of the name of a decision point or a rule.", least=1, most=_MOST),
+        option("Bytes of an id, or of the name of a decision point or a rule.", least=1, most=256),
     ] = 256
     name_bytes: Annotated[int, option("Bytes of a key of a map.", least=1, most=_MOST)] = 256
     value_depth: Annotated[int, option("Lists and maps inside each other.", least=1, most=64)] = 8
@@ -44,6 +44,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     batch_events: Annotated[int, option("Events of one `IngestEvents`.", least=1, most=_MOST)] = 10_000
     validate_files: Annotated[int, option("Files of one `Validate`.", least=1, most=_MOST)] = 2000
     validate_file_bytes: Annotated[int, option("Bytes of one file of `Validate`.", least=1, most=_MOST)] = 4 * _MIB
+    # What is stored.
+    record_bytes: Annotated[
+        int, option("Bytes of the attributes of one profile, as MessagePack.", least=1, most=16 * _MIB)
+    ] = 64 * _KIB
+    event_bytes: Annotated[int, option("Bytes of one event, as MessagePack.", least=1, most=16 * _MIB)] = 16 * _KIB
+    consent_purposes: Annotated[int, option("Purposes of which a subject said something.", least=1, most=10_000)] = 100
+    link_events: Annotated[
+        int, option("Events of an id that `LinkIdentity` makes another's.", least=0, most=10_000_000)
+    ] = 100_000
+    aliases: Annotated[int, option("Ids that stand for one subject.", least=0, most=100_000)] = 1000
+    write_queue: Annotated[int, option("Writes that wait in one worker.", least=1, most=1_000_000)] = 10_000
     # The whole call.
     message_bytes: Annotated[int, option("Bytes of one call, as sent.", least=1, most=_MOST)] = 16 * _MIB
     metadata_bytes: Annotated[int, option("Bytes of the metadata of one call.", least=1024, most=_MIB)] = 16 * _KIB

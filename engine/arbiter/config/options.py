@@ -134,14 +134,16 @@ class Profiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 100
     key: Annotated[
         str,
-        option("The secret by which ids of subjects are hashed; empty for one in the store itself.", shown="FILE"),
+        option(
+            "The secret by which ids of subjects are hashed; empty for one in the environment or the store.",
+            shown="FILE",
+        ),
     ] = ""
     previous_keys: Annotated[
         str,
         option(
             "The folder of files that were `profiles.key` before, while subjects move to the present one.",
             shown="DIR",
-            needs="key",
         ),
     ] = ""
 
@@ -260,8 +262,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 OPTIONS: Final = {each.name: each for each in declared(Options)}
-# Variables with our prefix that are no options: what the commands that ask a server read, and the file itself.
+# What the file `profiles.key` holds may stand in this variable instead.
+SECRET_VARIABLE: Final = "ARBITER_PROFILES_SECRET"  # noqa: S105 - its name
+# Variables with our prefix that are no options: what the commands that ask a server read, that secret, and the file
+# itself.
 OTHER_VARIABLES: Final = frozenset({
     "ARBITER_CONFIG", "ARBITER_TARGET", "ARBITER_TOKEN", "ARBITER_CA_FILE", "ARBITER_CERTIFICATE_FILE",
-    "ARBITER_KEY_FILE", "ARBITER_TOKEN_FILE", "ARBITER_TLS", "ARBITER_INSECURE_TOKEN",
+    "ARBITER_KEY_FILE", "ARBITER_TOKEN_FILE", "ARBITER_TLS", "ARBITER_INSECURE_TOKEN", SECRET_VARIABLE,
 })  # fmt: skip

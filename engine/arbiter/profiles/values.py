@@ -32,6 +32,7 @@ _EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1
 
 class Limits(msgspec.Struct, frozen=True):
     """Bounds on what one subject or one call may store, and for how long. Sizes in bytes of MessagePack, times in µs.
+    What is an option of the group `limits` has its name here.
 
     A new event may be dated `late` before the clock and `ahead` of it. The log keeps events for `keep_for`, of a
     subject the newest `keep_events`; whoever was not written to for `inactive` is dropped. None: no such bound.
@@ -43,8 +44,9 @@ class Limits(msgspec.Struct, frozen=True):
     event_bytes: int = 16_384
     batch_events: int = 10_000
     list_items: int = 1_000
-    depth: int = 8
-    queue: int = 10_000
+    map_entries: int = 1_000
+    value_depth: int = 8
+    write_queue: int = 10_000
     link_events: int = 100_000
     aliases: int = 1_000
     late: int | None = None
@@ -105,17 +107,20 @@ def check_value(value: Any, field: str, limits: Limits, depth: int = 1) -> None:
 
 
 def _check_items(value: list[Any] | dict[str, Any], field: str, limits: Limits, depth: int) -> None:
-    if depth > limits.depth:
+    if depth > limits.value_depth:
         raise LimitExceeded(
-            f"{field} is nested deeper than `value_depth` allows, {limits.depth} lists and maps: flatten it",
+            f"{field} is nested deeper than `value_depth` allows, {limits.value_depth} lists and maps: flatten it",
             field=field,
             reason="value_depth",
         )
-    if len(value) > limits.list_items:
+    name, allowed = (
+        ("list_items", limits.list_items) if isinstance(value, list) else ("map_entries", limits.map_entries)
+    )
+    if len(value) > allowed:
         raise LimitExceeded(
-            f"{field} has {len(value):,} elements, and `list_items` allows {limits.list_items:,}: send fewer",
+            f"{field} has {len(value):,} elements, and `{name}` allows {allowed:,}: send fewer",
             field=field,
-            reason="list_items",
+            reason=name,
         )
     if isinstance(value, list):
         for index, item in enumerate(value):

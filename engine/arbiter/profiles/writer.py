@@ -70,8 +70,8 @@ class Writer:
 
     def submit(self, operation: Operation) -> Future[Any]:
         """Queue an operation; its future is resolved after the commit that holds it."""
-        if self._queue.qsize() >= self._limits.queue:
-            message = f"{self._limits.queue} writes are waiting already: retry a little later"
+        if self._queue.qsize() >= self._limits.write_queue:
+            message = f"{self._limits.write_queue} writes are waiting already: retry a little later"
             return refused(LimitExceeded(message, reason="write_queue"))
         with self._closing:  # nothing may come after the end mark: nobody would answer it
             if self._closed:

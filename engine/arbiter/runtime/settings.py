@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 # Fields' types at run time.
+from arbiter.config.limits import Limits as AllLimits
 from arbiter.config.options import Events, Kafka, LogLevel, Profiles, Telemetry
 from arbiter.profiles.values import Limits
 from arbiter.runtime.admin import Admin
@@ -51,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     events: Events = Events()
     profiles: Profiles = Profiles()
     kafka: Kafka = Kafka()
+    limits: AllLimits = AllLimits()
     face: bytes = b""
 
     @property
@@ -76,8 +78,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def store_limits(self) -> Limits:
         """What the store takes, how long it keeps it, and how much of it."""
-        events, profiles = self.events, self.profiles
+        events, profiles, limits = self.events, self.profiles, self.limits
         return Limits(
+            record_bytes=limits.record_bytes,
+            event_bytes=limits.event_bytes,
+            batch_events=limits.batch_events,
+            list_items=limits.list_items,
+            map_entries=limits.map_entries,
+            value_depth=limits.value_depth,
+            write_queue=limits.write_queue,
+            link_events=limits.link_events,
+            aliases=limits.aliases,
+            consent_purposes=limits.consent_purposes,
             late=_micros(events.late_days, _DAY),
             ahead=round(events.ahead_seconds * _SECOND),
             keep_for=_micros(events.keep_days, _DAY),
