@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import copy
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -31,6 +33,7 @@ ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "docs" / "deploy"
 CONFIG = "/etc/arbiter/arbiter.yaml"
 DATA = "/var/lib/arbiter"
+KUBERNETES = "1.37"
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
@@ -112,6 +115,15 @@ def test_the_manifest_configures_what_stands_beside_it(objects: dict[tuple[str, 
     assert objects["ConfigMap", "arbiter-config"]["data"] == {
         "arbiter.yaml": (DEPLOY / "arbiter.yaml").read_text("utf-8")
     }
+
+
+def test_kubernetes_knows_every_key_of_the_manifest(objects: dict[tuple[str, str], Any]) -> None:
+    for each in objects.values():
+        kubernetes_validate.validate(each, KUBERNETES, strict=True)
+    spoilt = copy.deepcopy(objects["StatefulSet", "arbiter"])
+    spoilt["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(spoilt, KUBERNETES, strict=True)
 
 
 def test_the_rules_of_the_manifest_load(objects: dict[tuple[str, str], Any]) -> None:
