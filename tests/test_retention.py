@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from arbiter.errors import InvalidField
+from arbiter.errors import InvalidField, VersionConflict
 from arbiter.profiles import collecting, windows
 from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.figures import Collected
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from arbiter.errors import ArbiterError
+    from arbiter.profiles.group import Group
 
 HOUR = SLACK
 DAY = 24 * HOUR
@@ -274,6 +276,57 @@ def test_an_inactive_subject_is_dropped_whole_and_may_come_back(home: Path, cloc
         assert store.figures().collected == Collected(events=1200, subjects=2)
         assert store.ingest([buy(1, START, amount=5)]).result().accepted == 1
         assert store.read("ann", clock.now).features[feature("count").key] == 1
+
+
+def test_ids_of_a_subject_that_is_dropped_stand_for_nobody(home: Path, clock: Clock) -> None:
+    with opened(home, clock, inactive=30 * DAY) as store:
+        use(store, feature("count"))
+        store.ingest([buy(1, START, "device"), buy(2, START, "ann")]).result()
+        assert store.link("device", "ann").result().events == 1
+        clock.now += 31 * DAY
+        sweep(store, clock)
+        assert set(counts(store).values()) == {0}
+        assert not store.read("device", clock.now).exists
+        # Either is free for somebody else.
+        store.update(Update("device", set={"a": 1})).result()
+        assert store.read("ann", clock.now).attributes == {}
+        assert store.link("device", "bob").result().linked
+
+
+def test_a_write_that_shares_a_transaction_with_a_drop_is_found_under_the_id_that_it_named(
+    home: Path, clock: Clock
+) -> None:
+    with opened(home, clock, inactive=30 * DAY) as store:
+        use(store)
+        store.update(Update("ann", set={"a": 1})).result()
+        store.update(Update("device", set={"b": 1})).result()
+        store.link("device", "ann").result()
+        clock.now += 31 * DAY
+        gate, before = Gate(), store.commits
+        store._writer.submit(gate)
+        # A refused one finds who `device` is, another drops them, and a third names `device` again.
+        stale = store.update(Update("device", set={"b": 2}, expected_version=77))
+        dropped = store._writer.submit(collecting.Collect([store.keys.subject("ann")]))
+        stored = store.update(Update("device", set={"b": 3}))
+        gate.opened.set()
+        assert isinstance(refusal(stale), VersionConflict)
+        assert dropped.result().subjects == 1
+        assert stored.result() == 1
+        assert store.commits == before + 1
+        assert store.read("device", clock.now).attributes == {"b": 3}
+        assert store.read("ann", clock.now).attributes == {}
+
+
+class Gate:
+    """Holds the writer until it is opened, so that what waits behind it shares a transaction."""
+
+    weight = 1 << 30
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+
+    def apply(self, _: Group) -> None:
+        assert self.opened.wait(60)
 
 
 def test_positions_are_never_given_twice(home: Path, clock: Clock) -> None:

@@ -112,6 +112,7 @@ class Collect:
         elif inactive:
             group.close(key)
             erased = erase_all(group.environment, group.txn, key)
+            group.part(key)
             done.events += erased.get("events", 0)
             done.subjects += 1
             return
