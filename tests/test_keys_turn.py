@@ -93,7 +93,7 @@ def seen(store: Store, subject: str, now: int) -> Any:
             del shown[key]
     return (
         store.read(subject, now),
-        store.read_many([(subject, now)]),
+        store.read_member(subject, now),
         store.events(subject),
         store.history(subject, now=now, limit=9),
         store.consents(subject),

@@ -64,7 +64,8 @@ def test_what_is_sent_to_the_anonymous_id_later_lands_on_the_known_one(store: St
     store.ingest([buy(1, T0 - 1, "phone", amount=1), buy(1, T0 - 1, "ann", amount=1)]).result()
     assert store.read("ann", T0).attributes == {"a": 1}
     assert [event.id for event in store.events("ann")] == ["1"]
-    assert store.read_many([("phone", T0), ("ann", T0)])[0] == store.read("ann", T0)
+    with store.reading() as read:
+        assert read("phone", T0) == read("ann", T0) == store.read("ann", T0)
 
 
 def test_linking_again_changes_nothing(store: Store) -> None:

@@ -351,11 +351,17 @@ def test_a_full_queue_refuses_and_the_rest_is_written(tmp_path: Path) -> None:
         assert store.read("ann", NOW).attributes == {"n": len(written)}
 
 
-def test_read_many_reads_one_state_in_order(store: Store) -> None:
+def test_what_is_read_together_is_of_one_state(store: Store) -> None:
     store.use_features(FeatureSet([COUNT]))
     store.update(Update("ann", {"a": 1})).result()
     store.ingest([buy(1, "bob", at=NOW + 5)]).result()
-    ann, nobody, bob = store.read_many([("ann", NOW + 9), ("nobody", NOW + 9), ("bob", NOW + 9)])
+    before = store.figures().reads
+    with store.reading() as read:
+        ann = read("ann", NOW + 9)
+        store.update(Update("ann", {"a": 2})).result()
+        nobody, again, bob = (read(subject, NOW + 9) for subject in ("nobody", "ann", "bob"))
+    assert ann == again
+    assert store.figures().reads == before + 4
     assert (ann.attributes, nobody.exists, bob.features) == ({"a": 1}, False, {"buys": 1})
     assert store.read("bob", NOW).features == {"buys": 0}
 

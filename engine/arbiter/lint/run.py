@@ -146,8 +146,3 @@ def _underlined(lines: list[str], line: int, column: int, text: str) -> tuple[in
     word = next((i for i, c in enumerate(rest) if c.isspace() or c in ",}]"), len(rest))
     trimmed = rest[:word].removesuffix(":")
     return line, column, column + max(1, len(trimmed))
-
-
-def codes_of(noted: Iterable[Noted]) -> list[str]:
-    """The codes that were found, sorted, each once."""
-    return sorted({each.diagnostic.code for each in noted})

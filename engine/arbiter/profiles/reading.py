@@ -32,7 +32,7 @@ ACCOUNT = "account_id"
 class Reading:
     """Reads inside `txn`, all for `features`. `notice` is told the key of each record that was out of date.
 
-    `keys` gives those under which ids are stored. Times are µs.
+    `keys` gives those under which ids are stored. Times are µs. `reads` counts the records that were looked for.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Reading:
         self._features = features
         self._keys = keys
         self._notice = notice
+        self.reads = 0
 
     def __call__(self, subject_id: str, now: int) -> Profile:
         """A subject's profile as of `now`."""
@@ -64,6 +65,7 @@ class Reading:
         return member_of(profile, self.account(named, now) if named.__class__ is str else unknown(self._features))
 
     def _at(self, key: bytes, now: int) -> Profile:
+        self.reads += 1
         raw = self._txn.get(key, None, self._environment.profile)
         if raw is None and isinstance(key, Turning):
             key = standing_for(self._environment, self._txn, key)

@@ -229,15 +229,6 @@ class Store:
         except UNREADABLE as error:
             raise unreadable(error, self._current.path) from error
 
-    def read_many(self, asked: Sequence[tuple[str, int]], features: FeatureSet | None = None) -> list[Profile]:
-        """The profile of each subject id as of its own now (µs), in order, all from one state of the store.
-
-        `features` as for `read`. Raises StoreError.
-        """
-        self._reads += len(asked)
-        with self.reading(features) as read:
-            return [read(subject_id, now) for subject_id, now in asked]
-
     def read_member(self, subject_id: str, now: int, features: FeatureSet | None = None) -> Member:
         """As `read`, and beside the profile the account that its attribute `account_id` names, from the same state of
         the store. A subject that names none, or one of which nothing is stored, has an empty one.
@@ -257,7 +248,11 @@ class Store:
         Raises StoreError, for what is read in the block too.
         """
         with self._looking() as (environment, txn):
-            yield Reading(environment, txn, features or self._features, self.keys, self._upkeep.notice)
+            reading = Reading(environment, txn, features or self._features, self.keys, self._upkeep.notice)
+            try:
+                yield reading
+            finally:
+                self._reads += reading.reads
 
     @contextmanager
     def _looking(self) -> Iterator[tuple[Environment, lmdb.Transaction[bytes]]]:
