@@ -24,7 +24,7 @@ from arbiter.lint.ties import check_ties
 from arbiter.lint.unused import check_names
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from arbiter.ruleset.rules import Rule
     from arbiter.snapshot import Snapshot
