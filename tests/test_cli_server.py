@@ -390,7 +390,10 @@ with Client(sys.argv[1]) as client:
 def test_a_data_directory_serves_once(server: Server) -> None:
     done = server.ask("serve", "--data", server.data, "--listen", "127.0.0.1:0", "--rules", server.rules)
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"error: the data directory {server.data} is in use by another `arbiter serve`\n" in done.stderr
+    assert (
+        f"error: the data directory {server.data} is in use by another `arbiter serve`: stop that one, or "
+        in done.stderr
+    )
 
 
 def test_a_server_does_not_start_on_mistakes(server: Server, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _encode = msgspec.msgpack.Encoder(order="sorted").encode
 _image_decoder = msgspec.msgpack.Decoder(Image)
 _Found = TypeVar("_Found")
+_FEW = 8  # decision points that a message names
 Buffer = bytes | memoryview
 Fetch = Callable[[str], Generator[None, None, Buffer]]
 """Gives the content of a part by its key, in steps."""
@@ -240,7 +241,7 @@ class Snapshot:
         """The compiled decision point; raises NotFound with the closest known name."""
         found = self.points.get(name)
         if found is None:
-            hint = did_you_mean(name, self.points)
+            hint = did_you_mean(name, self.points) or _all_of(self.points)
             raise NotFound(f"there is no decision point `{name}`{'; ' + hint if hint else ''}", field="decision")
         return found
 
@@ -264,3 +265,10 @@ def open_snapshot(
     snapshot = Snapshot.__new__(Snapshot)
     snapshot._take(opened, models)  # noqa: SLF001 - its other constructor
     return snapshot
+
+
+def _all_of(points: Mapping[str, Point]) -> str:
+    """A hint that names the decision points, where they are few."""
+    if not points:
+        return "no rule file declares any"
+    return f"the rules have {', '.join(f'`{each}`' for each in sorted(points))}" if len(points) <= _FEW else ""

@@ -130,6 +130,8 @@ def test_an_unknown_decision_point_is_not_found_and_the_nearest_is_named(shop: S
         shop.client.decide("x", "shop.baner")
     assert (caught.value.code, caught.value.field) == ("NOT_FOUND", "decision")
     assert "did you mean `shop.banner`?" in caught.value.message
+    with pytest.raises(UnknownName, match="the rules have `shop.banner`, `shop.footer`, `shop.silent`"):
+        shop.client.decide("x", "nothing.like.it")
 
 
 def test_bytes_that_are_no_request_are_invalid(shop: Shop) -> None:

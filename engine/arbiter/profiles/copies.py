@@ -65,7 +65,7 @@ def data_of(path: Path) -> Path:
         raise StoreError(f"cannot read {path}: {error}") from error
     data = (generations.folder(path, newest) if newest else path) / DATA
     if not data.is_file():
-        raise StoreError(f"there is no store in {path}: name the folder that holds one")
+        raise StoreError(f"there is no store in {path}: name the data directory, `--data DIR`, or a copy")
     return data
 
 

@@ -7,6 +7,7 @@ the supervisor holds the port without listening, so that it stays ours while wor
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 
 from arbiter.errors import ArbiterError
@@ -39,8 +40,9 @@ def reserve(listen: str) -> tuple[socket.socket, str]:
             held = stack.enter_context(socket.socket(family, kind, protocol))
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             held.bind(where)
-        except (OSError, OverflowError) as error:
-            raise ListenError(f"cannot listen on {listen}: {error}") from error
+        except OSError as error:
+            mend = ": stop what listens there, or choose another port" if error.errno == errno.EADDRINUSE else ""
+            raise ListenError(f"cannot listen on {listen}: {error.strerror or error}{mend}") from error
         stack.pop_all()
     name, number = held.getsockname()[:2]
     return held, f"[{name}]:{number}" if ":" in name else f"{name}:{number}"

@@ -28,5 +28,7 @@ def alone(directory: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise StoreError(f"the {what} {directory} is in use by another `arbiter serve`") from None
+            raise StoreError(
+                f"the {what} {directory} is in use by another `arbiter serve`: stop that one, or name another directory"
+            ) from None
         yield
