@@ -58,9 +58,3 @@ def test_a_name_that_no_caller_can_have_is_refused(tmp_path: Path) -> None:
     done = new(tmp_path, "--name", "check out", "--role", "decide")
     assert (done.returncode, done.stdout) == (2, "")
     assert "cannot be the name of a caller" in done.stderr
-
-
-def test_the_audit_of_dependencies_is_part_of_ci() -> None:
-    assert "make audit" in (ROOT / ".ci" / "run").read_text("utf-8")
-    assert ".ci/audit.py" in (ROOT / "Makefile").read_text("utf-8")
-    assert "pip_audit" in (ROOT / ".ci" / "audit.py").read_text("utf-8")
