@@ -22,7 +22,8 @@ from arbiter.expr import cel
 from arbiter.expr.compile import value_function
 from arbiter.expr.cost import CONTROL
 from arbiter.expr.evaluate import evaluate
-from arbiter.expr.ops import COSTLY, FAILURES, NATIVE, Unknown
+from arbiter.expr.functions import COSTLY, NATIVE
+from arbiter.expr.ops import FAILURES, Unknown
 from arbiter.expr.syntax import Unreadable, children, convert, walk, with_children
 from arbiter.expr.tree import AnyNode, Call, Const, ListOf, MapOf, Name
 from arbiter.expr.view import Symbols, View

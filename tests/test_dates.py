@@ -9,7 +9,7 @@ import pytest
 
 from arbiter.decision.explain import explain
 from arbiter.decision.walk import Need, Walk
-from arbiter.expr import ops
+from arbiter.expr import functions, ops
 from arbiter.expr.view import View
 from arbiter.expr.zones import NAMES, _read, instant_of, zone_of
 from arbiter.ruleset.load import load_ruleset
@@ -133,7 +133,7 @@ def test_names_that_are_no_zones_leave_nothing_behind() -> None:
 @pytest.mark.parametrize("zone", ["../../../etc/localtime", "/etc/localtime", "Nowhere", "", "25", "\0", 3])
 def test_parts_of_times_take_no_other_zone(zone: Any) -> None:
     with pytest.raises(ops.FAILURES):
-        ops.NATIVE["getHours"](datetime(2026, 1, 1, tzinfo=UTC), zone)
+        functions.NATIVE["getHours"](datetime(2026, 1, 1, tzinfo=UTC), zone)
 
 
 @pytest.mark.parametrize(

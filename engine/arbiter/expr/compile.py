@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from arbiter.expr import ops
+from arbiter.expr import functions, ops
 from arbiter.expr.cost import metered, weight_of
 from arbiter.expr.generated import function_of
 from arbiter.expr.limits import STEPS, meter
@@ -192,10 +192,10 @@ class _Writer:
             case Call(function="has", args=(arg,)):
                 return self._has(arg)
         args = ", ".join(map(self.value, node.args))
-        native = ops.NATIVE.get(node.function)
+        native = functions.NATIVE.get(node.function)
         if native:
             return f"{self._bind(native)}({args})"
-        return f"{self._operator('delegate')}({node.function!r}, {node.method}, {args})"
+        return f"{self._bind(functions.delegate)}({node.function!r}, {node.method}, {args})"
 
     def _has(self, arg: AnyNode) -> str:
         match arg:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arbiter.expr.ops import COSTLY, NATIVE
+from arbiter.expr.functions import COSTLY, NATIVE
 from arbiter.expr.syntax import children, walk
 from arbiter.expr.tree import AnyNode, Call, Fold, Name
 

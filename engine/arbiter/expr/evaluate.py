@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from arbiter.expr import ops
+from arbiter.expr import functions, ops
 from arbiter.expr.cost import weight_of
 from arbiter.expr.limits import STEPS, meter
 from arbiter.expr.ops import FAILURES, Unknown, truth
@@ -116,9 +116,9 @@ def _value(node: AnyNode, view: View, symbols: Symbols, bound: Locals) -> Any:  
 
 
 def _apply(function: str, method: bool, args: list[Any]) -> Any:  # noqa: FBT001 - as in the tree
-    native = ops.NATIVE.get(function)
+    native = functions.NATIVE.get(function)
     try:
-        return native(*args) if native else ops.delegate(function, method, *args)
+        return native(*args) if native else functions.delegate(function, method, *args)
     except Unknown:
         raise
     except FAILURES as error:

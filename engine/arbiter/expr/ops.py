@@ -10,8 +10,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from arbiter.expr import cel, limits, timeparts
-from arbiter.expr.limits import meter, spend_deep, spend_growth, spend_match, spend_size
+from arbiter.expr import limits
+from arbiter.expr.limits import meter, spend_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -93,7 +93,8 @@ def _duration(value: timedelta) -> timedelta:
     raise Unknown("the duration is out of range")
 
 
-def _refuse(operator: str, *values: Any) -> Unknown:
+def refuse(operator: str, *values: Any) -> Unknown:
+    """Why an operator has no value for these."""
     return Unknown(f"`{operator}` cannot take {' and '.join(type_name(v) for v in values)}")
 
 
@@ -112,7 +113,7 @@ def add(a: Any, b: Any) -> Any:
         return _duration(a + b)
     if {kind, other} == {datetime, timedelta}:
         return a + b
-    raise _refuse("+", a, b)
+    raise refuse("+", a, b)
 
 
 def sub(a: Any, b: Any) -> Any:
@@ -126,7 +127,7 @@ def sub(a: Any, b: Any) -> Any:
         return _duration(a - b)
     if kind is datetime and other is timedelta:
         return a - b
-    raise _refuse("-", a, b)
+    raise refuse("-", a, b)
 
 
 def mul(a: Any, b: Any) -> Any:
@@ -136,7 +137,7 @@ def mul(a: Any, b: Any) -> Any:
         return _int(a * b)
     if kind in NUMBERS and other in NUMBERS:
         return float(a) * float(b)
-    raise _refuse("*", a, b)
+    raise refuse("*", a, b)
 
 
 def div(a: Any, b: Any) -> Any:
@@ -156,7 +157,7 @@ def div(a: Any, b: Any) -> Any:
                 return float("nan")
             return float("inf") if (a > 0) == (str(b) == "0.0") else float("-inf")
         return a / b
-    raise _refuse("/", a, b)
+    raise refuse("/", a, b)
 
 
 def mod(a: Any, b: Any) -> int:
@@ -166,7 +167,7 @@ def mod(a: Any, b: Any) -> int:
             raise Unknown("division by zero")
         rest: int = abs(a) % abs(b)
         return rest if a >= 0 else -rest
-    raise _refuse("%", a, b)
+    raise refuse("%", a, b)
 
 
 def neg(a: Any) -> Any:
@@ -175,7 +176,7 @@ def neg(a: Any) -> Any:
         return _int(-a)
     if a.__class__ in {float, timedelta}:
         return -a
-    raise _refuse("-", a)
+    raise refuse("-", a)
 
 
 def contains(item: Any, container: Any) -> bool:
@@ -183,7 +184,7 @@ def contains(item: Any, container: Any) -> bool:
     if container.__class__ is list or container.__class__ is dict:
         meter.spend(len(container))
         return any(eq(item, element) for element in container)
-    raise _refuse("in", item, container)
+    raise refuse("in", item, container)
 
 
 def index(container: Any, key: Any) -> Any:
@@ -200,7 +201,7 @@ def index(container: Any, key: Any) -> Any:
             if eq(name, key):
                 return value
         raise Unknown(f"there is no key {key!r}")
-    raise _refuse("[]", container, key)
+    raise refuse("[]", container, key)
 
 
 def field(container: Any, name: str) -> Any:
@@ -309,123 +310,6 @@ def fold_map(
     return [body(element) for element in _elements(container, weight) if where is None or truth(where(element))]
 
 
-def size(value: Any) -> int:
-    """Characters, bytes, elements or entries."""
-    if value.__class__ in {str, bytes, list, dict}:
-        return len(value)
-    raise _refuse("size", value)
-
-
-def starts_with(value: Any, prefix: Any) -> bool:
-    """``value.startsWith(prefix)`` of strings."""
-    if value.__class__ is str and prefix.__class__ is str:
-        return bool(value.startswith(prefix))
-    raise _refuse("startsWith", value, prefix)
-
-
-def ends_with(value: Any, suffix: Any) -> bool:
-    """``value.endsWith(suffix)`` of strings."""
-    if value.__class__ is str and suffix.__class__ is str:
-        return bool(value.endswith(suffix))
-    raise _refuse("endsWith", value, suffix)
-
-
-def has_part(value: Any, part: Any) -> bool:
-    """``value.contains(part)`` of strings."""
-    if value.__class__ is str and part.__class__ is str:
-        spend_size(value)
-        return part in value
-    raise _refuse("contains", value, part)
-
-
-def matches(value: Any, pattern: Any) -> bool:
-    """``value.matches(pattern)`` by RE2, which never looks back: at most states times characters."""
-    if value.__class__ is str and pattern.__class__ is str:
-        spend_match(value, pattern)
-        return bool(_ask("matches", True, value, pattern))
-    raise _refuse("matches", value, pattern)
-
-
-def to_double(value: Any) -> float:
-    """``double(value)``."""
-    kind = value.__class__
-    number: float = float(value) if kind in NUMBERS else delegate("double", False, value)
-    return number
-
-
-def to_string(value: Any) -> str:
-    """``string(value)``; bytes must be UTF-8."""
-    if value.__class__ is bytes:
-        spend_size(value)
-        return str(value, "utf-8")
-    written: str = delegate("string", False, value)
-    return written
-
-
-def type_of(value: Any) -> str:
-    """``type(value)``: the name that CEL gives the type, a text."""
-    kind: type = value.__class__
-    return _CEL_TYPES.get(kind) or type_name(value)
-
-
-_OF_DOUBLES = frozenset(
-    {"math.ceil", "math.floor", "math.round", "math.trunc", "math.isNaN", "math.isInf", "math.isFinite"}
-)
-
-
-def delegate(function: str, method: bool, *args: Any) -> Any:  # noqa: FBT001 - generated code calls this positionally
-    """Any other function of CEL, by cel-cpp, on these values; ints become doubles where it takes only those.
-
-    cel-cpp does not count what it does: what goes in is counted, and what may come out where that can be more.
-    """
-    meter.spend(limits.DELEGATED)
-    size = sum(map(spend_deep, args))
-    if function == "replace":
-        # At most every character of the text, and the end, becomes the replacement.
-        spend_growth((len(args[0]) + 1) * len(args[2]) if args[0].__class__ is args[-1].__class__ is str else size)
-    elif function == "join" and len(args) > 1 and args[0].__class__ is list and args[1].__class__ is str:
-        spend_growth(size + len(args[0]) * len(args[1]))
-    elif function == "format":
-        args = tuple(map(_with_times_written, args))
-    elif function in _OF_DOUBLES:
-        args = tuple(float(a) if a.__class__ is int else a for a in args)
-    return _ask(function, method, *args)
-
-
-def _ask(function: str, method: bool, *args: Any) -> Any:  # noqa: FBT001 - as in the tree
-    try:
-        return cel.call(function, args, method=method)
-    except cel.CelFailure as failure:
-        raise Unknown(str(failure)) from None
-
-
-def _with_times_written(value: Any) -> Any:
-    """cel-cpp's Python face takes no times inside a list, and writes them as CEL's `string` does."""
-    match value:
-        case list():
-            return [_with_times_written(each) for each in value]
-        case dict():
-            return {key: _with_times_written(each) for key, each in value.items()}
-        case datetime() | timedelta():
-            return _ask("string", False, value)
-    return value
-
-
-NATIVE: dict[str, Callable[..., Any]] = {
-    "_==_": eq, "_!=_": ne, "_<_": lt, "_<=_": le, "_>_": gt, "_>=_": ge,
-    "_+_": add, "_-_": sub, "_*_": mul, "_/_": div, "_%_": mod, "-_": neg,
-    "@in": contains, "_[_]": index, "size": size, "startsWith": starts_with, "endsWith": ends_with,
-    "contains": has_part, "matches": matches, "double": to_double, "string": to_string, "type": type_of,
-    "dyn": lambda value: value, **timeparts.PARTS,
-}  # fmt: skip
-"""The functions that run here, by CEL name; every other one goes to cel-cpp by `delegate`."""
-
-COSTLY = frozenset({"matches", "string", "double"})
-"""Those of them that may call cel-cpp."""
-
-_CEL_TYPES: dict[type, str] = {
-    type(None): "null_type", datetime: "google.protobuf.Timestamp", timedelta: "google.protobuf.Duration",
-}  # fmt: skip
 _TYPE_NAMES: dict[type, str] = {
     bool: "bool", int: "int", float: "double", str: "string", bytes: "bytes", datetime: "timestamp",
     timedelta: "duration", list: "list", dict: "map", type(None): "null",
