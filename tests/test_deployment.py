@@ -322,6 +322,22 @@ def final_stage() -> list[tuple[str, str]]:
     return found[last:]
 
 
+def test_what_the_page_puts_into_a_container_and_onto_a_machine_loads(tmp_path: Path) -> None:
+    options = shown(["serve", "--config", CONFIG], {}, tmp_path)
+    text = (DEPLOY.parent / "deployment.md").read_text("utf-8")
+    mounted = {to: Path(ROOT, source) for source, to in re.findall(r'-v "\$PWD/(\S+?):(\S+?):ro"', text)}
+    assert set(mounted) == {options["rules"], options["models"]}
+    (copied,) = re.findall(r"^mkdir -p (\S+) && cp -r (.+) \1/$", text, re.MULTILINE)
+    folder, sources = copied
+    assert {f"{folder}/{source}": Path(ROOT, source) for source in sources.split()} == mounted
+    done = subprocess.run(  # noqa: S603 - the command is ours
+        [sys.executable, "-m", "arbiter.cli", "check", str(mounted[options["rules"]]), "--models",
+         str(mounted[options["models"]])],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "engine")}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_image_has_no_tools_and_no_root() -> None:
     stage = final_stage()
     assert [name for name, _ in instructions()].count("FROM") == 2

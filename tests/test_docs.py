@@ -65,7 +65,7 @@ NOT_RUN = {
     "python3 -m venv /opt/arbiter && /opt/arbiter/bin/pip install .": "changes the machine",
     "docker build -f docs/deploy/Containerfile -t arbiter .": "needs a container engine",
     "kubectl create secret generic arbiter-callers --from-file=callers.yaml": "needs a cluster",
-    "kubectl create configmap arbiter-rules --from-file=rules/store --dry-run=client -o yaml | kubectl apply -f -": (
+    "kubectl create configmap arbiter-rules --from-file=shop-rules --dry-run=client -o yaml | kubectl apply -f -": (
         "needs a cluster"
     ),
     "pip install 'arbiter[otlp]'": "from a package index",
