@@ -133,6 +133,15 @@ def test_what_cannot_be_asked_is_refused_with_its_field(shop: Shop, asked: dict[
     assert [violation.field for violation in caught.value.violations] == [field]
 
 
+def test_a_page_is_no_longer_than_the_limit(open_shop: OpenShop) -> None:
+    client = open_shop(limits={"page_entries": 2}).client
+    client.ingest_events([Event(f"e{number}", "ann", "purchase", number, {}) for number in range(9)])
+    with pytest.raises(InvalidRequest, match="`page_entries` allows 2") as caught:
+        client.export_profile("ann", page_size=3)
+    assert caught.value.limit == "page_entries"
+    assert len(client.export_profile("ann").entries) == 2
+
+
 def test_both_are_recorded_without_an_id(open_shop: OpenShop, tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     shop = open_shop(audit={"file": str(file)})

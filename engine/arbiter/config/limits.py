@@ -36,6 +36,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     validate_path_bytes: Annotated[int, option("Bytes of a path of `Validate`.", least=1, most=4096)] = 1024
     slots: Annotated[int, option("Slots that a call may ask for.", least=1, most=_MOST)] = 100
     page_events: Annotated[int, option("Events of one page of `ListEvents`.", least=1, most=100_000)] = 1000
+    page_entries: Annotated[int, option("Entries of one page of `ExportProfile`.", least=1, most=100_000)] = 10_000
     # How much of it.
     context_bytes: Annotated[int, option("Bytes of a request's context.", least=1, most=_MOST)] = 256 * _KIB
     decisions: Annotated[int, option("Decision points of a page.", least=1, most=_MOST)] = 32
@@ -44,6 +45,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     batch_events: Annotated[int, option("Events of one `IngestEvents`.", least=1, most=_MOST)] = 10_000
     validate_files: Annotated[int, option("Files of one `Validate`.", least=1, most=_MOST)] = 2000
     validate_file_bytes: Annotated[int, option("Bytes of one file of `Validate`.", least=1, most=_MOST)] = 4 * _MIB
+    overrides: Annotated[int, option("Overrides that stand at once.", least=0, most=10_000)] = 100
     # What is stored.
     record_bytes: Annotated[
         int, option("Bytes of the attributes of one profile, as MessagePack.", least=1, most=16 * _MIB)

@@ -81,7 +81,7 @@ class Supervisor:
         self._loader = Loader(
             settings.rules_directory, settings.models_directory, archive, require_tests=settings.require_tests
         )
-        self._versions = Versions(self.desk, self._loader, archive)
+        self._versions = Versions(self.desk, self._loader, archive, settings.limits.overrides)
         self.tally = Tally(lambda number: self._mail.post(lambda: self._scraped(number)), self.desk.counters)
         encoded = msgspec.msgpack.encode(settings)
         workers = Crew(

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("arbiter.versions")
 
-MOST_OVERRIDES = 100
 LONGEST_US = 366 * 86_400_000_000
 _STAGED = 3
 
 
 class Versions:
-    """Carries out orders on a desk."""
+    """Carries out orders on a desk. At most `overrides` stand at once."""
 
-    def __init__(self, desk: Desk, loader: Loader, archive: Archive) -> None:
+    def __init__(self, desk: Desk, loader: Loader, archive: Archive, overrides: int = 100) -> None:
         self._desk = desk
+        self._overrides = overrides
         self._loader = loader
         self._archive = archive
 
@@ -211,9 +211,10 @@ class Versions:
             raise InvalidField(
                 "until lies in the past, or more than a year ahead: send a moment between", field="until"
             )
-        if len(others) >= MOST_OVERRIDES:
+        if len(others) >= self._overrides:
             raise LimitExceeded(
-                f"{len(others)} overrides stand, and `overrides` allows {MOST_OVERRIDES}: clear some, or use `enabled`",
+                f"{len(others)} overrides stand, and `overrides` allows {self._overrides}: clear some, or use "
+                "`enabled`",
                 reason="overrides",
             )
         override = Override(kind=kind, name=name, since=now, until=command.until, reason=command.reason)

@@ -73,7 +73,7 @@ class Server:
         stored = profiles.ProfileService(backing.engine, limits, counters)
         services: dict[str, dict[str, Work]] = {
             decisions.SERVICE: decisions.DecisionService(backing.engine, limits, counters).works(),
-            profiles.SERVICE: {**stored.works(), **privacy.Privacy(backing.engine, counters).works()},
+            profiles.SERVICE: {**stored.works(), **privacy.Privacy(backing.engine, limits, counters).works()},
             admin.SERVICE: admin.AdminService(backing.admin, limits).works(),
         }
         rpcs = {

@@ -17,13 +17,13 @@ from arbiter.v1 import profile_pb2
 from arbiter.wire.values import write_entries, write_timestamp
 
 if TYPE_CHECKING:
+    from arbiter.config.limits import Limits
     from arbiter.profiles.records import Erased
     from arbiter.runtime.engine import Engine
     from arbiter.server.calls import Call, Work
     from arbiter.telemetry.counters import Counters
 
 _PAGE = 1_000
-_MOST = 10_000
 # Where a record speaks of features, under the hashes of their definitions.
 _OF_FEATURES = ("features", "states", "changed")
 
@@ -31,8 +31,9 @@ _OF_FEATURES = ("features", "states", "changed")
 class Privacy:
     """The calls of ProfileService for whoever answers a subject that asks what is held, or to be forgotten."""
 
-    def __init__(self, engine: Engine, counters: Counters) -> None:
+    def __init__(self, engine: Engine, limits: Limits, counters: Counters) -> None:
         self._engine = engine
+        self._allowed = limits.page_entries
         self._counters = counters
 
     def works(self) -> dict[str, Work]:
@@ -45,12 +46,14 @@ class Privacy:
     def _export(self, request: profile_pb2.ExportProfileRequest, _call: Call) -> profile_pb2.ExportProfileResponse:
         subject_id, account_id, store = request.subject_id, request.account_id, self._engine.store
         check_owner(subject_id, account_id)
-        if request.page_size > _MOST:
+        if request.page_size > self._allowed:
             raise InvalidField(
-                f"page_size is {request.page_size:,}, and a page has at most {_MOST:,} entries: ask for fewer",
+                f"page_size is {request.page_size:,}, and `page_entries` allows {self._allowed:,}: ask for fewer, and "
+                "for more pages",
                 field="page_size",
+                reason="page_entries",
             )
-        token, limit = _token(request.page_token), request.page_size or _PAGE
+        token, limit = _token(request.page_token), request.page_size or min(_PAGE, self._allowed)
         found = store.export(subject_id, account_id=account_id, token=token, limit=limit)
         names = self._feature_names()
         response = profile_pb2.ExportProfileResponse(
