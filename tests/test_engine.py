@@ -83,9 +83,9 @@ class Watched(Model):
         self.batches: list[list[Any]] = []
         return self
 
-    def run_one(self, row: Sequence[Any]) -> Any:
+    def score(self, row: Sequence[Any]) -> Any:
         self.alone.append(list(row))
-        return super().run_one(row)
+        return super().score(row)
 
     def run(self, rows: Sequence[Sequence[Any]]) -> Any:
         self.batches.append([list(row) for row in rows])
@@ -187,13 +187,13 @@ def test_an_unknown_value_sorts_last_and_a_model_value_first(stage: Stage) -> No
 
 
 def test_a_batch_answers_as_one_by_one_and_asks_each_model_once(stage: Stage) -> None:
-    subjects = [stage.subject(f"s{n}", on=int(n != 3), x=n % 4) for n in range(12)]
+    subjects = [stage.subject(f"s{n}", on=int(n != 3), x=n % 4) for n in range(24)]
     requests = [Request(s, ("d",), NOW) for s in subjects]
     one_by_one = [stage.engine.decide(r) for r in requests]
     stage.score.watch()
     stage.other.watch()
     assert stage.engine.decide_batch(requests) == one_by_one
-    assert [len(batch) for batch in stage.score.batches] == [11]
+    assert [len(batch) for batch in stage.score.batches] == [23]
     assert len(stage.other.batches) == 1
     assert (stage.score.alone, stage.other.alone) == ([], [])
 

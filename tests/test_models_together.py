@@ -125,20 +125,20 @@ def test_one_graph_answers_bit_for_bit_as_each_model_alone(chosen: set[int], pro
     for profile in profiles:
         view = View({name: each for name, each in profile.items() if each is not None}, {}, {}, NOW)
         values, unknown = rows(view)
-        together = merged.run(values)
+        together = merged.score(values)
         for number, each in enumerate(models):
             row = row_of(each, snapshot.symbols)(view)
             assert bool(unknown >> number & 1) is (row is None)
             if together is not None and row is not None:
-                assert bits(together[number]) == bits(each.run_one(row))
-                assert not any(isinstance(one, float) and not math.isfinite(one) for one in together[number])
+                assert bits(together[number].values()) == bits(each.score(row).values())
+                assert not any(isinstance(one, float) and not math.isfinite(one) for one in together[number].values())
 
 
 def test_a_value_that_is_no_number_leaves_all_to_run_alone() -> None:
     merged = Merged(ALL[:2])
-    assert merged.run([10**400, 0.0, 0.0, 1.0, 2.0]) is None
-    assert merged.run(["x", 0.0, 0.0, 1.0, 2.0]) is None
-    assert merged.run([1.0, 0.0, 0.0, 1.0, 2.0]) == (ALL[0].run_one([1.0, 0, 0]), ALL[1].run_one([1.0, 2.0]))
+    assert merged.score([10**400, 0.0, 0.0, 1.0, 2.0]) is None
+    assert merged.score(["x", 0.0, 0.0, 1.0, 2.0]) is None
+    assert merged.score([1.0, 0.0, 0.0, 1.0, 2.0]) == (ALL[0].score([1.0, 0, 0]), ALL[1].score([1.0, 2.0]))
 
 
 def test_only_models_that_one_version_of_the_operators_suits_are_one_graph() -> None:
@@ -156,7 +156,7 @@ def test_only_models_that_one_version_of_the_operators_suits_are_one_graph() -> 
     assert [[each.name for each in family] for family in found] == [["m12", "m11"], ["product", "m13", "m17"]]
     for family in found:
         rows = [1.0, 2.5] * len(family)
-        assert Merged(family).run(rows) == tuple(each.run_one([1.0, 2.5]) for each in family)
+        assert Merged(family).score(rows) == tuple(each.score([1.0, 2.5]) for each in family)
 
 
 def ruleset(rules: str = "decisions: {d: }\n", models: tuple[Model, ...] = ()) -> Any:
@@ -309,7 +309,7 @@ def test_a_set_is_merged_once_it_was_asked_for_and_answers_alike(store: Store, m
         ["click", "linear", "second"]
     ]
     with monkeypatch.context() as patched:
-        patched.setattr(Model, "run_one", None)  # alone none would run
+        patched.setattr(Model, "score", None)  # alone none would run
         assert decide(engine) == before
     assert before.treatments[0].value is not None
 

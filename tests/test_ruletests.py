@@ -143,7 +143,7 @@ def test_a_model_that_fails_breaks_its_tests_and_no_other(
     def fails(*_: object) -> Any:
         raise ModelFailure("model rfm failed: no memory")
 
-    monkeypatch.setattr(Model, "run_one", fails)
+    monkeypatch.setattr(Model, "score", fails)
     text = b"""
 defaults: {decision: home, now: 2026-06-01T12:00:00Z, events: [{type: order, at: 1d ago}]}
 tests:

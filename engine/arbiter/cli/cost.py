@@ -147,13 +147,11 @@ def _timing(nanoseconds: list[int]) -> Timing:
 
 def _scores(snapshot: Snapshot, name: str, view: Any) -> dict[str, Any]:
     """The outputs of a model, as a server would put them into a view."""
-    model = snapshot.models[name]
     try:
         row = snapshot.rows[name](view)
-        answer = () if row is None else model.run_one(row)
+        return {} if row is None else dict(snapshot.models[name].score(row))
     except ModelFailure:
         return {}
-    return {output: value for output, value in zip(model.outputs, answer, strict=False) if value is not None}
 
 
 def _subjects(snapshot: Snapshot, declared: DecisionPoint) -> Iterator[Subject]:

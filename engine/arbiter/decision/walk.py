@@ -171,9 +171,9 @@ class Walk:
                 mask &= behind
                 continue
             if branch.after is not None:
-                lacking = self._lacking(branch.models)
+                lacking = self._lacking(branch.models) if view.models else branch.models
                 if lacking:
-                    if self._is_out(rule):
+                    if (rule.group or rule.table) and self._is_out(rule):
                         mask &= behind
                         continue
                     self._mask = mask
@@ -198,8 +198,6 @@ class Walk:
 
     def _lacking(self, models: tuple[str, ...]) -> tuple[str, ...]:
         known = self._view.models
-        if not known:
-            return models
         if len(models) == 1:
             return () if models[0] in known else models
         return tuple([m for m in models if m not in known])
@@ -221,8 +219,10 @@ class Walk:
         than this block of the index reaches.
         """
         point = self._point
+        if len(point.models) == len(lacking):
+            return Need(lacking)
         room = _AHEAD if point.dynamic else self._slots - len(self._placed) - 1
-        if len(point.models) == len(lacking) or not room:
+        if not room:
             return Need(lacking)
         # In a tier the conditions of all hold or not before any of them takes a group; otherwise the first of a group
         # may leave nothing to the next, as the first row of a table may in a tier.

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ValueInfoProto
 
     from arbiter.models.manifest import Output, Scalar
-    from arbiter.models.model import Answer, Model
-    from arbiter.models.session import Lane, Matrix
+    from arbiter.models.model import Model
+    from arbiter.models.session import Lane, Matrix, Scores
 
 _PROBES = (0.0, 1.0, -3.5, 40.0)  # rows of these are answered alike before a merged graph is used
 
@@ -37,7 +37,7 @@ class Merged:
         Raises ModelFailure when onnxruntime does not take them, or does not answer as it does for each alone.
         """
         self.models = tuple(models)
-        self._names = ", ".join(model.name for model in models)
+        self.names = tuple(model.name for model in models)
         self._matrices: list[Matrix] = []
         self._outputs: list[list[Output]] = []
         for number, model in enumerate(models):
@@ -53,8 +53,8 @@ class Merged:
         except Exception as error:  # onnxruntime's exceptions have no root but Exception
             raise self._failure(error) from error
 
-    def run(self, values: Sequence[Scalar]) -> tuple[Answer, ...] | None:
-        """The answer of each model to its row; `values` has all rows, one after another.
+    def score(self, values: Sequence[Scalar]) -> Scores | None:
+        """The outputs of each model for its row, as it gives them alone; `values` has all rows, one after another.
 
         None when a value is of no type that the models take, or too great. Raises ModelFailure when onnxruntime fails:
         one of the models then fails alone too.
@@ -62,7 +62,9 @@ class Merged:
         try:
             lane: Lane = self._local.lane
         except AttributeError:
-            lane = self._local.lane = bind(self._session, self._matrices, self._outputs, f"models {self._names}")
+            lane = self._local.lane = bind(
+                self._session, self._matrices, self._outputs, f"models {', '.join(self.names)}"
+            )
         pack, buffer, run, read = lane
         try:
             pack(buffer, 0, *values)
@@ -78,15 +80,15 @@ class Merged:
         for value in _PROBES:
             rows = [[value] * matrix.width for matrix in self._matrices]
             try:
-                alone = [model.run_one(row) for model, row in zip(self.models, rows, strict=True)]
+                alone = [model.score(row) for model, row in zip(self.models, rows, strict=True)]
             except ModelFailure:
                 continue  # not every model takes every number
-            if self.run([each for row in rows for each in row]) != tuple(alone):
+            if self.score([each for row in rows for each in row]) != tuple(alone):
                 raise self._failure("together they do not answer as each does alone")
 
     def _failure(self, error: object) -> ModelFailure:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        return ModelFailure(f"models {self._names} cannot be run as one: {reason[0]}")
+        return ModelFailure(f"models {', '.join(self.names)} cannot be run as one: {reason[0]}")
 
 
 def families(models: Sequence[Model]) -> list[tuple[Model, ...]]:

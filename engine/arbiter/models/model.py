@@ -19,7 +19,7 @@ from arbiter.models.session import MATRIX, UNFIT, Matrix, bind, packer_of, reade
 
 if TYPE_CHECKING:
     import struct
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnxruntime
     from numpy.typing import NDArray
@@ -109,14 +109,15 @@ class Model:
             raise self._failure(f"it has {len(self.inputs)} inputs, here are {len(values)} values")
         return self._encoder((values, clock))
 
-    def run_one(self, row: Sequence[Scalar]) -> Answer:
-        """Answer one row as `encode` makes it: a number for each column, or a value for each tensor.
+    def score(self, row: Sequence[Scalar]) -> Mapping[str, Scalar]:
+        """The outputs by name for one row as `encode` makes it; those that are unknown are not there.
 
-        Every output is unknown when a value is of a type that the model does not take, or too great for its floats.
-        Raises ModelFailure when the row is of another length, or when onnxruntime fails.
+        All are unknown when a value is of a type that the model does not take, or too great for its floats. Raises
+        ModelFailure when the row is of another length, or when onnxruntime fails.
         """
         if self.matrix is None:
-            return self.run([row])[0]
+            named = zip(self.outputs, self.run([row])[0], strict=True)
+            return {name: value for name, value in named if value is not None}
         try:
             lane: Lane = self._local.lane
         except AttributeError:
@@ -126,12 +127,19 @@ class Model:
             pack(buffer, 0, *row)
         except UNFIT:
             self._check_length(row)
-            return self._unknown
+            return {}
         try:
             run()
         except Exception as error:  # onnxruntime's exceptions have no root but Exception
             raise self._failure(error) from error
         return read(None)[0]
+
+    def run_one(self, row: Sequence[Scalar]) -> Answer:
+        """Answer one row as `encode` makes it: a number for each column, or a value for each tensor; None is unknown.
+
+        Raises as `score` does.
+        """
+        return tuple(map(self.score(row).get, self.outputs))
 
     def run(self, rows: Sequence[Sequence[Scalar]]) -> list[Answer]:
         """Answer a batch of rows in one call, each as `run_one` would. Raises as `run_one` does."""

@@ -10,7 +10,7 @@ import functools
 import math
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,8 @@ MATRIX = 2  # the rank of a tensor that holds several values per row
 _CODES = {"float32": "f", "float64": "d"}
 # Takes a cell, or all cells of a row, and the labels.
 Read = Callable[[Any, tuple[str, ...]], "Scalar | None"]
+# By model the outputs by name.
+Scores = tuple[Mapping[str, "Scalar"], ...]
 # What the values of a row raise that are of no type, or too great, for the floats that they are packed into.
 UNFIT = (OverflowError, struct.error)
 
@@ -46,13 +48,13 @@ class Lane(NamedTuple):
     """One thread's own buffers, bound once, so that a run neither builds arrays nor looks up names.
 
     ``pack(buffer, 0, *values)`` writes a row, and raises one of `UNFIT`; `run` runs it, and raises whatever onnxruntime
-    says; ``read(None)`` gives the outputs of each model, see `bind`.
+    says; ``read(None)`` gives the outputs of each model by name, but those that are unknown.
     """
 
     pack: Callable[..., None]
     buffer: memoryview
     run: Callable[[], object]
-    read: Callable[[Any], tuple[tuple[Scalar | None, ...], ...]]
+    read: Callable[[Any], Scores]
 
 
 def open_session(content: bytes) -> onnxruntime.InferenceSession:
@@ -64,6 +66,8 @@ def open_session(content: bytes) -> onnxruntime.InferenceSession:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.enable_mem_pattern = False  # rows are small: planning their memory takes longer than getting it
+    options.enable_cpu_mem_arena = False
     options.log_severity_level = 4  # every error comes back as an exception; nothing is to be printed beside it
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
@@ -99,25 +103,26 @@ def bind(
     return Lane(packer.pack_into, rows.data.cast("B"), _shortest_way(session, binding), read)
 
 
-def _reading(
-    outputs: Sequence[Sequence[Output]], views: dict[str, memoryview], label: str
-) -> Callable[[Any], tuple[tuple[Scalar | None, ...], ...]]:
+def _reading(outputs: Sequence[Sequence[Output]], views: dict[str, memoryview], label: str) -> Callable[[Any], Scores]:
     """A generated function that reads the outputs: a loop takes as long again as running a small model."""
-    globals_: dict[str, Any] = {"INF": math.inf}
+    names: dict[str, Any] = {"INF": math.inf}
     lines = []
     for own in outputs:
         cells = []
         for each in own:
-            number = len(globals_)
-            globals_[f"v{number}"] = views[each.tensor]
-            if each.type == "double" and not each.reduce:
-                cells.append(f"(x if -INF < (x := v{number}[{each.index}]) < INF else None)")
-                continue
-            globals_[f"r{number}"], globals_[f"l{number}"] = reader_of(each), each.labels
-            cells.append(f"r{number}(v{number}[{':' if each.reduce else each.index}], l{number})")
-        lines.append(f"        ({', '.join(cells)},),")
+            number = len(names)
+            place = ":" if each.reduce else each.index
+            names |= {f"v{number}": views[each.tensor], f"r{number}": reader_of(each), f"l{number}": each.labels}
+            cells.append(f"{each.name!r}: r{number}(v{number}[{place}], l{number})")
+            if len(own) == 1 and each.type == "double" and not each.reduce:
+                # Most models: written out, since a call would take as long as all the rest.
+                lines.append(f"        {{{each.name!r}: x}} if -INF < (x := v{number}[{place}]) < INF else {{}},")
+                cells.clear()
+        if cells:
+            known = "{name: x for name, x in d.items() if x is not None}"
+            lines.append(f"        d if None not in (d := {{{', '.join(cells)}}}).values() else {known},")
     source = "\n".join(["def read(_):", "    return (", *lines, "    )", ""])
-    return function_of([source], globals_, f"outputs of {label}")
+    return function_of([source], names, f"outputs of {label}")
 
 
 def _shortest_way(session: onnxruntime.InferenceSession, binding: Any) -> Callable[[], object]:

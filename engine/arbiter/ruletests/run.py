@@ -6,7 +6,7 @@ explains. What a test says of features, models and segments stands in for what w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -166,10 +166,7 @@ class _Page:
             if name in self._view.models:
                 continue
             model, row = self._snapshot.models[name], self._snapshot.rows[name](self._view)
-            answer: tuple[Any, ...] = () if row is None else model.run_one(row)
-            self._view.models[name] = {
-                output: value for output, value in zip(model.outputs, answer, strict=False) if value is not None
-            }
+            self._view.models[name] = {} if row is None else model.score(row)
 
 
 def _time(event: Event) -> int:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 # Decisions of a batch between which other calls may go.
 STEP = 32
+# A decision of a batch: its place, its walk, what that sees, and what it needs before it goes on.
+_Waiting = tuple[int, Walk, View, Need]
 
 
 def wall_clock() -> int:
@@ -151,7 +153,7 @@ class Engine:
         """`decide_batch` in steps of some 32 decisions, for who has other calls to answer in between."""
         active = active or self.current()
         answers: dict[int, tuple[Decision, ...] | CallerError] = {}
-        alone: dict[bool, list[tuple[int, Walk, View]]] = {False: [], True: []}
+        waiting: dict[bool, list[_Waiting]] = {False: [], True: []}
         with self.store.reading(active.features) as read:
             for number, request in enumerate(requests):
                 own = active.of(request.subject_id)
@@ -166,14 +168,18 @@ class Engine:
                 if len(points) == 1 and not request.explain:
                     until = profile.next_change_at if own.until is None else sooner(profile.next_change_at, own.until)
                     walk = Walk(points[0], view, request.subject_id, request.slots, (), until, profile.changes, own.off)
-                    alone[own.canary].append((number, walk, view))
+                    outcome = walk.advance()
+                    if isinstance(outcome, Need):
+                        waiting[own.canary].append((number, walk, view, outcome))
+                    else:
+                        answers[number] = (outcome,)
                 else:
                     answers[number] = self._page(own, points, request, profile, view, deadline)
                 if number % STEP == STEP - 1:
                     yield
-        yield from self._advance_together(active, alone[False], answers, deadline)
+        yield from self._advance_together(active, waiting[False], answers, deadline)
         if active.beside is not None:
-            yield from self._advance_together(active.beside[1], alone[True], answers, deadline)
+            yield from self._advance_together(active.beside[1], waiting[True], answers, deadline)
         return [answers[number] for number in range(len(requests))]
 
     def view(self, request: Request, active: Active, models: Sequence[str]) -> tuple[View, Profile]:
@@ -263,30 +269,29 @@ class Engine:
     def _advance_together(
         self,
         active: Active,
-        walks: list[tuple[int, Walk, View]],
+        waiting: list[_Waiting],
         answers: dict[int, tuple[Decision, ...] | CallerError],
         deadline: float | None,
     ) -> Generator[None, None, None]:
-        """Advance all walks; run each model once for every walk that waits for it; again until none waits."""
-        while walks:
-            waiting: dict[str, list[View]] = {}
-            stopped = []
-            for place, item in enumerate(walks):
+        """Run each model once for every walk that waits for it, and advance them; again until none waits."""
+        while waiting:
+            asked: dict[str, list[View]] = {}
+            for _, _, view, need in waiting:
+                for model in need.models:
+                    asked.setdefault(model, []).append(view)
+            for model, views in asked.items():
+                yield from self.scorer.score_many(active, model, views, deadline)
+            advanced, waiting = waiting, []
+            for place, (number, walk, view, _) in enumerate(advanced):
                 if place % STEP == STEP - 1:
                     yield
-                number, walk, view = item
                 outcome = walk.advance()
                 if isinstance(outcome, Need):
-                    stopped.append(item)
-                    for model in outcome.models:
-                        waiting.setdefault(model, []).append(view)
+                    waiting.append((number, walk, view, outcome))
                 elif view.failed:
                     answers[number] = (_degraded(outcome, view),)
                 else:
                     answers[number] = (outcome,)
-            for model, views in waiting.items():
-                yield from self.scorer.score_many(active, model, views, deadline)
-            walks = stopped
 
 
 def _degraded(decision: Decision, view: View) -> Decision:

@@ -32,7 +32,7 @@ _log = logging.getLogger("arbiter.models")
 # Rows of a batch that run at once: more save little, and other calls wait for them.
 SLICE = 64
 # So few rows run faster one by one.
-FEW = 2
+FEW = 4
 _Rows = TypeVar("_Rows")
 _Answer = TypeVar("_Answer")
 _NO_SCORES: Mapping[str, Any] = {}
@@ -68,8 +68,9 @@ class Scorer:
                 if row is None:
                     known[name] = _NO_SCORES
                     continue
-                answer = self._watched((model,), 1, model.run_one, row) if self.counters.watched else model.run_one(row)
-                known[name] = _scores(model, answer)
+                known[name] = (
+                    self._watched((model,), 1, model.score, row) if self.counters.watched else model.score(row)
+                )
             except Exception as error:  # noqa: BLE001 - the model is foreign code
                 self._failed(name, view, error)
             if deadline is not None:
@@ -154,14 +155,15 @@ class Scorer:
 
     def _run_joint(self, joint: Joint, view: View) -> None:
         values, unknown = joint.rows(view)
-        models, run = joint.merged.models, joint.merged.run
-        answers = self._watched(models, 1, run, values) if self.counters.watched else run(values)
-        if answers is None:
+        models, score = joint.merged.models, joint.merged.score
+        found = self._watched(models, 1, score, values) if self.counters.watched else score(values)
+        if found is None:
             return
-        known, bit = view.models, 1
-        for model, answer in zip(models, answers):  # noqa: B905 - equal by construction, and this is the hot path
-            known[model.name] = _NO_SCORES if unknown & bit else _scores(model, answer)
-            bit <<= 1
+        known = view.models
+        known.update(zip(joint.merged.names, found))  # noqa: B905 - equal by construction, and this is the hot path
+        for place, name in enumerate(joint.merged.names if unknown else ()):
+            if unknown >> place & 1:
+                known[name] = _NO_SCORES
 
     def _watched(self, models: Sequence[Model], rows: int, run: Callable[[_Rows], _Answer], given: _Rows) -> _Answer:
         """What models make of `rows` rows, and what that took is counted."""
