@@ -155,7 +155,7 @@ def test_spans_are_sent_as_the_sdk_would_send_them(parent: str) -> None:
 
 
 def test_the_exporter_by_grpc_takes_our_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If this fails, the exporter was renamed within: it encodes for itself then, at seven times the cost."""
+    """If this fails, the exporter was renamed within: it encodes for itself then, at five times the cost."""
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_PROTOCOL", raising=False)
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", raising=False)
     made = exporters.spans()

@@ -1,6 +1,6 @@
 """Our spans in OTLP's form, made quicker than by the SDK.
 
-Law: says what the SDK's encoder says, message for message, which a test compares; in a seventh of the time, since the
+Law: says what the SDK's encoder says, message for message, which a test compares; in a fifth of the time, since the
 attributes of spans take the same few values again and again, and are kept encoded. Needs OTLP's messages, which come
 with its exporters, so that only `exporters` may import it, and late.
 """
