@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, ModelProto, TensorProto
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
 
 from arbiter.errors import did_you_mean
 from arbiter.models.opsets import Opset, opsets_of
@@ -19,7 +19,7 @@ from arbiter.models.opsets import Opset, opsets_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from onnx import GraphProto, ValueInfoProto
+    from onnx import ValueInfoProto
 
     from arbiter.errors import Diagnostic
     from arbiter.models.manifest import Input, Manifest, Output
@@ -60,13 +60,15 @@ class Tensor(msgspec.Struct, frozen=True):
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """How rows enter the graph: as one `matrix` with a column per input, or as one tensor per input; and the versions
-    of each domain of operators under which it means what it does.
+    """How rows enter the graph: as one `matrix` with a column per input, or as one tensor per input; the graph itself,
+    and the versions of each domain of operators under which it means what it does.
     """
 
     form: Literal["matrix", "columns"]
     inputs: tuple[Tensor, ...]
+    graph: GraphProto | None = None
     opsets: tuple[Opset, ...] = ()
+    ir: int = 0
 
 
 def inspect(
@@ -97,7 +99,8 @@ def inspect(
     misfits += _outputs(model.graph, manifest, places)
     if misfits or layout is None:
         return None, misfits
-    return msgspec.structs.replace(layout, opsets=opsets_of(model)), misfits
+    spoken = opsets_of(model)
+    return msgspec.structs.replace(layout, graph=model.graph, opsets=spoken, ir=model.ir_version), misfits
 
 
 def _refusals(model: ModelProto) -> Iterator[tuple[str, str]]:

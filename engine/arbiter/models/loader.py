@@ -53,7 +53,7 @@ def from_bytes(manifest: bytes, onnx: bytes, *, file: str = MANIFEST) -> Model:
     except Exception as error:  # onnxruntime's exceptions have no root but Exception
         message = f"onnxruntime refuses the model: {_first_line(error)}"
         raise AuthorError([about.mistake("", message)]) from error
-    model = Model(told, digest_of(manifest, onnx), layout, session, onnx)
+    model = Model(told, digest_of(manifest, onnx), layout, session)
     try:
         model.warm_up()
     except ModelFailure as error:

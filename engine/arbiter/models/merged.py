@@ -97,7 +97,7 @@ def families(models: Sequence[Model]) -> list[tuple[Model, ...]]:
     """
     found: list[list[Model]] = []
     for model in models:
-        if model.matrix is None or not model.onnx:
+        if model.matrix is None or model.graph is None:
             continue
         for family in found:
             if common([each.opsets for each in (*family, model)]) is not None:
@@ -114,34 +114,40 @@ def _named(number: int, name: str) -> str:
 
 def _graph_of(models: Sequence[Model], outputs: Sequence[Sequence[Output]]) -> ModelProto:
     """One graph that holds those of the models side by side, under names of their own, and answers what is asked."""
-    merged = ModelProto()
+    merged = ModelProto(ir_version=max(model.ir for model in models))
     merged.graph.name = "merged"
-    wanted = {each.tensor for own in outputs for each in own}
     for opset in common([model.opsets for model in models]) or ():
         merged.opset_import.add(domain=opset.domain, version=opset.first)
+    wanted = {each.tensor for own in outputs for each in own}
     for number, model in enumerate(models):
-        part = ModelProto.FromString(model.onnx)
-        merged.ir_version = max(merged.ir_version, part.ir_version)
-        _rename(part.graph, number)
-        merged.graph.node.extend(part.graph.node)
-        merged.graph.initializer.extend(part.graph.initializer)
-        merged.graph.sparse_initializer.extend(part.graph.sparse_initializer)
-        merged.graph.input.extend(part.graph.input)
-        merged.graph.output.extend(each for each in part.graph.output if each.name in wanted)
+        assert model.graph is not None  # noqa: S101 - who has none has no family
+        _add(model.graph, merged.graph, number, wanted)
     return merged
 
 
-def _rename(graph: GraphProto, number: int) -> None:
-    """Put the model's number before every name. No node holds a graph of its own: such models are refused."""
-    for node in graph.node:
+def _add(graph: GraphProto, merged: GraphProto, number: int, wanted: set[str]) -> None:
+    """Copy a graph with the model's number before every name, and of its outputs those that are `wanted`. No node holds
+    a graph of its own: such models are refused.
+    """
+    before = len(merged.node)
+    merged.node.extend(graph.node)
+    for node in merged.node[before:]:
         node.name = _named(number, node.name)
         for names in (node.input, node.output):
             names[:] = [_named(number, name) for name in names]
-    for tensor in (*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)):
+    before, sparse = len(merged.initializer), len(merged.sparse_initializer)
+    merged.initializer.extend(graph.initializer)
+    merged.sparse_initializer.extend(graph.sparse_initializer)
+    for tensor in (*merged.initializer[before:], *(each.values for each in merged.sparse_initializer[sparse:])):
         tensor.name = _named(number, tensor.name)
-    for value in (*graph.input, *graph.output):
-        value.name = _named(number, value.name)
-        _own_dimensions(value, number)
+    for values, into in ((graph.input, merged.input), (graph.output, merged.output)):
+        for value in values:
+            name = _named(number, value.name)
+            if into is merged.input or name in wanted:
+                added = into.add()
+                added.CopyFrom(value)
+                added.name = name
+                _own_dimensions(added, number)
 
 
 def _own_dimensions(value: ValueInfoProto, number: int) -> None:

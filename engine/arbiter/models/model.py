@@ -53,8 +53,8 @@ class Model:
     `purposes` are what a subject must have consented to. `told` says where each output lies.
 
     `matrix` is the input of a graph that takes a whole row of numbers in one and answers no strings,
-    None for others; `onnx` is the graph where that is small enough to be merged with others, else empty, and `opsets`
-    are the versions of the operators by which it can be read. `pace` is what a run of one row has been seen
+    None for others; `graph` is there where it is small enough to be merged with others, `opsets` and `ir` are the
+    versions of the operators and of the form by which it can be read. `pace` is what a run of one row has been seen
     to take, `pace_of_row` what a row of many takes.
     """
 
@@ -64,7 +64,6 @@ class Model:
         digest: str,
         layout: Layout,
         session: onnxruntime.InferenceSession,
-        onnx: bytes,
     ) -> None:
         """Take parts that fit each other; call `warm_up` before anything else."""
         self.name = manifest.name
@@ -78,10 +77,12 @@ class Model:
         self.labels = {each.name: each.labels for each in manifest.outputs if each.labels}
         self.told: tuple[Output, ...] = manifest.outputs
         self.matrix: Matrix | None = None
-        self.onnx = onnx if len(onnx) <= MERGED_BYTES else b""
+        small = layout.graph is not None and layout.graph.ByteSize() <= MERGED_BYTES
+        self.graph = layout.graph if small else None
+        self.ir = layout.ir
         self.opsets = layout.opsets
         self.pace, self.pace_of_row = Pace(), Pace()
-        self._layout = layout
+        self._inputs = layout.inputs
         self._session = session
         self._unknown: Answer = (None,) * len(manifest.outputs)
         width = sum(each.width for each in manifest.inputs)
@@ -190,7 +191,7 @@ class Model:
         """Build the graph's inputs; also name the rows that hold a value the graph cannot take: others stand in."""
         unfit = []
         if self._packer is not None:
-            (tensor,) = self._layout.inputs
+            (tensor,) = self._inputs
             matrix = np.zeros((len(rows), self._width), dtype=tensor.dtype)
             buffer = matrix.data.cast("B")
             for position, row in enumerate(rows):
@@ -203,15 +204,13 @@ class Model:
         fitting: list[Sequence[Scalar]] = []
         for position, row in enumerate(rows):
             self._check_length(row)
-            if all(
-                isinstance(value, _TAKES[tensor.dtype]) for value, tensor in zip(row, self._layout.inputs, strict=True)
-            ):
+            if all(isinstance(value, _TAKES[tensor.dtype]) for value, tensor in zip(row, self._inputs, strict=True)):
                 fitting.append(row)
             else:
                 unfit.append(position)
                 fitting.append(self._stand_in)
         feeds = {}
-        for tensor, column in zip(self._layout.inputs, zip(*fitting, strict=True), strict=True):
+        for tensor, column in zip(self._inputs, zip(*fitting, strict=True), strict=True):
             with np.errstate(over="ignore"):  # what overflows becomes infinite, and the output not a finite number
                 values = np.array(column, dtype=object if tensor.dtype == "str" else tensor.dtype)
             feeds[tensor.name] = values.reshape(-1, 1) if tensor.rank == MATRIX else values
