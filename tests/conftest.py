@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from arbiter.models import Model, load_models
 
@@ -17,6 +18,10 @@ SHIPPED = ROOT / "models"
 # would compile all that it imports, which takes as long as all else of its start.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".pytest_cache" / "bytecode"))
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("arbiter", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("arbiter")
 
 
 class Clock:

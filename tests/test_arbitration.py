@@ -164,7 +164,7 @@ def brute_force(rules: list[Drawn], order: list[str], slots: int, delivered: set
     return outcomes
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(rule_lists, orders, st.integers(1, 4), st.sets(st.integers(0, 6), max_size=1))
 def test_the_walk_and_the_explanation_equal_the_brute_force(
     rules: list[Drawn], order: list[str], slots: int, before: set[int]
@@ -191,7 +191,7 @@ def test_the_walk_and_the_explanation_equal_the_brute_force(
         assert all(t.value == values[t.rule_id] for t in decision.treatments)
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(rule_lists, orders, st.integers(1, 3), st.randoms(use_true_random=False), st.integers(1, 3))
 def test_neither_files_nor_the_order_in_them_matter(
     rules: list[Drawn], order: list[str], slots: int, random: Any, files: int
@@ -202,7 +202,7 @@ def test_neither_files_nor_the_order_in_them_matter(
     assert decide(one, rules) == decide(other, rules)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(rule_lists.filter(bool), orders, st.integers(1, 3))
 def test_a_rule_that_loses_changes_no_winner(rules: list[Drawn], order: list[str], slots: int) -> None:
     """Each rule in turn is the one that was added: a plain rule anywhere, a row at the end of its table."""
@@ -215,7 +215,7 @@ def test_a_rule_that_loses_changes_no_winner(rules: list[Drawn], order: list[str
             assert decide(load(rest, order, slots), rest).treatments == all_in
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(rule_lists.filter(bool), orders, st.integers(1, 3))
 def test_a_table_of_which_no_row_wins_changes_no_winner(rules: list[Drawn], order: list[str], slots: int) -> None:
     all_in = decide(load(rules, order, slots), rules).treatments
@@ -233,7 +233,7 @@ free = st.lists(drawn, min_size=2, max_size=5, unique_by=lambda r: r.id).map(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(free, orders)
 def test_the_order_of_rules_is_total(rules: list[Drawn], order: list[str]) -> None:
     """Of any two rules one beats the other, whoever else is there, and who beats whom never runs in a circle."""
@@ -246,7 +246,7 @@ def test_the_order_of_rules_is_total(rules: list[Drawn], order: list[str]) -> No
             assert [t.rule_id for t in decide(load(two, order, 1), two).treatments] == [better]
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(rule_lists, orders)
 def test_fewer_slots_give_the_best_of_more(rules: list[Drawn], order: list[str]) -> None:
     most = decide(load(rules, order, 9), rules).treatments
@@ -254,7 +254,7 @@ def test_fewer_slots_give_the_best_of_more(rules: list[Drawn], order: list[str])
         assert decide(load(rules, order, slots), rules).treatments == most[:slots]
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(rule_lists, orders, st.integers(1, 4))
 def test_winners_respect_slots_groups_and_one_another(rules: list[Drawn], order: list[str], slots: int) -> None:
     by_id = {r.id: r for r in rules}

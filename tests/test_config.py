@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import typer.main
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
@@ -153,7 +153,6 @@ SOURCES = ("default", "file", "environment", "flag")
 ADDRESSES = {name for name, option in OPTIONS.items() if option.shown == "HOST:PORT"}
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_later_sources_win_whatever_each_says(data: st.DataObject) -> None:
     layers: list[dict[str, Value]] = [

@@ -326,7 +326,7 @@ orders = st.permutations(["priority", "value", "recency"]).flatmap(
 
 # Without shrinking: every example writes to disk, and a failure shows the whole of what was drawn.
 @settings(
-    max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck),
+    max_examples=120, derandomize=True, suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate],
 )  # fmt: skip
 @given(rules=rule_lists, order=orders, crowd=st.lists(people, min_size=1, max_size=3))

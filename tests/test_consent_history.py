@@ -41,7 +41,7 @@ def says(store: Store, subject: str, state: ConsentState, at: int | None = None,
 ids = itertools.count()
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(said, min_size=1, max_size=7), st.randoms(use_true_random=False))
 def test_in_any_order_and_however_often_the_newest_time_holds(
     store: Store, told: list[tuple[int, ConsentState, str]], random: object

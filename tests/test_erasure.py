@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbiter.profiles.compaction import compact, is_due
@@ -163,7 +163,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(STEPS)
 def test_any_order_of_writes_and_erasures_leaves_what_came_after(steps: list[tuple[str, str, int, int]]) -> None:
     """The oracle: per subject a dict of attributes, a dict of events by id, and the time up to which events go."""

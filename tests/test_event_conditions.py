@@ -51,7 +51,7 @@ def holds(program: cel.Program, event: dict[str, Any]) -> bool:
         return False
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(conditions, st.lists(properties, min_size=6, max_size=12))
 def test_an_event_counts_where_cel_cpp_finds_the_condition_true(source: str, events: list[dict[str, Any]]) -> None:
     checked = read_expression(source, SCOPE, expect="bool")

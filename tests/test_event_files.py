@@ -56,7 +56,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ROWS)
 def test_lines_of_json_a_table_and_parquet_hold_the_same_events(
     tmp_path: Path, rows: Sequence[tuple[Any, ...]]

@@ -230,7 +230,7 @@ leaves = st.sampled_from(
 bodies = st.recursive(leaves, folds, max_leaves=5)
 
 
-@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(bodies, st.lists(profiles, min_size=4, max_size=4))
 def test_nested_folds_and_shadowed_variables(body: str, people: list[dict[str, Any]]) -> None:
     source = f"[1, 2].exists(x, [[1], 2].exists(y, {body}))"

@@ -199,7 +199,7 @@ EVENTS = st.builds(
 BATCHES = st.lists(st.tuples(st.integers(0, 300), st.lists(EVENTS, max_size=12)), min_size=1, max_size=6)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(BATCHES, st.lists(st.integers(-150, 900), min_size=1, max_size=8))
 def test_any_history_read_at_any_clock_equals_a_recount(
     batches: list[tuple[int, list[Event]]], clocks: list[int]
@@ -230,9 +230,7 @@ def small_states(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_states")
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(st.integers(0, 300), st.lists(st.tuples(st.integers(-50, 350), AMOUNTS), max_size=40)),
@@ -420,7 +418,7 @@ def test_a_record_written_for_another_feature_set_is_found_by_the_next_rebuild(s
     assert decode_profile(raw).feature_set == FeatureSet(new).id
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 60), AMOUNTS), max_size=30), st.integers(0, 120))
 def test_two_feature_sets_in_turn_stay_right(steps: list[tuple[bool, int, Any]], now: int) -> None:
     clock = Clock()
@@ -453,7 +451,7 @@ def test_the_background_rewrites_what_reads_find_out_of_date(tmp_path: Path, clo
         assert store.read("ann", 50).features == {definition.key: 0}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(-1e300, 1e300)), max_size=30), st.integers(0, 30))
 def test_totals_are_exact_however_they_are_grouped(numbers: list[int | float], cut: int) -> None:
     grouped = total([fold([fold(numbers[:cut]), fold(numbers[cut:])])])

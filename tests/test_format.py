@@ -155,7 +155,7 @@ def files(draw: st.DrawFn) -> str:
     return text + draw(st.sampled_from(["", "\n", "\n\n# end", "\n# end\n\n"]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(files())
 @example("a:\n- x\n# of the root\nb: 1\n")
 @example("then: {a: 1, # one\n  b: [2, # two\n  3]} # all\n")
@@ -184,7 +184,7 @@ def test_most_of_what_is_drawn_can_be_read() -> None:
     kind = kind_of_file("rules.yaml")
     read = []
 
-    @settings(max_examples=200, deadline=None, database=None)
+    @settings(max_examples=200, database=None)
     @given(files())
     def count(text: str) -> None:
         read.append(format_file("rules.yaml", text.encode(), kind.form, style_of(kind))[0] is not None)

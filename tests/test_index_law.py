@@ -115,7 +115,7 @@ def view_of(value: Any) -> View:
     return View({} if value is ... else {"x": value}, {}, {}, 0)
 
 
-@settings(max_examples=600, deadline=None, derandomize=True)
+@settings(max_examples=600, derandomize=True)
 @given(
     st.lists(st.lists(literals, max_size=3), min_size=1, max_size=6),
     st.lists(values, max_size=8),
@@ -141,7 +141,7 @@ def test_a_bit_is_set_exactly_when_all_its_literals_are_true(
     st.lists(st.lists(literals, max_size=2), min_size=4, max_size=4),
     st.lists(st.integers(1, 3), max_size=3),
 )
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 def test_masks_of_several_attributes_are_anded(person: list[Any], tests: list[list[Literal]], cuts: list[int]) -> None:
     paths = [("profile", "x"), ("context", "x"), ("features", "x"), ("account", "x")]
     literals_of = [
@@ -170,7 +170,7 @@ def test_the_age_of_an_event_is_indexed_in_its_unit() -> None:
     st.lists(st.tuples(st.sampled_from(["lt", "le", "gt", "ge", "eq", "ne", "has", "absent"]), st.integers(-2, 20))),
     st.lists(st.integers(1, 3), max_size=3),
 )
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 def test_what_is_indexed_of_a_feature_is_its_value_however_it_is_stored(
     way: str, value: float | None, tests: list[tuple[str, int]], cuts: list[int]
 ) -> None:
@@ -219,7 +219,7 @@ def test_the_clock_is_indexed_to_the_microsecond() -> None:
 
 
 @given(texts, st.lists(values, max_size=6), st.booleans())
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 def test_a_prefix_is_a_range_of_strings(prefix: str, people: list[Any], wanted: bool) -> None:  # noqa: FBT001
     scope = Scope(roots={"profile": None, "context": None, "features": {}, "segments": {}})
     written = json.dumps(prefix, ensure_ascii=False) if prefix.isprintable() else '"\\u0000"'

@@ -202,7 +202,7 @@ class Pair:
         self.turning.close()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS, st.integers(1, 7))
 def test_whenever_it_turns_it_says_what_a_store_says_that_does_not(
     steps: list[tuple[str, str, int]], every: int

@@ -280,7 +280,7 @@ class Model:
         return True
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(steps, max_size=25))
 def test_random_histories_are_what_a_plain_model_says(history: list[tuple[Any, ...]]) -> None:
     model, clock = Model(), [T0]

@@ -162,7 +162,7 @@ def winning(snapshot: Snapshot, text: str) -> tuple[set[str], bool]:
     return won, empty
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rule_sets(LITERALS + RESIDUAL, plain=False))
 def test_what_never_matches_or_wins_does_not_for_any_subject(text: str) -> None:
     snapshot, found = build(text)
@@ -171,7 +171,7 @@ def test_what_never_matches_or_wins_does_not_for_any_subject(text: str) -> None:
     assert not never_wins or not never_wins & winning(snapshot, text)[0]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rule_sets(LITERALS, plain=True))
 def test_of_literals_nothing_is_missed(text: str) -> None:
     snapshot, found = build(text)
@@ -202,7 +202,7 @@ def pairs_that_tie(snapshot: Snapshot, text: str) -> set[frozenset[str]]:
     return found
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rule_sets(LITERALS, plain=True))
 def test_rules_are_said_to_tie_when_they_do(text: str) -> None:
     snapshot, found = build(text)

@@ -153,7 +153,7 @@ def same(found: Any, expected: Any) -> bool:
 EACH = [opened([line]) for line in LINES]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(anything)
 def test_each_input_enters_as_its_manifest_says(one: Any) -> None:
     for model in EACH:
@@ -164,7 +164,7 @@ def test_each_input_enters_as_its_manifest_says(one: Any) -> None:
 numbers = st.one_of(st.none(), st.integers(0, 2**40), st.floats(0, 1e9))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.sampled_from([line for line in LINES if "error" not in line]), min_size=1, max_size=6),
     st.lists(st.sampled_from(LINES), min_size=1, max_size=6),

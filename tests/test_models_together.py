@@ -113,7 +113,7 @@ def bits(answer: Any) -> Any:
     return tuple(struct.pack("d", each) if isinstance(each, float) else each for each in answer)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sets(st.sampled_from(range(len(ALL))), min_size=2),
     st.lists(st.fixed_dictionaries(dict.fromkeys("abcd", anything))),
@@ -261,7 +261,7 @@ def walked(kind: type[Walk], snapshot: Snapshot, view: View, outputs: dict[str, 
     return outcome, asked, stops
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(drawn_rule, min_size=1, max_size=7),
     st.sampled_from(["[priority]", "[value]", "[priority, value]"]),
@@ -348,7 +348,7 @@ stored = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, 
                    st.booleans(), st.text(max_size=3))  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.dictionaries(st.sampled_from("abcd"), stored), min_size=1, max_size=4))
 def test_decisions_are_those_of_plain_sessions_and_the_slow_evaluator(
     store: Store, people: list[dict[str, Any]]

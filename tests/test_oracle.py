@@ -213,7 +213,7 @@ def test_decisions_equal_those_of_cel_cpp_rule_by_rule() -> None:
     assert sum(compared.values()) >= COMPARISONS_AT_LEAST
 
 
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(rule_sets, st.lists(subjects, min_size=SUBJECTS, max_size=SUBJECTS), expressions.filter(checkable))
 def check_a_rule_set(drawn: list[tuple[list[str], int]], people: list[dict[str, Any]], segment: str) -> None:
     symbols = Symbols(READS, {"seg": parsed(segment).root})

@@ -123,9 +123,7 @@ def assert_as_remembered(store: Store, log: Sequence[Event], now: int) -> None:
 
 
 @pytest.mark.usefixtures("small_states")
-@settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(LIMITS, STEPS)
 @example(
     {"keep_for": HOUR, "keep_events": None, "late": None},

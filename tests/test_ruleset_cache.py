@@ -86,7 +86,7 @@ def load(
     return load_ruleset(contents, models, folder=folder, cache=cache)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(edits, min_size=1, max_size=12))
 def check_edits(steps: list[tuple[str, str, int, str]]) -> None:
     cache = Cache()

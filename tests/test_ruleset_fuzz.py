@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbiter.errors import Diagnostic
@@ -24,9 +24,7 @@ SNIPPETS = rb"""${ } { [ ] ' " \ : & * &a *a !!int | > - # null 1e999 \u0041 '' 
 SNIPPETS += [b": ", b"\n", b"\t", b"\r", b"- ", b"\n---\n", b"\xff", b"\0", "\u2028".encode(), "\U0001f642".encode()]
 FRAMES = ("segments: {a: '%s'}", 'segments:\n  a: "%s"', "segments:\n  a: |\n    %s", "segments:\n  a: %s")
 EDITS = st.tuples(st.floats(0, 1), st.integers(0, 12), st.sampled_from([b"", *SNIPPETS]))
-relaxed: Callable[..., Callable[..., None]] = settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow]
-)
+relaxed: Callable[..., Callable[..., None]] = settings(max_examples=150)
 
 
 def check(content: bytes) -> None:

@@ -113,7 +113,7 @@ TOKENS = [
 ]
 
 
-@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_whatever_is_written_gives_diagnostics_and_never_an_exception(
     data: st.DataObject, shop_snapshot: Snapshot

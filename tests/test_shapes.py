@@ -105,7 +105,7 @@ def alone(source: str, expect: str) -> Checked:
     return read_expression(source, TYPED, expect=expect)
 
 
-@settings(max_examples=700, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=700, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(families(), EXPECTED)
 def check_a_family(sources: list[str], expect: str) -> None:
     expected = [alone(source, expect) for source in sources]

@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from arbiter.decision.walk import Walk
@@ -186,7 +186,7 @@ def decide(snapshot: Snapshot, given_: dict[str, Any]) -> str:
     return decision.treatments[0].rule_id if decision.treatments else ""
 
 
-quick = settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=50, derandomize=True)
 orders = st.sampled_from([["priority"], ["specificity", "priority"], ["priority", "value", "recency"]])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from arbiter.ruleset.load import load_ruleset
@@ -30,7 +30,7 @@ PIECES = [
 ]  # fmt: skip
 cells = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
 policies = st.sampled_from([b"unique", b"first", b"any"])
-quick = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=150, derandomize=True)
 
 
 def load(policy: bytes, content: bytes) -> None:

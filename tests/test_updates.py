@@ -193,7 +193,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_every_verb_does_what_the_plain_reading_gives(store: Store, clock: Clock, data: st.DataObject) -> None:
     subject = f"s{next(SUBJECTS)}"  # one for each example: the store is opened once

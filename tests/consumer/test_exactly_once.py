@@ -208,7 +208,7 @@ class Place:
         return [event.at for event in self.store.events(self.subject, limit=10_000)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(-9, 9), st.integers(0, 12)), max_size=15))
 def test_what_follows_what_is_stored_counts_once_and_nothing_else_does(
     store: Store, reads: list[tuple[int, int]]

@@ -128,7 +128,7 @@ CHANGES = st.lists(
 )  # None deletes, a number is the bytes of a value: some take pages of their own
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(many=st.integers(0, 800), first=CHANGES, second=CHANGES)
 def test_what_the_pages_say_has_changed_holds_all_that_did(
     tmp_path_factory: pytest.TempPathFactory, many: int, first: list[tuple[bytes, int | None]],

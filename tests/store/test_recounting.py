@@ -74,9 +74,7 @@ def tamper(folder: Path, database: str, change: Callable[[bytes], bytes]) -> str
     return bytes(key).hex()
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(STEPS, st.sampled_from([{}, {"keep_for": 24 * HOUR}, {"keep_events": 3}]))
 def test_of_a_store_that_nobody_touched_everything_is_as_counted(
     steps: list[tuple[int, list[tuple[str, int, Any]], bool]], limits: dict[str, int]
