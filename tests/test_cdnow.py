@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from arbiter.datasets import cdnow
+from arbiter.datasets.wheels import DataUnavailable
 from arbiter.types import Event, to_micros
 
 
@@ -53,9 +54,7 @@ def test_a_cached_file_that_was_changed_is_not_believed(tmp_path: Path, monkeypa
     path.write_text("changed")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(
-        cdnow.DataUnavailable, match=r"pip could not fetch Lifetimes .* must be able to reach its index"
-    ):
+    with pytest.raises(DataUnavailable, match=r"pip could not fetch Lifetimes .* must be able to reach its index"):
         cdnow.fetch(tmp_path)
     path.write_bytes(cdnow.fetch().read_bytes())
     assert cdnow.fetch(tmp_path) == path
@@ -64,7 +63,7 @@ def test_a_cached_file_that_was_changed_is_not_believed(tmp_path: Path, monkeypa
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "record.txt"
     path.write_text(" heading\n 00001 19970101 1 11.77\n 00002 19971301 1 11.77\n")
-    with pytest.raises(cdnow.DataUnavailable, match=r"^record.txt:3: not a purchase: '00002 19971301 1 11.77'"):
+    with pytest.raises(DataUnavailable, match=r"^record.txt:3: not a purchase: '00002 19971301 1 11.77'"):
         cdnow.read(path)
 
 

@@ -23,6 +23,7 @@ from arbiter.cli.events import events
 from arbiter.cli.explain import explain
 from arbiter.cli.fmt import fmt
 from arbiter.cli.health import health
+from arbiter.cli.model import model
 from arbiter.cli.override import override
 from arbiter.cli.privacy import delete, export
 from arbiter.cli.profile import profile
@@ -73,6 +74,7 @@ profile.command("delete")(delete)
 app.add_typer(profile)
 events.command("consume")(consume)
 app.add_typer(events)
+app.add_typer(model)
 app.add_typer(snapshot)
 app.add_typer(canary)
 app.add_typer(override)

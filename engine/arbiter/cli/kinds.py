@@ -21,6 +21,8 @@ from arbiter.ruleset.load import RULE_FILE, is_test_file
 from arbiter.ruleset.schema import FOLDED, rules_schema
 from arbiter.ruletests.files import TEST_FILE
 from arbiter.ruletests.schema import tests_schema
+from arbiter.training.reading import FORM as TRAINING
+from arbiter.training.schema import train_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,14 +42,15 @@ RULES = Kind(RULE_FILE, "rules.schema.json", cache(rules_schema))
 TESTS = Kind(TEST_FILE, "test.schema.json", cache(tests_schema))
 MODELS = Kind(MANIFEST, "manifest.schema.json", cache(manifest_schema))
 SERVER = Kind(CONFIG, "config.schema.json", cache(config_schema))
-KINDS = (RULES, TESTS, MODELS, SERVER)
+TRAININGS = Kind(TRAINING, "train.schema.json", cache(train_schema))
+KINDS = (RULES, TESTS, MODELS, SERVER, TRAININGS)
 
 
 def kind_of_file(path: str) -> Kind:
     """What a YAML file is, by its name. A configuration has none of its own: it is what `--config` names."""
     if is_test_file(path):
         return TESTS
-    return MODELS if PurePosixPath(path).name == "manifest.yaml" else RULES
+    return {"manifest.yaml": MODELS, "train.yaml": TRAININGS}.get(PurePosixPath(path).name, RULES)
 
 
 @cache

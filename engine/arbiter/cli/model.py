@@ -1,0 +1,264 @@
+"""`arbiter model`: from a table, or the log, to a model that may be served.
+
+Law: reads options and files, and prints; what training and the gate do stands in `training`.
+"""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from arbiter.cli.asking import AsJson
+from arbiter.cli.terminal import FINDINGS, err, fail, out, plural, print_json, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from arbiter.models import Model
+    from arbiter.training.declared import Declarations
+    from arbiter.training.examples import History
+    from arbiter.training.spec import Spec
+    from arbiter.training.table import Table
+
+model = typer.Typer(name="model", help="Models: train, check, list.", no_args_is_help=True)
+
+SpecFile = Annotated[
+    Path, typer.Argument(metavar="SPEC", help="The training, a YAML file.", exists=True, dir_okay=False)
+]
+Out = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Where the model's folder is to be, a directory of models.")
+]
+Against = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="The model in place, to measure on the same rows.", exists=True, file_okay=False
+    ),
+]
+Folder = Annotated[
+    Path,
+    typer.Argument(metavar="[DIR]", help="A model's folder, or a directory of models.", exists=True, file_okay=False),
+]
+Models = Annotated[Path, typer.Argument(metavar="[DIR]", help="A directory of models.", exists=True, file_okay=False)]
+Rules = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The rules that are to use it: compare its inputs.", exists=True, file_okay=False),
+]
+Latency = Annotated[
+    float,
+    typer.Option(metavar="TIMES", help="How many times as long as a logistic regression one row may take.", min=0),
+]
+_WORDS = {True: "ok", False: "FAILED", None: "-"}
+Replace = Annotated[bool, typer.Option("--replace", help="Replace the folder that is there.")]
+
+
+@model.command("train")
+def train(
+    spec: SpecFile, *, to: Out = Path("models"), against: Against = None, replace: Replace = False,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Train what SPEC says, measure it on rows held out, export it, and write its folder with a card.
+
+    Refuses a model whose exported form does not answer as the original does. Files that SPEC names are found from the
+    folder that it lies in.
+    """
+    from arbiter.training.comparing import with_inputs_of  # noqa: PLC0415 - brings scikit-learn, as all of these
+    from arbiter.training.declared import check_inputs  # noqa: PLC0415
+    from arbiter.training.folder import contents, write_folder  # noqa: PLC0415
+    from arbiter.training.reading import read_spec  # noqa: PLC0415
+    from arbiter.training.run import train as run  # noqa: PLC0415
+
+    content = spec.read_bytes()
+    read = read_spec(content, spec.as_posix())
+    place = to / read.name
+    if place.exists() and not replace:
+        fail(f"{place} is there already: say --replace, or write elsewhere with --out")
+    declared = _declarations(read, spec.parent)
+    if read.rules:
+        check_inputs(read, declared)
+    current = None if against is None else _model(against)
+    table = _table(read if current is None else with_inputs_of(read, current), spec.parent, declared)
+    trained = run(read, content, table, current)
+    write_folder(place, contents(read, content, trained, declared.features), replace=replace)
+    if as_json:
+        print_json(trained.metrics | {"folder": place.as_posix()})
+    else:
+        _print(trained.metrics, place)
+
+
+@model.command("check")
+def check(
+    folder: Folder = Path("models"),
+    *,
+    rules: Rules = None,
+    against: Against = None,
+    latency: Latency = 8.0,
+    as_json: AsJson = False,
+) -> None:
+    """Say of a model, or of every model in a directory, whether it may go live, and what to do if not.
+
+    The files are opened in another process with little memory and time, whatever they hold. Ends with 1 when a check
+    failed. Checks that were not asked for are said, and fail nothing.
+    """
+    from arbiter.training.gate import Demands, check_folder  # noqa: PLC0415 - loads NumPy
+
+    declared = None if rules is None else _declared_in(rules)
+    folders = _folders(folder)
+    if against is not None and len(folders) > 1:
+        raise typer.BadParameter("one model is in place of one: name the folder of one to check", param_hint="DIR")
+    found = {each: check_folder(each, Demands(latency, declared, against)) for each in folders}
+    if as_json:
+        print_json([{"folder": each.as_posix(), "checks": checks} for each, checks in found.items()])
+    else:
+        for each, checks in found.items():
+            rows = [(_WORDS[one.ok], one.name, one.said, one.todo) for one in checks]
+            print_table(("", "check", each.as_posix(), "what to do"), rows, prose=(each.as_posix(), "what to do"))
+    if any(one.ok is False for checks in found.values() for one in checks):
+        raise typer.Exit(FINDINGS)
+
+
+@model.command("list")
+def list_(folder: Models = Path("models"), *, as_json: AsJson = False) -> None:
+    """Print the models of a directory: what each is, what it says, and how good it was on rows held out."""
+    from arbiter.training.gate import summary  # noqa: PLC0415 - loads NumPy
+
+    found = [summary(each) for each in _folders(folder)]
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("model", "version", "kind", "outputs", "on rows held out", "mistakes"),
+        [
+            (each.name, str(each.version), each.kind, ", ".join(each.outputs), each.figures, each.mistakes)
+            for each in found
+        ],
+        prose=("on rows held out", "mistakes"),
+    )
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folder of a model, or those of all models in a directory."""
+    if _is_model(folder):
+        return [folder]
+    found = sorted(each for each in folder.iterdir() if _is_model(each) and not each.name.startswith("."))
+    if not found:
+        fail(f"there is no model in {folder}: a model is a folder with manifest.yaml and model.onnx")
+    return found
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "manifest.yaml").exists() or (folder / "model.onnx").exists()
+
+
+def _declarations(spec: "Spec", folder: Path) -> "Declarations":
+    from arbiter.training.declared import Declarations  # noqa: PLC0415 - loads NumPy
+
+    if not spec.rules:
+        return Declarations()
+    rules = folder / spec.rules
+    if not rules.is_dir():
+        fail(f"there is no directory {rules}, which the spec names as its `rules`")
+    return _declared_in(rules)
+
+
+def _declared_in(rules: Path) -> "Declarations":
+    from arbiter.cli.offline import read_rule_files  # noqa: PLC0415 - loads onnxruntime
+    from arbiter.training.declared import read_declarations  # noqa: PLC0415
+
+    return read_declarations(read_rule_files(rules, None), rules.as_posix())
+
+
+def _model(folder: Path) -> "Model":
+    """The model of a folder. Raises AuthorError."""
+    from arbiter.models import from_bytes  # noqa: PLC0415 - loads onnxruntime
+
+    manifest, onnx = folder / "manifest.yaml", folder / "model.onnx"
+    for each in (manifest, onnx):
+        if not each.is_file():
+            fail(f"there is no {each}")
+    return from_bytes(manifest.read_bytes(), onnx.read_bytes(), file=manifest.as_posix())
+
+
+def _table(spec: "Spec", folder: Path, declared: "Declarations") -> "Table":
+    """The rows that the spec's source gives."""
+    from arbiter.training.declared import needed_purposes  # noqa: PLC0415 - as above
+    from arbiter.training.examples import assemble  # noqa: PLC0415
+    from arbiter.training.table import read_table  # noqa: PLC0415
+
+    source = spec.source
+    if source.table:
+        return read_table(spec, folder / source.table)
+    left_out: dict[str, int] = {}
+    until = source.until
+    if source.store:
+        from arbiter.training.logs import read_store  # noqa: PLC0415 - loads LMDB
+
+        now = time.time_ns() // 1000
+        until = until or now
+        histories = read_store(folder / source.store / "store", needed_purposes(spec, declared), now, left_out)
+    else:
+        histories = _read_events(source.events, folder)
+    table = assemble(spec, histories, declared.features, until=until, defaults=declared.defaults)
+    for reason, count in left_out.items():
+        table.leave_out(reason, count)
+    return table
+
+
+def _read_events(named: str, folder: Path) -> "Iterator[History]":
+    """The subjects of a file of events, or of a data set that is known by name, each once, in the order of ids."""
+    from arbiter.cli.eventfile import FORMATS, EventFile  # noqa: PLC0415 - seldom asked for
+    from arbiter.datasets import cdnow  # noqa: PLC0415
+    from arbiter.training.examples import History  # noqa: PLC0415
+
+    by_subject: dict[str, list[Any]] = {}
+    if named == "cdnow":
+        for event in cdnow.events(cdnow.load()):
+            by_subject.setdefault(event.subject_id, []).append(event)
+    else:
+        path = folder / named
+        if not path.is_file():
+            fail(f"there is no file {path}, which the spec names as its events")
+        seen: set[tuple[str, str]] = set()
+        for row in EventFile(path.as_posix(), FORMATS.get(path.suffix, "jsonl")).rows():
+            if row.event is None:
+                fail(f"{path}:{row.line}: {row.mistake}")
+            if (row.event.subject_id, row.event.id) not in seen:
+                seen.add((row.event.subject_id, row.event.id))
+                by_subject.setdefault(row.event.subject_id, []).append(row.event)
+    for subject in sorted(by_subject):
+        yield History(subject, sorted(by_subject[subject], key=lambda event: event.at))
+
+
+def _print(metrics: dict[str, Any], place: Path) -> None:
+    rows = metrics["rows"]
+    err().print(
+        f"{plural(rows['trained_on'], 'row')} trained on, {rows['held_out']:,} held out: {metrics['validation']}"
+    )
+    for reason, count in rows["left_out"].items():
+        err().print(f"{count:,} left out: {reason}")
+    print_table(
+        ("on the rows held out", "model", "95 % interval", "base rate"),
+        [
+            (
+                name,
+                f"{figure['value']:.4f}",
+                f"{figure['low']:.4f} to {figure['high']:.4f}" if "low" in figure else "",
+                f"{metrics['base'][name]:.4f}" if "base" in metrics else "",
+            )
+            for name, figure in metrics["held_out"].items()
+        ],
+    )
+    if "segments" in metrics:
+        print_table(
+            ("segment", "rows", "share"),
+            [(each["name"], f"{each['rows']:,}", f"{each['share']:.1%}") for each in metrics["segments"]],
+        )
+    if "metrics" in metrics.get("compared", {}):
+        print_table(
+            ("beside the model in place", "new", "in place", "better by"),
+            [
+                (name, f"{each['new']:.4f}", f"{each['old']:.4f}", f"{each['better_by']:.4f}")
+                for name, each in metrics["compared"]["metrics"].items()
+            ],
+        )
+    out().print(f"{place}: written; parity {metrics['parity']['difference']:.1e}")

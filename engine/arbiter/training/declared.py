@@ -1,0 +1,86 @@
+"""What a rules directory declares that a training needs: features, attributes, purposes.
+
+Law: reads the same declarations as the rule set does, and none of its rules, which may need the very model that is to
+be trained. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from arbiter.authoring.report import Report
+from arbiter.errors import AuthorError, did_you_mean
+from arbiter.ruleset.consent import bound_names
+from arbiter.ruleset.declarations import defaults_of
+from arbiter.ruleset.features import FeatureReader
+from arbiter.ruleset.load import is_rule_file
+from arbiter.ruleset.rules import Feature  # noqa: TC001 - msgspec reads the annotations
+from arbiter.ruleset.sections import gather, read_sections
+from arbiter.training.table import TrainingFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from arbiter.training.spec import Spec
+
+
+class Declarations(msgspec.Struct, frozen=True):
+    """The features; the types of attributes by dotted name, of a section that none is declared in nothing; what stands
+    for absent ones; and the purposes that names are bound to.
+    """
+
+    features: tuple[Feature, ...] = ()
+    types: dict[str, str] = {}
+    closed: tuple[str, ...] = ()
+    defaults: dict[str, Any] = {}
+    purposes: tuple[str, ...] = ()
+    bound: dict[str, tuple[str, ...]] = {}
+
+
+def read_declarations(files: Mapping[str, bytes], folder: str) -> Declarations:
+    """What the files of a rules directory, by path, declare. Raises AuthorError."""
+    report = Report(folder)
+    sections = [
+        read_sections(path, content, folder)[0] for path, content in sorted(files.items()) if is_rule_file(path)
+    ]
+    for each in sections:
+        report.include(each.report)
+    gathered = gather(sections, report)
+    declared = gathered.declared
+    read = FeatureReader(report, declared).read_all(gathered.features, whole=gathered.whole)
+    if report:
+        raise AuthorError(report.found)
+    features = tuple(sorted((each for each in read if each is not None), key=lambda each: each.name))
+    sections_of = list(declared.attributes())
+    return Declarations(
+        features=features,
+        types={f"{root}.{name}": typed.type for root, types in sections_of for name, typed in (types or {}).items()},
+        closed=tuple(root for root, types in sections_of if types is not None),
+        defaults=defaults_of(declared),
+        purposes=tuple(sorted(declared.purposes or ())),
+        bound=bound_names(declared, features),
+    )
+
+
+def check_inputs(spec: Spec, declared: Declarations) -> None:
+    """Raise TrainingFailed for an input or a purpose that the rules do not declare."""
+    features = {each.name: each.type for each in declared.features}
+    known = declared.types | {f"features.{name}": kind for name, kind in features.items()}
+    for each in spec.inputs:
+        name = f"{each.root}.{each.attribute}"
+        if name in known or (each.root != "features" and each.root not in declared.closed):
+            continue
+        hint = did_you_mean(name, known) or "declare it, or take another one"
+        raise TrainingFailed(f"the input `{each.name}` reads `{name}`, which the rules do not declare: {hint}")
+    for purpose in spec.purposes:
+        if purpose not in declared.purposes:
+            hint = did_you_mean(purpose, declared.purposes) or f"declare it: `consent: {{purposes: [{purpose}]}}`"
+            raise TrainingFailed(f"the rules do not declare the purpose `{purpose}`: {hint}")
+
+
+def needed_purposes(spec: Spec, declared: Declarations) -> tuple[str, ...]:
+    """What a subject must consent to for its history to be learnt from: the model's own, and those of its inputs."""
+    own = {purpose for each in spec.inputs for purpose in declared.bound.get(f"{each.root}.{each.attribute}", ())}
+    return tuple(sorted(own | set(spec.purposes)))
