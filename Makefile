@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml
 		$(BUILD_DURABLE_RULES) && $(BIN)/python -m pip install --quiet -e '.[all,dev]'; \
 	else \
 		echo "no C compiler with Python headers: triggers are left out" && \
-		$(BIN)/python -m pip install --quiet -e '.[train,demo,otlp,kafka,dev]'; \
+		$(BIN)/python -m pip install --quiet -e '.[train,lightgbm,xgboost,demo,otlp,parquet,kafka,dev]'; \
 	fi
 	@touch $@
 

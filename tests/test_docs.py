@@ -54,7 +54,7 @@ NOT_RUN = {
     "make test": "this is it",
     "make bench-profiles BENCH_STORES=/disk/stores": "minutes, and 21 GB of disk",
     "git clone <this repository> arbiter && cd arbiter": "makes a virtual environment",
-    "python models/train.py": "needs scikit-learn and the data set",
+    "arbiter model train models/repurchase/train.yaml --replace": "needs the data set, and writes into the repository",
     "package=example.com/shop/arbiterv1": "needs the tools of another language",
     "arbiter events import --format cdnow --shift-to now": "fetches the data set from a package index",
     "arbiter events consume --config kafka.yaml --data scratch --kafka-group trying --kafka-rejected-file why.jsonl": (

@@ -13,7 +13,7 @@ LAYERS = [
     {"consumer"},
     {"server"},
     {"runtime"},
-    {"ruletests", "lint"},
+    {"ruletests", "lint", "training"},
     {"decision", "profiles", "triggers", "learning"},
     {"snapshot"},
     {"ruleset", "models", "config"},
@@ -28,6 +28,9 @@ ALONE["client"] = {*ALONE["wire"], "wire"}
 SHELL_ONLY = {"grpc", "grpc_health", "grpc_reflection", "grpc_status", "arbiter.v1"}
 IMPURE = {"grpc", "lmdb", "asyncio", "time", "random", "logging", "os"}
 PURE = {"decision", "expr", "authoring", "ruleset", "ruletests", "lint"}
+
+# What trains models, and what that brings: for commands alone, so that nothing that serves ever loads it.
+TRAINS = {"sklearn", "skl2onnx", "onnxmltools", "lightgbm", "xgboost"}
 
 # Of the client, all but these are pure: what a call is, and when it is sent again, knows neither gRPC nor a clock.
 CLIENT_SHELL = {"__init__", "aio", "channels", "client", "face", "tracing"}
@@ -70,6 +73,8 @@ def faults(path: Path) -> list[str]:
     bad |= {
         to for to in inside if to == "telemetry" and here not in {"telemetry", "consumer", "server", "runtime", "cli"}
     }
+    bad |= {to for to in inside if to == "training" and here not in {"training", "cli"}}
+    bad |= outside & TRAINS if here != "training" else set()
     return [f"arbiter/{path.relative_to(PACKAGE).as_posix()} imports {name}" for name in sorted(bad)]
 
 

@@ -1,7 +1,7 @@
 """ONNX models: what they say about themselves, their sessions, and scores for rows of inputs.
 
-Law: the serving side only. Nothing here trains or exports (that is `models/train.py`), and nothing fetches what a view
-does not hold.
+Law: the serving side only. Nothing here trains or exports (that is `training`), and nothing fetches what a view does
+not hold.
 """
 
 from arbiter.models.failure import ModelFailure

@@ -169,7 +169,8 @@ def _segments(spec: Spec, metrics: dict[str, Any]) -> str:
     ]
     told += f"\n\n**How they get their names.** In turn, each from the centres that are left: {'; '.join(rules)}."
     value = metrics["held_out"]["silhouette"]["value"]
-    return f"{told}\n\n**Silhouette**, on the rows held out: {value:.3f}, of -1 to 1."
+    which = "held out" if spec.validation.holds_out else "trained on"
+    return f"{told}\n\n**Silhouette**, on the rows {which}: {value:.3f}, of -1 to 1."
 
 
 def _importance(metrics: dict[str, Any]) -> str:

@@ -34,7 +34,7 @@ Parameter = Number | Word
 
 
 class Known(msgspec.Struct, frozen=True):
-    """An estimator: the kinds of model that it makes, its parameters, and the package that it needs beyond scikit-learn.
+    """An estimator: the kinds of model that it makes, its parameters, and its package where it is not in scikit-learn.
 
     `trees`: it splits one value at a time, so that scaling and logarithms change nothing.
     """

@@ -186,7 +186,7 @@ def _converted(fitted: Fitted, width: int) -> _Graph:
         graph.weights("mean", scaling.mean.astype(np.float32))
         graph.weights("per_deviation", (1 / scaling.deviation).astype(np.float32))
         source = graph.add("Mul", [graph.add("Sub", [mixed, "mean"], "centred"), "per_deviation"], "scaled")
-    made = _convert(model, width, source)
+    made = converted(model, width, source)
     names = [each.name for each in made.graph.output]
     probabilities = "probabilities" in names
     if kind == "score" or not probabilities:
@@ -202,7 +202,8 @@ def _converted(fitted: Fitted, width: int) -> _Graph:
     return graph
 
 
-def _convert(model: Any, width: int, source: str) -> ModelProto:
+def converted(model: Any, width: int, source: str) -> ModelProto:
+    """What skl2onnx makes of a model over `width` columns of the tensor `source`. Raises TrainingFailed."""
     _register(type(model).__module__.partition(".")[0])
     classifier = hasattr(model, "predict_proba")
     options = {id(model): {"zipmap": False}} if classifier and "Mixture" not in type(model).__name__ else {}

@@ -173,7 +173,7 @@ def _latency(verdict: Verdict, most: float) -> Check:
         f"{verdict.reference_micros:.1f} µs here); allowed are {most:g}"
     )
     ok = ratio <= most
-    return Check("latency", ok=ok, said=said, todo="" if ok else "fewer or shallower trees, or fewer inputs")
+    return Check("latency", ok=ok, said=said, todo="" if ok else "take fewer or shallower trees, or fewer inputs")
 
 
 def _inputs(told: Manifest, rules: Declarations | None) -> Check:

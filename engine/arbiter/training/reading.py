@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from arbiter.training.spec import EstimatorName, InputSpec, Metric
 
 FORM: Final = Form("a training", 1 << 20, "a training names its data, and does not hold them")
-REQUIRED: Final = ("name", "version", "kind", "source", "inputs", "estimator", "validation")
+REQUIRED: Final = ("name", "version", "kind", "source", "inputs", "estimator")
 KEYS: Final = (
     *("name", "version", "kind", "description", "purposes", "source", "rules", "rows", "label", "inputs"),
     *("segments", "estimator", "seed", "validation", "gate", "card"),
@@ -283,7 +283,9 @@ class _Reader:
     def _validation(self, block: Block, source: Source, time: str, kind: Kind) -> Validation:
         inner = self._inner(block, "validation", "a validation", WAYS)
         if inner is None:
-            return Validation(held_out=0.25)
+            if kind != "segment" and not block.has("validation"):
+                block.require("validation", "`{held_out: 0.25}`, say: what a model guesses is measured on other rows")
+            return Validation()
         if sum(inner.has(key) for key in WAYS) != 1:
             inner.refuse(inner.node, f"a validation is one of {one_of(WAYS)}", "`{held_out: 0.25}`, say")
         for key in ("latest", "after"):

@@ -8,7 +8,7 @@ nothing is returned that does not answer as the original does.
 from __future__ import annotations
 
 import hashlib
-from importlib.metadata import version
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -130,7 +130,11 @@ def _measured(
     """All figures but those of the file."""
     held = np.concatenate([run.held for run in runs])
     found: dict[str, Any] = {
-        "rows": {"trained_on": len(final.train), "held_out": len(held), "left_out": table.left_out},
+        "rows": {
+            "trained_on": len(final.train),
+            "held_out": len(held) * spec.validation.holds_out,
+            "left_out": table.left_out,
+        },
         "validation": parts.said,
     }
     if spec.kind == "segment":
@@ -153,7 +157,7 @@ def _measured(
 def _exported(spec: Spec, content: bytes, table: Table, final: _Run, metrics: dict[str, Any]) -> tuple[bytes, bytes]:
     """The ONNX file with what it says of itself, and the manifest beside it."""
     trained = final.fitted.predict(final.x[final.train])
-    names = ("scikit-learn", "skl2onnx", "onnx", "numpy", *_LIBRARIES.get(spec.estimator.name, ()))
+    names = ("sklearn", "skl2onnx", "onnx", "numpy", *_LIBRARIES.get(spec.estimator.name, ()))
     said: dict[str, Any] = {
         "schema": {
             "name": spec.name,
@@ -178,7 +182,7 @@ def _exported(spec: Spec, content: bytes, table: Table, final: _Run, metrics: di
         },
         "data_sha256": table.digest(),
         "spec_sha256": hashlib.sha256(content).hexdigest(),
-        "libraries": {name: version(name) for name in names},
+        "libraries": {name: import_module(name).__version__ for name in names},
     }
     metadata = {
         f"arbiter.{key}": value if isinstance(value, str) else msgspec.json.encode(value, order="sorted").decode()

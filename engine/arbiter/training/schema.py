@@ -42,7 +42,8 @@ def train_schema() -> Schema:
         "version": integer("Counts up with each training.", 1, 2**53),
         "kind": word("What the model is for.", get_args(Kind)),
         "description": text("What it says, for people, without a full stop."),
-        "purposes": listed("What a subject must have consented to, to be learnt from and to be asked.", name("A purpose.")),
+        "purposes": listed("What a subject must have consented to, to be learnt from and to be asked.",
+                           name("A purpose.")),
         "source": _source(),
         "rules": text("The rules directory that declares the features, from this file's folder."),
         "rows": _rows(),
@@ -52,7 +53,8 @@ def train_schema() -> Schema:
         "segments": named(
             "The names of the clusters. Each takes, in turn, the centre with the most or the least of an input among "
             "those that are left; the last may be `rest`.",
-            either("By what it is known.", closed("By an input.", {"most": text("An input."), "least": text("An input.")}),
+            either("By what it is known.",
+                   closed("By an input.", {"most": text("An input."), "least": text("An input.")}),
                    word("What is left.", ["rest"])),
             minProperties=2,
         ),

@@ -96,13 +96,18 @@ class Estimator(msgspec.Struct, frozen=True):
 
 class Validation(msgspec.Struct, frozen=True):
     """Which rows are held out: a drawn share of the subjects, each of several `folds` in turn, the `latest` share of
-    the rows by time, or all `after` a time (µs). Exactly one says so.
+    the rows by time, or all `after` a time (µs). Exactly one says so; of segments none may, as nothing is guessed.
     """
 
     held_out: float = 0.0
     folds: int = 0
     latest: float = 0.0
     after: int | None = None
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are rows that are not trained on."""
+        return self != Validation()
 
 
 class Gate(msgspec.Struct, frozen=True):

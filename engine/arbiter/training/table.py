@@ -142,7 +142,7 @@ def value_of(spec: InputSpec, cell: Any) -> Any:
     if spec.encoding is not None:
         return cell if isinstance(cell, str) else str(cell)
     if isinstance(cell, (bool, int, float)):
-        return cell
+        return cell if isinstance(cell, bool) else float(cell)
     return _number(cell, f"`{spec.column}`")
 
 
