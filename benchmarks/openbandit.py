@@ -65,14 +65,16 @@ def click_model(folder: Path) -> tuple[Model, dict[str, Any]]:
 def expectations(model: Model, shown: Sequence[Shown], campaign: Campaign) -> NDArray[np.float64]:
     """What the model expects of every item in the place of each row: a column for each item."""
     known = openbandit.items(campaign)
+    alike = {(each.position, each.user): each for each in shown}  # all that the model sees of a row but its item
     rows = []
-    for each in shown:
+    for each in alike.values():
         for item in sorted(known):
             row = model.encode(_inputs(each, item, campaign, known))
             assert row is not None  # noqa: S101 - every value is there
             rows.append(row)
-    answers = [answer[0] for answer in model.run(rows)]
-    return np.array(answers, dtype=np.float64).reshape(len(shown), len(known))
+    answers = np.array([answer[0] for answer in model.run(rows)], dtype=np.float64).reshape(len(alike), len(known))
+    place = {key: number for number, key in enumerate(alike)}
+    return answers[[place[each.position, each.user] for each in shown]]
 
 
 def judged(model: Model, campaign: Campaign, after: str) -> tuple[Log, NDArray[np.float64]]:

@@ -70,6 +70,21 @@ def test_every_estimator_of_every_kind_becomes_a_model_that_answers_as_it_does(
         assert all(0 <= each["outcome"] <= 1 for each in made.metrics["segments"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "estimator"),
+    [("propensity", "logistic_regression"), ("score", "linear_regression"), ("segment", "kmeans")],
+)
+def test_a_row_answers_alone_as_it_does_in_a_batch_of_any_size(kind: str, estimator: str, table: Path) -> None:
+    logs = "[" + ", ".join(each.replace("}", ", log: true}") for each in NUMBERS[1:]) + f", {NUMBERS[0]}]"
+    made = trained(table, kind, SMALL.get(estimator, estimator), inputs=logs)
+    model = from_bytes(made.manifest, made.onnx)
+    draw = np.random.default_rng(3)
+    rows = [[float(np.float32(each)) for each in draw.exponential(30, 3)] for _ in range(257)]
+    alone = [model.run_one(row) for row in rows]
+    assert model.run(rows) == alone
+    assert model.run(rows[:7]) == alone[:7]
+
+
 def test_the_file_says_what_it_is(table: Path) -> None:
     made = trained(table, "class", SMALL["random_forest"])
     said = {each.key: each.value for each in onnx.load_from_string(made.onnx).metadata_props}
@@ -111,6 +126,34 @@ def test_what_stands_in_for_missing_values_comes_from_the_rows_trained_on(table:
     known = [age for age, at in zip(rows.columns["age"], rows.times, strict=True) if at <= 1772323200000000 and age]
     model = from_bytes(made.manifest, made.onnx)
     assert model.inputs[1].default == pytest.approx(float(np.median(known)), rel=1e-5)
+
+
+@pytest.mark.parametrize(("estimator", "form"), [("logistic_regression", "onehot"), ("random_forest", "index")])
+def test_texts_are_encoded_as_serving_encodes_them(estimator: str, form: str, table: Path) -> None:
+    plan = f"{{name: plan, from: profile.plan, as: {form}, impute: most_frequent, least: 50}}"
+    made = trained(table, "propensity", SMALL.get(estimator, estimator), inputs="[" + ", ".join([*NUMBERS, plan]) + "]")
+    model = from_bytes(made.manifest, made.onnx)
+    assert model.inputs[-1].categories == ("free", "pro", "trial")
+    assert model.inputs[-1].default == "free"
+
+    def ask(plan: str | None) -> float:
+        columns = model.encode([10, 40.0, 5.0, plan])
+        assert columns is not None
+        (answer,) = model.run_one(columns)
+        assert isinstance(answer, float)
+        return answer
+
+    assert ask("pro") > ask("free") + 0.1
+    assert ask(None) == ask("free")
+    assert 0 <= ask("a plan of tomorrow") <= 1
+    alone = trained(table, "propensity", SMALL.get(estimator, estimator))
+    assert made.metrics["held_out"]["log_loss"]["value"] < alone.metrics["held_out"]["log_loss"]["value"]
+
+
+def test_a_default_that_is_no_category_is_refused(table: Path) -> None:
+    plan = "[{name: plan, from: profile.plan, as: index, default: none, categories: [free, pro]}]"
+    with pytest.raises(TrainingFailed, match="`none`, the default of the input `plan`, is none of its categories"):
+        trained(table, "propensity", "logistic_regression", inputs=plan)
 
 
 def test_rows_that_serving_would_not_answer_are_left_out(table: Path) -> None:

@@ -237,7 +237,7 @@ def _print(metrics: dict[str, Any], place: Path) -> None:
     for reason, count in rows["left_out"].items():
         err().print(f"{count:,} left out: {reason}")
     print_table(
-        ("on the rows held out", "model", "95 % interval", "base rate"),
+        (f"on the rows {'held out' if rows['held_out'] else 'trained on'}", "model", "95 % interval", "base rate"),
         [
             (
                 name,

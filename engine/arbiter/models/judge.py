@@ -106,14 +106,15 @@ def _limit(memory: int, seconds: int) -> None:
 
 
 def _answer(model: Any, row: Sequence[Any]) -> list[Any] | None:
-    return list(model.run_one(row))
+    columns = model.encode(row)
+    return None if columns is None else list(model.run_one(columns))
 
 
 def _times(model: Any, file: str) -> tuple[float, float]:
     """Median µs of one row, of the model and of the reference, by turns."""
     from arbiter.models.reference import reference  # noqa: PLC0415 - for who wants times
 
-    row = [0.0] * len(model.inputs)
+    row = [0.0] * sum(each.width for each in model.inputs)
     other = reference(len(row), file)
     turns: tuple[list[float], list[float]] = ([], [])
     for _ in range(_ROUNDS):

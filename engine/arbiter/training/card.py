@@ -65,9 +65,10 @@ def _opening(spec: Spec, metrics: dict[str, Any]) -> str:
 def _data(spec: Spec, metrics: dict[str, Any]) -> str:
     rows = metrics["rows"]
     said = f"{spec.card.data} " if spec.card.data else ""
-    total = (
-        f"{rows['trained_on']:,} rows train the model, {rows['held_out']:,} were held out ({metrics['validation']})."
-    )
+    total = f"{rows['trained_on']:,} rows train the model"
+    if rows["held_out"]:
+        total += f", {rows['held_out']:,} were held out ({metrics['validation']})"
+    total += "."
     left = "; ".join(f"{count:,}, {reason}" for reason, count in rows["left_out"].items())
     return f"**Data.** {said}{total}" + (f" Left out: {left}." if left else "")
 
@@ -184,7 +185,7 @@ def _compared(metrics: dict[str, Any]) -> str:
     found = metrics.get("compared")
     if found is None:
         return ""
-    told = f"**Beside the model in place** (version {found['version']}), on {found['rows']:,} of the rows held out"
+    told = f"**Beside the model in place** (version {found['version']}), on {found['rows']:,} rows"
     told += f"; {found['unanswered']:,} it does not answer." if found["unanswered"] else "."
     if "agree" in found:
         told += f" On {found['agree']:.1%} both say the same."

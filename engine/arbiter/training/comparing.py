@@ -38,7 +38,7 @@ def with_inputs_of(spec: Spec, current: Model) -> Spec:
             each.root,
             each.attribute,
             each.attribute,
-            encoding="index" if getattr(each, "categories", ()) else None,
+            encoding="index" if each.categories else None,
         )
         for each in current.inputs
         if (each.root, each.attribute) not in known
@@ -61,7 +61,7 @@ def compare(
         table.columns[own.get((each.root, each.attribute), f"{_BESIDE}{each.root}.{each.attribute}")]
         for each in current.inputs
     ]
-    encoded = [_encoded(current, [column[row] for column in columns]) for row in held]
+    encoded = [current.encode([column[row] for column in columns]) for row in held]
     answered = np.array([each is not None for each in encoded], dtype=bool)
     answers = current.run([each for each in encoded if each is not None])
     found: dict[str, Any] = {
@@ -88,11 +88,6 @@ def compare(
     metrics = METRICS[spec.kind]
     found["metrics"] = difference(spec.kind, labels, mine, old_p, spec.seed, metrics)
     return found
-
-
-def _encoded(current: Model, values: list[Any]) -> list[Any] | None:
-    found = [each.default if value is None else value for each, value in zip(current.inputs, values, strict=True)]
-    return None if None in found else found
 
 
 _OUTPUT = {"propensity": "probability", "class": "label", "segment": "cluster", "score": "score"}

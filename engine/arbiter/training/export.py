@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 OPSETS: Final = {"": 17, "ai.onnx.ml": 3}
 IR_VERSION: Final = 8
 INPUT: Final = "features"
+_VECTOR: Final = 16  # floats that the widest processors take at once
 
 
 def export(fitted: Fitted, width: int, metadata: Mapping[str, str]) -> bytes:
@@ -103,15 +104,21 @@ class _Graph:
         """The whole."""
         matrix = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [None, self._width])
         graph = helper.make_graph(self._nodes, "model", [matrix], self._outputs, self._weights)
-        used = {node.domain for node in self._nodes}
-        opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items() if domain in {"", *used}]
+        # Both always, used or not: only models of the same opsets are merged where several are asked.
+        opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
 
 
-def _logs(graph: _Graph) -> str:
-    """log(1 + x) of every column, of what is below 0 as of 0."""
+def _logs(graph: _Graph, width: int) -> tuple[str, int]:
+    """log(1 + x) of every column, of what is below 0 as of 0; and how many columns that has.
+
+    It is widened to whole vectors of the processor: onnxruntime takes the logarithm of what does not fill one in
+    another way, with another last digit, and a row would not answer alone as it does in a batch.
+    """
+    wide = -(-width // _VECTOR) * _VECTOR
     graph.weights("one", np.ones(1, dtype=np.float32))
-    return graph.add("Log", [graph.add("Add", [graph.add("Relu", [INPUT], "relu"), "one"], "plus_one")], "logs")
+    widened = graph.add("MatMul", [INPUT, graph.weights("widen", np.eye(width, wide, dtype=np.float32))], "wide")
+    return graph.add("Log", [graph.add("Add", [graph.add("Relu", [widened], "relu"), "one"], "plus_one")], "logs"), wide
 
 
 def _linear(fitted: Fitted, width: int) -> _Graph:
@@ -127,8 +134,9 @@ def _linear(fitted: Fitted, width: int) -> _Graph:
         plain = np.where(scaling.logs[:, None], 0.0, weights).astype(np.float32)
         before = graph.add("Gemm", [INPUT, graph.weights("weights", plain), before], "plain")
     if scaling.logs.any():
-        logged = np.where(scaling.logs[:, None], weights, 0.0).astype(np.float32)
-        before = graph.add("Gemm", [_logs(graph), graph.weights("log_weights", logged), before], "logged")
+        logs, wide = _logs(graph, width)
+        logged = _widened(np.where(scaling.logs[:, None], weights, 0.0), wide).astype(np.float32)
+        before = graph.add("Gemm", [logs, graph.weights("log_weights", logged), before], "logged")
     if fitted.kind == "score":
         graph.add("Identity", [before], "score")
         graph.give("score", TensorProto.FLOAT, 1)
@@ -145,17 +153,22 @@ def _linear(fitted: Fitted, width: int) -> _Graph:
     return graph
 
 
+def _widened(rows: NDArray[Any], wide: int) -> NDArray[Any]:
+    """Rows of 0 below, so that there are so many."""
+    return np.pad(rows, [(0, wide - len(rows)), (0, 0)])
+
+
 def _centres(fitted: Fitted, width: int) -> _Graph:
     """The distance to each centre as it is by definition: no digits are lost where a row lies near one."""
     scaling = fitted.scaling
     assert scaling is not None  # noqa: S101 - what clusters is scaled
     graph = _Graph(width)
-    logged = _mixed(graph, scaling)
-    centres = fitted.model.cluster_centers_ * scaling.deviation + scaling.mean
+    mixed, wide = _mixed(graph, scaling, width)
+    centres = _widened((fitted.model.cluster_centers_ * scaling.deviation + scaling.mean).T, wide).T
     graph.weights("axis", np.array([1], dtype=np.int64))
     graph.weights("centres", centres.astype(np.float32)[None])
-    graph.weights("per_deviation", (1 / scaling.deviation).astype(np.float32))
-    away = graph.add("Sub", [graph.add("Unsqueeze", [logged, "axis"], "rows"), "centres"], "away")
+    graph.weights("per_deviation", _widened(1 / scaling.deviation[:, None], wide)[:, 0].astype(np.float32))
+    away = graph.add("Sub", [graph.add("Unsqueeze", [mixed, "axis"], "rows"), "centres"], "away")
     scaled = graph.add("Mul", [away, "per_deviation"], "scaled")
     distances = graph.add("ReduceL2", [scaled], "distances", axes=[2], keepdims=0)
     graph.add("ArgMin", [distances], "cluster", axis=1, keepdims=0)
@@ -165,14 +178,15 @@ def _centres(fitted: Fitted, width: int) -> _Graph:
     return graph
 
 
-def _mixed(graph: _Graph, scaling: Scaling) -> str:
-    """The columns, those of them as logarithms that are meant so."""
+def _mixed(graph: _Graph, scaling: Scaling, width: int) -> tuple[str, int]:
+    """The columns, those of them as logarithms that are meant so, and how many there are: more where there are any."""
     if not scaling.logs.any():
-        return INPUT
-    logs = _logs(graph)
+        return INPUT, width
+    logs, wide = _logs(graph, width)
     if scaling.logs.all():
-        return logs
-    return graph.add("Where", [graph.weights("logged", scaling.logs[None]), logs, INPUT], "mixed")
+        return logs, wide
+    logged = _widened(scaling.logs[:, None], wide)[:, 0]
+    return graph.add("Where", [graph.weights("logged", logged[None]), logs, "wide"], "mixed"), wide
 
 
 def _converted(fitted: Fitted, width: int) -> _Graph:
@@ -182,7 +196,10 @@ def _converted(fitted: Fitted, width: int) -> _Graph:
     source = INPUT
     if fitted.scaling is not None:
         scaling = fitted.scaling
-        mixed = _mixed(graph, scaling)
+        mixed, wide = _mixed(graph, scaling, width)
+        if wide > width:
+            narrow = graph.weights("narrow", np.eye(wide, width, dtype=np.float32))
+            mixed = graph.add("MatMul", [mixed, narrow], "own_columns")
         graph.weights("mean", scaling.mean.astype(np.float32))
         graph.weights("per_deviation", (1 / scaling.deviation).astype(np.float32))
         source = graph.add("Mul", [graph.add("Sub", [mixed, "mean"], "centred"), "per_deviation"], "scaled")

@@ -198,9 +198,9 @@ def _wrong(each: Input, told: Manifest, rules: Declarations) -> Iterator[str]:
             hint = did_you_mean(path, known)
             yield f"`{path}` is not declared" + (f" ({hint})" if hint else "")
         return
-    texts = bool(getattr(each, "categories", ()))
+    texts = any(isinstance(word, str) for word in each.categories)
     allowed = {"string"} if texts else {"int", "double", "bool"}
-    allowed |= {"timestamp"} if getattr(each, "unit", "") else set()
+    allowed |= {"timestamp"} if each.unit else set()
     if kind not in allowed | {"dyn"}:
         wanted = "a text" if texts else "a number"
         yield f"`{path}` is declared as {kind}, and input `{each.name}` takes {wanted}"

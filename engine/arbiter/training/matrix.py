@@ -102,6 +102,8 @@ def _prepare(spec: InputSpec, values: list[Any]) -> Prepared:
                 f"the input `{spec.name}` has {len(categories):,} categories with {spec.least:,} rows or more, and "
                 f"there must be from 2 to {_MOST_CATEGORIES}: say which with `categories`, or change `least`"
             )
+        if default is not None and default not in categories:
+            raise TrainingFailed(f"`{default}`, the default of the input `{spec.name}`, is none of its categories")
         shares = {each: counts[each] / len(known) for each in categories}
         return Prepared(spec, default, categories, {"missing": 1 - len(known) / len(values), "shares": shares})
     numbers = np.array(known, dtype=np.float64)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from arbiter.models import ModelFailure
 from arbiter.training.paritycheck import ParityFile, distance
 from arbiter.training.quality import numbers_of
 
@@ -88,7 +89,13 @@ def parity_of(
 
 def answers_to(model: Model, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
     """What the served model says of rows with one value an input. Raises ModelFailure."""
-    return model.run(rows)
+    columns = []
+    for row in rows:
+        encoded = model.encode(row)
+        if encoded is None:
+            raise ModelFailure(f"model `{model.name}` does not take the row {list(row)!r}")
+        columns.append(encoded)
+    return model.run(columns)
 
 
 def _chosen(expected: Expected, first: Sequence[int]) -> list[int]:

@@ -38,7 +38,7 @@ def split(way: Validation, table: Table, y: NDArray[Any] | None, seed: int, *, s
     """
     rows = np.arange(table.rows)
     if not way.holds_out:
-        return Split([(rows, rows)], "none: nothing is guessed")
+        return Split([(rows, rows)], "none are: nothing is guessed")
     if way.latest or way.after is not None:
         return _by_time(way, table, rows, ahead)
     groups, first = _groups(table)

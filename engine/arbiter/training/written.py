@@ -40,10 +40,17 @@ def _input(each: Prepared) -> dict[str, Any]:
     found: dict[str, Any] = {"name": each.name, "from": f"{spec.root}.{spec.attribute}"}
     if each.default is not None:
         found["default"] = each.default
+    figures = {"missing": _rounded(each.baseline["missing"])}
     if spec.encoding is not None:
         found |= {"categories": list(each.categories), "as": spec.encoding, "unseen": "other"}
-        return found
-    return found
+    else:
+        figures |= {key: _rounded(each.baseline[of]) for key, of in _FIGURES.items()}
+    return found | {"training": figures}
+
+
+def _rounded(figure: float) -> float:
+    """A figure with the digits that people read."""
+    return float(f"{figure:.6g}")
 
 
 def _outputs(fitted: Fitted) -> dict[str, dict[str, Any]]:
