@@ -54,6 +54,7 @@ NOT_RUN = {
     "make test": "this is it",
     "make bench-profiles BENCH_STORES=/disk/stores": "minutes, and 21 GB of disk",
     "git clone <this repository> arbiter && cd arbiter": "makes a virtual environment",
+    "arbiter model report models/repurchase --rules rules/store --data data --html repurchase.html": "needs a store",
     "arbiter model train models/repurchase/train.yaml --replace": "needs the data set, and writes into the repository",
     "package=example.com/shop/arbiterv1": "needs the tools of another language",
     "arbiter events import --format cdnow --shift-to now": "fetches the data set from a package index",

@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
 from arbiter.models import load_models
+from arbiter.profiles.consenting import ConsentChange
+from arbiter.profiles.features import FeatureSet
+from arbiter.profiles.store import Store, Update
+from arbiter.training.declared import read_declarations
+from arbiter.training.logs import NO_CONSENT
+from arbiter.types import ConsentState, Event, to_micros
 from tests.training.conftest import text_of
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+DAY = 24 * 3600 * 1_000_000
 
 
 def arbiter(*words: object) -> subprocess.CompletedProcess[str]:
@@ -82,6 +92,43 @@ def test_from_a_file_of_events_by_the_features_that_rules_declare(tmp_path: Path
     wrong = arbiter("train", spec, "--out", tmp_path / "models", "--replace")
     assert wrong.returncode == 1
     assert "reads `features.agee`, which the rules do not declare: did you mean `features.age`?" in wrong.stderr
+
+
+def test_from_the_log_of_a_store_of_those_who_consent(tmp_path: Path) -> None:
+    """Whoever bought twice in the first half of January buys again; who does not consent is not learnt from."""
+    (tmp_path / "rules").mkdir()
+    rules = (
+        "schema: {profile: {age: {type: int, purposes: [analytics]}}, events: {buy: {}}}\n"
+        "consent: {purposes: [analytics]}\nfeatures: {buys: {count: buy, window: 30d}}\n"
+    )
+    (tmp_path / "rules" / "r.yaml").write_text(rules, "utf-8")
+    declared = read_declarations({"r.yaml": rules.encode()}, "rules")
+    start = to_micros(datetime(2026, 1, 1, tzinfo=UTC))
+    with Store.open(tmp_path / "data" / "store", clock=lambda: start, background=False) as store:
+        store.use_features(FeatureSet(declared.features))
+        for number in range(120):
+            days = [2, 5, 20] if number % 3 == 0 else [3, 50 + number % 5]
+            events = [Event(f"e{day}", f"u{number}", "buy", start + day * DAY) for day in days]
+            store.ingest(events)
+            store.update(Update(subject_id=f"u{number}", set={"age": 20 + number % 50}))
+            if number < 90:
+                change = ConsentChange(f"u{number}", "analytics", ConsentState.GRANTED, "form")
+                store.set_consent(change)
+    spec = tmp_path / "again.yaml"
+    spec.write_text(
+        "name: again\nversion: 1\nkind: propensity\nsource: {store: data, until: 2026-02-01T00:00:00Z}\nrules: rules\n"
+        "rows: {at: [2026-01-10T00:00:00Z]}\nlabel: {count: buy, window: 15d}\nvalidation: {folds: 3}\n"
+        "inputs: [{name: buys, from: features.buys}, {name: age, from: profile.age, default: 40}]\n"
+        "estimator: {type: random_forest, n_estimators: 10, min_samples_leaf: 2}\n",
+        "utf-8",
+    )
+    done = arbiter("train", spec, "--out", tmp_path / "models", "--json")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(done.stdout)
+    assert metrics["rows"] == {"trained_on": 90, "held_out": 90, "left_out": {NO_CONSENT: 30}}
+    assert metrics["held_out"]["auc"]["value"] > 0.9
+    checked = arbiter("check", tmp_path / "models", "--rules", tmp_path / "rules", "--latency", 1e6)
+    assert "`profile.age` may be used for `analytics` only, which the model's `purposes` do not name" in checked.stdout
 
 
 def test_mistakes_in_a_training_are_shown_where_they_stand(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from arbiter.cli.asking import AsJson
 from arbiter.cli.terminal import FINDINGS, err, fail, out, plural, print_json, print_table
+from arbiter.types import from_micros
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from arbiter.training.spec import Spec
     from arbiter.training.table import Table
 
-model = typer.Typer(name="model", help="Models: train, check, list.", no_args_is_help=True)
+model = typer.Typer(name="model", help="Models: train, check, list, report.", no_args_is_help=True)
 
 SpecFile = Annotated[
     Path, typer.Argument(metavar="SPEC", help="The training, a YAML file.", exists=True, dir_okay=False)
@@ -134,6 +135,62 @@ def list_(folder: Models = Path("models"), *, as_json: AsJson = False) -> None:
         ],
         prose=("on rows held out", "mistakes"),
     )
+
+
+@model.command("report")
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A model's folder.", exists=True, file_okay=False)],
+    *,
+    rules: Annotated[Path, typer.Option(metavar="DIR", help="The rules that declare its features.", file_okay=False)],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="A server's data directory.", file_okay=False)] = Path(
+        "data"
+    ),
+    page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write one HTML page there.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare what a model would read and say of the stored profiles now with what it was trained on.
+
+    Ends with 1 when something has shifted, is missing more or less often, or lies beyond all that was trained on.
+    """
+    from arbiter.training.declared import bound_purposes  # noqa: PLC0415 - loads NumPy, as all of these
+    from arbiter.training.logs import read_store  # noqa: PLC0415
+    from arbiter.training.report import baseline_of  # noqa: PLC0415
+    from arbiter.training.report import page as page_of  # noqa: PLC0415
+    from arbiter.training.report import report as make  # noqa: PLC0415
+
+    served, declared = _model(folder), _declared_in(rules)
+    now = time.time_ns() // 1000
+    left_out: dict[str, int] = {}
+    purposes = bound_purposes(served.purposes, [(each.root, each.attribute) for each in served.inputs], declared)
+    histories = read_store(data / "store", purposes, now, left_out)
+    found = make(served, baseline_of((folder / "model.onnx").read_bytes()), histories, declared, now, left_out)
+    if page is not None:
+        page.write_text(page_of(found, from_micros(now).isoformat(timespec="seconds")), "utf-8")
+    if as_json:
+        print_json(found)
+    else:
+        rows = [(kind, each) for kind, group in (("output", found.outputs), ("input", found.inputs)) for each in group]
+        print_table(
+            ("", "name", "stability index", "missing", "was", "out of range", "alarms"),
+            [
+                (
+                    kind,
+                    each.name,
+                    "" if each.psi is None else f"{each.psi:.3f}",
+                    f"{each.missing:.1%}",
+                    f"{each.missing_before:.1%}",
+                    f"{each.outside:.1%}",
+                    "; ".join(each.alarms),
+                )
+                for kind, each in rows
+            ],
+            prose=("alarms",),
+        )
+        out().print(
+            f"{plural(found.subjects, 'subject')}, unknown for {found.unknown:,}: {plural(len(found.alarms), 'alarm')}"
+        )
+    if found.alarms:
+        raise typer.Exit(FINDINGS)
 
 
 def _folders(folder: Path) -> list[Path]:

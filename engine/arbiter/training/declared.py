@@ -21,7 +21,7 @@ from arbiter.ruleset.sections import gather, read_sections
 from arbiter.training.table import TrainingFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from arbiter.training.spec import Spec
 
@@ -82,5 +82,10 @@ def check_inputs(spec: Spec, declared: Declarations) -> None:
 
 def needed_purposes(spec: Spec, declared: Declarations) -> tuple[str, ...]:
     """What a subject must consent to for its history to be learnt from: the model's own, and those of its inputs."""
-    own = {purpose for each in spec.inputs for purpose in declared.bound.get(f"{each.root}.{each.attribute}", ())}
-    return tuple(sorted(own | set(spec.purposes)))
+    return bound_purposes(spec.purposes, [(each.root, each.attribute) for each in spec.inputs], declared)
+
+
+def bound_purposes(own: Iterable[str], inputs: Iterable[tuple[str, str]], declared: Declarations) -> tuple[str, ...]:
+    """A model's own purposes, and those that its inputs (root, attribute) are bound to."""
+    bound = {purpose for root, name in inputs for purpose in declared.bound.get(f"{root}.{name}", ())}
+    return tuple(sorted(bound | set(own)))
