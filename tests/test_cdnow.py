@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from arbiter.datasets import cdnow
-from arbiter.datasets.wheels import DataUnavailable
+from arbiter.datasets.wheels import DataUnavailable, cache_directory
 from arbiter.types import Event, to_micros
 
 
@@ -70,6 +70,6 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the XDG variables are Linux's")
 def test_the_cache_lies_where_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cdnow.cache_directory() == tmp_path / "arbiter"
+    assert cache_directory() == tmp_path / "arbiter"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
-    assert cdnow.cache_directory() == Path.home() / ".cache" / "arbiter"
+    assert cache_directory() == Path.home() / ".cache" / "arbiter"

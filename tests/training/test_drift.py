@@ -56,7 +56,7 @@ def test_the_index_is_its_formula_and_no_more_than_chance_without_a_shift() -> N
     assert stability([0.5, 0.5], [0.25, 0.75], 100) == pytest.approx(-0.25 * np.log(0.5) + 0.25 * np.log(1.5))
     draw = np.random.default_rng(1)
     even = np.full(10, 0.1)
-    seen = [stability(even, draw.multinomial(500, even) / 500, 500) for _ in range(2000)]
+    seen = [stability(even.tolist(), (draw.multinomial(500, even) / 500).tolist(), 500) for _ in range(2000)]
     assert max(seen) < by_chance(10, 500) < 3 * max(seen)
 
 

@@ -221,7 +221,8 @@ def test_every_subject_of_a_store_comes_with_its_events(written: Written) -> Non
 
 def test_attributes_are_those_of_the_moment(written: Written) -> None:
     written.events("s", buy(0))
-    for day, changes in enumerate(({"plan": "trial"}, {"plan": "pro", "age": 40}, {"age": 41}), 1):
+    updates: list[dict[str, Any]] = [{"plan": "trial"}, {"plan": "pro", "age": 40}, {"age": 41}]
+    for day, changes in enumerate(updates, 1):
         written.clock = BEGIN + day * DAY
         written.store.update(Update(subject_id="s", set=changes)).result()
     ((history,), _) = written.histories()

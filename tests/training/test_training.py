@@ -247,7 +247,8 @@ class TestMeasures:
 
     draw = np.random.default_rng(2)
     y = draw.integers(0, 2, 300)
-    p = np.round(np.clip(y * 0.3 + draw.random(300) * 0.7, 0, 1), 2)  # with ties, and some 0 and 1
+    # With ties, and some 0 and 1.
+    p = np.asarray(np.round(np.clip(y * 0.3 + draw.random(300) * 0.7, 0, 1), 2), dtype=np.float64)
 
     def test_of_probabilities(self) -> None:
         assert measures.auc(self.y, self.p) == pytest.approx(theirs.roc_auc_score(self.y, self.p))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from arbiter.ruleset.times import UNITS
+from arbiter.authoring.scalars import UNITS
 from arbiter.training.written import text
 
 if TYPE_CHECKING:

@@ -197,7 +197,7 @@ class _Reader:
         mapping = block.mapping("segments", "write `champions: {most: orders}`")
         if mapping is None:
             return ()
-        named = []
+        named: list[SegmentName] = []
         for name, entry in mapping.entries.items():
             path = f"segments.{name}"
             check_name(entry.key, "a segment", self._report, path)

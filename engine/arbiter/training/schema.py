@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, get_args
 
-from arbiter.authoring.scalars import NAME
+from arbiter.authoring.scalars import NAME, UNITS
 from arbiter.authoring.schemas import (
     Schema,
     boolean,
@@ -25,7 +25,7 @@ from arbiter.authoring.schemas import (
 )
 from arbiter.models.manifest import Kind, Root
 from arbiter.ruleset.features import AGGREGATES, OF_EVENTS
-from arbiter.ruleset.times import TIMESTAMP, UNITS
+from arbiter.ruleset.times import TIMESTAMP
 from arbiter.training.estimators import KNOWN, METRICS, Number, Parameter
 from arbiter.training.reading import LABEL_REFUSED, LARGEST_SHARE, LATEST_SEED, MOST_FOLDS, REQUIRED
 from arbiter.training.spec import Encoding, Impute
