@@ -9,6 +9,12 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from arbiter.authoring.format import Style, format_file
+from arbiter.models.loader import MANIFEST
+from arbiter.models.reader import FORM
+from arbiter.models.schema import manifest_schema
+from arbiter.ruleset.schema import FOLDED
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -32,7 +38,8 @@ def manifest_of(spec: Spec, fitted: Fitted, prepared: Sequence[Prepared], onnx: 
     lines += [f"sha256: {hashlib.sha256(onnx).hexdigest()}", "inputs:"]
     lines += [f"  - {_flow(_input(each))}" for each in prepared]
     lines += ["outputs:", *(f"  {name}: {_flow(value)}" for name, value in _outputs(fitted).items()), ""]
-    return "\n".join(lines).encode()
+    written = "\n".join(lines).encode()
+    return format_file(MANIFEST, written, FORM, Style(manifest_schema(), FOLDED))[0] or written
 
 
 def _input(each: Prepared) -> dict[str, Any]:
