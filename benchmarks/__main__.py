@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 NAMES = (
-    "matching", "comparison", "scale", "compiling", "reload", "swapping",
-    "decision", "model_latency", "needing", "store", "consent", "wire",
+    "matching", "comparison", "scale", "compiling", "reload",
+    "decision", "model_latency", "store", "consent", "wire",
     "serving", "latency", "overload", "batches", "rule_counts", "profiles", "workers", "updates", "telemetry",
-    "kafka", "linking", "openbandit",
+    "kafka", "linking", "needing", "swapping", "openbandit",
 )  # fmt: skip
 LARGE = ("profiles_10m",)  # only when named
 
