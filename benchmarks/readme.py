@@ -186,6 +186,7 @@ RATIOS = {
     "eight_over_one": "a decision that needs eight logistic models over one that needs one",
     "eight_add_over_one_adds": "the same of what they add to one that needs none",
     "apart_over_eight": "a decision that runs eight models one by one over one that runs them as one graph",
+    "estimates_that_hold_the_truth": "off-policy estimates of a real log whose interval holds what was seen, a share",
 }
 
 

@@ -257,7 +257,7 @@ def test_explain_accounts_for_every_rule() -> None:
     rows = {row[0]: row[1:] for row in (line.split("\t") for line in told.splitlines()[1:])}
     assert len(rows) == 14
     assert models.splitlines()[1] == (
-        "rfm 1\tno output; nothing stands in for `days_since_purchase`\t"
+        "rfm 2\tno output; nothing stands in for `days_since_purchase`\t"
         "days_since_purchase = nothing, orders_39w = 0, spend_39w = 0"
     )
     assert rows["newcomer-welcome"][0] == "won"
