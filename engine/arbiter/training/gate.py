@@ -121,9 +121,9 @@ def _files(folder: Path, told: Manifest | None, verdict: Verdict, size: int) -> 
         more = f" (and {len(verdict.diagnostics) - 1} more)" if len(verdict.diagnostics) > 1 else ""
         place = f"{first.file}:{first.line}:{first.column}" if first.line else first.file
         return Check(name, ok=False, said=f"{place}: {first.message}{more}", todo=first.hint or "mend the file")
-    if told is not None and folder.resolve().name not in {told.name, str(told.version)}:
+    if told is not None and folder.resolve().name not in {told.name, f"{told.version}", f"v{told.version}"}:
         said = f"model `{told.name}` lies in a folder called `{folder.resolve().name}`"
-        return Check(name, ok=False, said=said, todo="folder and model must have one name")
+        return Check(name, ok=False, said=said, todo="name the folder as the model, or as its version")
     return Check(name, ok=True, said=f"sound: {size:,} bytes, allowed operators, nothing outside of the file")
 
 
@@ -201,7 +201,7 @@ def _wrong(each: Input, told: Manifest, rules: Declarations) -> Iterator[str]:
     texts = any(isinstance(word, str) for word in each.categories)
     allowed = {"string"} if texts else {"int", "double", "bool"}
     allowed |= {"timestamp"} if each.unit else set()
-    if kind not in allowed | {"dyn"}:
+    if each.form != "missing" and kind not in allowed | {"dyn"}:
         wanted = "a text" if texts else "a number"
         yield f"`{path}` is declared as {kind}, and input `{each.name}` takes {wanted}"
     lacking = sorted(set(rules.bound.get(path, ())) - set(told.purposes))

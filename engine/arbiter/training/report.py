@@ -29,7 +29,8 @@ _AT_ONCE = 1000
 class Report(msgspec.Struct, frozen=True):
     """A model over the profiles of a moment (µs): each input, each output, how many are `unknown`, and all alarms.
 
-    `left_out` counts subjects that were not looked at, by reason; `requested` are the inputs that only a request has.
+    `left_out` counts subjects that were not looked at, by reason; `requested` are the inputs that are not stored with a
+    subject: those of requests and accounts.
     """
 
     model: str
@@ -145,7 +146,7 @@ def page(found: Report, when: str) -> str:
         body += [_part(each) for each in parts]
     if found.requested:
         named = ", ".join(html.escape(each) for each in found.requested)
-        body.append(f"<p><small>Only a request has: {named}.</small></p>")
+        body.append(f"<p><small>Not compared, since it is not stored with a subject: {named}.</small></p>")
     return _PAGE.format(title=html.escape(f"Model {found.model}, version {found.version}"), body="".join(body))
 
 
