@@ -268,6 +268,25 @@ def test_closing_ends_a_call_that_is_under_way_or_waits_for_its_next_attempt(
     assert len(road.seen) == 1
 
 
+def test_closing_ends_a_call_that_has_begun_to_wait(open_client: OpenClient, road: Road) -> None:
+    client = open_client(road.target, timeout=600, retries=QUICK)
+    road.refuse(AWAY, retry_after=500)
+    failed: list[str] = []
+
+    def ask() -> None:
+        with pytest.raises(CallFailed) as raised:
+            client.decide("ann", "shop.banner")
+        failed.append(raised.value.code)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    road.wait_for(1)
+    asking.join(1.0)  # by now it waits, if ever it does: that it does not end is what the last line would find
+    client.close()
+    asking.join(60)
+    assert failed == ["CANCELLED"]
+
+
 def test_nobody_is_waited_for_longer_than_said(open_client: OpenClient, road: Road) -> None:
     road.close()
     client = open_client(road.target)

@@ -6,6 +6,8 @@ Law: sends and waits, as the turns of a call say, and never blocks the loop. Wha
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,8 +52,19 @@ class AsyncClient(Awaiting, Face):
 
     async def close(self) -> None:
         """Close the connections; calls under way, and all later ones, fail as CANCELLED."""
+        self._left.set()
         for channel in self._shut():
             await channel.close(None)
+
+    @functools.cached_property
+    def _left(self) -> asyncio.Event:
+        """Set when the client is closed."""
+        return asyncio.Event()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, at most until the client is closed: what comes next then finds that out."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._left.wait(), seconds)
 
     async def wait_ready(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as on every other method
         """Return once a connection to some target stands. Raises TimeoutError."""
@@ -88,7 +101,7 @@ class AsyncClient(Awaiting, Face):
                     else:
                         return turns.answered(response)
                 elif isinstance(step, Wait):
-                    await asyncio.sleep(step.seconds)
+                    await self._pause(step.seconds)
                     turns.waited()
                 else:
                     return turns.given_up(step)
@@ -123,7 +136,7 @@ class AsyncClient(Awaiting, Face):
                     finally:
                         stream.cancel()
                 except grpc.RpcError as error:
-                    await asyncio.sleep(connections.failed(_torn(failure_of(error))))
+                    await self._pause(connections.failed(_torn(failure_of(error))))
                 else:
                     if unanswered.fault is not None:
                         raise unanswered.fault
