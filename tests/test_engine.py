@@ -333,7 +333,7 @@ def test_a_digest_names_what_rules_and_models_mean(stage: Stage) -> None:
     ruleset = stage.snapshot.ruleset
     image = stage.snapshot.image
     assert unpack(pack(image)) == image
-    parts = Maker().make(ruleset, model_inputs(stage.snapshot.models)).parts
+    parts = Maker().make(ruleset, model_inputs(stage.snapshot.models, {})).parts
     reopened = finished(open_snapshot(unpack(pack(image)), at_hand(parts), stage.snapshot.models))
     assert (reopened.digest, reopened.ruleset) == (stage.snapshot.digest, ruleset)
     assert Snapshot(ruleset, {}).digest != stage.snapshot.digest

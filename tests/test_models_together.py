@@ -428,7 +428,7 @@ def test_a_model_that_fails_fails_alone(store: Store) -> None:
         assert [(each.model, each.cause) for each in decision.degraded] == [("fails", Lack.FAILED)]
         assert [each.rule_id for each in decision.treatments] == ["r1"]
         engine.scorer.merger.wait()
-    assert engine.counters.models["fails"].failures == 3
+    assert engine.counters.models["fails", "1"].failures == 3
     assert engine.snapshot is not None
     assert engine.snapshot.merged["fails", "linear"] != ()
     store.update(Update(subject_id="s", set={"d": 1})).result()

@@ -21,6 +21,7 @@ from arbiter.decision.hashing import share
 from arbiter.types import ExplainLevel, Reason
 from tests import forked
 from tests.conftest import replace, workers_of
+from tests.graphs import times, write_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,7 +48,8 @@ class Served:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.log = folder / "log"
-        command = [*COMMAND, "serve", "--listen", "127.0.0.1:0", "--workers", "2", "--models", "", "--snapshots", "5"]
+        command = [*COMMAND, "serve", "--listen", "127.0.0.1:0", "--workers", "2", "--snapshots", "5"]
+        command += ["--models", str(folder / "models") if (folder / "models").is_dir() else ""]
         for name in ("rules", "data"):
             command += [f"--{name}", str(folder / name)]
         with self.log.open("ab") as log:
@@ -415,3 +417,32 @@ def test_the_command_line_runs_a_canary_and_overrides(serve: Callable[[], Served
     assert "did you mean `only`?" in served.cli("override", "off", "onyl", "--for", "1h").stderr
     for wrong in (("--for", "soon"), (), ("--for", "1h", "--until", "2030-01-01T00:00:00Z")):
         assert served.cli("override", "off", "only", *wrong).returncode == 2
+
+
+def test_a_model_goes_back_alone_on_every_worker_and_over_restarts(serve: Callable[[], Served], tmp_path: Path) -> None:
+    worth = tmp_path / "models" / "worth"
+    for version, factor in ((1, 10.0), (2, 100.0)):
+        write_model(worth / f"v{version}", "worth", version, times(factor))
+    replace(worth / "versions.yaml", "live: v1\n")
+    replace(tmp_path / "rules" / "rule.yaml", RULE.replace("TEXT", '"is ${models.worth.score}"'))
+    served = serve()
+    served.client.update_profile("someone", set={"age": 3.0})
+    first = served.shown()
+    replace(worth / "versions.yaml", "live: v2\n")
+    assert served.client.reload().last_reload is not None
+    second = served.shown()
+    assert (len(first), len(second)) == (1, 1)
+    assert first != second
+    done = served.cli("snapshot", "rollback", "--model", "worth", "--reason", "too dear")
+    assert done.stdout.startswith("version 1 of model worth runs; held until the files give another than "), done.stderr
+    assert served.shown() == first
+    assert "model held\tworth: 1 since " in served.cli("snapshot", "show").stdout
+    served = serve()
+    assert served.shown() == first
+    (held,) = served.json("snapshot", "show")["models"]
+    assert (held["name"], held["version"], held["reason"]) == ("worth", 1, "too dear")
+    again = served.cli("snapshot", "rollback", "--model", "worth", "--version", "2")
+    assert again.stdout == "model worth runs as the files give it\n"
+    assert served.shown() == second
+    for wrong in ((), ("previous", "--model", "worth"), ("previous", "--version", "2")):
+        assert served.cli("snapshot", "rollback", *wrong).returncode == 2

@@ -109,6 +109,22 @@ class Override(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class ModelHold(msgspec.Struct, frozen=True, kw_only=True):
+    """That an operator put another version of a model in place of the one that the files give.
+
+    `digest` is that of the model that runs, and `aside` that of the files', with a plus and that of the one that is
+    tried beside it, if any: the hold ends when they give anything but `aside`, or by a reload that is asked for.
+    `since` is µs since the epoch.
+    """
+
+    name: str
+    version: int
+    digest: str
+    aside: str
+    since: int
+    reason: str = ""
+
+
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot that can be rolled back to. `at` is when it last became current, in µs since the epoch."""
 
@@ -140,7 +156,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known about snapshots at one moment.
 
     `snapshot` is None before the first good one, `last_reload` before the first attempt ended. `workers` maps a
-    worker's number, from 0, to the digest that it serves, ``""`` while it is down.
+    worker's number, from 0, to the digest that it serves, ``""`` while it is down. `models` are those that are held.
     """
 
     snapshot: SnapshotInfo | None = None
@@ -149,6 +165,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     hold: Hold | None = None
     canary: Canary | None = None
     overrides: tuple[Override, ...] = ()
+    models: tuple[ModelHold, ...] = ()
 
 
 class Staged(msgspec.Struct, frozen=True, kw_only=True):

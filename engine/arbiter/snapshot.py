@@ -7,6 +7,7 @@ calls beside it is not held up; what did not change is taken over from the snaps
 
 from __future__ import annotations
 
+import copy
 from array import array
 from collections.abc import Callable, Generator
 from functools import cached_property
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from arbiter.expr.view import Symbols, View
     from arbiter.models.model import Model
     from arbiter.models.rows import Row
+    from arbiter.models.trial import Trial
     from arbiter.ruleset.compiled import CompiledRule
     from arbiter.ruleset.index import Block
     from arbiter.ruleset.rules import Ruleset
@@ -73,9 +75,13 @@ def at_hand(parts: Mapping[str, bytes]) -> Fetch:
     return fetch
 
 
-def model_inputs(models: Mapping[str, Model]) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """By model the names that it reads, each by its path."""
-    return {name: tuple((i.root, i.attribute) for i in m.inputs) for name, m in models.items()}
+def model_inputs(models: Mapping[str, Model], trials: Mapping[str, Trial]) -> dict[str, tuple[tuple[str, str], ...]]:
+    """By model the names that it reads, each by its path, and those that the version reads that is tried."""
+    found = {name: [(each.root, each.attribute) for each in model.inputs] for name, model in models.items()}
+    for name, trial in trials.items():
+        paths = [(each.root, each.attribute) for each in trial.model.inputs]
+        found[name] += [path for path in paths if path not in found[name]]
+    return {name: tuple(paths) for name, paths in found.items()}
 
 
 def finished(steps: Generator[None, None, _Found]) -> _Found:
@@ -124,7 +130,7 @@ class _Opened(msgspec.Struct, frozen=True):
 
 
 def _open(
-    image: Image, fetch: Fetch, models: Mapping[str, Model], before: Snapshot | None
+    image: Image, fetch: Fetch, inputs: Mapping[str, tuple[tuple[str, ...], ...]], before: Snapshot | None
 ) -> Generator[None, None, _Opened]:
     packs: dict[str, Pack] = {}
     for key, _ in image.packs:
@@ -141,7 +147,7 @@ def _open(
             yield
             known = yield from open_block(bits)
         blocks[key] = known
-    symbols = symbols_of(image.frame, model_inputs(models))
+    symbols = symbols_of(image.frame, inputs)
     rules = Rules([packs[key] for key, _ in image.packs])
     alike = before is not None and _encode(before.symbols) == _encode(symbols)
     yield
@@ -164,7 +170,8 @@ class Snapshot:
     has, by model, the function that builds the model's input row from a view (None when an input without default is
     missing). `consent` takes out of views what their subjects do not let be seen, None where no purposes are declared.
     `packs` and `blocks` are its parts, by key. `merged` has, by the names of models that were needed together, what
-    runs them as one; it grows by `merge`, and changes no answer.
+    runs them as one; it grows by `merge`, and changes no answer. `trials` are versions of models that are tried on
+    some subjects, by name; `tried` gives what decides for these.
     """
 
     def __init__(
@@ -173,30 +180,53 @@ class Snapshot:
         models: Mapping[str, Model],
         maker: Maker | None = None,
         before: Snapshot | None = None,
+        trials: Mapping[str, Trial] | None = None,
     ) -> None:
-        made = (maker or Maker()).make(ruleset, model_inputs(models))
-        self._take(finished(_open(made.image, at_hand(made.parts), models, before)), models)
+        inputs = model_inputs(models, trials or {})
+        made = (maker or Maker()).make(ruleset, inputs)
+        self._take(finished(_open(made.image, at_hand(made.parts), inputs, before)), models, trials or {})
         self.parts = made.parts
 
-    def _take(self, opened: _Opened, models: Mapping[str, Model]) -> None:
+    def _take(self, opened: _Opened, models: Mapping[str, Model], trials: Mapping[str, Trial]) -> None:
         self.image = opened.image
         self.frame = opened.image.frame
-        self.models = dict(models)
-        self.digest = digest_of(opened.image, {name: m.digest for name, m in models.items()})
+        digests = {name: model.digest for name, model in models.items()}
+        digests |= {f"{name} canary": f"{t.model.digest} {t.share!r} {t.salt}" for name, t in trials.items()}
+        self.digest = digest_of(opened.image, digests)
         self.symbols = opened.symbols
         self.points = opened.points
-        frame = opened.image.frame
-        self.consent = (
-            Consent(frame.purposes, frame.bound, {name: m.purposes for name, m in models.items()}, opened.symbols)
-            if frame.purposes
-            else None
-        )
         self.packs = opened.packs
         self.blocks = opened.blocks
+        self.trials = dict(trials)
+        self._serve(models)
+
+    def _serve(self, models: Mapping[str, Model]) -> None:
+        """Decide with these models."""
+        frame, symbols = self.frame, self.symbols
+        self.models = dict(models)
+        # What points know of models is true of those that are tried, too; consent is to the inputs of each.
+        own = msgspec.structs.replace(symbols, model_inputs=model_inputs(models, {}))
+        purposes = {name: model.purposes for name, model in models.items()}
+        self.consent = Consent(frame.purposes, frame.bound, purposes, own) if frame.purposes else None
         self.merged: dict[tuple[str, ...], tuple[Joint, ...]] = {}
         self.rows: dict[str, Callable[[View], Row | None]] = {
-            name: row_of(model, opened.symbols) for name, model in models.items()
+            name: row_of(model, symbols) for name, model in models.items()
         }
+        self._tried: dict[tuple[str, ...], Snapshot] = {}
+
+    def tried(self, names: tuple[str, ...]) -> Snapshot:
+        """The same with the versions of these models that are tried, in place of those that are live."""
+        found = self._tried.get(names)
+        if found is None:
+            made = copy.copy(self)
+            made.trials = {}
+            made._serve({**self.models, **{name: self.trials[name].model for name in names}})  # noqa: SLF001 - its own
+            found = self._tried.setdefault(names, made)
+        return found
+
+    def known_models(self) -> list[Model]:
+        """The models that are live, and those that are tried."""
+        return [*self.models.values(), *(trial.model for trial in self.trials.values())]
 
     def merge(self, names: tuple[str, ...], before: Snapshot | None = None) -> None:
         """Have these models run as one graph from now on, or as several where they do not all fit into one.
@@ -228,7 +258,7 @@ class Snapshot:
     @cached_property
     def parts(self) -> Mapping[str, bytes]:
         """The content of the image's parts, by key; made anew where the snapshot was opened from elsewhere."""
-        return Maker().make(self.ruleset, model_inputs(self.models)).parts
+        return Maker().make(self.ruleset, model_inputs(self.models, self.trials)).parts
 
     @cached_property
     def ruleset(self) -> Ruleset:
@@ -255,15 +285,19 @@ class Snapshot:
 
 
 def open_snapshot(
-    image: Image, fetch: Fetch, models: Mapping[str, Model], before: Snapshot | None = None
+    image: Image,
+    fetch: Fetch,
+    models: Mapping[str, Model],
+    before: Snapshot | None = None,
+    trials: Mapping[str, Trial] | None = None,
 ) -> Generator[None, None, Snapshot]:
     """Open an image; `fetch` gives the content of a part. What `before` has of it is not fetched again.
 
     A pause, a bare yield, comes at least every few hundred µs. Raises what `fetch` raises, and msgspec.DecodeError.
     """
-    opened = yield from _open(image, fetch, models, before)
+    opened = yield from _open(image, fetch, model_inputs(models, trials or {}), before)
     snapshot = Snapshot.__new__(Snapshot)
-    snapshot._take(opened, models)  # noqa: SLF001 - its other constructor
+    snapshot._take(opened, models, trials or {})  # noqa: SLF001 - its other constructor
     return snapshot
 
 

@@ -99,7 +99,7 @@ def test_a_value_that_is_no_category_fails_the_model_and_no_decision(modelled: S
     assert answer.treatments[0].value is None
     (model,) = answer.models
     assert (model.outputs, model.detail) == ({}, "it failed")
-    assert modelled.counters.models["total"].failures == 1
+    assert modelled.counters.models["total", "7"].failures == 1
 
 
 def test_what_consent_hides_is_not_imputed_and_is_named(modelled: Shop) -> None:

@@ -128,7 +128,10 @@ def everything() -> Counters:
         pairs["any", "other"] += 1
     counters.durations["any"][3] += 1
     counters.calls["any", "INTERNAL"][3] += 1
-    counters.models["any"].runs += 1
+    counters.models["any", "1"].runs += 1
+    counters.model_values["any", "1", "field", "bin"] += 1
+    counters.model_drift["any", "1", "field"] = 0.5
+    counters.model_alarms["any", "1", "field"] = 1
     counters.consumer_lags["any", "other"] = 1
     counters.consumer_paused = "any"
     return counters

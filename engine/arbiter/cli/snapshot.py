@@ -27,7 +27,7 @@ from arbiter.decision.wording import shown
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
-    from arbiter.serving import History
+    from arbiter.serving import History, Status
 
 snapshot = typer.Typer(
     name="snapshot",
@@ -46,7 +46,13 @@ Digest = Annotated[
 Side = typer.Argument(help="The first characters of a digest, `current`, `previous`, or a directory of rule files.")
 Before = Annotated[str, Side]
 _BY = {"files": "files", "rollback": "rollback", "promotion": "canary"}
-Kept = Annotated[str, typer.Argument(metavar="DIGEST", help="The first characters of a kept digest, or `previous`.")]
+KeptOrNone = Annotated[
+    str, typer.Argument(metavar="[DIGEST]", help="The first characters of a kept digest, or `previous`.")
+]
+Model = Annotated[str, typer.Option(metavar="NAME", help="A model that is to go back alone.")]
+Version = Annotated[
+    int, typer.Option(metavar="N", help="Its version; without it the one before, or the end of its canary.", min=0)
+]
 
 
 @snapshot.command("list")
@@ -118,16 +124,39 @@ def diff(a: Before, b: Before, *, data: Data = Path("data"), models: Models = No
 
 @snapshot.command("rollback")
 @asks_a_server
-def rollback(digest: Kept, *, reason: Reason = "", server: Asked, as_json: AsJson = False) -> None:
-    """Run a kept snapshot again, on all workers at once.
+def rollback(
+    digest: KeptOrNone = "",
+    *,
+    model: Model = "",
+    version: Version = 0,
+    reason: Reason = "",
+    server: Asked,
+    as_json: AsJson = False,
+) -> None:
+    """Run a kept snapshot again, on all workers at once; or, with --model, another version of one model.
 
     It is held, over restarts too: what it replaces does not come back until the files give another snapshot than that,
-    or `arbiter snapshot reload`.
+    or another model of that name, or `arbiter snapshot reload`.
     """
+    if bool(digest) == bool(model) or (version and not model):
+        raise typer.BadParameter("name a snapshot by its digest, or with --model a model", param_hint="DIGEST")
     with connected(server) as client:
-        whole = kept_by(client, digest)
-        status = client.rollback(whole, reason=reason, timeout=PATIENCE_S)
-    tell(status, f"snapshot {whole[:DIGITS]} runs{held_until(status)}", as_json=as_json)
+        if model:
+            status = client.rollback_model(model, version, reason=reason, timeout=PATIENCE_S)
+            done = _runs(status, model)
+        else:
+            whole = kept_by(client, digest)
+            status = client.rollback(whole, reason=reason, timeout=PATIENCE_S)
+            done = f"snapshot {whole[:DIGITS]} runs{held_until(status)}"
+    tell(status, done, as_json=as_json)
+
+
+def _runs(status: "Status", model: str) -> str:
+    """Which version of a model runs, in place of what."""
+    held = next((each for each in status.models if each.name == model), None)
+    if held is None:
+        return f"model {model} runs as the files give it"
+    return f"version {held.version} of model {model} runs; held until the files give another than {held.aside[:DIGITS]}"
 
 
 @snapshot.command("reload")

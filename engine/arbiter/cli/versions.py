@@ -100,6 +100,8 @@ def status_fields(status: Status) -> dict[str, Any]:
         fields["canary"] |= {"since": from_micros(status.canary.since), "salt": status.canary.salt}
     for written, override in zip(fields["overrides"], status.overrides, strict=True):
         written |= {"since": from_micros(override.since), "until": from_micros(override.until)}
+    for written, held in zip(fields["models"], status.models, strict=True):
+        written["since"] = from_micros(held.since)
     return fields
 
 
@@ -116,6 +118,10 @@ def print_status(status: Status) -> None:
     if (hold := status.hold) is not None:
         rows.append(("held", f"since {shown(from_micros(hold.since))} by {CAUSES[hold.cause]}{because(hold.reason)}"))
         rows.append(("set aside", hold.aside))
+    rows += [
+        ("model held", f"{each.name}: {each.version} since {shown(from_micros(each.since))}{because(each.reason)}")
+        for each in status.models
+    ]
     if status.canary is not None:
         rows += canary_rows(status)
     rows += [

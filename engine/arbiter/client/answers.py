@@ -20,6 +20,7 @@ from arbiter.serving import (
     History,
     Hold,
     Kept,
+    ModelHold,
     Override,
     ReloadReport,
     SnapshotFile,
@@ -233,6 +234,7 @@ def read_status(
         hold=_hold(response.hold) if response.HasField("hold") else None,
         canary=_canary(response.canary) if response.HasField("canary") else None,
         overrides=tuple(_override(each) for each in response.overrides),
+        models=tuple(_model_hold(each) for each in response.model_holds),
     )
 
 
@@ -299,6 +301,17 @@ def _hold(message: admin_pb2.Hold) -> Hold:
         digest=message.digest,
         aside=message.set_aside,
         cause=_CAUSES[message.cause],
+        since=read_timestamp(message.since),
+        reason=message.reason,
+    )
+
+
+def _model_hold(message: admin_pb2.ModelHold) -> ModelHold:
+    return ModelHold(
+        name=message.model,
+        version=message.version,
+        digest=message.digest,
+        aside=message.set_aside,
         since=read_timestamp(message.since),
         reason=message.reason,
     )

@@ -6,7 +6,7 @@ and `standing`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from grpc_health.v1 import health_pb2
 
@@ -20,6 +20,7 @@ from arbiter.client.failures import CallFailed, InvalidRequest
 from arbiter.client.fallback import for_page, for_point, for_request, mended
 from arbiter.client.identity import IdentityMethods
 from arbiter.client.known import ProfileAnswer, read_profile
+from arbiter.client.orders import OrderMethods
 from arbiter.types import ExplainLevel
 from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
 
@@ -59,18 +60,11 @@ LIST_SNAPSHOTS = rpc(
 )
 # The same files give the same snapshot, which is kept once.
 VALIDATE = rpc(_admin["Validate"], admin_pb2.ValidateRequest, admin_pb2.ValidateResponse, Again.ALWAYS)
-# Orders: somebody else may have ordered otherwise in between.
+# An order: somebody else may have ordered otherwise in between.
 RELOAD = rpc(_admin["Reload"], admin_pb2.ReloadRequest, admin_pb2.ReloadResponse, Again.NEVER)
-ROLLBACK = rpc(_admin["Rollback"], admin_pb2.RollbackRequest, admin_pb2.RollbackResponse, Again.NEVER)
-SET_CANARY = rpc(_admin["SetCanary"], admin_pb2.SetCanaryRequest, admin_pb2.SetCanaryResponse, Again.NEVER)
-PROMOTE_CANARY = rpc(
-    _admin["PromoteCanary"], admin_pb2.PromoteCanaryRequest, admin_pb2.PromoteCanaryResponse, Again.NEVER
-)
-DROP_CANARY = rpc(_admin["DropCanary"], admin_pb2.DropCanaryRequest, admin_pb2.DropCanaryResponse, Again.NEVER)
-SET_OVERRIDE = rpc(_admin["SetOverride"], admin_pb2.SetOverrideRequest, admin_pb2.SetOverrideResponse, Again.NEVER)
 
 
-class Methods(EventMethods, ConsentMethods, IdentityMethods):
+class Methods(EventMethods, ConsentMethods, IdentityMethods, OrderMethods):
     """The methods that `Client` and `AsyncClient` share.
 
     Every one raises CallFailed, or the child of it that says what to do: InvalidRequest, before anything is sent, for
@@ -324,71 +318,6 @@ class Methods(EventMethods, ConsentMethods, IdentityMethods):
     def snapshots(self, *, timeout: float | None = None) -> Call[History]:
         """Return the snapshots that can be rolled back to, and when each was current; both oldest first."""
         return LIST_SNAPSHOTS.call(admin_pb2.ListSnapshotsRequest(), answers.read_history, timeout)
-
-    @Method
-    def rollback(self, digest: str, *, reason: str = "", timeout: float | None = None) -> Call[Status]:
-        """Make a kept snapshot current, held until the files give another one than they do; return when it is live."""
-        message = admin_pb2.RollbackRequest(
-            digest=arguments.text(digest, "digest"), reason=arguments.text(reason, "reason")
-        )
-        return ROLLBACK.call(message, answers.read_outcome, timeout)
-
-    @Method
-    def set_canary(
-        self, digest: str, percent: float, *, reason: str = "", timeout: float | None = None
-    ) -> Call[Status]:
-        """Let a kept snapshot decide for `percent` of the subjects; again for another share. Return when it does."""
-        message = admin_pb2.SetCanaryRequest(
-            digest=arguments.text(digest, "digest"), percent=percent, reason=arguments.text(reason, "reason")
-        )
-        return SET_CANARY.call(message, answers.read_outcome, timeout)
-
-    @Method
-    def promote_canary(self, digest: str = "", *, reason: str = "", timeout: float | None = None) -> Call[Status]:
-        """Make the canary current, held as by `rollback`. With `digest` only if the canary is that one."""
-        message = admin_pb2.PromoteCanaryRequest(
-            digest=arguments.text(digest, "digest"), reason=arguments.text(reason, "reason")
-        )
-        return PROMOTE_CANARY.call(message, answers.read_outcome, timeout)
-
-    @Method
-    def drop_canary(self, digest: str = "", *, reason: str = "", timeout: float | None = None) -> Call[Status]:
-        """End the canary. With `digest` only if the canary is that one."""
-        message = admin_pb2.DropCanaryRequest(
-            digest=arguments.text(digest, "digest"), reason=arguments.text(reason, "reason")
-        )
-        return DROP_CANARY.call(message, answers.read_outcome, timeout)
-
-    @Method
-    def override(
-        self,
-        name: str,
-        *,
-        kind: Literal["rule", "model"] = "rule",
-        until: datetime,
-        reason: str = "",
-        timeout: float | None = None,
-    ) -> Call[Status]:
-        """Switch a rule, by its id, or a model off until a moment; return when all workers have done so."""
-        message = admin_pb2.SetOverrideRequest(
-            until=arguments.moment(until, "until"), reason=arguments.text(reason, "reason")
-        )
-        setattr(message, "model" if kind == "model" else "rule_id", arguments.text(name, "name"))
-        return SET_OVERRIDE.call(message, answers.read_outcome, timeout)
-
-    @Method
-    def clear_override(
-        self,
-        name: str,
-        *,
-        kind: Literal["rule", "model"] = "rule",
-        reason: str = "",
-        timeout: float | None = None,
-    ) -> Call[Status]:
-        """Switch a rule or a model on again, before its time."""
-        message = admin_pb2.SetOverrideRequest(clear=True, reason=arguments.text(reason, "reason"))
-        setattr(message, "model" if kind == "model" else "rule_id", arguments.text(name, "name"))
-        return SET_OVERRIDE.call(message, answers.read_outcome, timeout)
 
     def _with(self, more: Fallbacks | None) -> Fallbacks:
         return {**self._fallbacks, **more} if more else self._fallbacks

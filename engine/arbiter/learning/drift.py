@@ -1,29 +1,31 @@
 """Whether values are still spread as they were: the population stability index, missing values, values out of range.
 
-Law: counts and shares in, figures out; pure. What they were like is a baseline as `arbiter.baseline` in a model's file
-has it.
+Law: values are counted, and counts compared with what was counted at training; pure. What they were like is a baseline
+as `arbiter.baseline` in a model's file has it.
 
 Source of the index: Siddiqi, Credit Risk Scorecards, 2006, where 0.1 is worth a look and 0.25 is a shift. Under no
-shift it is, times the rows, about a chi-squared variable with one degree of freedom less than there are bins (Yurdakul,
-Statistical Properties of Population Stability Index, 2018); so few rows alone raise no alarm here.
+shift it is about (1/rows now + 1/rows then) times a chi-squared variable with one degree of freedom less than there are
+bins (Yurdakul, Statistical Properties of Population Stability Index, 2018). An alarm needs both: a shift that matters,
+and one that chance gives in 1 of 30,000 looks, so few rows alone raise none.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 SHIFTED: Final = 0.25
 MISSING_BY: Final = 0.1  # a share of missing values that differs by so much is another one
 OUTSIDE: Final = 0.05  # of the values, beyond all that were trained on
 _SURE: Final = 4.0  # normal deviations, beyond which chance is not believed: 1 of 30,000
+MISSING: Final = "missing"
 
 
 class Drift(msgspec.Struct, frozen=True):
@@ -46,29 +48,82 @@ class Drift(msgspec.Struct, frozen=True):
     alarms: list[str]
 
 
-def drift_of(name: str, baseline: Mapping[str, Any], values: Sequence[Any]) -> Drift:
-    """Compare values, None for missing, with their baseline."""
-    known = [value for value in values if value is not None]
-    missing = 1 - len(known) / len(values) if values else 0.0
-    before = baseline["shares"]
-    if isinstance(before, dict):
-        bins, expected, now = _of_words(before, known)
-        outside = 0.0
-    else:
-        bins, expected, now = _of_numbers(baseline, known)
-        beyond = sum(not baseline["low"] <= float(value) <= baseline["high"] for value in known)
-        outside = beyond / len(known) if known else 0.0
-    psi = stability(expected, now, len(known)) if known else None
-    chance = by_chance(len(bins), len(known)) if known else 0.0
-    missing_before = float(baseline.get("missing", 0.0))
-    alarms = []
-    if psi is not None and psi > max(SHIFTED, chance):
-        alarms.append(f"values have shifted: a stability index of {psi:.2f}")
-    if abs(missing - missing_before) > MISSING_BY + _share_by_chance(missing_before, len(values)):
-        alarms.append(f"{missing:.0%} are missing, and {missing_before:.0%} were")
-    if outside > OUTSIDE + _share_by_chance(OUTSIDE, len(known)):
-        alarms.append(f"{outside:.0%} lie beyond all that was trained on")
-    return Drift(name, len(values), psi, chance, missing, missing_before, outside, expected, now, bins, alarms)
+class Spread(msgspec.Struct, frozen=True):
+    """How values were spread at training: shares by the bins between `edges`, or by word.
+
+    Bin i holds what is greater than edges[i - 1] and at most edges[i]. `low` and `high` are the least and the greatest.
+    """
+
+    shares: dict[str, float] | list[float]
+    missing: float = 0.0
+    low: float = -math.inf
+    high: float = math.inf
+    edges: list[float] = []
+
+
+class Tally:
+    """Counts values by the bins of a baseline."""
+
+    def __init__(self, spread: Spread) -> None:
+        shares = spread.shares
+        self._spread = spread
+        self._edges = spread.edges
+        if isinstance(shares, dict):
+            self.bins = [*shares, "another"]
+            self.expected = [*shares.values(), max(0.0, 1 - sum(shares.values()))]
+            self._places = {word: place for place, word in enumerate(shares)}
+        elif len(shares) != len(spread.edges) + 1:
+            raise ValueError(f"{len(shares)} shares lie between {len(spread.edges)} edges")
+        else:
+            self.bins = [*(f"up to {edge:g}" for edge in spread.edges), "above"]
+            self.expected = list(shares)
+            self._places = {}
+        self.counts = [0] * len(self.bins)
+        self.missing = 0
+        self.outside = 0
+
+    def add(self, value: Any) -> str:
+        """Count a value, None for a missing one; the name of its bin."""
+        if value is None:
+            self.missing += 1
+            return MISSING
+        if isinstance(self._spread.shares, dict):
+            place = self._places.get(str(value), len(self._places))
+        else:
+            number = float(value)
+            place = bisect_left(self._edges, number)
+            self.outside += not self._spread.low <= number <= self._spread.high
+        self.counts[place] += 1
+        return self.bins[place]
+
+    def judged(self, name: str, trained: int = 0) -> Drift:
+        """How what was counted differs from `trained` rows, 0 for more than matter."""
+        known = sum(self.counts)
+        rows = known + self.missing
+        missing = self.missing / rows if rows else 0.0
+        outside = self.outside / known if known else 0.0
+        now = [count / max(1, known) for count in self.counts]
+        psi = stability(self.expected, now, known) if known else None
+        chance = by_chance(len(self.bins), known, trained) if known else 0.0
+        missing_before = self._spread.missing
+        alarms = []
+        if psi is not None and psi > max(SHIFTED, chance):
+            alarms.append(f"values have shifted: a stability index of {psi:.2f}")
+        if abs(missing - missing_before) > MISSING_BY + _share_by_chance(missing_before, rows):
+            alarms.append(f"{missing:.0%} are missing, and {missing_before:.0%} were")
+        if outside > OUTSIDE + _share_by_chance(OUTSIDE, known):
+            alarms.append(f"{outside:.0%} lie beyond all that was trained on")
+        return Drift(
+            name, rows, psi, chance, missing, missing_before, outside, self.expected, now, self.bins, alarms
+        )  # fmt: skip
+
+
+def drift_of(name: str, baseline: Mapping[str, Any], values: Iterable[Any], trained: int = 0) -> Drift:
+    """Compare values, None for missing, with their baseline, which is of `trained` rows."""
+    tally = Tally(msgspec.convert(baseline, Spread))
+    for value in values:
+        tally.add(value)
+    return tally.judged(name, trained)
 
 
 def stability(expected: Sequence[float], found: Sequence[float], rows: int) -> float:
@@ -79,34 +134,15 @@ def stability(expected: Sequence[float], found: Sequence[float], rows: int) -> f
     return float(((now - then) * np.log(now / then)).sum())
 
 
-def by_chance(bins: int, rows: int) -> float:
+def by_chance(bins: int, rows: int, trained: int = 0) -> float:
     """What the index hardly passes when nothing has shifted, by the chi-squared approximation (Wilson and Hilferty)."""
     degrees = bins - 1
     if degrees < 1:
         return 0.0
     spread = 2 / (9 * degrees)
-    return degrees * (1 - spread + _SURE * math.sqrt(spread)) ** 3 / rows
+    return degrees * (1 - spread + _SURE * math.sqrt(spread)) ** 3 * (1 / rows + (1 / trained if trained else 0.0))
 
 
 def _share_by_chance(share: float, rows: int) -> float:
     """By how much a share hardly differs by chance alone."""
     return _SURE * math.sqrt(max(share * (1 - share), 0.01) / rows) if rows else 1.0
-
-
-def _of_words(before: Mapping[str, float], known: Sequence[Any]) -> tuple[list[str], list[float], list[float]]:
-    counts = Counter(str(value) for value in known)
-    words = list(before)
-    other = sum(count for word, count in counts.items() if word not in before)
-    found = [counts[word] for word in words] + [other]
-    total = max(1, len(known))
-    rest = max(0.0, 1 - sum(before.values()))
-    return [*words, "another"], [*before.values(), rest], [count / total for count in found]
-
-
-def _of_numbers(baseline: Mapping[str, Any], known: Sequence[Any]) -> tuple[list[str], list[float], list[float]]:
-    edges = np.asarray(baseline["edges"], dtype=np.float64)
-    numbers = np.array([float(value) for value in known], dtype=np.float64)
-    counts = np.bincount(np.searchsorted(edges, numbers, side="left"), minlength=len(edges) + 1)
-    found = [float(share) for share in counts / max(1, len(numbers))]
-    bins = [f"up to {edge:g}" for edge in edges] + ["above"]
-    return bins, list(baseline["shares"]), found

@@ -42,20 +42,22 @@ _TAKES: dict[str, tuple[type, ...]] = {
 _ZEROS: dict[str, Scalar] = {"str": "", "bool": False}
 # Of a greater graph running it takes so long that calling onnxruntime for it alone does not matter.
 MERGED_BYTES = 1 << 20
+BASELINE = "arbiter.baseline"  # in the metadata of a graph
 
 
 class Model:
     """One model of a snapshot.
 
-    `name`, `version` and `kind` are the manifest's; `digest` is the SHA-256 of manifest and ONNX file together.
-    `inputs` says what it reads, in order, `takes` the same with the dtypes of the tensors; `outputs` names what an
-    answer holds, in order, with the types, and `labels` the only strings that an output can be, for those with labels.
-    `purposes` are what a subject must have consented to. `told` says where each output lies.
+    `name`, `version` and `kind` are the manifest's, `key` the first two as texts; `digest` is the SHA-256 of both
+    files. `inputs` says what it reads, in order, `takes` the same with the dtypes of the tensors; `outputs` names what
+    an answer holds, in order, with the types, and `labels` the only strings that an output can be, for those with
+    labels. `purposes` are what a subject must have consented to. `told` says where each output lies.
 
     `matrix` is the input of a graph that takes a whole row of numbers in one and answers no strings,
     None for others; `graph` is there where it is small enough to be merged with others, `opsets` and `ir` are the
     versions of the operators and of the form by which it can be read. `pace` is what a run of one row has been seen
-    to take, `pace_of_row` what a row of many takes.
+    to take, `pace_of_row` what a row of many takes. `baseline` is what the graph's metadata say of the training, as
+    JSON.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Model:
         self.description = manifest.description
         self.purposes = manifest.purposes
         self.digest = digest
+        self.key = (manifest.name, str(manifest.version))
         self.inputs: tuple[Input, ...] = manifest.inputs
         self.outputs: dict[str, OutputType] = {each.name: each.type for each in manifest.outputs}
         self.labels = {each.name: each.labels for each in manifest.outputs if each.labels}
@@ -83,6 +86,7 @@ class Model:
         self.opsets = layout.opsets
         self.pace, self.pace_of_row = Pace(), Pace()
         self._inputs = layout.inputs
+        self.baseline: str = session.get_modelmeta().custom_metadata_map.get(BASELINE, "")
         self._session = session
         self._unknown: Answer = (None,) * len(manifest.outputs)
         width = sum(each.width for each in manifest.inputs)

@@ -49,7 +49,7 @@ def _names(model: Model) -> list[str]:
 
 def _input(item: Input, dtype: str, view: View, symbols: Symbols) -> ModelInput:
     source = f"{item.root}.{item.attribute}"
-    value = _value(item, view, symbols)
+    value = value_of(item, view, symbols)
     missing = is_missing(item, dtype, value, view.clock)
     try:
         row = encoder_of([(item, dtype)], item.name)(((value,), view.clock))
@@ -61,7 +61,8 @@ def _input(item: Input, dtype: str, view: View, symbols: Symbols) -> ModelInput:
     return ModelInput(item.name, source, value, tuple(row or ()), imputed)
 
 
-def _value(item: Input, view: View, symbols: Symbols) -> Any:
+def value_of(item: Input, view: View, symbols: Symbols) -> Any:
+    """What the view has for an input, None for nothing; a feature as expressions see it."""
     if item.root != "features":
         return getattr(view, item.root).get(item.attribute)
     feature = symbols.features.get(item.attribute)

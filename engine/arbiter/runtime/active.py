@@ -36,7 +36,8 @@ class Active(msgspec.Struct, frozen=True):
     `off` are ids of rules, `dark` names of models; `told` says in words, by rule id, what explanations say of them, and
     `until` is when the first of them ends (µs since the epoch), None for never. `beside` is what the canary's subjects
     get in place of it, with the canary; the canary's own has none, and says so by `canary`. `doubles` are the names of
-    the context that are declared so; the defaults stand for absent attributes, by name.
+    the context that are declared so; the defaults stand for absent attributes, by name. `split` says that not all
+    subjects get the same; `variants` has what those get on whom versions of models are tried, by the names of these.
     """
 
     snapshot: Snapshot
@@ -47,16 +48,32 @@ class Active(msgspec.Struct, frozen=True):
     until: int | None = None
     beside: tuple[Candidate, Active] | None = None
     canary: bool = False
+    split: bool = False
+    variants: dict[tuple[str, ...], Active] = {}
     doubles: tuple[str, ...] = ()
     profile_defaults: Mapping[str, Any] = {}
     account_defaults: Mapping[str, Any] = {}
 
     def of(self, subject_id: str) -> Active:
-        """What this subject gets: always the same, as long as the canary is."""
-        if self.beside is None:
-            return self
-        candidate, active = self.beside
-        return active if share(candidate.salt, subject_id) * 100 < candidate.percent else self
+        """What this subject gets: always the same, as long as the canary, and the versions that are tried, are."""
+        active = self
+        if self.beside is not None:
+            candidate, other = self.beside
+            if share(candidate.salt, subject_id) * 100 < candidate.percent:
+                active = other
+        trials = active.snapshot.trials
+        if not trials:
+            return active
+        names = tuple([name for name, trial in trials.items() if share(trial.salt, subject_id) < trial.share])
+        return active.trying(names) if names else active
+
+    def trying(self, names: tuple[str, ...]) -> Active:
+        """The same with the versions of these models that are tried."""
+        found = self.variants.get(names)
+        if found is None:
+            made = msgspec.structs.replace(self, snapshot=self.snapshot.tried(names), beside=None, variants={})
+            found = self.variants.setdefault(names, made)
+        return found
 
 
 def active_of(snapshot: Snapshot, features: FeatureSet) -> Active:
@@ -65,6 +82,7 @@ def active_of(snapshot: Snapshot, features: FeatureSet) -> Active:
     return Active(
         snapshot,
         features,
+        split=bool(snapshot.trials),
         doubles=tuple(name for name, kind in frame.context_types.items() if kind == "double"),
         profile_defaults=frame.defaults_of("profile"),
         account_defaults=frame.defaults_of("account"),

@@ -35,6 +35,14 @@ class Rollback(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     reason: str = ""
 
 
+class RollbackModel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Run another version of one model, and hold it: `version`, or with 0 the one that ran before."""
+
+    name: str
+    version: int = 0
+    reason: str = ""
+
+
 class SetCanary(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Let a snapshot that is kept or was staged decide for `percent` of the subjects; again for another share."""
 
@@ -66,7 +74,7 @@ class SetOverride(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     reason: str = ""
 
 
-Command = Rollback | SetCanary | PromoteCanary | DropCanary | SetOverride
+Command = Rollback | RollbackModel | SetCanary | PromoteCanary | DropCanary | SetOverride
 
 
 class Admin(Protocol):

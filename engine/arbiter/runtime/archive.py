@@ -7,6 +7,7 @@ alike share most of their parts; a part goes when the last snapshot that holds i
     snapshots/history.json
     snapshots/parts/KEY
     snapshots/DIGEST/meta.json  image.msgpack  models/NAME/manifest.yaml  models/NAME/model.onnx
+                     models/NAME/canary/manifest.yaml  models/NAME/canary/model.onnx
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ import msgspec
 from arbiter.durable import replace, sync_folder, write_through
 from arbiter.errors import ArbiterError, StoreError
 from arbiter.models.loader import from_bytes
+from arbiter.models.trial import Trial
 from arbiter.runtime.parts import Parts
+from arbiter.runtime.sources import CANARY
 from arbiter.serving import Cause, Counts, SnapshotFile
 from arbiter.snapshot import finished, open_snapshot, pack, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from arbiter.models.model import Model
@@ -56,14 +59,23 @@ class Adopted(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
+class Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """A version of a model that a snapshot tries on a share of the subjects: its digest, and who they are."""
+
+    digest: str
+    share: float
+    salt: str
+
+
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
-    """What a snapshot's folder says about itself. `models` maps a model's name to its digest."""
+    """What a snapshot's folder says about itself, by model its digest, and what is tried beside it."""
 
     format: int
     digest: str
     counts: Counts
     files: tuple[SnapshotFile, ...]
     models: dict[str, str]
+    trials: dict[str, Tried] = {}
 
 
 class Archive:
@@ -80,7 +92,8 @@ class Archive:
         self._held: dict[str, frozenset[str]] = {}  # by digest, the parts of snapshots whose images were read
 
     def write(self, snapshot: Snapshot, files: tuple[SnapshotFile, ...], models: Mapping[str, bytes]) -> None:
-        """Put a snapshot on disk; nothing happens when it is there. `models` are model files by ``NAME/FILE``.
+        """Put a snapshot on disk; nothing happens when it is there. `models` are model files by ``NAME/FILE``,
+        and ``NAME/canary/FILE`` for what is tried.
 
         Raises StoreError.
         """
@@ -90,6 +103,10 @@ class Archive:
             counts=counts_of(snapshot),
             files=files,
             models={name: model.digest for name, model in sorted(snapshot.models.items())},
+            trials={
+                name: Tried(digest=trial.model.digest, share=trial.share, salt=trial.salt)
+                for name, trial in sorted(snapshot.trials.items())
+            },
         )
         # Files stand in the meta data alone: a comment changes them, and not the digest.
         contents = {
@@ -206,12 +223,36 @@ class Archive:
             raise StoreError(f"snapshot {digest[:12]} cannot be read: {error}") from error
 
     def model_files(self, digest: str) -> dict[str, bytes]:
-        """The model files of a snapshot by ``NAME/FILE``. Raises StoreError."""
+        """The model files of a snapshot by ``NAME/FILE``, as `write` takes them. Raises StoreError."""
         folder = self._directory / digest / "models"
         try:
-            return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.glob("*/*"))}
+            paths = sorted(path for path in folder.rglob("*") if path.is_file())
+            return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
         except OSError as error:
             raise StoreError(f"snapshot {digest[:12]} cannot be read: {error}") from error
+
+    def find_model(self, name: str, digest: str) -> tuple[bytes, bytes] | None:
+        """Manifest and graph of the model of that digest, out of any snapshot that is kept; None when none has it."""
+        for known, meta in self._metas():
+            if meta.models.get(name) == digest:
+                folder = self._directory / known / "models" / name
+                try:
+                    return (folder / "manifest.yaml").read_bytes(), (folder / "model.onnx").read_bytes()
+                except OSError as error:
+                    _log.warning("model %s of snapshot %s cannot be read: %s", name, known[:12], error)
+        return None
+
+    def models_called(self, name: str) -> list[str]:
+        """The digests of the models of that name in the snapshots that were current, the last first, each once."""
+        return list(dict.fromkeys(meta.models[name] for _, meta in self._metas() if name in meta.models))
+
+    def _metas(self) -> Iterator[tuple[str, Meta]]:
+        """What the snapshots that were current and those that are spared say, the last first."""
+        for digest in dict.fromkeys([*(entry.digest for entry in reversed(self.history())), *sorted(self.spared)]):
+            try:
+                yield digest, self.meta(digest)
+            except StoreError as error:
+                _log.warning("%s", error)
 
     def meta(self, digest: str) -> Meta:
         """What the folder of `digest` says. Raises StoreError."""
@@ -240,11 +281,15 @@ class Archive:
         try:
             image = unpack((folder / _IMAGE).read_bytes())
             yield
-            models = {}
+            models, trials = {}, {}
             for name, model_digest in meta.models.items():
                 models[name] = loaded.get(model_digest) or _load_model(folder / "models" / name)
                 yield
-            snapshot = yield from open_snapshot(image, self._parts.get, models, before)
+            for name, tried in meta.trials.items():
+                model = loaded.get(tried.digest) or _load_model(folder / "models" / name / CANARY)
+                trials[name] = Trial(model=model, share=tried.share, salt=tried.salt)
+                yield
+            snapshot = yield from open_snapshot(image, self._parts.get, models, before, trials)
         except (*_UNREADABLE, ArbiterError, LookupError, TypeError) as error:
             raise StoreError(f"snapshot {digest[:12]} cannot be read: {error}") from error
         if snapshot.digest != digest:

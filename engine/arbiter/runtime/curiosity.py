@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from arbiter.decision.explain import explain, judge_condition
 from arbiter.errors import ArbiterError
+from arbiter.runtime.watching import Watch
 from arbiter.types import ExplainLevel, Reason
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Curiosity:
     def __init__(self, engine: Engine, counters: Counters, period: float = PERIOD_S) -> None:
         self._engine = engine
         self._counters = counters
+        self._watch = Watch(counters)
         self._period = period
         self._taken: queue.SimpleQueue[tuple[Request, Active] | None] = queue.SimpleQueue()
         self._end = threading.Event()
@@ -74,6 +76,7 @@ class Curiosity:
         name = random.choice(request.decisions)  # noqa: S311 - no secret
         point = active.snapshot.point(name)
         view, profile = self._engine.view(request, active, point.models)
+        self._watch.note(active.snapshot, view)
         if len(point.survivors(view)) > SURVIVORS:
             return
         counters = self._counters

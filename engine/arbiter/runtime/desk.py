@@ -82,6 +82,7 @@ class Desk:
             hold=standing.hold,
             canary=standing.canary,
             overrides=standing.overrides,
+            models=standing.models,
         )
 
     @property
@@ -175,7 +176,11 @@ class Desk:
         if canary is not None and canary.digest == built.snapshot.digest:
             _log.warning("the canary %s ends: the files give it to everybody", canary.digest[:12])
             changes["canary"] = None
-        self.over(**changes)
+        held = tuple(each for each in self.standing.models if each.name in built.held)
+        for each in self.standing.models:
+            if each not in held:
+                _log.warning("the hold of model %s, version %d, ends", each.name, each.version)
+        self.over(**changes, models=held)
         return self.adopt(built, at)
 
     def adopt(self, built: Built, at: int, cause: Cause = "files", reason: str = "") -> bool:

@@ -90,7 +90,7 @@ class Engine:
         if candidate is not None:
             other = switched(active_of(candidate.snapshot, features), overrides)
             other = msgspec.structs.replace(other, canary=True)
-            active = msgspec.structs.replace(active, beside=(candidate, other))
+            active = msgspec.structs.replace(active, beside=(candidate, other), split=True)
         self._active = active
 
     def current(self) -> Active:
@@ -112,7 +112,7 @@ class Engine:
         Raises NotFound for an unknown decision point, NotReady before the first snapshot.
         """
         active = active or self.current()
-        if active.beside is not None:
+        if active.split:
             active = active.of(request.subject_id)
         if self.look is not None:
             look, self.look = self.look, None
@@ -153,7 +153,7 @@ class Engine:
         """`decide_batch` in steps of some 32 decisions, for who has other calls to answer in between."""
         active = active or self.current()
         answers: dict[int, tuple[Decision, ...] | CallerError] = {}
-        waiting: dict[bool, list[_Waiting]] = {False: [], True: []}
+        waiting: dict[int, tuple[Active, list[_Waiting]]] = {}
         with self.store.reading(active.features) as read:
             for number, request in enumerate(requests):
                 own = active.of(request.subject_id)
@@ -170,16 +170,15 @@ class Engine:
                     walk = Walk(points[0], view, request.subject_id, request.slots, (), until, profile.changes, own.off)
                     outcome = walk.advance()
                     if isinstance(outcome, Need):
-                        waiting[own.canary].append((number, walk, view, outcome))
+                        waiting.setdefault(id(own), (own, []))[1].append((number, walk, view, outcome))
                     else:
                         answers[number] = (outcome,)
                 else:
                     answers[number] = self._page(own, points, request, profile, view, deadline)
                 if number % STEP == STEP - 1:
                     yield
-        yield from self._advance_together(active, waiting[False], answers, deadline)
-        if active.beside is not None:
-            yield from self._advance_together(active.beside[1], waiting[True], answers, deadline)
+        for own, walks in waiting.values():
+            yield from self._advance_together(own, walks, answers, deadline)
         return [answers[number] for number in range(len(requests))]
 
     def view(self, request: Request, active: Active, models: Sequence[str]) -> tuple[View, Profile]:

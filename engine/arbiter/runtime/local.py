@@ -82,7 +82,7 @@ class LocalAdmin:
     def reload(self) -> Status:
         """Read the files again; `last_reload` says what came of it."""
         with self._lock:
-            self.take(self._loader.load(), asked=True)
+            self.take(self._loader.load(afresh=True), asked=True)
             return self._desk.status
 
     def validate(self, files: Mapping[str, bytes]) -> list[Diagnostic]:
@@ -156,12 +156,12 @@ def open_local(
     caller closes `engine.store`. Raises AuthorError when the files hold errors, StoreError for the store.
     """
     archive = Archive(data / "snapshots")
-    loader = Loader(rules, models, archive)
+    desk = Desk(archive, counters)
+    loader = Loader(rules, models, archive, holds=lambda: desk.standing.models)
     attempt = loader.load()
     if attempt.built is None:
         raise AuthorError(attempt.diagnostics)
     engine = Engine(Store.open(data / "store", secrets=secrets), counters=counters)
-    desk = Desk(archive, counters)
     follow(engine.store, desk.counters)
     admin = LocalAdmin(engine, loader, desk, Versions(desk, loader, archive))
     admin.take(attempt)

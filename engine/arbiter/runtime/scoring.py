@@ -72,7 +72,7 @@ class Scorer:
                     self._watched((model,), 1, model.score, row) if self.counters.watched else model.score(row)
                 )
             except Exception as error:  # noqa: BLE001 - the model is foreign code
-                self._failed(name, view, error)
+                self._failed(model, view, error)
             if deadline is not None:
                 model.pace.took(time.monotonic() - began)
 
@@ -101,7 +101,7 @@ class Scorer:
                 try:
                     row = read(view)
                 except ModelFailure as error:
-                    self._failed(name, view, error)
+                    self._failed(model, view, error)
                     continue
                 if row is None:
                     view.models[name] = _NO_SCORES
@@ -177,16 +177,16 @@ class Scorer:
         finally:
             took = time.perf_counter_ns() - began
             for model in models:
-                figures = self.counters.models[model.name]
+                figures = self.counters.models[model.key]
                 figures.runs += 1
                 figures.rows += rows
                 figures.time += took // len(models)
 
-    def _failed(self, name: str, view: View, error: Exception) -> None:
+    def _failed(self, model: Model, view: View, error: Exception) -> None:
         """A model that fails must not fail the decision: its rules become unknown, and the answer says so."""
-        _log.error("model %s failed\n%s", name, told(error))
-        self.counters.models[name].failures += 1
-        _lacks(view, name, Lack.FAILED)
+        _log.error("model %s, version %s, failed\n%s", *model.key, told(error))
+        self.counters.models[model.key].failures += 1
+        _lacks(view, model.name, Lack.FAILED)
 
 
 def _lacks(view: View, name: str, lack: Lack) -> None:

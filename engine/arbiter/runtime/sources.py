@@ -19,13 +19,20 @@ import msgspec
 
 from arbiter.errors import Diagnostic
 from arbiter.models.graph import MAX_MODEL_BYTES
+from arbiter.models.versions import FILE as VERSIONS
+from arbiter.models.versions import FORM as VERSIONS_FORM
+from arbiter.models.versions import read_versions, version_of
 from arbiter.ruleset.load import RULE_FILE, is_rule_file, is_table_file, is_test_file
 from arbiter.serving import SnapshotFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from arbiter.models.model import Model
+    from arbiter.models.trial import Trial
+
 MODEL_FILES = ("manifest.yaml", "model.onnx")
+CANARY = "canary"  # the folder, in that of a model, of the version that is tried, among the files of a snapshot
 MOST_BYTES = 256 << 20  # of all rule files, some million rules: all of them stay in memory
 MOST_MODEL_BYTES = 16 * MAX_MODEL_BYTES
 MOST_LEVELS = 64  # of folders; `os.walk` takes a call for each
@@ -69,6 +76,36 @@ class Sources(msgspec.Struct, frozen=True):
         )
 
 
+def paths_of(name: str) -> tuple[str, str]:
+    """The paths of a model's manifest and graph among a snapshot's model files."""
+    return f"{name}/{MODEL_FILES[0]}", f"{name}/{MODEL_FILES[1]}"
+
+
+def files_by_model(
+    files: Mapping[str, bytes], models: Mapping[str, Model], trials: Mapping[str, Trial]
+) -> dict[str, bytes]:
+    """The files of these models by ``NAME/FILE``, and of those that are tried by ``NAME/canary/FILE``, in whatever
+    folders of versions they lie. `files` are `Sources`'.
+    """
+    found: dict[str, bytes] = {}
+    for path, content in files.items():
+        name, _, below = path.partition("/")
+        between, _, file = below.rpartition("/")
+        if file not in MODEL_FILES or name not in models:
+            continue
+        if not between or version_of(between) == models[name].version:
+            found[f"{name}/{file}"] = content
+        elif name in trials and version_of(between) == trials[name].model.version:
+            found[f"{name}/{CANARY}/{file}"] = content
+    return found
+
+
+def exchanged(files: Mapping[str, bytes], name: str, manifest: bytes, onnx: bytes) -> dict[str, bytes]:
+    """The files of a snapshot's models with these in place of that model's, and of what is tried beside it."""
+    others = {path: content for path, content in files.items() if path.partition("/")[0] != name}
+    return others | dict(zip(paths_of(name), (manifest, onnx), strict=True))
+
+
 def ignored(name: str) -> bool:
     """Whether a file of this name is no author's work: hidden, or an editor's scrap."""
     return name.startswith((".", "#")) or name.endswith(_SCRAPS)
@@ -101,7 +138,7 @@ def read_sources(rules: Path, models: Path | None, names: Names | None = None, *
         refused: list[Diagnostic] = []
         contents = (
             _read(rules, names.rules, _is_of_rules, RULE_FILE.max_bytes, refused, MOST_BYTES),
-            _read(models, names.models, _is_model, MAX_MODEL_BYTES, refused, MOST_MODEL_BYTES),
+            _read_models(models, names.models, refused),
         )
         tests = _read(rules, names.rules, is_test_file, RULE_FILE.max_bytes, refused, MOST_BYTES) if with_tests else {}
         # Gone between listing and reading, or empty: somebody is probably writing; but it may be meant so.
@@ -109,7 +146,9 @@ def read_sources(rules: Path, models: Path | None, names: Names | None = None, *
         settled = before == _stamps(rules, models) and not (doubtful and attempt < _DOUBTFUL_ATTEMPTS)
         if settled or attempt >= _ATTEMPTS:
             refused += _missing(rules, models, names, contents[0])
-            return Sources(names, *contents, tuple(refused), _fingerprint(*contents, tests, refused), tests)
+            return Sources(
+                names, *contents, tuple(dict.fromkeys(refused)), _fingerprint(*contents, tests, refused), tests
+            )
         time.sleep(_PAUSE_S)
 
 
@@ -117,9 +156,30 @@ def _is_of_rules(path: str) -> bool:
     return is_rule_file(path) or is_table_file(path)
 
 
-def _is_model(path: str) -> bool:
-    folder, _, name = path.partition("/")
-    return bool(folder) and name in MODEL_FILES
+def _read_models(directory: Path | None, name: str, refused: list[Diagnostic]) -> dict[str, bytes]:
+    """The files that say which versions are live or tried, and those of these: what else lies there is nobody's yet."""
+    said = _read(directory, name, _says_versions, VERSIONS_FORM.max_bytes, refused, MOST_MODEL_BYTES)
+    read: dict[str, frozenset[int]] = {}
+    for path, content in said.items():
+        chosen, _, _ = read_versions(content, path)
+        read[path.partition("/")[0]] = chosen.read if chosen else frozenset()
+
+    def wanted(path: str) -> bool:
+        folder, _, below = path.partition("/")
+        between, _, file = below.rpartition("/")
+        if file not in MODEL_FILES:
+            return False
+        if not between:
+            return True
+        version = version_of(between)
+        # Versions of which none is said to be live are a mistake: where they are is all that matters of them.
+        return version in read[folder] if folder in read else version > 0 and file == MODEL_FILES[0]
+
+    return said | _read(directory, name, wanted, MAX_MODEL_BYTES, refused, MOST_MODEL_BYTES)
+
+
+def _says_versions(path: str) -> bool:
+    return path.count("/") == 1 and path.endswith(f"/{VERSIONS}")
 
 
 def _missing(rules: Path, models: Path | None, names: Names, read: Mapping[str, bytes]) -> Iterator[Diagnostic]:

@@ -1,4 +1,5 @@
-"""What operators ordered and files know nothing of: a hold after a rollback, a canary, rules switched off.
+"""What operators ordered and files know nothing of: a hold after a rollback, of a snapshot or a model, a canary,
+rules switched off.
 
 Law: data and its one file, which a restart reads. Whoever changes it writes it first, so that what was acknowledged
 survives. It decides nothing.
@@ -14,7 +15,7 @@ from arbiter.durable import replace
 
 # Fields' types at run time: msgspec reads them to decode.
 from arbiter.errors import StoreError
-from arbiter.serving import Canary, Hold, Override  # noqa: TC001
+from arbiter.serving import Canary, Hold, ModelHold, Override  # noqa: TC001
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +30,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     canary: Canary | None = None
     overrides: tuple[Override, ...] = ()
     staged: tuple[str, ...] = ()
+    models: tuple[ModelHold, ...] = ()
 
 
 class StandingFile:

@@ -79,8 +79,9 @@ class Supervisor:
         self._open_admin = open_admin
         self._mail = Mailbox()
         self._loader = Loader(
-            settings.rules_directory, settings.models_directory, archive, require_tests=settings.require_tests
-        )
+            settings.rules_directory, settings.models_directory, archive,
+            require_tests=settings.require_tests, holds=lambda: self.desk.standing.models,
+        )  # fmt: skip
         self._versions = Versions(self.desk, self._loader, archive, settings.limits.overrides)
         self.tally = Tally(lambda number: self._mail.post(lambda: self._scraped(number)), self.desk.counters)
         encoded = msgspec.msgpack.encode(settings)
@@ -219,7 +220,7 @@ class Supervisor:
             for built, since in ((restored[0], restored[2]), (restored[1], None)) if restored else ():
                 if built is not None:
                     self._loader.restore(built, since)
-            attempt = self._loader.load() if asking else self._loader.look()
+            attempt = self._loader.load(afresh=True) if asking else self._loader.look()
         finally:
             self._mail.post(lambda: self._looked(attempt, asking))
 

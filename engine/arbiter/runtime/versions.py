@@ -9,10 +9,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from arbiter.errors import InvalidField, LimitExceeded, NotFound, StoreError, VersionConflict, did_you_mean
-from arbiter.runtime.admin import DropCanary, PromoteCanary, Rollback, SetCanary, SetOverride
+from arbiter.models.trial import digest_of_both
+from arbiter.runtime.admin import DropCanary, PromoteCanary, Rollback, RollbackModel, SetCanary, SetOverride
 from arbiter.runtime.archive import counts_of
-from arbiter.serving import Canary, History, Hold, Kept, Override, Turn
+from arbiter.runtime.modelversions import another_model
+from arbiter.serving import Canary, History, Hold, Kept, ModelHold, Override, Turn
 
 if TYPE_CHECKING:
     from arbiter.runtime.admin import Command
@@ -75,6 +79,9 @@ class Versions:
         match command:
             case Rollback(digest=digest) | SetCanary(digest=digest):
                 return self._fetch(digest)
+            case RollbackModel(name=name, version=version):
+                self._check_name("model", name)
+                return another_model(self._desk, self._loader, self._archive, name, version)
             case SetOverride(kind=kind, name=name, until=until) if until:
                 self._check_name(kind, name)
         return None
@@ -84,6 +91,8 @@ class Versions:
         match command:
             case Rollback(reason=reason) if built is not None:
                 self._replace(built, "rollback", reason, now)
+            case RollbackModel() if built is not None:
+                self._exchange(built, command, now)
             case SetCanary() if built is not None:
                 self._begin(command, built, now)
             case PromoteCanary(digest=digest, reason=reason):
@@ -154,6 +163,30 @@ class Versions:
         until = f"held until the files give anything but {aside[:12]}, or a reload" if hold else "the files give it too"
         what = "rolled back" if cause == "rollback" else "canary promoted"
         _log.warning("%s from %s to %s%s: %s", what, before[:12], digest[:12], _because(reason), until)
+
+    def _exchange(self, built: Built, command: RollbackModel, now: int) -> None:
+        """Let `built` run, which is what runs but for one model."""
+        desk, name = self._desk, command.name
+        running = (desk.running or built).snapshot
+        before, trial, after = running.models[name], running.trials.get(name), built.snapshot.models[name]
+        holds = {each.name: each for each in desk.standing.models}
+        old = holds.pop(name, None)
+        aside = old.aside if old is not None else digest_of_both(before, trial)
+        if after.digest != aside:
+            holds[name] = ModelHold(
+                name=name, version=after.version, digest=after.digest, aside=aside, since=now, reason=command.reason
+            )
+        canary = desk.standing.canary
+        if canary is not None and canary.digest == built.snapshot.digest:
+            canary = None
+        desk.order(models=tuple(holds[each] for each in sorted(holds)), canary=canary)
+        built = msgspec.structs.replace(built, held=tuple(sorted(holds)))
+        said = f"model {name} from version {before.version} to {after.version}"
+        if trial is not None:
+            said += f", without version {trial.model.version} beside it"
+        desk.adopt(built, now, "rollback", f"{said}{_because(command.reason)}")
+        self._loader.runs(built)
+        _log.warning("%s%s", said, _because(command.reason))
 
     def _begin(self, command: SetCanary, built: Built, now: int) -> None:
         desk, percent = self._desk, command.percent

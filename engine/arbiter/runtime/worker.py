@@ -227,7 +227,7 @@ class _Worker:
             return known[digest]
         before = beside or self._backing.engine.snapshot
         alike = [*known.values(), *([beside] if beside else ())]
-        loaded = {model.digest: model for snapshot in alike for model in snapshot.models.values()}
+        loaded = {model.digest: model for snapshot in alike for model in snapshot.known_models()}
         return self._paced(self._archive.opening(digest, loaded, before))
 
     def _paced(self, steps: Generator[None, None, _Found]) -> _Found:

@@ -11,28 +11,30 @@ from typing import TYPE_CHECKING
 from google.protobuf.duration_pb2 import Duration
 
 from arbiter.errors import InvalidField, LimitExceeded
-from arbiter.runtime.admin import DropCanary, PromoteCanary, Rollback, SetCanary, SetOverride
+from arbiter.runtime.admin import DropCanary, PromoteCanary, Rollback, RollbackModel, SetCanary, SetOverride
 from arbiter.server.calls import parsed
+from arbiter.server.standing import (
+    attempt_of,
+    canary_of,
+    counted_of,
+    diagnostics_of,
+    hold_of,
+    model_holds_of,
+    overrides_of,
+    snapshot_of,
+    state_of,
+    workers_of,
+)
 from arbiter.v1 import admin_pb2
 from arbiter.wire.numbers import CAUSES, PHASES
 from arbiter.wire.values import read_timestamp, step, write_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from arbiter.config.limits import Limits
-    from arbiter.errors import Diagnostic
     from arbiter.runtime.admin import Admin, Command
     from arbiter.server.calls import Call, Work
     from arbiter.serving import (
-        Canary,
         ConsumerInfo,
-        Counts,
-        Hold,
-        Override,
-        ReloadReport,
-        SnapshotInfo,
-        Status,
         StoreSize,
         WorkerFigures,
     )
@@ -85,7 +87,7 @@ class AdminService:
                 )
                 for each in info.workers
             ],
-            state=_state(info.status),
+            state=state_of(info.status),
             store=_store(info.store),
             consumer=_consumer(info.consumer),
         )
@@ -93,24 +95,26 @@ class AdminService:
     def _get(self, _request: admin_pb2.GetSnapshotRequest, _call: Call) -> admin_pb2.GetSnapshotResponse:
         status = self._admin.snapshot_info()
         return admin_pb2.GetSnapshotResponse(
-            snapshot=_snapshot(status.snapshot),
-            last_reload=_attempt(status.last_reload),
-            workers=_workers(status),
-            hold=_hold(status.hold),
-            canary=_canary(status.canary),
-            overrides=_overrides(status),
+            snapshot=snapshot_of(status.snapshot),
+            last_reload=attempt_of(status.last_reload),
+            workers=workers_of(status),
+            hold=hold_of(status.hold),
+            canary=canary_of(status.canary),
+            overrides=overrides_of(status),
+            model_holds=model_holds_of(status),
         )
 
     def _reload(self, _request: admin_pb2.ReloadRequest, _call: Call) -> admin_pb2.ReloadResponse:
         status = self._admin.reload()
         return admin_pb2.ReloadResponse(
-            snapshot=_snapshot(status.snapshot),
-            last_reload=_attempt(status.last_reload),
-            workers=_workers(status),
+            snapshot=snapshot_of(status.snapshot),
+            last_reload=attempt_of(status.last_reload),
+            workers=workers_of(status),
             changed=status.last_reload is not None and status.last_reload.changed,
-            hold=_hold(status.hold),
-            canary=_canary(status.canary),
-            overrides=_overrides(status),
+            hold=hold_of(status.hold),
+            canary=canary_of(status.canary),
+            overrides=overrides_of(status),
+            model_holds=model_holds_of(status),
         )
 
     def _validate(self, request: admin_pb2.ValidateRequest, _call: Call) -> admin_pb2.ValidateResponse:
@@ -131,7 +135,7 @@ class AdminService:
         else:
             found = self._admin.validate(files)
         return admin_pb2.ValidateResponse(
-            ok=not any(each.severity == "error" for each in found), diagnostics=_diagnostics(found), digest=digest
+            ok=not any(each.severity == "error" for each in found), diagnostics=diagnostics_of(found), digest=digest
         )
 
     def _list(self, _request: admin_pb2.ListSnapshotsRequest, _call: Call) -> admin_pb2.ListSnapshotsResponse:
@@ -139,7 +143,7 @@ class AdminService:
         return admin_pb2.ListSnapshotsResponse(
             snapshots=[
                 admin_pb2.KeptSnapshot(
-                    snapshot=_counted(each.digest, each.at, each.counts),
+                    snapshot=counted_of(each.digest, each.at, each.counts),
                     cause=CAUSES[each.cause],
                     reason=each.reason,
                     model_names=each.models,
@@ -155,7 +159,13 @@ class AdminService:
         )
 
     def _rollback(self, request: admin_pb2.RollbackRequest, _call: Call) -> admin_pb2.RollbackResponse:
-        order = Rollback(digest=_digest(request.digest), reason=_reason(request.reason))
+        order: Command
+        if request.model:
+            order = self._model_order(request)
+        elif request.version:
+            raise InvalidField("version is of a model, and model is missing: name it", field="model")
+        else:
+            order = Rollback(digest=_digest(request.digest), reason=_reason(request.reason))
         return admin_pb2.RollbackResponse(state=self._carried_out(order))
 
     def _set_canary(self, request: admin_pb2.SetCanaryRequest, _call: Call) -> admin_pb2.SetCanaryResponse:
@@ -182,8 +192,18 @@ class AdminService:
         )
         return admin_pb2.SetOverrideResponse(state=self._carried_out(order))
 
+    def _model_order(self, request: admin_pb2.RollbackRequest) -> RollbackModel:
+        if request.digest:
+            raise InvalidField("digest and model are both there: roll back a snapshot, or a model", field="digest")
+        if request.version < 0:
+            raise InvalidField(
+                f"version is {request.version}: send one from 1, or none for the one before", field="version"
+            )
+        name = self._name(request.model, "model")
+        return RollbackModel(name=name, version=request.version, reason=_reason(request.reason))
+
     def _carried_out(self, order: Command) -> admin_pb2.ServingState:
-        return _state(self._admin.carry_out(order))
+        return state_of(self._admin.carry_out(order))
 
     def _name(self, name: str, field: str) -> str:
         size, allowed = len(name.encode()), self._limits.id_bytes
@@ -295,99 +315,3 @@ def _store(store: StoreSize | None) -> admin_pb2.StoreSize | None:
         profiles_left=store.left,
         previous_ids=store.previous_ids,
     )
-
-
-def _state(status: Status) -> admin_pb2.ServingState:
-    return admin_pb2.ServingState(
-        snapshot=_snapshot(status.snapshot),
-        last_reload=_attempt(status.last_reload),
-        workers=_workers(status),
-        hold=_hold(status.hold),
-        canary=_canary(status.canary),
-        overrides=_overrides(status),
-    )
-
-
-def _hold(hold: Hold | None) -> admin_pb2.Hold | None:
-    if hold is None:
-        return None
-    return admin_pb2.Hold(
-        digest=hold.digest,
-        set_aside=hold.aside,
-        cause=CAUSES[hold.cause],
-        since=write_timestamp(hold.since),
-        reason=hold.reason,
-    )
-
-
-def _canary(canary: Canary | None) -> admin_pb2.Canary | None:
-    if canary is None:
-        return None
-    return admin_pb2.Canary(
-        snapshot=_counted(canary.digest, canary.since, canary.counts),
-        percent=canary.percent,
-        salt=canary.salt,
-        reason=canary.reason,
-    )
-
-
-def _overrides(status: Status) -> list[admin_pb2.Override]:
-    return [_override(each) for each in status.overrides]
-
-
-def _override(override: Override) -> admin_pb2.Override:
-    since, until = write_timestamp(override.since), write_timestamp(override.until)
-    if override.kind == "model":
-        return admin_pb2.Override(model=override.name, since=since, until=until, reason=override.reason)
-    return admin_pb2.Override(rule_id=override.name, since=since, until=until, reason=override.reason)
-
-
-def _snapshot(info: SnapshotInfo | None) -> admin_pb2.Snapshot | None:
-    if info is None:
-        return None
-    snapshot = _counted(info.digest, info.loaded_at, info.counts)
-    snapshot.files.extend(
-        admin_pb2.SnapshotFile(path=file.path, sha256=file.sha256, size=file.size) for file in info.files
-    )
-    return snapshot
-
-
-def _counted(digest: str, at: int, counts: Counts) -> admin_pb2.Snapshot:
-    return admin_pb2.Snapshot(
-        digest=digest,
-        loaded_at=write_timestamp(at),
-        rules=counts.rules,
-        decisions=counts.decisions,
-        segments=counts.segments,
-        features=counts.features,
-        models=counts.models,
-    )
-
-
-def _attempt(report: ReloadReport | None) -> admin_pb2.ReloadAttempt | None:
-    if report is None:
-        return None
-    return admin_pb2.ReloadAttempt(
-        ok=report.ok, at=write_timestamp(report.at), diagnostics=_diagnostics(report.diagnostics)
-    )
-
-
-def _workers(status: Status) -> list[admin_pb2.WorkerSnapshot]:
-    return [admin_pb2.WorkerSnapshot(worker=number, digest=digest) for number, digest in sorted(status.workers.items())]
-
-
-def _diagnostics(found: Iterable[Diagnostic]) -> list[admin_pb2.Diagnostic]:
-    return [
-        admin_pb2.Diagnostic(
-            file=each.file,
-            line=each.line,
-            column=each.column,
-            end_column=each.end_column,
-            path=each.path,
-            severity=admin_pb2.SEVERITY_ERROR if each.severity == "error" else admin_pb2.SEVERITY_WARNING,
-            message=each.message,
-            hint=each.hint,
-            source_line=each.source,
-        )
-        for each in found
-    ]

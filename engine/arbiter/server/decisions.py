@@ -119,7 +119,7 @@ class DecisionService:
         engine = self._engine
         request = self._reader.read(asked, engine.clock())
         active = engine.current()
-        if active.beside is not None:
+        if active.split:
             active = active.of(request.subject_id)
         deadline = call.deadline
         if request.explain:

@@ -89,7 +89,11 @@ class Counters:
     outcomes: defaultdict[tuple[str, str], int] = field(default_factory=_pairs)
     unknowns: defaultdict[str, int] = field(default_factory=_counts)
 
-    models: Each[str, Model] = field(default_factory=lambda: Each(lambda _: Model()))
+    models: Each[tuple[str, str], Model] = field(default_factory=lambda: Each(lambda _: Model()))
+    # Of decisions that were looked into: by model, version, field and bin of training; and each field's last window.
+    model_values: defaultdict[tuple[str, str, str, str], int] = field(default_factory=lambda: defaultdict(int))
+    model_drift: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    model_alarms: dict[tuple[str, str, str], int] = field(default_factory=dict)
     reused: int = 0  # treatments that were serialised already when an answer took them,
     rendered: int = 0  # and those that were not
 

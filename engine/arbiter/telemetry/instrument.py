@@ -91,5 +91,5 @@ def capped(figures: Callable[[Counters], Mapping[str, int]]) -> Callable[[Counte
 
 
 def model(figure: Callable[[Model], Number]) -> Callable[[Counters], Iterable[Point]]:
-    """A figure for each model."""
-    return lambda counters: [((name,), figure(each)) for name, each in dict(counters.models).items()]
+    """A figure for each version of a model."""
+    return lambda counters: [(named, figure(each)) for named, each in dict(counters.models).items()]

@@ -65,7 +65,7 @@ FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL",
 
 _POINT = ("arbiter.decision.point",)
 _RULE = ("arbiter.rule.id",)
-_MODEL = ("arbiter.model.name",)
+_MODEL = ("arbiter.model.name", "arbiter.model.version")
 _OUTCOME = ("arbiter.outcome",)
 
 INSTRUMENTS: tuple[Instrument, ...] = (
@@ -112,7 +112,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         "{decision}",
         "Decisions that went without a model: its outputs were unknown.",
         pair(lambda c: c.degraded),
-        (*_MODEL, "arbiter.cause"),
+        ("arbiter.model.name", "arbiter.cause"),
     ),
     Instrument(
         "arbiter.decision.duration",
@@ -187,6 +187,32 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         "Runs of a model that failed.",
         model(lambda m: m.failures),
         _MODEL,
+    ),
+    Instrument(
+        "arbiter.model.values",
+        "counter",
+        "{value}",
+        "What models read and said where decisions were looked into, by the bin of training that it falls into.",
+        lambda c: list(dict(c.model_values).items()),
+        (*_MODEL, "arbiter.model.field", "arbiter.model.bin"),
+    ),
+    Instrument(
+        "arbiter.model.drift",
+        "gauge",
+        "",
+        "The population stability index of a model's input or output, of the last thousand that were looked into.",
+        lambda c: list(dict(c.model_drift).items()),
+        (*_MODEL, "arbiter.model.field"),
+        joined="most",
+    ),
+    Instrument(
+        "arbiter.model.alarms",
+        "gauge",
+        "{alarm}",
+        "Ways in which these are no longer as they were at training: shifted, missing, out of range.",
+        lambda c: list(dict(c.model_alarms).items()),
+        (*_MODEL, "arbiter.model.field"),
+        joined="most",
     ),
     Instrument(
         "arbiter.cache.lookups",

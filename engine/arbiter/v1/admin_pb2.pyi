@@ -344,6 +344,50 @@ class Hold(_message.Message):
 Global___Hold: _TypeAlias = Hold  # noqa: Y015
 
 @_typing.final
+class ModelHold(_message.Message):
+    """That an operator put another version of a model in place of the one that the files give."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SET_ASIDE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model, by its name."""
+    version: _builtins.int
+    """The version that runs, as its manifest says."""
+    digest: _builtins.str
+    """Digest of the model that runs: SHA-256 over its manifest and its graph, lower-case hex."""
+    set_aside: _builtins.str
+    """Digest of the one that the files give: the hold ends when they give anything else than this, or by Reload."""
+    reason: _builtins.str
+    """Why, as the operator said."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        digest: _builtins.str = ...,
+        set_aside: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "model", b"model", "reason", b"reason", "set_aside", b"set_aside", "since", b"since", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelHold: _TypeAlias = ModelHold  # noqa: Y015
+
+@_typing.final
 class Canary(_message.Message):
     """A snapshot that decides for a share of the subjects."""
 
@@ -435,6 +479,7 @@ class ServingState(_message.Message):
     HOLD_FIELD_NUMBER: _builtins.int
     CANARY_FIELD_NUMBER: _builtins.int
     OVERRIDES_FIELD_NUMBER: _builtins.int
+    MODEL_HOLDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def snapshot(self) -> Global___Snapshot:
         """What runs."""
@@ -459,6 +504,10 @@ class ServingState(_message.Message):
     def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___Override]:
         """What is switched off: models, then rules, by name."""
 
+    @_builtins.property
+    def model_holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelHold]:
+        """The models that stand in place of what the files give, by name."""
+
     def __init__(
         self,
         *,
@@ -468,10 +517,11 @@ class ServingState(_message.Message):
         hold: Global___Hold | None = ...,
         canary: Global___Canary | None = ...,
         overrides: _abc.Iterable[Global___Override] | None = ...,
+        model_holds: _abc.Iterable[Global___ModelHold] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "hold", b"hold", "last_reload", b"last_reload", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "hold", b"hold", "last_reload", b"last_reload", "overrides", b"overrides", "snapshot", b"snapshot", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "hold", b"hold", "last_reload", b"last_reload", "model_holds", b"model_holds", "overrides", b"overrides", "snapshot", b"snapshot", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -506,6 +556,7 @@ class GetSnapshotResponse(_message.Message):
     HOLD_FIELD_NUMBER: _builtins.int
     CANARY_FIELD_NUMBER: _builtins.int
     OVERRIDES_FIELD_NUMBER: _builtins.int
+    MODEL_HOLDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def snapshot(self) -> Global___Snapshot:
         """What runs."""
@@ -530,6 +581,10 @@ class GetSnapshotResponse(_message.Message):
     def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___Override]:
         """What is switched off: models, then rules, by name."""
 
+    @_builtins.property
+    def model_holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelHold]:
+        """The models that stand in place of what the files give, by name."""
+
     def __init__(
         self,
         *,
@@ -539,10 +594,11 @@ class GetSnapshotResponse(_message.Message):
         hold: Global___Hold | None = ...,
         canary: Global___Canary | None = ...,
         overrides: _abc.Iterable[Global___Override] | None = ...,
+        model_holds: _abc.Iterable[Global___ModelHold] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "hold", b"hold", "last_reload", b"last_reload", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "hold", b"hold", "last_reload", b"last_reload", "overrides", b"overrides", "snapshot", b"snapshot", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "hold", b"hold", "last_reload", b"last_reload", "model_holds", b"model_holds", "overrides", b"overrides", "snapshot", b"snapshot", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -578,6 +634,7 @@ class ReloadResponse(_message.Message):
     HOLD_FIELD_NUMBER: _builtins.int
     CANARY_FIELD_NUMBER: _builtins.int
     OVERRIDES_FIELD_NUMBER: _builtins.int
+    MODEL_HOLDS_FIELD_NUMBER: _builtins.int
     changed: _builtins.bool
     """Another snapshot runs than before the call."""
     @_builtins.property
@@ -604,6 +661,10 @@ class ReloadResponse(_message.Message):
     def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___Override]:
         """What is switched off: models, then rules, by name."""
 
+    @_builtins.property
+    def model_holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelHold]:
+        """The models that stand in place of what the files give, by name."""
+
     def __init__(
         self,
         *,
@@ -614,10 +675,11 @@ class ReloadResponse(_message.Message):
         hold: Global___Hold | None = ...,
         canary: Global___Canary | None = ...,
         overrides: _abc.Iterable[Global___Override] | None = ...,
+        model_holds: _abc.Iterable[Global___ModelHold] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "hold", b"hold", "last_reload", b"last_reload", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "changed", b"changed", "hold", b"hold", "last_reload", b"last_reload", "overrides", b"overrides", "snapshot", b"snapshot", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "changed", b"changed", "hold", b"hold", "last_reload", b"last_reload", "model_holds", b"model_holds", "overrides", b"overrides", "snapshot", b"snapshot", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -836,19 +898,29 @@ class RollbackRequest(_message.Message):
 
     DIGEST_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
-    """The whole digest, lower-case hex. Required."""
+    """The whole digest of a snapshot, lower-case hex. Required, unless a model is named."""
     reason: _builtins.str
     """Why, for the history: at most 1024 bytes of UTF-8."""
+    model: _builtins.str
+    """The name of a model, to run another version of it alone; then there is no digest. It is held until the files give
+    another model than now, or by Reload.
+    """
+    version: _builtins.int
+    """The version of the model, out of the snapshots that are kept or the directory of models. 0 is the one before."""
     def __init__(
         self,
         *,
         digest: _builtins.str = ...,
         reason: _builtins.str = ...,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "model", b"model", "reason", b"reason", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
