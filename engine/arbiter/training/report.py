@@ -98,12 +98,12 @@ def report(
         raise TrainingFailed("there is no subject with an event in the store")
     requested = [each.name for each in model.inputs if each.root in {"context", "account"}]
     inputs = [
-        drift_of(each.name, baseline["inputs"][each.name], columns[each.name])
+        drift_of(each.name, baseline["inputs"][each.name], columns[each.name], baseline["rows"])
         for each in model.inputs
         if each.name not in requested and each.name in baseline["inputs"]
     ]
     outputs = [
-        drift_of(name, baseline["outputs"][name], [answer[place] for answer in answers])
+        drift_of(name, baseline["outputs"][name], [answer[place] for answer in answers], baseline["rows"])
         for place, name in enumerate(model.outputs)
         if name in baseline["outputs"] and answers
     ]
