@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from arbiter.runtime.admin import Rollback, RollbackModel
 from arbiter.runtime.archive import Archive
 from arbiter.runtime.local import open_local
 from arbiter.types import ExplainLevel, Request
+from tests import forked
 from tests.conftest import replace
 from tests.graphs import times, write_model
 
@@ -229,3 +231,13 @@ def test_a_model_that_goes_back_has_no_canary_until_the_files_give_another(shop:
     shop.says("live: v1\ncanary: {version: v3, share: 0.9, salt: try}\n")
     shop.reload()
     assert shop.scores() == {30.0, 3000.0}
+
+
+def test_the_list_says_of_each_version_whether_it_is_live_or_tried(shop: Shop) -> None:
+    write_model(shop.version(10), "worth", 10, times(1.0))
+    write_model(shop.folder / "models" / "flat", "flat", 1, times(1.0))
+    done = forked.arbiter("model", "list", shop.folder / "models", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [(each["name"], each["version"], each["standing"]) for each in json.loads(done.stdout)] == [
+        ("flat", 1, "live"), ("worth", 1, "live"), ("worth", 2, "canary, 0.3"), ("worth", 10, ""),
+    ]  # fmt: skip

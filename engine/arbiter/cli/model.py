@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from arbiter.cli.asking import AsJson
@@ -120,18 +121,18 @@ def check(
 
 @model.command("list")
 def list_(folder: Models = Path("models"), *, as_json: AsJson = False) -> None:
-    """Print the models of a directory: what each is, what it says, and how good it was on rows held out."""
+    """Print the models of a directory, each version: what it is, what it says, how good it was on rows held out."""
     from arbiter.training.gate import summary  # noqa: PLC0415 - loads NumPy
 
-    found = [summary(each) for each in _folders(folder)]
+    found = [(summary(each), _standing(each)) for each in _folders(folder)]
     if as_json:
-        print_json(found)
+        print_json([{**msgspec.to_builtins(each), "standing": standing} for each, standing in found])
         return
     print_table(
-        ("model", "version", "kind", "outputs", "on rows held out", "mistakes"),
+        ("model", "version", "", "kind", "outputs", "on rows held out", "mistakes"),
         [
-            (each.name, str(each.version), each.kind, ", ".join(each.outputs), each.figures, each.mistakes)
-            for each in found
+            (each.name, str(each.version), standing, each.kind, ", ".join(each.outputs), each.figures, each.mistakes)
+            for each, standing in found
         ],
         prose=("on rows held out", "mistakes"),
     )
@@ -197,10 +198,32 @@ def _folders(folder: Path) -> list[Path]:
     """The folder of a model, or those of all models in a directory."""
     if _is_model(folder):
         return [folder]
-    found = sorted(each for each in folder.iterdir() if _is_model(each) and not each.name.startswith("."))
+    below = [each for each in [folder, *sorted(folder.iterdir())] if each.is_dir() and not each.name.startswith(".")]
+    found = [each for place in below for each in ([place] if _is_model(place) else _versions(place))]
     if not found:
         fail(f"there is no model in {folder}: a model is a folder with manifest.yaml and model.onnx")
     return found
+
+
+def _versions(place: Path) -> list[Path]:
+    """The folders of the versions that lie side by side in a model's folder, the lowest first."""
+    from arbiter.models.versions import version_of  # noqa: PLC0415 - loads onnxruntime
+
+    found = [each for each in place.iterdir() if version_of(each.name) and _is_model(each)]
+    return sorted(found, key=lambda each: version_of(each.name))
+
+
+def _standing(folder: Path) -> str:
+    """Whether a server takes the model of this folder as live or tries it; empty when it does neither."""
+    from arbiter.models.versions import FILE, read_versions, version_of  # noqa: PLC0415 - loads onnxruntime
+
+    file = folder.parent / FILE
+    if not version_of(folder.name) or not file.is_file():
+        return "" if version_of(folder.name) else "live"
+    chosen, _, _ = read_versions(file.read_bytes(), file.as_posix())
+    if chosen is not None and chosen.canary is not None and chosen.canary.version == version_of(folder.name):
+        return f"canary, {chosen.canary.share:.3g}"
+    return "live" if chosen is not None and chosen.live == version_of(folder.name) else ""
 
 
 def _is_model(folder: Path) -> bool:
