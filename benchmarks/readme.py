@@ -1,4 +1,4 @@
-"""`python -m benchmarks.readme`: write the README's figures from docs/benchmarks/results.json; `--check` only compares.
+"""`python -m benchmarks.readme`: write the README's figures from what lies in docs/benchmarks; `--check` only compares.
 
 Law: measures nothing. Every figure of the README comes through here, so that none is older than the committed results.
 """
@@ -12,6 +12,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.soak.report import table
 from benchmarks.thresholds import thresholds
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ whole decision in process says how it compares with the one above.""",
     "docs/benchmarks/store": """**The store, up to ten million profiles.** Another run, on a machine of the same name.
 [How it is measured, and what to mind.](docs/benchmarks.md#ten-million-profiles)""",
 }
+SOAK = "docs/benchmarks/soak"
 BEGIN = "<!-- benchmarks: written by `python -m benchmarks.readme` -->\n"
 END = "<!-- /benchmarks -->\n"
 
@@ -244,6 +246,14 @@ def written(page: str) -> str:
         if of_its_own.exists():
             results = json.loads(of_its_own.read_text("utf-8"))
             block += f"{said}\n\n{figures(results, thresholds(), folder)}\n"
+    soak = README.parent / SOAK / "soak.json"
+    if soak.exists():
+        block += (
+            "**Everything at once, while all goes wrong.** Found by `make soak` "
+            "([what it does](docs/development.md#soak)):\n\n"
+            f"{table(json.loads(soak.read_text('utf-8')))}\n\n"
+            f"![Memory and calls of a soak]({SOAK}/soak.png)\n\n"
+        )
     return f"{before}{begin}{block}{end}{after}"
 
 
@@ -255,7 +265,7 @@ def main() -> None:
     page = README.read_text("utf-8")
     fresh = written(page)
     if arguments.check and page != fresh:
-        sys.exit("README.md's figures are not those of docs/benchmarks/results.json: run `python -m benchmarks.readme`")
+        sys.exit("README.md's figures are not those in docs/benchmarks: run `python -m benchmarks.readme`")
     if not arguments.check:
         README.write_text(fresh, "utf-8")
 

@@ -61,8 +61,11 @@ def draw(result: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot as plt  # noqa: PLC0415 - after the backend is chosen
 
     series = result["series"]
+    kinds = [*dict.fromkeys(kind for _, kind, _ in series["disturbances"])]
     with mpl.rc_context({"figure.facecolor": GROUND, "axes.facecolor": GROUND, "axes.titlesize": 10}):
-        figure, (memory, traffic) = plt.subplots(2, 1, figsize=(11, 6), sharex=True, layout="constrained")
+        figure, (memory, traffic, events) = plt.subplots(
+            3, 1, figsize=(11, 7.5), sharex=True, layout="constrained", height_ratios=(3, 3, 2)
+        )
         for each in series["processes"]:
             at = [sample[0] / 60 for sample in each["samples"]]
             colour = INK if each["process"] == "supervisor" else "#0b5fa5"
@@ -71,17 +74,15 @@ def draw(result: dict[str, Any], path: Path) -> None:
         memory.set_title(f"Soak of {result['minutes']:g} minutes: supervisor (black), workers (blue)")
         traffic.plot([at / 60 for at, _ in series["calls_per_s"]], [n for _, n in series["calls_per_s"]],
                      color="#3a7d34", linewidth=1)  # fmt: skip
-        traffic.set(xlabel="minutes", ylabel="calls a second", ylim=(0, None))
-        named: set[str] = set()
-        for at, kind, _ in series["disturbances"]:
-            colour = _MARKS.get(kind, "#57a3dd")
-            label = kind if kind not in named and kind in _MARKS else None
-            named.add(kind)
-            for axes in (memory, traffic):
-                axes.axvline(at / 60, color=colour, alpha=0.35, linewidth=0.8,
-                             label=label if axes is traffic else None)  # fmt: skip
-        traffic.legend(loc="lower right", fontsize=8)
-        for axes in (memory, traffic):
+        traffic.set(ylabel="calls a second", ylim=(0, None))
+        for row, kind in enumerate(kinds):
+            times = [at / 60 for at, what, _ in series["disturbances"] if what == kind]
+            events.eventplot(
+                times, lineoffsets=row, linelengths=0.7, linewidths=1.4, colors=_MARKS.get(kind, "#57a3dd")
+            )
+        events.set(xlabel="minutes", yticks=range(len(kinds)), yticklabels=kinds)
+        events.invert_yaxis()
+        for axes in (memory, traffic, events):
             for side in ("top", "right"):
                 axes.spines[side].set_visible(False)
         figure.savefig(path, dpi=130)
@@ -91,7 +92,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 def main() -> None:
     """Print the table of a result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak.report")
-    parser.add_argument("file", type=Path, nargs="?", default=Path("docs/benchmarks/soak.json"))
+    parser.add_argument("file", type=Path, nargs="?", default=Path("docs/benchmarks/soak/soak.json"))
     print(table(json.loads(parser.parse_args().file.read_text("utf-8"))))
 
 
