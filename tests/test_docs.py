@@ -26,6 +26,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,7 @@ _ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
 _QUOTED = re.compile(r" *\d* \| ")
 _WIDTH = re.compile(r"([ ─])\1+")
 USUAL = "127.0.0.1:50051"
+ADMIN = "127.0.0.1:50052"  # in pages; a free port takes its place
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -144,6 +146,8 @@ class Terminal:
     def __init__(self, folder: Path, programs: Path) -> None:
         self.folder = folder
         self.target = USUAL
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._admin = f"127.0.0.1:{free.getsockname()[1]}"
         self.names: dict[str, Any] = {}
         self._server: subprocess.Popen[str] | None = None
         self._environment = os.environ | {
@@ -155,7 +159,8 @@ class Terminal:
         }
 
     def run(self, block: Block) -> None:
-        for command, expected in commands_of(block):
+        for written, expected in commands_of(block):
+            command = written.replace(ADMIN, self._admin)
             if command.startswith("cd "):
                 self.folder /= command.removeprefix("cd ")
             elif command.startswith("arbiter serve"):

@@ -58,9 +58,11 @@ def from_bytes(manifest: bytes, onnx: bytes, *, file: str = MANIFEST) -> Model:
     except Exception as error:  # onnxruntime's exceptions have no root but Exception
         message = f"onnxruntime refuses the model: {_first_line(error)}"
         raise AuthorError([about.mistake("", message)]) from error
-    model = Model(told, digest_of(manifest, onnx), layout, session)
     try:
+        model = Model(told, digest_of(manifest, onnx), layout, session)
         model.warm_up()
+    except UnicodeDecodeError as error:
+        raise AuthorError([about.mistake("", "the model's metadata is not all UTF-8 text")]) from error
     except ModelFailure as error:
         raise AuthorError([about.mistake("", str(error))]) from error
     return model
