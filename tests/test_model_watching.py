@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from arbiter.learning.drift import MISSING, by_chance, drift_of, stability
+from arbiter.learning.drift import MISSING, Spread, by_chance, drift_of, stability
 from arbiter.runtime.curiosity import Curiosity
 from arbiter.runtime.local import open_local
 from arbiter.runtime.watching import Watch
@@ -166,7 +166,7 @@ def test_decisions_that_are_looked_into_are_counted(open_engine: Callable[..., E
 
 
 def test_words_are_compared_with_their_shares_and_others_are_another() -> None:
-    before = {"missing": 0.0, "shares": {"ios": 0.5, "web": 0.5}}
+    before = Spread({"ios": 0.5, "web": 0.5})
     found = drift_of("device", before, ["tv"] * 300 + ["web"] * 300)
     assert (found.bins, found.now) == (["ios", "web", "another"], [0, 0.5, 0.5])
     assert found.alarms[0].startswith("values have shifted")

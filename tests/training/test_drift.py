@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import msgspec
 import numpy as np
 import pytest
 
-from arbiter.learning.drift import by_chance, drift_of, stability
+from arbiter.learning.drift import Spread, by_chance, drift_of, stability
 from arbiter.training.matrix import spread
 
 
-def baseline(draw: np.random.Generator, rows: int = 3000) -> dict[str, Any]:
-    return {"missing": 0.1} | spread(draw.exponential(10, rows))
+def baseline(draw: np.random.Generator, rows: int = 3000) -> Spread:
+    return msgspec.convert({"missing": 0.1} | spread(draw.exponential(10, rows)), Spread)
 
 
 def values(draw: np.random.Generator, rows: int, scale: float = 10, missing: float = 0.1) -> list[float | None]:
@@ -26,7 +25,7 @@ def test_without_drift_there_is_no_alarm_over_twenty_seeds(rows: int) -> None:
         draw = np.random.default_rng(seed)
         found = drift_of("x", baseline(draw), values(draw, rows))
         assert found.alarms == []
-        words = {"missing": 0.0, "shares": {"a": 0.6, "b": 0.3, "c": 0.08}}
+        words = Spread({"a": 0.6, "b": 0.3, "c": 0.08})
         said = drift_of("w", words, list(draw.choice(["a", "b", "c", "d"], rows, p=[0.6, 0.3, 0.08, 0.02])))
         assert said.alarms == []
 
@@ -44,7 +43,7 @@ def test_drift_raises_the_alarm_over_twenty_seeds(scale: float, missing: float, 
 
 
 def test_a_word_that_was_never_there_is_drift() -> None:
-    before = {"missing": 0.0, "shares": {"ios": 0.5, "web": 0.5}}
+    before = Spread({"ios": 0.5, "web": 0.5})
     found = drift_of("device", before, ["tv"] * 300 + ["web"] * 300)
     assert found.bins == ["ios", "web", "another"]
     assert found.now == [0, 0.5, 0.5]

@@ -17,10 +17,10 @@ from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.store import Limits, Store, Update
 from arbiter.ruleset.reads import reads_by_name
 from arbiter.training.declared import Declarations, read_declarations
-from arbiter.training.examples import NO_LABEL, TOO_EARLY, TOO_LATE, History, assemble
+from arbiter.training.examples import TOO_EARLY, TOO_LATE, History, assemble
 from arbiter.training.logs import GONE, NO_CONSENT, read_store
 from arbiter.training.reading import read_spec
-from arbiter.training.table import Table, TrainingFailed
+from arbiter.training.table import NO_LABEL, Table, TrainingFailed
 from arbiter.types import ConsentState, Event, to_micros
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from arbiter.authoring.scalars import IDENTIFIER, NAME, shorten
 from arbiter.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from arbiter.authoring.report import Report
 
@@ -141,6 +141,15 @@ class Block:
             word, ""
         )
         self.refuse(node, f"`{key}` must be `true` or `false`, this is {kind_of(node)}", hint, key)
+        return None
+
+    def word(self, key: str, words: Collection[str]) -> str | None:
+        """One of `words`."""
+        scalar = self.text(key)
+        if scalar is None or scalar.text in words:
+            return scalar.text if scalar is not None else None
+        hint = did_you_mean(scalar.text, words) or f"one of {one_of(words)}"
+        self.refuse(scalar, f"`{key}` cannot be `{scalar.text}`", hint, key)
         return None
 
     def mapping(self, key: str, hint: str = "") -> Mapping | None:

@@ -66,15 +66,14 @@ def train(
     """
     from arbiter.training.comparing import with_inputs_of  # noqa: PLC0415 - brings scikit-learn, as all of these
     from arbiter.training.declared import check_inputs  # noqa: PLC0415
-    from arbiter.training.folder import contents, write_folder  # noqa: PLC0415
+    from arbiter.training.folder import check_free, contents, write_folder  # noqa: PLC0415
     from arbiter.training.reading import read_spec  # noqa: PLC0415
     from arbiter.training.run import train as run  # noqa: PLC0415
 
     content = spec.read_bytes()
     read = read_spec(content, spec.as_posix())
     place = to / read.name
-    if place.exists() and not replace:
-        fail(f"{place} is there already: say --replace, or write elsewhere with --out")
+    check_free(place, replace=replace)
     declared = _declarations(read, spec.parent)
     if read.rules:
         check_inputs(read, declared)
@@ -155,7 +154,6 @@ def report(
     """
     from arbiter.training.declared import bound_purposes  # noqa: PLC0415 - loads NumPy, as all of these
     from arbiter.training.logs import read_store  # noqa: PLC0415
-    from arbiter.training.report import baseline_of  # noqa: PLC0415
     from arbiter.training.report import page as page_of  # noqa: PLC0415
     from arbiter.training.report import report as make  # noqa: PLC0415
 
@@ -164,7 +162,7 @@ def report(
     left_out: dict[str, int] = {}
     purposes = bound_purposes(served.purposes, [(each.root, each.attribute) for each in served.inputs], declared)
     histories = read_store(data / "store", purposes, now, left_out)
-    found = make(served, baseline_of((folder / "model.onnx").read_bytes()), histories, declared, now, left_out)
+    found = make(served, histories, declared, now, left_out)
     if page is not None:
         page.write_text(page_of(found, from_micros(now).isoformat(timespec="seconds")), "utf-8")
     if as_json:
@@ -196,10 +194,12 @@ def report(
 
 def _folders(folder: Path) -> list[Path]:
     """The folder of a model, or those of all models in a directory."""
-    if _is_model(folder):
+    from arbiter.models.loader import holds_model  # noqa: PLC0415 - loads onnxruntime
+
+    if holds_model(folder):
         return [folder]
     below = [each for each in [folder, *sorted(folder.iterdir())] if each.is_dir() and not each.name.startswith(".")]
-    found = [each for place in below for each in ([place] if _is_model(place) else _versions(place))]
+    found = [each for place in below for each in ([place] if holds_model(place) else _versions(place))]
     if not found:
         fail(f"there is no model in {folder}: a model is a folder with manifest.yaml and model.onnx")
     return found
@@ -207,9 +207,10 @@ def _folders(folder: Path) -> list[Path]:
 
 def _versions(place: Path) -> list[Path]:
     """The folders of the versions that lie side by side in a model's folder, the lowest first."""
-    from arbiter.models.versions import version_of  # noqa: PLC0415 - loads onnxruntime
+    from arbiter.models.loader import holds_model  # noqa: PLC0415 - loads onnxruntime
+    from arbiter.models.versions import version_of  # noqa: PLC0415
 
-    found = [each for each in place.iterdir() if version_of(each.name) and _is_model(each)]
+    found = [each for each in place.iterdir() if version_of(each.name) and holds_model(each)]
     return sorted(found, key=lambda each: version_of(each.name))
 
 
@@ -224,10 +225,6 @@ def _standing(folder: Path) -> str:
     if chosen is not None and chosen.canary is not None and chosen.canary.version == version_of(folder.name):
         return f"canary, {chosen.canary.share:.3g}"
     return "live" if chosen is not None and chosen.live == version_of(folder.name) else ""
-
-
-def _is_model(folder: Path) -> bool:
-    return (folder / "manifest.yaml").exists() or (folder / "model.onnx").exists()
 
 
 def _declarations(spec: "Spec", folder: Path) -> "Declarations":

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 SHIFTED: Final = 0.25
 MISSING_BY: Final = 0.1  # a share of missing values that differs by so much is another one
@@ -59,6 +59,22 @@ class Spread(msgspec.Struct, frozen=True):
     low: float = -math.inf
     high: float = math.inf
     edges: list[float] = []
+
+
+class Baseline(msgspec.Struct, frozen=True):
+    """What `arbiter.baseline` in a model's file says: how many rows there were, and how values were spread."""
+
+    rows: int = 0
+    inputs: dict[str, Spread] = {}
+    outputs: dict[str, Spread] = {}
+
+
+def read_baseline(told: str) -> Baseline:
+    """Read what a model's file says. Raises msgspec.DecodeError and ValueError."""
+    found = msgspec.json.decode(told, type=Baseline)
+    for spread in (*found.inputs.values(), *found.outputs.values()):
+        Tally(spread)
+    return found
 
 
 class Tally:
@@ -118,9 +134,9 @@ class Tally:
         )  # fmt: skip
 
 
-def drift_of(name: str, baseline: Mapping[str, Any], values: Iterable[Any], trained: int = 0) -> Drift:
+def drift_of(name: str, baseline: Spread, values: Iterable[Any], trained: int = 0) -> Drift:
     """Compare values, None for missing, with their baseline, which is of `trained` rows."""
-    tally = Tally(msgspec.convert(baseline, Spread))
+    tally = Tally(baseline)
     for value in values:
         tally.add(value)
     return tally.judged(name, trained)

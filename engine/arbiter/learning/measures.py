@@ -122,7 +122,11 @@ def interval(
     percentile bootstrap: Efron, Annals of Statistics 7, 1979). `measure` takes numbers of rows.
     """
     draw = np.random.default_rng(seed)
-    found = np.array([measure(draw.integers(0, rows, rows)) for _ in range(draws)])
+    return middle(np.array([measure(draw.integers(0, rows, rows)) for _ in range(draws)]), level)
+
+
+def middle(found: Numbers, level: float) -> tuple[float, float]:
+    """Between which values a `level` share of those lies that are finite; NaN where none is."""
     found = found[np.isfinite(found)]
     if not len(found):
         return float("nan"), float("nan")

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 
+from arbiter.learning.measures import middle
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -166,7 +168,4 @@ def _interval(values: Numbers, weights: Numbers | None, seed: int, draws: int, l
         else:
             total = weights[chosen].sum(axis=1)
             found.append(np.divide(values[chosen].sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0))
-    means = np.concatenate(found)
-    means = means[np.isfinite(means)]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return middle(np.concatenate(found), level)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from arbiter.errors import AuthorError, Diagnostic
-from arbiter.models.failure import ModelFailure
+from arbiter.models.failure import ModelFailure, first_line
 from arbiter.models.graph import MAX_MODEL_BYTES, inspect
 from arbiter.models.model import Model
 from arbiter.models.places import Places
@@ -56,7 +56,7 @@ def from_bytes(manifest: bytes, onnx: bytes, *, file: str = MANIFEST) -> Model:
     try:
         session = open_session(onnx)
     except Exception as error:  # onnxruntime's exceptions have no root but Exception
-        message = f"onnxruntime refuses the model: {_first_line(error)}"
+        message = f"onnxruntime refuses the model: {first_line(error)}"
         raise AuthorError([about.mistake("", message)]) from error
     try:
         model = Model(told, digest_of(manifest, onnx), layout, session)
@@ -159,7 +159,7 @@ def versions_in(place: Path, shown: PurePosixPath) -> dict[int, Path]:
     """
     found: dict[int, Path] = {}
     try:
-        folders = sorted(path for path in place.iterdir() if version_of(path.name) and _holds_model(path))
+        folders = sorted(path for path in place.iterdir() if version_of(path.name) and holds_model(path))
     except OSError as error:
         raise AuthorError([Diagnostic(file=str(shown), message=f"cannot be listed: {error.strerror}")]) from error
     for each in folders:
@@ -180,13 +180,14 @@ def read_version(place: Path, version: int) -> tuple[bytes, bytes] | None:
     return None if folder is None else _read_both(folder, PurePosixPath(place.name, folder.name))
 
 
-def _holds_model(place: Path) -> bool:
+def holds_model(place: Path) -> bool:
+    """Whether the files of a model lie in a folder, or one of them does."""
     return any((place / name).exists() for name in (MANIFEST, ONNX))
 
 
 def _choose(place: Path, shown: PurePosixPath) -> _Choice | None:
     """What is live, and tried, of the model at `place`: itself where there is but one; None when it is no model."""
-    flat, versions = _holds_model(place), versions_in(place, shown)
+    flat, versions = holds_model(place), versions_in(place, shown)
     file = (shown / FILE).as_posix()
     if not (place / FILE).exists():
         if flat and versions:
@@ -248,7 +249,3 @@ def _read(path: Path, limit: int, shown: str) -> bytes:
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
         raise AuthorError([Diagnostic(file=shown, message=message)]) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

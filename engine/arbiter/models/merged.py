@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from onnx import ModelProto
 
-from arbiter.models.failure import ModelFailure
+from arbiter.models.failure import ModelFailure, first_line
 from arbiter.models.opsets import common
 from arbiter.models.session import UNFIT, bind, open_session
 
@@ -87,8 +87,7 @@ class Merged:
                 raise self._failure("together they do not answer as each does alone")
 
     def _failure(self, error: object) -> ModelFailure:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        return ModelFailure(f"models {', '.join(self.names)} cannot be run as one: {reason[0]}")
+        return ModelFailure(f"models {', '.join(self.names)} cannot be run as one: {first_line(error)}")
 
 
 def families(models: Sequence[Model]) -> list[tuple[Model, ...]]:

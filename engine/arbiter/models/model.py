@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arbiter.models.failure import ModelFailure
+from arbiter.models.failure import ModelFailure, first_line
 from arbiter.models.pace import Pace
-from arbiter.models.rows import Row, encoder_of
+from arbiter.models.rows import TAKES, Row, encoder_of
 from arbiter.models.session import MATRIX, UNFIT, Matrix, bind, packer_of, reader_of
 
 if TYPE_CHECKING:
@@ -31,14 +31,8 @@ if TYPE_CHECKING:
 # What a model answers for one row, in the order of its outputs; None is unknown (not a finite number, no such label).
 Answer = tuple["Scalar | None", ...]
 
-# What a tensor takes when the graph has one per input; True and False are integers, and numbers, as in a matrix.
-_TAKES: dict[str, tuple[type, ...]] = {
-    "float32": (int, float),
-    "float64": (int, float),
-    "int64": (int,),
-    "bool": (bool,),
-    "str": (str,),
-}
+# What a tensor takes when the graph has one per input.
+_KINDS: dict[str, tuple[type, ...]] = {dtype: tuple(kinds) for dtype, kinds in TAKES.items()}
 _ZEROS: dict[str, Scalar] = {"str": "", "bool": False}
 # Of a greater graph running it takes so long that calling onnxruntime for it alone does not matter.
 MERGED_BYTES = 1 << 20
@@ -208,7 +202,7 @@ class Model:
         fitting: list[Sequence[Scalar]] = []
         for position, row in enumerate(rows):
             self._check_length(row)
-            if all(isinstance(value, _TAKES[tensor.dtype]) for value, tensor in zip(row, self._inputs, strict=True)):
+            if all(isinstance(value, _KINDS[tensor.dtype]) for value, tensor in zip(row, self._inputs, strict=True)):
                 fitting.append(row)
             else:
                 unfit.append(position)
@@ -225,8 +219,7 @@ class Model:
             raise self._failure(f"it has {self._width} inputs, the row {len(row)} values")
 
     def _failure(self, error: object) -> ModelFailure:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        return ModelFailure(f"model `{self.name}` cannot answer: {reason[0]}")
+        return ModelFailure(f"model `{self.name}` cannot answer: {first_line(error)}")
 
 
 def _column(tensor: NDArray[Any], output: Output) -> list[Scalar | None]:

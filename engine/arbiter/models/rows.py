@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 Row = list[Any]
 _NUMBERS = frozenset({int, float, bool})
-# What a tensor takes when the graph has one per input: True and False are numbers, a double is no integer.
-_TAKES = {
+# What a tensor takes, by its dtype: True and False are numbers, a double is no integer.
+TAKES = {
     "float32": _NUMBERS,
     "float64": _NUMBERS,
     "int64": frozenset({int, bool}),
@@ -194,7 +194,7 @@ class _Writer:
 def _kinds(item: Input, dtype: str) -> frozenset[type]:
     """The classes of the values that an input takes."""
     if not item.categories:
-        return _TAKES[dtype]
+        return TAKES[dtype]
     kind = type(item.categories[0])
     # A whole number may be stored as a double; true is no number where categories are told apart.
     return frozenset({int, float}) if kind is int else frozenset({kind})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from arbiter.learning.drift import MISSING, Spread, Tally
+from arbiter.learning.drift import MISSING, Baseline, Tally, read_baseline
 from arbiter.models.rows import is_missing
 from arbiter.models.seen import value_of
 from arbiter.types import to_micros
@@ -28,14 +28,6 @@ _log = logging.getLogger("arbiter.models")
 ROWS: Final = 1000  # of a window: at one look a second some 17 minutes
 _KNOWN: Final = "known"  # the bin of a value that may not be told
 _MOST: Final = 64  # models that are remembered; those of snapshots that went are forgotten, the oldest first
-
-
-class _Baseline(msgspec.Struct, frozen=True):
-    """What `arbiter.baseline` in a model's file says: how many rows there were, and how values were spread."""
-
-    rows: int = 0
-    inputs: dict[str, Spread] = {}
-    outputs: dict[str, Spread] = {}
 
 
 class Watch:
@@ -120,15 +112,12 @@ def _added(tally: Tally, value: Any) -> str:
         return tally.add(None)
 
 
-def _read(model: Model) -> _Baseline:
+def _read(model: Model) -> Baseline:
     """What the model's file says of its training; nothing where it says nothing that can be read."""
     if not model.baseline:
-        return _Baseline()
+        return Baseline()
     try:
-        found = msgspec.json.decode(model.baseline, type=_Baseline)
-        for spread in (*found.inputs.values(), *found.outputs.values()):
-            Tally(spread)
+        return read_baseline(model.baseline)
     except (msgspec.DecodeError, ValueError) as error:
         _log.warning("model %s, version %s, is not watched: its `arbiter.baseline` is wrong: %s", *model.key, error)
-        return _Baseline()
-    return found
+        return Baseline()

@@ -13,18 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.runtime.admin import DropCanary, PromoteCanary, Rollback, RollbackModel, SetCanary, SetOverride
 from arbiter.server.calls import parsed
-from arbiter.server.standing import (
-    attempt_of,
-    canary_of,
-    counted_of,
-    diagnostics_of,
-    hold_of,
-    model_holds_of,
-    overrides_of,
-    snapshot_of,
-    state_of,
-    workers_of,
-)
+from arbiter.server.standing import counted_of, diagnostics_of, standing_of
 from arbiter.v1 import admin_pb2
 from arbiter.wire.numbers import CAUSES, PHASES
 from arbiter.wire.values import read_timestamp, step, write_timestamp
@@ -87,35 +76,19 @@ class AdminService:
                 )
                 for each in info.workers
             ],
-            state=state_of(info.status),
+            state=standing_of(info.status, admin_pb2.ServingState),
             store=_store(info.store),
             consumer=_consumer(info.consumer),
         )
 
     def _get(self, _request: admin_pb2.GetSnapshotRequest, _call: Call) -> admin_pb2.GetSnapshotResponse:
-        status = self._admin.snapshot_info()
-        return admin_pb2.GetSnapshotResponse(
-            snapshot=snapshot_of(status.snapshot),
-            last_reload=attempt_of(status.last_reload),
-            workers=workers_of(status),
-            hold=hold_of(status.hold),
-            canary=canary_of(status.canary),
-            overrides=overrides_of(status),
-            model_holds=model_holds_of(status),
-        )
+        return standing_of(self._admin.snapshot_info(), admin_pb2.GetSnapshotResponse)
 
     def _reload(self, _request: admin_pb2.ReloadRequest, _call: Call) -> admin_pb2.ReloadResponse:
         status = self._admin.reload()
-        return admin_pb2.ReloadResponse(
-            snapshot=snapshot_of(status.snapshot),
-            last_reload=attempt_of(status.last_reload),
-            workers=workers_of(status),
-            changed=status.last_reload is not None and status.last_reload.changed,
-            hold=hold_of(status.hold),
-            canary=canary_of(status.canary),
-            overrides=overrides_of(status),
-            model_holds=model_holds_of(status),
-        )
+        response = standing_of(status, admin_pb2.ReloadResponse)
+        response.changed = status.last_reload is not None and status.last_reload.changed
+        return response
 
     def _validate(self, request: admin_pb2.ValidateRequest, _call: Call) -> admin_pb2.ValidateResponse:
         count, allowed = len(request.files), self._limits.validate_files
@@ -203,7 +176,7 @@ class AdminService:
         return RollbackModel(name=name, version=request.version, reason=_reason(request.reason))
 
     def _carried_out(self, order: Command) -> admin_pb2.ServingState:
-        return state_of(self._admin.carry_out(order))
+        return standing_of(self._admin.carry_out(order), admin_pb2.ServingState)
 
     def _name(self, name: str, field: str) -> str:
         size, allowed = len(name.encode()), self._limits.id_bytes

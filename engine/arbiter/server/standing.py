@@ -5,7 +5,7 @@ Law: from what `serving` tells to what the API says, field by field; nothing is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from arbiter.v1 import admin_pb2
 from arbiter.wire.numbers import CAUSES
@@ -17,22 +17,23 @@ if TYPE_CHECKING:
     from arbiter.errors import Diagnostic
     from arbiter.serving import Canary, Counts, Hold, ModelHold, Override, ReloadReport, SnapshotInfo, Status
 
+_Standing = TypeVar("_Standing", admin_pb2.ServingState, admin_pb2.GetSnapshotResponse, admin_pb2.ReloadResponse)
 
-def state_of(status: Status) -> admin_pb2.ServingState:
-    """How things stand after an order."""
-    return admin_pb2.ServingState(
-        snapshot=snapshot_of(status.snapshot),
-        last_reload=attempt_of(status.last_reload),
-        workers=workers_of(status),
-        hold=hold_of(status.hold),
-        canary=canary_of(status.canary),
-        overrides=overrides_of(status),
-        model_holds=model_holds_of(status),
+
+def standing_of(status: Status, message: type[_Standing]) -> _Standing:
+    """How things stand, in one of the messages that tell it: they name their fields alike."""
+    return message(
+        snapshot=_snapshot(status.snapshot),
+        last_reload=_attempt(status.last_reload),
+        workers=_workers(status),
+        hold=_hold(status.hold),
+        canary=_canary(status.canary),
+        overrides=[_override(each) for each in status.overrides],
+        model_holds=[_model_hold(each) for each in status.models],
     )
 
 
-def hold_of(hold: Hold | None) -> admin_pb2.Hold | None:
-    """What an operator put in place of the files."""
+def _hold(hold: Hold | None) -> admin_pb2.Hold | None:
     if hold is None:
         return None
     return admin_pb2.Hold(
@@ -42,11 +43,6 @@ def hold_of(hold: Hold | None) -> admin_pb2.Hold | None:
         since=write_timestamp(hold.since),
         reason=hold.reason,
     )
-
-
-def model_holds_of(status: Status) -> list[admin_pb2.ModelHold]:
-    """The models that are held."""
-    return [_model_hold(each) for each in status.models]
 
 
 def _model_hold(hold: ModelHold) -> admin_pb2.ModelHold:
@@ -60,8 +56,7 @@ def _model_hold(hold: ModelHold) -> admin_pb2.ModelHold:
     )
 
 
-def canary_of(canary: Canary | None) -> admin_pb2.Canary | None:
-    """The canary."""
+def _canary(canary: Canary | None) -> admin_pb2.Canary | None:
     if canary is None:
         return None
     return admin_pb2.Canary(
@@ -72,11 +67,6 @@ def canary_of(canary: Canary | None) -> admin_pb2.Canary | None:
     )
 
 
-def overrides_of(status: Status) -> list[admin_pb2.Override]:
-    """What is switched off."""
-    return [_override(each) for each in status.overrides]
-
-
 def _override(override: Override) -> admin_pb2.Override:
     since, until = write_timestamp(override.since), write_timestamp(override.until)
     if override.kind == "model":
@@ -84,8 +74,7 @@ def _override(override: Override) -> admin_pb2.Override:
     return admin_pb2.Override(rule_id=override.name, since=since, until=until, reason=override.reason)
 
 
-def snapshot_of(info: SnapshotInfo | None) -> admin_pb2.Snapshot | None:
-    """What runs, with its files."""
+def _snapshot(info: SnapshotInfo | None) -> admin_pb2.Snapshot | None:
     if info is None:
         return None
     snapshot = counted_of(info.digest, info.loaded_at, info.counts)
@@ -108,8 +97,7 @@ def counted_of(digest: str, at: int, counts: Counts) -> admin_pb2.Snapshot:
     )
 
 
-def attempt_of(report: ReloadReport | None) -> admin_pb2.ReloadAttempt | None:
-    """The last attempt to load."""
+def _attempt(report: ReloadReport | None) -> admin_pb2.ReloadAttempt | None:
     if report is None:
         return None
     return admin_pb2.ReloadAttempt(
@@ -117,8 +105,7 @@ def attempt_of(report: ReloadReport | None) -> admin_pb2.ReloadAttempt | None:
     )
 
 
-def workers_of(status: Status) -> list[admin_pb2.WorkerSnapshot]:
-    """What each worker serves."""
+def _workers(status: Status) -> list[admin_pb2.WorkerSnapshot]:
     return [admin_pb2.WorkerSnapshot(worker=number, digest=digest) for number, digest in sorted(status.workers.items())]
 
 

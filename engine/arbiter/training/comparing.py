@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from arbiter.models.reader import PROMISED
 from arbiter.training.estimators import METRICS
 from arbiter.training.quality import difference, numbers_of
 from arbiter.training.spec import InputSpec
@@ -90,4 +91,4 @@ def compare(
     return found
 
 
-_OUTPUT = {"propensity": "probability", "class": "label", "segment": "cluster", "score": "score"}
+_OUTPUT = {"score": "score", **{kind: name for kind, (name, _) in PROMISED.items()}}

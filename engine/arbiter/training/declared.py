@@ -38,6 +38,15 @@ class Declarations(msgspec.Struct, frozen=True):
     purposes: tuple[str, ...] = ()
     bound: dict[str, tuple[str, ...]] = {}
 
+    @property
+    def known(self) -> dict[str, str]:
+        """The types of attributes and features by dotted name."""
+        return self.types | {f"features.{each.name}": each.type for each in self.features}
+
+    def lacks(self, root: str, name: str) -> bool:
+        """Whether a name would have to be declared to be read, and is not."""
+        return f"{root}.{name}" not in self.known and (root == "features" or root in self.closed)
+
 
 def read_declarations(files: Mapping[str, bytes], folder: str) -> Declarations:
     """What the files of a rules directory, by path, declare. Raises AuthorError."""
@@ -66,13 +75,11 @@ def read_declarations(files: Mapping[str, bytes], folder: str) -> Declarations:
 
 def check_inputs(spec: Spec, declared: Declarations) -> None:
     """Raise TrainingFailed for an input or a purpose that the rules do not declare."""
-    features = {each.name: each.type for each in declared.features}
-    known = declared.types | {f"features.{name}": kind for name, kind in features.items()}
     for each in spec.inputs:
-        name = f"{each.root}.{each.attribute}"
-        if name in known or (each.root != "features" and each.root not in declared.closed):
+        if not declared.lacks(each.root, each.attribute):
             continue
-        hint = did_you_mean(name, known) or "declare it, or take another one"
+        name = f"{each.root}.{each.attribute}"
+        hint = did_you_mean(name, declared.known) or "declare it, or take another one"
         raise TrainingFailed(f"the input `{each.name}` reads `{name}`, which the rules do not declare: {hint}")
     for purpose in spec.purposes:
         if purpose not in declared.purposes:

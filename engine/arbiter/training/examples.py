@@ -17,7 +17,7 @@ from arbiter.expr.compile import event_filter
 from arbiter.profiles import windows
 from arbiter.profiles.features import FeatureSet
 from arbiter.ruleset.reads import reads_by_name
-from arbiter.training.table import LABELS, Table, TrainingFailed, value_of
+from arbiter.training.table import LABELS, NO_LABEL, Table, TrainingFailed, value_of
 from arbiter.types import Event  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ _at = attrgetter("at")
 # Why there is no row where there might have been one.
 TOO_LATE = "what became of it is not known yet"
 TOO_EARLY = "the log does not reach back far enough"
-NO_LABEL = "without a label"
 
 
 class History(msgspec.Struct, frozen=True):

@@ -43,10 +43,15 @@ def contents(spec: Spec, content: bytes, trained: Trained, features: Sequence[Fe
     }
 
 
-def write_folder(place: Path, files: Mapping[str, bytes], *, replace: bool) -> None:
-    """Write the folder; with `replace` one that is there goes. Raises TrainingFailed."""
+def check_free(place: Path, *, replace: bool) -> None:
+    """Raise TrainingFailed where a folder is that is not to be replaced."""
     if place.exists() and not replace:
         raise TrainingFailed(f"{place} is there already: say --replace, or write elsewhere with --out")
+
+
+def write_folder(place: Path, files: Mapping[str, bytes], *, replace: bool) -> None:
+    """Write the folder; with `replace` one that is there goes. Raises TrainingFailed."""
+    check_free(place, replace=replace)
     draft, old = place.with_name(f".{place.name}.new"), place.with_name(f".{place.name}.old")
     try:
         for each in (draft, old):

@@ -190,12 +190,10 @@ def _inputs(told: Manifest, rules: Declarations | None) -> Check:
 
 def _wrong(each: Input, told: Manifest, rules: Declarations) -> Iterator[str]:
     path = f"{each.root}.{each.attribute}"
-    features = {feature.name: feature.type for feature in rules.features}
-    known = rules.types | {f"features.{name}": kind for name, kind in features.items()}
-    kind = known.get(path)
+    kind = rules.known.get(path)
     if kind is None:
-        if each.root == "features" or each.root in rules.closed:
-            hint = did_you_mean(path, known)
+        if rules.lacks(each.root, each.attribute):
+            hint = did_you_mean(path, rules.known)
             yield f"`{path}` is not declared" + (f" ({hint})" if hint else "")
         return
     texts = any(isinstance(word, str) for word in each.categories)

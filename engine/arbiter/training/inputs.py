@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
-from arbiter.authoring.blocks import Block, check_name, one_of
+from arbiter.authoring.blocks import Block, check_name
 from arbiter.authoring.nodes import Mapping, Node, Scalar, kind_of
 from arbiter.authoring.scalars import NAME
 from arbiter.errors import did_you_mean
@@ -34,8 +34,8 @@ def read_input(node: Node, path: str, report: Report, source: Source, *, trees: 
     if named is not None:
         check_name(named, "an input", report, f"{path}.name")
     root, attribute = _from(block, source)
-    encoding = cast("Encoding | None", _word(block, "as", get_args(Encoding)))
-    impute = cast("Impute | None", _word(block, "impute", get_args(Impute)))
+    encoding = cast("Encoding | None", block.word("as", get_args(Encoding)))
+    impute = cast("Impute | None", block.word("impute", get_args(Impute)))
     categories = _categories(block)
     default = _default(block, encoding, impute)
     log = block.boolean("log") or False
@@ -111,12 +111,3 @@ def _categories(block: Block) -> tuple[str, ...]:
     if block.has("categories") and len(found) == 1:
         block.refuse(block.key("categories"), "there must be two categories at least", key="categories")
     return tuple(found)
-
-
-def _word(block: Block, key: str, words: tuple[str, ...]) -> str | None:
-    scalar = block.text(key)
-    if scalar is None or scalar.text in words:
-        return scalar.text if scalar is not None else None
-    hint = did_you_mean(scalar.text, words) or f"one of {one_of(words)}"
-    block.refuse(scalar, f"`{key}` cannot be `{scalar.text}`", hint, key)
-    return None

@@ -342,13 +342,8 @@ class _Reader:
 
     def _word(self, block: Block, key: str, words: tuple[str, ...] | Mapped[Any, object]) -> str:
         """One of `words`; the first where it was refused, so that reading can go on."""
-        scalar = block.text(key)
-        if scalar is not None and scalar.text in words:
-            return scalar.text
-        if scalar is not None:
-            hint = did_you_mean(scalar.text, words) or f"one of {one_of(words)}"
-            block.refuse(scalar, f"`{key}` cannot be `{scalar.text}`", hint, key)
-        return next(iter(words), "")
+        found = block.word(key, words)
+        return next(iter(words), "") if found is None else found
 
     def _moment(self, block: Block, key: str) -> int | None:
         node = block.get(key)

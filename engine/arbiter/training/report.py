@@ -9,20 +9,20 @@ import html
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from onnx import ModelProto
 
-from arbiter.learning.drift import Drift, drift_of
+from arbiter.learning.drift import Drift, drift_of, read_baseline
+from arbiter.models.model import BASELINE
 from arbiter.training.examples import Reader
 from arbiter.training.table import TrainingFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from arbiter.learning.drift import Baseline
     from arbiter.models import Model
     from arbiter.training.declared import Declarations
     from arbiter.training.examples import History
 
-BASELINE = "arbiter.baseline"
 _AT_ONCE = 1000
 
 
@@ -47,24 +47,25 @@ class Report(msgspec.Struct, frozen=True):
     alarms: list[str]
 
 
-def baseline_of(onnx: bytes) -> dict[str, Any]:
-    """What the model's file says of its training. Raises TrainingFailed where it says nothing."""
-    said = {each.key: each.value for each in ModelProto.FromString(onnx).metadata_props}
-    if BASELINE not in said:
+def baseline_of(model: Model) -> Baseline:
+    """What the model's file says of its training. Raises TrainingFailed where it says nothing, or nothing readable."""
+    if not model.baseline:
         raise TrainingFailed(f"the model's file has no `{BASELINE}`: train it with `arbiter model train`")
-    found: dict[str, Any] = msgspec.json.decode(said[BASELINE], type=dict[str, Any])
-    return found
+    try:
+        return read_baseline(model.baseline)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise TrainingFailed(f"the `{BASELINE}` in the model's file is wrong: {error}") from error
 
 
 def report(
     model: Model,
-    baseline: dict[str, Any],
     histories: Iterable[History],
     declared: Declarations,
     now: int,
     left_out: dict[str, int],
 ) -> Report:
     """Ask the model about every subject at `now` (µs). Raises TrainingFailed, ModelFailure."""
+    baseline = baseline_of(model)
     known = {each.name for each in declared.features}
     wanted = [each.attribute for each in model.inputs if each.root == "features"]
     for name in wanted:
@@ -98,14 +99,14 @@ def report(
         raise TrainingFailed("there is no subject with an event in the store")
     requested = [each.name for each in model.inputs if each.root in {"context", "account"}]
     inputs = [
-        drift_of(each.name, baseline["inputs"][each.name], columns[each.name], baseline["rows"])
+        drift_of(each.name, baseline.inputs[each.name], columns[each.name], baseline.rows)
         for each in model.inputs
-        if each.name not in requested and each.name in baseline["inputs"]
+        if each.name not in requested and each.name in baseline.inputs
     ]
     outputs = [
-        drift_of(name, baseline["outputs"][name], [answer[place] for answer in answers], baseline["rows"])
+        drift_of(name, baseline.outputs[name], [answer[place] for answer in answers], baseline.rows)
         for place, name in enumerate(model.outputs)
-        if name in baseline["outputs"] and answers
+        if name in baseline.outputs and answers
     ]
     alarms = [f"`{each.name}`: {alarm}" for each in (*inputs, *outputs) for alarm in each.alarms]
     return Report(
@@ -115,7 +116,7 @@ def report(
         now,
         subjects,
         unknown,
-        baseline["rows"],
+        baseline.rows,
         inputs,
         outputs,
         requested,

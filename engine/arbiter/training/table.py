@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from arbiter.training.spec import InputSpec, Spec
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
+# Why a row is not learnt from.
+NO_LABEL = "without a label"
 _BOOLS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -117,7 +119,7 @@ class _Reader:
         table = self.table
         label = None if self._label is None else self._read_label(cells[self._label])
         if self._label is not None and label is None:
-            table.leave_out("without a label")
+            table.leave_out(NO_LABEL)
             return
         values = [value_of(each, cells[place]) for each, place in self._inputs]
         at = None if self._time is None else _moment(cells[self._time])
