@@ -23,7 +23,8 @@ from arbiter.expr.tree import Expression
 from arbiter.expr.view import Symbols, View
 from arbiter.ruleset.image import Maker
 from arbiter.ruleset.reads import reads_by_name
-from arbiter.ruleset.rules import DecisionPoint, Effect, Feature, Plain, Rule, Ruleset, Segment
+from arbiter.ruleset.rules import DecisionPoint, Effect, Feature, Rule, Ruleset, Segment
+from arbiter.ruleset.terms import Plain
 from arbiter.snapshot import Snapshot
 from arbiter.types import ExplainLevel, Reason
 

@@ -9,7 +9,8 @@ import pytest
 
 from arbiter.authoring.documents import MAX_DEPTH
 from arbiter.ruleset.load import RULE_FILE, load_ruleset
-from arbiter.ruleset.rules import Active, Fields, Items, Plain, Rollout, Ruleset, Template
+from arbiter.ruleset.rules import Rollout, Ruleset
+from arbiter.ruleset.terms import Active, Fields, Items, Plain, Template
 from arbiter.types import to_micros
 
 RULES = Path(__file__).resolve().parent.parent / "rules"

@@ -12,10 +12,11 @@ from arbiter.decision.explain import explain
 from arbiter.decision.walk import Walk
 from arbiter.expr.view import View
 from arbiter.ruleset.load import Cache, load_ruleset
-from arbiter.ruleset.rules import Active, Plain, Rollout, Ruleset
+from arbiter.ruleset.rules import Rollout, Ruleset
 from arbiter.ruleset.tables.analysis import TooMany, find_gap, shown
 from arbiter.ruleset.tables.columns import MAX_COLUMNS
 from arbiter.ruleset.tables.rows import MAX_ROWS
+from arbiter.ruleset.terms import Active, Plain
 from arbiter.runtime.loader import Loader
 from arbiter.snapshot import Snapshot
 from arbiter.types import Decision, ExplainLevel, Reason

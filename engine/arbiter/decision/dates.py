@@ -12,7 +12,7 @@ from arbiter.types import from_micros
 
 if TYPE_CHECKING:
     from arbiter.expr.view import View
-    from arbiter.ruleset.rules import Active, LocalDates
+    from arbiter.ruleset.terms import Active, LocalDates
 
 
 def in_time(active: Active | None, view: View) -> bool:

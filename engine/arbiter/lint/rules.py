@@ -13,7 +13,7 @@ from arbiter.lint.finding import Finding
 from arbiter.lint.space import empty, met
 from arbiter.lint.subjects import subject_at, winners
 from arbiter.lint.words import first_difference, listed
-from arbiter.ruleset.rules import Fields, Items, Plain, Template
+from arbiter.ruleset.terms import Fields, Items, Plain, Template
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from arbiter.lint.contest import Contest
     from arbiter.lint.space import Trees
     from arbiter.lint.subjects import Subject
-    from arbiter.ruleset.rules import Param, Rule
+    from arbiter.ruleset.rules import Rule
+    from arbiter.ruleset.terms import Param
 
 _LISTED = 5
 

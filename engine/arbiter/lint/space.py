@@ -19,14 +19,15 @@ from arbiter.expr.view import Symbols, View
 from arbiter.lint.domains import Allowed, Domain
 from arbiter.ruleset.branches import NOW, Branch, Literal, branches_of
 from arbiter.ruleset.render import expressions_of
-from arbiter.ruleset.rules import Template
+from arbiter.ruleset.terms import Template
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from arbiter.expr.tree import Expression
     from arbiter.lint.domains import Cells
-    from arbiter.ruleset.rules import Param, Rule
+    from arbiter.ruleset.rules import Rule
+    from arbiter.ruleset.terms import Param
 
 Path = tuple[Any, ...]
 Box = dict[int, "Cells"]

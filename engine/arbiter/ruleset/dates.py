@@ -14,7 +14,7 @@ from arbiter.authoring.nodes import Mapping, Scalar, as_text, kind_of
 from arbiter.authoring.scalars import NAME, shorten
 from arbiter.errors import did_you_mean
 from arbiter.expr import zones
-from arbiter.ruleset.rules import Active, LocalDates, SubjectZone
+from arbiter.ruleset.terms import Active, LocalDates, SubjectZone
 from arbiter.ruleset.times import rfc3339, wall_time
 from arbiter.types import EPOCH, to_micros
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from arbiter.authoring.report import Report
-    from arbiter.ruleset.rules import Feature, SubjectZone
+    from arbiter.ruleset.rules import Feature
+    from arbiter.ruleset.terms import SubjectZone
 
 _OTHER_WORDS: Final = {
     "str": "string",

@@ -13,7 +13,8 @@ import msgspec
 
 from arbiter.expr.tree import Expression
 from arbiter.ruleset.render import text
-from arbiter.ruleset.rules import Effect, Fields, Items, Plain, Template
+from arbiter.ruleset.rules import Effect
+from arbiter.ruleset.terms import Fields, Items, Plain, Template
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:

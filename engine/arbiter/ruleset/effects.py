@@ -13,7 +13,8 @@ from arbiter.authoring.scalars import shorten
 from arbiter.errors import did_you_mean
 from arbiter.ruleset.declarations import article, constant_of
 from arbiter.ruleset.expressions import not_allowed
-from arbiter.ruleset.rules import Effect, Param, Plain, Template
+from arbiter.ruleset.rules import Effect
+from arbiter.ruleset.terms import Param, Plain, Template
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as Mapped

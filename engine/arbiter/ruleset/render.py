@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from arbiter.expr.compile import value_function
 from arbiter.expr.evaluate import evaluate
 from arbiter.expr.ops import Unknown, type_name
-from arbiter.ruleset.rules import Effect, Fields, Items, Param, Plain, Template
+from arbiter.ruleset.terms import Fields, Items, Param, Plain, Template
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from arbiter.expr.tree import Expression
     from arbiter.expr.view import Symbols, View
+    from arbiter.ruleset.rules import Effect
 
 
 _DELIVERABLE = frozenset({bool, int, float, str, bytes, datetime})

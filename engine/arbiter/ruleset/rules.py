@@ -13,6 +13,8 @@ import msgspec
 
 # msgspec reads the fields' types at run time.
 from arbiter.expr.tree import Expression  # noqa: TC001
+from arbiter.ruleset.terms import Active, Param  # noqa: TC001
+from arbiter.ruleset.triggers import Trigger  # noqa: TC001
 
 Aggregate = Literal["count", "sum", "since", "distinct", "first", "last", "min", "max", "mean", "decay", "ratio"]
 OrderKey = Literal["priority", "value", "recency", "specificity"]
@@ -20,33 +22,6 @@ HitPolicy = Literal["unique", "first", "priority", "any"]
 # What becomes of an attribute that two ids of one subject both have, when they are linked.
 Merge = Literal["keep", "take", "newest", "oldest", "sum", "max", "min", "union"]
 DYNAMIC_KEYS: frozenset[OrderKey] = frozenset({"value", "recency"})
-
-
-class Template(msgspec.Struct, frozen=True, array_like=True, tag="t", gc=False):
-    """A string with `${}` in it: literal text and expressions in turn. One lone expression keeps its type."""
-
-    parts: tuple[str | Expression, ...]
-
-
-class Items(msgspec.Struct, frozen=True, array_like=True, tag="i", gc=False):
-    """A YAML list that holds a template somewhere below."""
-
-    items: tuple[Param, ...]
-
-
-class Fields(msgspec.Struct, frozen=True, array_like=True, tag="d", gc=False):
-    """A YAML mapping that holds a template somewhere below."""
-
-    fields: dict[str, Param]
-
-
-class Plain(msgspec.Struct, frozen=True, array_like=True, tag="p", gc=False):
-    """A constant: any YAML value without templates."""
-
-    value: Any
-
-
-Param = Template | Items | Fields | Plain
 
 
 class Effect(msgspec.Struct, frozen=True, gc=False):
@@ -64,34 +39,6 @@ class Rollout(msgspec.Struct, frozen=True, gc=False):
     percent: float
     by: str
     salt: str
-
-
-class SubjectZone(msgspec.Struct, frozen=True, gc=False):
-    """Where a subject's time zone stands: an attribute of the profile, and the zone of who has none."""
-
-    attribute: str
-    default: str
-
-
-class LocalDates(msgspec.Struct, frozen=True, gc=False):
-    """The half-open range by each subject's own clock, in µs from 1970 on that clock; None is open."""
-
-    start: int | None
-    until: int | None
-    zone: SubjectZone
-
-
-class Active(msgspec.Struct, frozen=True, gc=False):
-    """The half-open range of µs since the epoch in which a rule is on; None is open. `zone` is where its dates were
-    written for, and only to be shown.
-
-    With `local` dates the range is the widest that these can mean anywhere, and they decide inside it.
-    """
-
-    start: int | None = None
-    until: int | None = None
-    zone: str = ""
-    local: LocalDates | None = None
 
 
 class Rule(msgspec.Struct, frozen=True, gc=False):
@@ -201,7 +148,7 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     `purposes` are what consent is given for; `bound` are the dotted names that have a value only with consent to all of
     their purposes.
     `profile_merges` are the declared ways to merge a subject's attributes; `max_items` bound stored lists, as
-    ``profile.NAME`` or ``account.NAME``.
+    ``profile.NAME`` or ``account.NAME``. `triggers` are rules over time.
     """
 
     decisions: tuple[DecisionPoint, ...]
@@ -220,6 +167,7 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     bound: dict[str, tuple[str, ...]] = {}
     profile_merges: dict[str, Merge] = {}
     max_items: dict[str, int] = {}
+    triggers: tuple[Trigger, ...] = ()
 
     def defaults_of(self, root: str) -> dict[str, Any]:
         """By name what stands for absent attributes of ``profile`` or ``account``."""

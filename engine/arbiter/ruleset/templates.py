@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from arbiter.authoring.blocks import under
 from arbiter.authoring.nodes import Mapping, Node, Scalar, Sequence
-from arbiter.ruleset.rules import Fields, Items, Param, Plain, Template
+from arbiter.ruleset.terms import Fields, Items, Param, Plain, Template
 
 if TYPE_CHECKING:
     from arbiter.authoring.report import Report

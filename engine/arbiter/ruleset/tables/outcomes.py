@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from arbiter.ruleset.rules import Fields, Items, Plain, Template
+from arbiter.ruleset.terms import Fields, Items, Plain, Template
 
 if TYPE_CHECKING:
-    from arbiter.ruleset.rules import Param, Rule
+    from arbiter.ruleset.rules import Rule
+    from arbiter.ruleset.terms import Param
 
 
 def outcome_of(rule: Rule) -> tuple[Any, ...]:

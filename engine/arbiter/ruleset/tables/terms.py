@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from arbiter.expr.tree import Expression
-    from arbiter.ruleset.rules import Active
     from arbiter.ruleset.tables.regions import Value
+    from arbiter.ruleset.terms import Active
 
 _TESTS = {"_<_": "lt", "_<=_": "le", "_>_": "gt", "_>=_": "ge", "_==_": "eq", "_!=_": "ne", "@in": "eq"}
 _FLIPPED = {"_<_": "_>_", "_<=_": "_>=_", "_>_": "_<_", "_>=_": "_<=_", "_==_": "_==_", "_!=_": "_!=_"}

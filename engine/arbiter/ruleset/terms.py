@@ -1,0 +1,68 @@
+"""What rules and triggers are both made of: parameters, and the dates between which something is on.
+
+Law: frozen data, serialisable by msgspec, as in `rules`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+# msgspec reads the fields' types at run time.
+from arbiter.expr.tree import Expression  # noqa: TC001
+
+
+class Template(msgspec.Struct, frozen=True, array_like=True, tag="t", gc=False):
+    """A string with `${}` in it: literal text and expressions in turn. One lone expression keeps its type."""
+
+    parts: tuple[str | Expression, ...]
+
+
+class Items(msgspec.Struct, frozen=True, array_like=True, tag="i", gc=False):
+    """A YAML list that holds a template somewhere below."""
+
+    items: tuple[Param, ...]
+
+
+class Fields(msgspec.Struct, frozen=True, array_like=True, tag="d", gc=False):
+    """A YAML mapping that holds a template somewhere below."""
+
+    fields: dict[str, Param]
+
+
+class Plain(msgspec.Struct, frozen=True, array_like=True, tag="p", gc=False):
+    """A constant: any YAML value without templates."""
+
+    value: Any
+
+
+Param = Template | Items | Fields | Plain
+
+
+class SubjectZone(msgspec.Struct, frozen=True, gc=False):
+    """Where a subject's time zone stands: an attribute of the profile, and the zone of who has none."""
+
+    attribute: str
+    default: str
+
+
+class LocalDates(msgspec.Struct, frozen=True, gc=False):
+    """The half-open range by each subject's own clock, in µs from 1970 on that clock; None is open."""
+
+    start: int | None
+    until: int | None
+    zone: SubjectZone
+
+
+class Active(msgspec.Struct, frozen=True, gc=False):
+    """The half-open range of µs since the epoch in which a rule is on; None is open. `zone` is where its dates were
+    written for, and only to be shown.
+
+    With `local` dates the range is the widest that these can mean anywhere, and they decide inside it.
+    """
+
+    start: int | None = None
+    until: int | None = None
+    zone: str = ""
+    local: LocalDates | None = None
