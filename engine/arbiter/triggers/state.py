@@ -1,0 +1,109 @@
+"""How far along a subject is: what each trigger has seen and not used, what waits for its time, what came of it.
+
+Law: data and its MessagePack form, which is what the store keeps of a subject; no trigger is needed to read it. Events
+are held once, by their position in the log, however many triggers look at them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from arbiter.types import Event  # noqa: TC001 - msgspec reads the annotations
+
+if TYPE_CHECKING:
+    from arbiter.ruleset.triggers import Trigger
+
+Moment = tuple[int, int]
+"""When an event happened, and its position in the log: a subject's events are in this order."""
+
+
+class Waiting(msgspec.Struct, array_like=True, gc=False):
+    """An occurrence that fires at `due` (µs) unless an event keeps it from it.
+
+    `events` are positions, in the order of the steps, those of a count in the order in which they happened. `completes`
+    is the moment of the newest of them.
+    """
+
+    due: int
+    completes: Moment
+    events: tuple[int, ...]
+
+
+class Progress(msgspec.Struct, array_like=True):
+    """How far one trigger is with a subject. It is for the pattern with digest `key`, loaded at position `since`.
+
+    `facts` are the positions of the events that a step waits to use, by step, in the order in which they happened.
+    `fired` counts firings, and `last` is the time (µs) of the latest.
+    """
+
+    key: str
+    since: int
+    facts: list[list[int]]
+    waiting: list[Waiting] = []
+    fired: int = 0
+    last: int | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to keep of it."""
+        return not (self.fired or self.waiting or any(self.facts))
+
+
+class SubjectState(msgspec.Struct, array_like=True):
+    """What all triggers keep of a subject: `progress` by trigger id, and the events of it by position in the log."""
+
+    progress: dict[str, Progress] = {}
+    events: dict[int, Event] = {}
+
+    def next_due(self) -> int | None:
+        """The time (µs) at which the first of what waits is due, None while nothing waits."""
+        return min((each.due for progress in self.progress.values() for each in progress.waiting), default=None)
+
+    def sweep(self) -> None:
+        """Let go of what says nothing: of triggers that are back at their beginning, and of events that none uses."""
+        if idle := [name for name, progress in self.progress.items() if progress.idle]:
+            for name in idle:
+                del self.progress[name]
+        used: set[int] = set()
+        for progress in self.progress.values():
+            for facts in progress.facts:
+                used.update(facts)
+            for each in progress.waiting:
+                used.update(each.events)
+        if len(used) < len(self.events):
+            self.events = {position: event for position, event in self.events.items() if position in used}
+
+
+class Cause(NamedTuple):
+    """An event of an occurrence, with the label of its step and its position in the log."""
+
+    label: str
+    position: int
+    event: Event
+
+
+class Occurrence(NamedTuple):
+    """That a trigger's pattern came about for a subject, once: it fires at `at` (µs), or is passed over.
+
+    `completes` is the time of the newest of `causes`, which are in the order of the steps; those of a count in the
+    order in which they happened. `at` is the same, or where the trigger has an ``unless`` the end of its time. `late`
+    says that `at` is so long past that nothing is done about it any more. `id` is the same whenever it is found again.
+    """
+
+    id: str
+    trigger: Trigger
+    causes: tuple[Cause, ...]
+    completes: int
+    at: int
+    late: bool
+
+    @property
+    def bindings(self) -> dict[str, dict[str, object]]:
+        """What conditions and parameters read: the properties of the event by label; of a count, of its newest."""
+        return {cause.label: cause.event.properties for cause in self.causes if cause.label}
+
+
+encode_state = msgspec.msgpack.Encoder().encode
+decode_state = msgspec.msgpack.Decoder(SubjectState).decode
