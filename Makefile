@@ -16,12 +16,18 @@ FIND_PYTHON = for python in $(PYTHON) python3.14 python3.13 python3.12 python3.1
 CAN_BUILD = printf '\043include <Python.h>\n' | \
 	$(CC) -E -I"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')" - >/dev/null 2>&1
 
-# It is built before the rest, so that the extra `triggers` finds it there and pip does not build it again. Its setup
-# overwrites CFLAGS, so the optimiser and the name that Python 3.13 dropped go into CC; a wheel from pip's cache may
-# have been built without them.
-DURABLE_RULES = $(shell sed -n 's/^triggers = \["\(.*\)"\]$$/\1/p' pyproject.toml)
+# It is built before the rest, so that pip finds it there and does not build it again. Its setup overwrites CFLAGS, so
+# the optimiser and the name that Python 3.13 dropped go into CC; a wheel from pip's cache may have been built without
+# them.
+DURABLE_RULES = $(shell sed -n 's/^    "\(durable_rules.*\)",$$/\1/p' pyproject.toml)
 BUILD_DURABLE_RULES = CC="$(CC) -O2 -DPyEval_CallObject=PyObject_CallObject" $(BIN)/python -m pip install --quiet \
 	--no-cache-dir --no-binary durable_rules "$(DURABLE_RULES)"
+
+# All that pyproject.toml names but what needs the compiler, and what matching is compared with.
+ALL_BUT_DURABLE_RULES = import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	extras = project["optional-dependencies"]; del extras["bench"]; \
+	named = [*project["dependencies"], *(each for extra in extras.values() for each in extra)]; \
+	print(*(each for each in named if not each.startswith(("arbiter[", "durable_rules"))), sep="\n")
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test lint bench bench-profiles soak faults audit clean
@@ -42,8 +48,10 @@ $(STAMP): pyproject.toml
 	@if $(CAN_BUILD); then \
 		$(BUILD_DURABLE_RULES) && $(BIN)/python -m pip install --quiet -e '.[all,dev]'; \
 	else \
-		echo "no C compiler with Python headers: triggers are left out" && \
-		$(BIN)/python -m pip install --quiet -e '.[train,lightgbm,xgboost,demo,otlp,parquet,kafka,dev]'; \
+		echo "no C compiler with Python headers: durable_rules is left out, and triggers do not run" && \
+		$(BIN)/python -c '$(ALL_BUT_DURABLE_RULES)' >$(VENV)/requirements.txt && \
+		$(BIN)/python -m pip install --quiet -r $(VENV)/requirements.txt && \
+		$(BIN)/python -m pip install --quiet --no-deps -e .; \
 	fi
 	@touch $@
 

@@ -27,7 +27,7 @@ ALONE = {"wire": {"types", "errors", "serving", "v1"}}
 ALONE["client"] = {*ALONE["wire"], "wire"}
 SHELL_ONLY = {"grpc", "grpc_health", "grpc_reflection", "grpc_status", "arbiter.v1"}
 IMPURE = {"grpc", "lmdb", "asyncio", "time", "random", "logging", "os"}
-PURE = {"decision", "expr", "authoring", "ruleset", "ruletests", "lint"}
+PURE = {"decision", "triggers", "expr", "authoring", "ruleset", "ruletests", "lint"}
 
 # What trains models, and what that brings: for commands alone, so that nothing that serves ever loads it.
 TRAINS = {"sklearn", "skl2onnx", "onnxmltools", "lightgbm", "xgboost"}
