@@ -17,7 +17,7 @@ from arbiter.profiles.environment import open_environment
 from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.generations import remove_superseded
 from arbiter.profiles.holdings import HOLDINGS
-from arbiter.profiles.store import Ingested, Store, Update
+from arbiter.profiles.store import Declarations, Ingested, Store, Update
 from arbiter.types import ConsentState, Event
 from tests.conftest import Clock
 from tests.test_features import feature
@@ -208,6 +208,7 @@ def test_the_files_hold_no_trace_after_compaction(tmp_path: Path) -> None:
     place = tmp_path / "store"
     with Store.open(place, background=False) as store:
         store.use_features(FEATURES)
+        store.use_declared(Declarations(named=True))
         for n in range(400):  # among others, so that pages are shared and split
             store.update(Update(f"s{n}", {"city": "x" * rng.randrange(200)})).result()
             if n % 4 == 0:
@@ -233,6 +234,8 @@ def test_the_files_hold_no_trace_after_compaction(tmp_path: Path) -> None:
                 moved = Update("ann-the-subject", {"street": "Bahnhofstrasse", "floor": 3}, by="clerk-of-ann")
                 store.update(moved).result()
                 assert store.link("phone-of-ann", "ann-the-subject", by="clerk-of-ann").result().linked
+        known = store.keys.subject("ann-the-subject")
+        traces.append(store.keys.sealed(known, "ann-the-subject"))
         pseudonyms = [bytes.fromhex(store.pseudonym(name)) for name in ("ann-the-subject", "phone-of-ann")]
         assert len({name for name, _ in store.export("phone-of-ann").entries}) == len(HOLDINGS)
         kept = {n: store.read(f"s{n}", T0) for n in range(400)}

@@ -12,7 +12,7 @@ from arbiter.profiles.consenting import ConsentChange
 from arbiter.profiles.environment import Environment, open_environment
 from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.holdings import HOLDINGS, erase_all, move_all
-from arbiter.profiles.store import Store, Update
+from arbiter.profiles.store import Declarations, Store, Update
 from arbiter.types import ConsentState, Event, from_micros
 from tests.test_features import feature
 
@@ -41,6 +41,7 @@ def fill(store: Store, subject: str) -> None:
 def keys(tmp_path: Path) -> dict[str, bytes]:
     with Store.open(tmp_path, clock=lambda: T0 + 9, background=False) as store:
         store.use_features(FEATURES)
+        store.use_declared(Declarations(named=True))
         for subject in ("ann", "bob", "cyd"):
             fill(store, subject)
         return {subject: bytes.fromhex(store.pseudonym(subject)) for subject in ("ann", "bob", "cyd", "new")}
@@ -117,6 +118,7 @@ def test_what_is_erased_is_gone_and_the_rest_as_it_was(environment: Environment,
         "profile": 1, "feature_states": 1, "events": 3, "event_ids": 3, "idempotency_keys": 1, "history": 1,
         "consents": 1,
         "alias": 1,
+        "name": 1,
     }  # fmt: skip
     assert not any(held(environment, keys["ann"]).values())
     assert everything(environment, but=b"\0" * 99) == others  # nothing is left in whose key the subject's stands
@@ -129,12 +131,12 @@ def test_what_is_erased_is_gone_and_the_rest_as_it_was(environment: Environment,
 def test_what_is_moved_is_the_same_under_the_other_key(environment: Environment, keys: dict[str, bytes]) -> None:
     before, others = held(environment, keys["ann"]), everything(environment, but=keys["ann"])
     with environment.handle.begin(write=True) as txn:
-        assert move_all(environment, txn, keys["ann"], keys["new"]) == 12
+        assert move_all(environment, txn, keys["ann"], keys["new"]) == 13
     assert held(environment, keys["new"]) == before
     assert not any(held(environment, keys["ann"]).values())
     assert everything(environment, but=keys["new"]) == others
     with environment.handle.begin(write=True) as txn:
-        assert move_all(environment, txn, keys["new"], keys["ann"]) == 12
+        assert move_all(environment, txn, keys["new"], keys["ann"]) == 13
     assert held(environment, keys["ann"]) == before
 
 

@@ -25,6 +25,7 @@ from arbiter.client import standing
 from arbiter.config.files import UnusableFile
 from arbiter.config.options import Profiles
 from arbiter.errors import ArbiterError, StoreError
+from arbiter.profiles.aliases import standing_for
 from arbiter.profiles.compaction import compact, is_due
 from arbiter.profiles.consenting import ConsentChange
 from arbiter.profiles.consuming import Partition, Span
@@ -33,7 +34,8 @@ from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.generations import remove_superseded
 from arbiter.profiles.inspecting import inspect
 from arbiter.profiles.keys import Secrets, UnderPrevious
-from arbiter.profiles.store import Store, Update
+from arbiter.profiles.naming import name_of
+from arbiter.profiles.store import Declarations, Store, Update
 from arbiter.runtime.alone import alone
 from arbiter.runtime.keyfiles import check_keys, read_secrets
 from arbiter.runtime.local import open_engine
@@ -67,6 +69,7 @@ TURNS: tuple[Secrets, ...] = (
 def opened(folder: Path, secrets: Secrets | None = None, clock: Clock | None = None) -> Store:
     store = Store.open(folder, clock=clock or Clock(T0), background=False, secrets=secrets)
     store.use_features(FEATURES)
+    store.use_declared(Declarations(named=True))
     return store
 
 
@@ -89,7 +92,8 @@ def seen(store: Store, subject: str, now: int) -> Any:
     page = store.export(subject)
     entries = [(name, shown) for name, shown in page.entries if name != "feature_states"]
     for name, shown in entries:
-        for key in {"alias": ("pseudonym",), "profile": ("features", "changed")}.get(name, ()):
+        untold = {"alias": ("pseudonym",), "name": ("sealed_id",), "profile": ("features", "changed")}
+        for key in untold.get(name, ()):
             del shown[key]
     return (
         store.read(subject, now),
@@ -101,7 +105,13 @@ def seen(store: Store, subject: str, now: int) -> Any:
         page.erased,
         store.read_account(subject, now),
         store.export(account_id=subject).erased,
+        kept_name(store, subject),
     )
+
+
+def kept_name(store: Store, subject: str) -> str:
+    with store._looking() as (environment, txn):
+        return name_of(environment, txn, store.keys, standing_for(environment, txn, store.keys.subject(subject)))
 
 
 NAMES = st.sampled_from(IDS)

@@ -62,11 +62,15 @@ class Declared(msgspec.Struct, frozen=True):
 
 
 class Declarations(msgspec.Struct, frozen=True):
-    """What is declared of the attributes of subjects and of accounts and, by event type, of properties."""
+    """What is declared of the attributes of subjects and of accounts and, by event type, of properties.
+
+    `named` says that ids of subjects are kept, since there are triggers, whose firings tell of whom they are.
+    """
 
     profile: Declared = Declared()
     account: Declared = Declared()
     events: dict[str, Declared] = {}
+    named: bool = False
 
     def of(self, update: Update) -> Declared:
         """What is declared of the attributes that an update changes."""
@@ -86,4 +90,5 @@ def declared_by(ruleset: Ruleset) -> Declarations:
         msgspec.structs.replace(under("profile", ruleset.profile_types), merges=ruleset.profile_merges),
         under("account", ruleset.account_types),
         {event: under(f"events.{event}", types) for event, types in ruleset.event_types.items()},
+        named=bool(ruleset.triggers),
     )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SALT = b"salt"
 _NAMES = (
     "profile", "window", "log", "by_subject", "seen", "idem", "consent", "offset", "meta", "history", "tombstone",
-    "alias", "previous",
+    "alias", "previous", "name",
 )  # fmt: skip
 _READERS = 1024
 _DATABASES = 64
@@ -75,6 +75,7 @@ class Environment(msgspec.Struct, frozen=True):
     tombstone: lmdb._Database
     alias: lmdb._Database
     previous: lmdb._Database
+    name: lmdb._Database
 
     @property
     def place(self) -> Path:

@@ -190,6 +190,10 @@ class _Aliases(Holding):
         return super().erase(environment, txn, key)
 
 
+def _name_shown(_rest: bytes, value: bytes) -> dict[str, Any]:
+    return {"sealed_id": value}
+
+
 def _alias_shown(rest: bytes, value: bytes) -> dict[str, Any]:
     return {"pseudonym": rest.hex(), "linked": from_micros(records.at_moment(value))}
 
@@ -282,6 +286,7 @@ HOLDINGS: Final[tuple[Holding, ...]] = (
     Holding("history", history.shown, live=history.live),
     _Consent(),
     _Aliases(),
+    Holding("name", _name_shown),
 )
 
 

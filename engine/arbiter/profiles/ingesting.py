@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from arbiter.errors import InvalidField
 from arbiter.profiles import records
+from arbiter.profiles.naming import keep_name
 from arbiter.profiles.records import Ingested
 from arbiter.types import from_micros
 
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from arbiter.profiles.group import Group
     from arbiter.types import Event
 
-    Entry = tuple[bytes, bytes, Event, bytes]
+    Entry = tuple[bytes, bytes, Event, bytes, bytes]
 
 
 class IngestEvents:
-    """Checked events with their subject keys, `seen` keys and encodings. Answered with `Ingested`."""
+    """Checked events with their subject keys, `seen` keys, encodings and sealed subject ids, which are empty where ids
+    are not kept. Answered with `Ingested`.
+    """
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self._entries = entries
@@ -34,12 +37,14 @@ class IngestEvents:
         """Log the new ones and count them in the features."""
         group.check_quota()
         new, erased = self.new(group)
-        for key, seen, event, encoded in new:
+        for key, seen, event, encoded, sealed in new:
             group.txn.put(seen, records.moment(event.at), db=group.environment.seen)
             opened, states = group.open_states(key)
             group.log(key, event, encoded)
             group.features.insert(states, event)
             opened.profile.touched = group.now
+            if sealed:
+                keep_name(group.environment, group.txn, key, sealed)
         return Ingested(len(new), len(self._entries) - len(new) - erased, group.position, erased)
 
     def new(self, group: Group) -> tuple[list[Entry], int]:
@@ -55,14 +60,14 @@ class IngestEvents:
         erased = 0
         found: dict[bytes, Entry] = {}
         for number, entry in enumerate(self._entries):
-            sent, seen, event, encoded = entry
+            sent, seen, event, encoded, _ = entry
             key = group.resolve(sent)
             if event.at <= max(group.erased_until(sent), group.erased_until(key)):
                 erased += 1
                 continue
             if key != sent:  # an alias: the event is of the subject that it stands for
                 seen = records.seen_key(key, event.id)
-                entry = key, seen, event, encoded  # noqa: PLW2901 - as above
+                entry = key, seen, event, encoded, b""  # noqa: PLW2901 - as above
             if seen in found or get(seen, None, known) is not None:
                 continue
             if not earliest <= event.at <= latest:

@@ -1,9 +1,12 @@
 """The keys under which subjects and accounts lie: hashes of their ids, keyed by a secret that is not in the store.
 
-Law: an id goes in, its key comes out, and no id is kept. A store knows its secrets by check values, which tell nothing
-of them. While it turns from one secret to another, the database `previous` has every key of an earlier one under which
-something lies still, a profile or a tombstone, with that secret's check value; an id's other keys are looked for only
-then. The hash is BLAKE2b in its keyed mode (RFC 7693), which is a MAC.
+Law: an id goes in, its key comes out, and no id is kept but sealed, where `naming` keeps it. A store knows its secrets
+by check values, which tell nothing of them. While it turns from one secret to another, the database `previous` has
+every key of an earlier one under which something lies still, a profile or a tombstone, with that secret's check value;
+an id's other keys are looked for only then. The hash is BLAKE2b in its keyed mode (RFC 7693), which is a MAC.
+
+A sealed id is masked by a stream of such hashes that begins with its own key. Being a MAC of the id, that is the
+synthetic initialisation vector of SIV (RFC 5297): no two ids share a stream, and what is opened proves itself.
 """
 
 from __future__ import annotations
@@ -39,9 +42,12 @@ class Secrets(msgspec.Struct, frozen=True):
 
 
 class Turning(bytes):
-    """An id's key while the store turns to another secret, and the `olds` under which the id may lie still."""
+    """An id's key while the store turns to another secret, the `olds` under which the id may lie still, and the id
+    itself, `sealed` under this key.
+    """
 
     olds: tuple[bytes, ...]
+    sealed: bytes
 
 
 class UnderPrevious(msgspec.Struct, frozen=True):
@@ -61,6 +67,17 @@ class _Hashes:
         self.subject = blake2b(digest_size=_BYTES, key=key)
         self.account = blake2b(digest_size=_BYTES, key=key, person=b"account")
         self.check = blake2b(digest_size=_BYTES, key=key, person=b"check").digest()
+        self._mask = blake2b(key=key, person=b"subject names")
+
+    def masked(self, key: bytes, text: bytes) -> bytes:
+        """The text with the stream that begins with `key` over it; again, the text itself."""
+        stream = b""
+        while len(stream) < len(text):
+            block = self._mask.copy()
+            block.update(key + len(stream).to_bytes(4, "big"))
+            stream += block.digest()
+        size = len(text)
+        return (int.from_bytes(text, "big") ^ int.from_bytes(stream[:size], "big")).to_bytes(size, "big")
 
 
 class Keys:
@@ -107,6 +124,18 @@ class Keys:
         """The key of a subject's id."""
         return self._of(subject_id.encode(), account=False)
 
+    def sealed(self, key: bytes, subject_id: str) -> bytes:
+        """A subject's id, as it may be kept under `key`, its own."""
+        return self._current.masked(key, subject_id.encode())
+
+    def opened(self, key: bytes, sealed: bytes) -> str:
+        """The id that was sealed under `key`; empty for what was not, or with a secret that is not given."""
+        for hashes in (self._current, *self._olds):
+            name = hashes.masked(key, sealed)
+            if _digest(hashes, name, account=False) == key:
+                return name.decode()
+        return ""
+
     def account(self, account_id: str) -> bytes:
         """The key of an account's id: another one than that of a subject of the same name."""
         return self._of(account_id.encode(), account=True)
@@ -137,6 +166,7 @@ class Keys:
             return _digest(self._current, name, account=account)
         key = Turning(_digest(self._current, name, account=account))
         key.olds = tuple(_digest(each, name, account=account) for each in self._olds)
+        key.sealed = self._current.masked(key, name)
         return key
 
 

@@ -17,6 +17,7 @@ from arbiter.profiles.aliases import ALIAS_BYTES, add_alias, aliases_of
 from arbiter.profiles.consenting import link_consents
 from arbiter.profiles.holdings import HOLDINGS, unlog
 from arbiter.profiles.merging import merged
+from arbiter.profiles.naming import keep_name
 from arbiter.profiles.records import Cold, Linked
 from arbiter.profiles.subjects import Subject
 from arbiter.profiles.values import check_id
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from arbiter.profiles.group import Group
 
 # What linking merges itself; all else that is held of the anonymous one is moved as it is.
-_MERGED: Final = frozenset({"profile", "window", "by_subject", "seen", "history", "consent"})
+_MERGED: Final = frozenset({"profile", "window", "by_subject", "seen", "history", "consent", "name"})
+# And what the known one has none of afterwards: versions of another profile, and the other id.
+_DROPPED: Final = frozenset({"history", "name"})
 _Entries = list[tuple[bytes, bytes]]
 
 
@@ -45,10 +48,12 @@ class LinkIdentity:
 
     weight = 256  # about what a long log weighs
 
-    def __init__(self, anonymous: bytes, known: bytes, by: str = "") -> None:
+    def __init__(self, anonymous: bytes, known: bytes, by: str = "", sealed: bytes = b"") -> None:
+        """`sealed` is the known id, if ids are kept."""
         self._anonymous = anonymous
         self._known = known
         self._by = by
+        self._sealed = sealed
 
     def apply(self, group: Group) -> Linked:
         """Merge the two, unless they are one already."""
@@ -75,13 +80,15 @@ class LinkIdentity:
         for holding in HOLDINGS:
             if holding.database not in _MERGED:
                 holding.move(group.environment, group.txn, anonymous, known)
-            elif holding.database == "history":  # its versions are another profile's; what came of them the link tells
+            elif holding.database in _DROPPED:  # what came of the versions the link tells
                 holding.erase(group.environment, group.txn, anonymous)
         granted = link_consents(group, anonymous, known, self._by)
         profile = msgspec.structs.replace(profile, granted=granted)
         group.txn.delete(anonymous, db=group.environment.window)
         add_alias(group.environment, group.txn, known, anonymous, group.now)
         group.join(anonymous, known)
+        if self._sealed and known == self._known:
+            keep_name(group.environment, group.txn, known, self._sealed)
         opened = group.open(known)
         opened.profile, opened.cold, opened.changed = profile, counting.cold(opened.subject, doubles), True
         if profile.version != before.version:

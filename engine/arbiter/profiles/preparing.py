@@ -1,4 +1,5 @@
-"""An event made ready to be stored: checked, with its values as they are declared, and without the id of its subject.
+"""An event made ready to be stored: checked, with its values as they are declared, and without the id of its subject,
+which stands beside it, sealed, if it is kept.
 
 Law: pure, and done before an event is queued, so that the thread that writes need not. Every refusal names its field.
 """
@@ -15,17 +16,16 @@ from arbiter.profiles.declared import Declared
 from arbiter.profiles.values import check_id, check_name, check_time, check_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from arbiter.profiles.declared import Declarations
     from arbiter.profiles.ingesting import Entry
+    from arbiter.profiles.keys import Keys
     from arbiter.profiles.values import Limits
     from arbiter.types import Event
 
 _NOTHING = Declared()
 
 
-def prepared(event: Event, field: str, key_of: Callable[[str], bytes], declared: Declarations, limits: Limits) -> Entry:
+def prepared(event: Event, field: str, keys: Keys, declared: Declarations, limits: Limits) -> Entry:
     """An event as it is stored. `field` is what errors call it. Raises InvalidField, LimitExceeded."""
     check_id(event.id, f"{field}.id")
     check_id(event.subject_id, f"{field}.subject_id")
@@ -39,8 +39,9 @@ def prepared(event: Event, field: str, key_of: Callable[[str], bytes], declared:
         check_value(value, place, limits)
         types.check(name, value, place)
         properties[name] = types.stored(name, value)
-    key = key_of(event.subject_id)
-    # Whose it is, its place in the log says: the id itself is stored nowhere.
+    key = keys.subject(event.subject_id)
+    sealed = keys.sealed(key, event.subject_id) if declared.named else b""
+    # Whose it is, its place in the log says: the id itself does not stand in it.
     event = msgspec.structs.replace(event, subject_id="", properties=properties)
     encoded = records.encode(event)
     if len(encoded) > limits.event_bytes:
@@ -49,4 +50,4 @@ def prepared(event: Event, field: str, key_of: Callable[[str], bytes], declared:
             field=field,
             reason="event_bytes",
         )
-    return key, records.seen_key(key, event.id), event, encoded
+    return key, records.seen_key(key, event.id), event, encoded, sealed

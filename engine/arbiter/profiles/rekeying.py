@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arbiter.profiles import holdings, records, tombstones
+from arbiter.profiles import holdings, naming, records, tombstones
 from arbiter.profiles.aliases import ALIAS_BYTES, rename_alias
 from arbiter.profiles.compaction import note_erased
 
@@ -48,6 +48,8 @@ def turn(group: Group, key: Turning) -> None:
             rename_alias(environment, txn, old, to)
         elif raw is not None:
             holdings.move_all(environment, txn, old, to)
+            if txn.delete(to, db=environment.name):  # it was sealed under the old key
+                naming.keep_name(environment, txn, to, key.sealed)
             _keep_rebuilding(group, to, records.decode_profile(raw).feature_set)
         tombstones.move(environment, txn, old, to)
         txn.delete(old, db=environment.previous)

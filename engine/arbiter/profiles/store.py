@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from arbiter.profiles.environment import Environment
     from arbiter.profiles.exporting import Exported
     from arbiter.profiles.features import FeatureSet
+    from arbiter.profiles.ingesting import Entry
     from arbiter.profiles.keys import Keys
     from arbiter.profiles.listing import EventPage, Listing
     from arbiter.profiles.records import Erased
@@ -333,7 +334,9 @@ class Store:
             check_link(anonymous_id, known_id)
         except ArbiterError as error:
             return refused(error)
-        return self._writer.submit(LinkIdentity(self._key(anonymous_id), self._key(known_id), by))
+        known = self._key(known_id)
+        sealed = self.keys.sealed(known, known_id) if self._writer.settings.declared.named else b""
+        return self._writer.submit(LinkIdentity(self._key(anonymous_id), known, by, sealed))
 
     def set_consent(self, change: ConsentChange) -> Future[ConsentRecorded]:
         """Record what a subject says of a purpose. What holds then, once it is on disk, or InvalidField, LimitExceeded,
@@ -375,12 +378,12 @@ class Store:
         """Erase everything held on a subject or an account, and keep its events of up to now away, or StoreError."""
         return self._writer.submit(EraseSubject(self._owner(subject_id, account_id)))
 
-    def prepare(self, event: Event, field: str) -> tuple[bytes, bytes, Event, bytes]:
+    def prepare(self, event: Event, field: str) -> Entry:
         """An event as it is stored: what `consume` takes. `field` is what errors call it.
 
         Raises InvalidField, LimitExceeded.
         """
-        return prepared(event, field, self._key, self._writer.settings.declared, self._limits)
+        return prepared(event, field, self.keys, self._writer.settings.declared, self._limits)
 
     def rekey(self, subject_ids: Iterable[str] = (), account_ids: Iterable[str] = ()) -> Future[int]:
         """Move ids from keys of an earlier secret to that of the current one; how many were, or StoreError."""
