@@ -21,6 +21,7 @@ from arbiter.profiles.store import Declarations, Ingested, Store, Update
 from arbiter.types import ConsentState, Event
 from tests.conftest import Clock
 from tests.test_features import feature
+from tests.test_holdings import Fire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,6 +231,7 @@ def test_the_files_hold_no_trace_after_compaction(tmp_path: Path) -> None:
                     "phone-of-ann", "letters_to_ann", CHOICES[n % 8 // 4], "form-of-ann", by="clerk-of-ann"
                 )
                 store.set_consent(said).result()
+                store.write(Fire(bytes.fromhex(store.pseudonym("ann-the-subject")), f"event-of-ann-{n}")).result()
             if n == 200:  # the history of both, what was agreed to by either, and the link
                 moved = Update("ann-the-subject", {"street": "Bahnhofstrasse", "floor": 3}, by="clerk-of-ann")
                 store.update(moved).result()

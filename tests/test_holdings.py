@@ -11,7 +11,10 @@ from arbiter.profiles import environment as environments
 from arbiter.profiles.consenting import ConsentChange
 from arbiter.profiles.environment import Environment, open_environment
 from arbiter.profiles.features import FeatureSet
+from arbiter.profiles.firings import Cause, FiringRecord, put_firing
 from arbiter.profiles.holdings import HOLDINGS, erase_all, move_all
+from arbiter.profiles.pending import put_state
+from arbiter.profiles.records import encode
 from arbiter.profiles.store import Declarations, Store, Update
 from arbiter.types import ConsentState, Event, from_micros
 from tests.test_features import feature
@@ -20,11 +23,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from arbiter.profiles.group import Group
+
 T0 = 1_790_000_000_000_000
 # What is not of subjects, or is found through another database.
-ELSEWHERE = {"log", "meta", "offset", "tombstone", "previous"}
+ELSEWHERE = {"log", "meta", "offset", "tombstone", "previous", "arrival", "due", "firing"}
 FEATURES = FeatureSet((feature("count", 7), feature("sum"), feature("distinct"), feature("since")))
 Everything = dict[str, list[tuple[bytes, bytes]]]
+
+
+class Fire:
+    """Leaves what a trigger would: how far along a subject is, and a firing, of an event with this id."""
+
+    weight = 1
+
+    def __init__(self, key: bytes, event_id: str = "e1") -> None:
+        self._key = key
+        self._event_id = event_id
+
+    def apply(self, group: Group) -> None:
+        put_state(group.environment, group.txn, self._key, encode({"seen": self._event_id}), T0 + 99)
+        cause = Cause("", self._event_id, "buy", T0, 1)
+        put_firing(group.environment, group.txn, FiringRecord("f", "t", "k", self._key, T0, T0, "s", (cause,)))
+        group.wrote = True
 
 
 def fill(store: Store, subject: str) -> None:
@@ -35,6 +56,7 @@ def fill(store: Store, subject: str) -> None:
     change = ConsentChange(subject, "ads", ConsentState.GRANTED, f"form of {subject}")
     store.set_consent(change).result()
     store.link(f"{subject}'s phone", subject).result()
+    store.write(Fire(bytes.fromhex(store.pseudonym(subject)))).result()
 
 
 @pytest.fixture
@@ -56,8 +78,12 @@ def environment(tmp_path: Path, keys: dict[str, bytes]) -> Iterator[Environment]
 
 
 def held(environment: Environment, key: bytes) -> Everything:
+    """All that is held, but for the key where a value tells whose it is."""
     with environment.handle.begin() as txn:
-        return {holding.name: list(holding.entries(environment, txn, key)) for holding in HOLDINGS}
+        return {
+            each.name: [(rest, value.replace(key, b"its key")) for rest, value in each.entries(environment, txn, key)]
+            for each in HOLDINGS
+        }
 
 
 def everything(environment: Environment, *, but: bytes) -> dict[str, list[tuple[bytes, bytes]]]:
@@ -66,7 +92,7 @@ def everything(environment: Environment, *, but: bytes) -> dict[str, list[tuple[
         return {
             name: [each for each in txn.cursor(getattr(environment, name)) if but not in b"".join(each)]
             for name in environments._NAMES
-            if name != "log"
+            if name not in {"log", "firing"}
         }
 
 
@@ -117,26 +143,26 @@ def test_what_is_erased_is_gone_and_the_rest_as_it_was(environment: Environment,
     assert erased == {
         "profile": 1, "feature_states": 1, "events": 3, "event_ids": 3, "idempotency_keys": 1, "history": 1,
         "consents": 1,
-        "alias": 1,
-        "name": 1,
+        "alias": 1, "name": 1, "triggers_in_progress": 1, "firings": 1,
     }  # fmt: skip
     assert not any(held(environment, keys["ann"]).values())
     assert everything(environment, but=b"\0" * 99) == others  # nothing is left in whose key the subject's stands
     assert held(environment, keys["bob"]) == bob
     with environment.handle.begin(write=True) as txn:
         assert txn.stat(environment.log)["entries"] == 6
+        assert txn.stat(environment.due)["entries"] == txn.stat(environment.firing)["entries"] == 2
         assert erase_all(environment, txn, keys["ann"]) == {}
 
 
 def test_what_is_moved_is_the_same_under_the_other_key(environment: Environment, keys: dict[str, bytes]) -> None:
     before, others = held(environment, keys["ann"]), everything(environment, but=keys["ann"])
     with environment.handle.begin(write=True) as txn:
-        assert move_all(environment, txn, keys["ann"], keys["new"]) == 13
+        assert move_all(environment, txn, keys["ann"], keys["new"]) == 15
     assert held(environment, keys["new"]) == before
     assert not any(held(environment, keys["ann"]).values())
     assert everything(environment, but=keys["new"]) == others
     with environment.handle.begin(write=True) as txn:
-        assert move_all(environment, txn, keys["new"], keys["ann"]) == 13
+        assert move_all(environment, txn, keys["new"], keys["ann"]) == 15
     assert held(environment, keys["ann"]) == before
 
 

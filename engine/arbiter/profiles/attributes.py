@@ -44,6 +44,7 @@ def check_update(update: Update, declared: Declared, limits: Limits) -> None:
     for verb in VERBS:
         for name, given in getattr(update, verb).items():
             check_given(verb, name, given, declared, limits)
+    _check_segments(update, declared)
     _check_keep(update, limits)
     _check_ttl(update)
 
@@ -64,6 +65,27 @@ def _named(update: Update) -> Iterator[tuple[str, str]]:
     for verb in (*VERBS, "unset"):
         for name in getattr(update, verb):
             yield verb, name
+
+
+def _check_segments(update: Update, declared: Declared) -> None:
+    for place in ("enter_segments", "leave_segments"):
+        for index, name in enumerate(getattr(update, place)):
+            field = f"{place}[{index}]"
+            if name not in declared.segments:
+                raise InvalidField(
+                    f"`{name[:64]}` is no managed segment that the rules declare: declare it, `segments: {{NAME: "
+                    "managed}`, or name one that is",
+                    field=field,
+                )
+            if place == "leave_segments" and name in update.enter_segments:
+                raise InvalidField(f"`{name}` is entered and left: name a segment once", field=field)
+
+
+def managed_segments(before: tuple[str, ...], update: Update) -> tuple[str, ...]:
+    """The managed segments that a subject is in after a checked update, sorted."""
+    if not update.enter_segments and not update.leave_segments:
+        return before
+    return tuple(sorted({*before, *update.enter_segments} - set(update.leave_segments)))
 
 
 def _check_keep(update: Update, limits: Limits) -> None:

@@ -24,7 +24,8 @@ class Declared(msgspec.Struct, frozen=True):
     """Declared names, of attributes or of one event type's properties. A name that is not there may hold anything.
 
     `types` by name; `values` are the only ones allowed, for names that list some; `defaults` stand for attributes that
-    are absent, `merges` say what becomes of those that two linked ids both have, `max_items` bound lists.
+    are absent, `merges` say what becomes of those that two linked ids both have, `max_items` bound lists. `segments`
+    are those that may be entered and left.
     """
 
     types: dict[str, str] = {}
@@ -32,6 +33,7 @@ class Declared(msgspec.Struct, frozen=True):
     defaults: dict[str, Any] = {}
     merges: dict[str, Merge] = {}
     max_items: dict[str, int] = {}
+    segments: tuple[str, ...] = ()
 
     def check(self, name: str, value: Any, field: str, reason: str = "") -> None:
         """Raise InvalidField, with this `reason`, unless `value` is what is declared. An int is fine for a double."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SALT = b"salt"
 _NAMES = (
     "profile", "window", "log", "by_subject", "seen", "idem", "consent", "offset", "meta", "history", "tombstone",
-    "alias", "previous", "name",
+    "alias", "previous", "name", "arrival", "waiting", "due", "firing", "by_firing",
 )  # fmt: skip
 _READERS = 1024
 _DATABASES = 64
@@ -76,6 +76,11 @@ class Environment(msgspec.Struct, frozen=True):
     alias: lmdb._Database
     previous: lmdb._Database
     name: lmdb._Database
+    arrival: lmdb._Database
+    waiting: lmdb._Database
+    due: lmdb._Database
+    firing: lmdb._Database
+    by_firing: lmdb._Database
 
     @property
     def place(self) -> Path:

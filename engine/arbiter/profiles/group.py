@@ -14,6 +14,7 @@ import msgspec
 from arbiter.errors import LimitExceeded
 from arbiter.profiles import history, records, tombstones
 from arbiter.profiles.aliases import standing_for
+from arbiter.profiles.arrivals import note_arrival
 from arbiter.profiles.holdings import last_position
 from arbiter.profiles.keys import Turning
 from arbiter.profiles.quota import quota_of
@@ -88,6 +89,7 @@ class Group:
         self._quota = quota_of(environment, txn, quota)
         self._full = environment.used_bytes(txn) >= self._quota
         self._position = -1
+        self._arrived = False  # whether the arrival of this commit is noted
         self._tombstones: bool | None = None  # whether there are any; None: nobody has looked
         self._resolved: dict[bytes, bytes] = {}
         self._open: dict[bytes, _Open] = {}
@@ -174,6 +176,9 @@ class Group:
     def log(self, key: bytes, event: Event, encoded: bytes) -> None:
         """Give an event the next position and put it in the log."""
         position = self._position = self.position + 1
+        if not self._arrived:
+            note_arrival(self.environment, self.txn, position, self.now)
+            self._arrived = True
         place = records.place(key, event.at, position)
         self.txn.put(place[24:], encoded, append=True, db=self.environment.log)
         self.txn.put(place, event.type.encode(), db=self.environment.by_subject)

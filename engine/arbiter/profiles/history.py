@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 
 class Change(msgspec.Struct, array_like=True, frozen=True):
-    """What became of one attribute: None is absent. `expires` and `before_expires` are the µs times at which the two
-    values go, None for never; a value whose time is over is None too.
+    """What became of one attribute, or of being in a managed segment, ``segments.NAME``: None is absent. `expires` and
+    `before_expires` are the µs times at which the two values go, None for never; a value whose time is over is None
+    too.
     """
 
     before: Any
@@ -130,6 +131,9 @@ def _changes(before: Profile, after: Profile) -> dict[str, Change]:
         # None stands for absent: it is no value of the engine.
         if change.expires != change.before_expires or not same(change.before, change.after):
             changes[name] = change
+    for name in set(before.managed) ^ set(after.managed):
+        was = name in before.managed
+        changes[f"segments.{name}"] = Change(was or None, None if was else True)
     return changes
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from arbiter.profiles import history, records
+from arbiter.profiles import firings, history, pending, records
 from arbiter.profiles.consenting import decode_entries, in_order
 from arbiter.profiles.keys import release
 from arbiter.profiles.totals import INT64
@@ -170,6 +170,52 @@ class _Consent(Holding):
         return super().move(environment, txn, key, to)
 
 
+class _Waiting(Holding):
+    """What triggers keep of how far along a subject is, with an entry by the moment of the next deadline."""
+
+    def __init__(self) -> None:
+        super().__init__("waiting", pending.shown, name="triggers_in_progress")
+
+    def move(self, environment: Environment, txn: Transaction, key: bytes, to: bytes) -> int:
+        """Give the states to another subject, beside its own; how many."""
+        moved = list(self.entries(environment, txn, key))
+        self.erase(environment, txn, key)
+        for _, value in moved:
+            pending.add_state(environment, txn, to, value)
+        return len(moved)
+
+    def erase(self, environment: Environment, txn: Transaction, key: bytes) -> int:
+        """Erase the states; how many there were."""
+        for rest, value in list(self.entries(environment, txn, key)):
+            pending.forget_due(environment, txn, key + rest, value)
+        return super().erase(environment, txn, key)
+
+
+class _Firings(Holding):
+    """What triggers fired, which lies under its positions and is found through `by_firing`."""
+
+    def __init__(self) -> None:
+        super().__init__("by_firing", firings.shown, name="firings")
+
+    def entries(self, environment: Environment, txn: Transaction, key: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Position of each firing, and the firing."""
+        for rest, _ in super().entries(environment, txn, key):
+            yield rest, txn.get(rest, b"", environment.firing)
+
+    def move(self, environment: Environment, txn: Transaction, key: bytes, to: bytes) -> int:
+        """Let the firings be another subject's; they keep their positions."""
+        moved = list(super().entries(environment, txn, key))
+        for rest, _ in moved:
+            firings.give_firing(environment, txn, rest, to)
+        return len(moved)
+
+    def erase(self, environment: Environment, txn: Transaction, key: bytes) -> int:
+        """Erase the firings; how many there were."""
+        for rest, _ in list(super().entries(environment, txn, key)):
+            txn.delete(rest, db=environment.firing)
+        return super().erase(environment, txn, key)
+
+
 class _Aliases(Holding):
     """The ids that stand for a subject, each with a record of its own, which says so."""
 
@@ -206,6 +252,7 @@ def _profile_shown(_rest: bytes, value: bytes) -> dict[str, Any]:
         "features": {name: _plain(each) for name, each in profile.features.items()},
         "changed": {name: from_micros(at) for name, at in profile.changes().items()},
         "granted": list(profile.granted),
+        "managed": list(profile.managed),
         "expires": {name: from_micros(at) for name, at in profile.expires.items()},
     }
 
@@ -287,6 +334,8 @@ HOLDINGS: Final[tuple[Holding, ...]] = (
     _Consent(),
     _Aliases(),
     Holding("name", _name_shown),
+    _Waiting(),
+    _Firings(),
 )
 
 

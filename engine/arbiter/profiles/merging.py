@@ -65,6 +65,7 @@ def merged(known: Profile, anonymous: Profile, declared: Declared, limits: Limit
         tail=tail + known.feature_tail(),
         expires={name: held.expires for name, held in result.items() if held.expires is not None},
         touched=max(known.touched, anonymous.touched),
+        managed=tuple(sorted({*known.managed, *anonymous.managed})),
     )
 
 

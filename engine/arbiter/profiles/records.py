@@ -34,7 +34,7 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     computed for, empty for a subject of whom nothing is stored. `tail` packs the times for `changes`. `granted` are the
     purposes that the subject agreed to, sorted; `expires` are the µs times at which attributes go, by name, for those
     that do. `touched` is the µs time at which attributes were last updated or an event last stored; 0 for a record of
-    before that was kept.
+    before that was kept. `managed` are the managed segments that the subject is in, sorted.
     """
 
     version: int
@@ -47,6 +47,7 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     granted: tuple[str, ...] = ()
     expires: dict[str, int] = {}
     touched: int = 0
+    managed: tuple[str, ...] = ()
 
     @property
     def exists(self) -> bool:
@@ -122,7 +123,8 @@ class Update(msgspec.Struct, frozen=True, omit_defaults=True):
     timestamps. `ttl` are the µs after which attributes that are written go; without one an attribute stays.
     `expected_version` is the version that the profile must have. The same `idempotency_key` with the same content
     changes nothing again. It is an account's where `account_id` names one in place of a subject. `by` is who writes,
-    for the history.
+    for the history. The subject enters and leaves managed segments; entering again and leaving what it is not in change
+    nothing.
     """
 
     subject_id: str = ""
@@ -140,6 +142,8 @@ class Update(msgspec.Struct, frozen=True, omit_defaults=True):
     idempotency_key: str = ""
     account_id: str = ""
     by: str = ""
+    enter_segments: tuple[str, ...] = ()
+    leave_segments: tuple[str, ...] = ()
 
 
 class Ingested(msgspec.Struct, frozen=True):

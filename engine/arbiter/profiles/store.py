@@ -24,6 +24,7 @@ from arbiter.profiles.declared import Declarations, Declared
 from arbiter.profiles.environment import UNREADABLE, unreadable
 from arbiter.profiles.erasing import EraseSubject
 from arbiter.profiles.figures import Figures, Rebuilding
+from arbiter.profiles.fired import Fired
 from arbiter.profiles.history import Version, versions
 from arbiter.profiles.ingesting import IngestEvents
 from arbiter.profiles.keys import Secrets, keys_of
@@ -104,9 +105,11 @@ class Store:
         self._quota = quota
         self._reads = 0
         self._writer = Writer(current, keys, clock, limits, quota)
+        self.write = self._writer.submit  # for operations of other packages
         self._upkeep = Upkeep(current, self._writer, limits, background=background)
         self._features: FeatureSet = self._writer.settings.features
         self._used = False
+        self.fired = Fired(current, keys)
 
     def close(self) -> None:
         """Write what is queued, then close. Reads and writes afterwards raise StoreError."""
@@ -278,8 +281,7 @@ class Store:
             subject = Subject(environment, txn, standing_for(environment, txn, self._key(subject_id)))
             last = None if end is None else end - 1
             events = subject.newest_events(last) if newest_first else subject.events(start, last)
-            found = [event for event in islice(events, limit) if start is None or event.at >= start]
-            return _of(subject_id, found)
+            return _of(subject_id, [event for event in islice(events, limit) if start is None or event.at >= start])
 
     def list_events(self, subject_id: str, listing: Listing) -> EventPage:
         """A page of a subject's log. Raises StoreError."""

@@ -104,6 +104,7 @@ class Subject:
             profile.granted,
             profile.expires,
             profile.touched,
+            profile.managed,
         )
 
     def write_cold(self, cold: Cold) -> None:

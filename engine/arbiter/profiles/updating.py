@@ -12,7 +12,7 @@ import msgspec
 
 from arbiter.errors import KeyReused, LimitExceeded, VersionConflict
 from arbiter.profiles import history, records
-from arbiter.profiles.attributes import changed_attributes, expiries, same
+from arbiter.profiles.attributes import changed_attributes, expiries, managed_segments, same
 from arbiter.profiles.records import Answer, pack_times
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class UpdateAttributes:
             tail=pack_times(attributes, times) + profile.feature_tail(),
             expires=expires,
             touched=group.now,
+            managed=managed_segments(profile.managed, self._update),
             # An expiry that is put off leaves it too early, which costs one read its way to the cold record.
             next_change_at=records.first_of(profile.next_change_at, expires),
         )

@@ -17,6 +17,7 @@ import lmdb
 from arbiter.errors import ArbiterError, LimitExceeded
 from arbiter.profiles.figures import Rebuilding
 from arbiter.profiles.refreshing import Rebuild, Refresh
+from arbiter.profiles.shedding import shed
 from arbiter.profiles.sweeping import Sweep
 from arbiter.profiles.watching import ReaderWatch
 
@@ -49,6 +50,7 @@ class Upkeep:
         self.readers = ReaderWatch(current.path)
         self._current = current
         self._writer = writer
+        self._limits = limits
         self._stale: deque[bytes] = deque(maxlen=4096)
         self._wake = threading.Event()
         self._end = threading.Event()
@@ -121,3 +123,4 @@ class Upkeep:
             if self.rebuilding:
                 self.step(_PIECE)
             more = self.sweep.step()
+            more = shed(self._current, self._writer, self._limits) or more

@@ -35,7 +35,8 @@ class Limits(msgspec.Struct, frozen=True):
     What is an option of the group `limits` has its name here.
 
     A new event may be dated `late` before the clock and `ahead` of it. The log keeps events for `keep_for`, of a
-    subject the newest `keep_events`; whoever was not written to for `inactive` is dropped. None: no such bound.
+    subject the newest `keep_events`; whoever was not written to for `inactive` is dropped; what triggers fired is kept
+    for `keep_firings`. None: no such bound.
     The history tells of the newest `versions` of a profile; what an idempotency key was answered with is known for
     `idempotency`.
     """
@@ -58,6 +59,7 @@ class Limits(msgspec.Struct, frozen=True):
     idempotency: int = 24 * 3600 * 1_000_000
     consent_purposes: int = 100
     consent_history: int = 100
+    keep_firings: int | None = None
 
 
 def check_id(value: str, field: str) -> None:
