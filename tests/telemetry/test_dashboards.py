@@ -121,7 +121,8 @@ def everything() -> Counters:
     for counts in (
         counters.shed, counters.errors, counters.decisions, counters.defaulted, counters.canary_decisions,
         counters.by_snapshot, counters.wins, counters.sampled, counters.matches, counters.unknowns,
-        counters.consumed, counters.consumer_errors,
+        counters.consumed, counters.consumer_errors, counters.trigger_firings, counters.trigger_passed,
+        counters.trigger_set_aside,
     ):  # fmt: skip
         counts["any"] += 1
     for pairs in (counters.degraded, counters.outcomes):

@@ -108,6 +108,19 @@ class Counters:
     consumer_paused: str = ""
     consumer_restarts: int = 0
 
+    # Triggers, counted by the process that runs them: events looked at and the ns that took, firings by trigger, what
+    # did not fire by reason, errors that were set aside by kind; how far behind the log it is, in events and seconds.
+    trigger_events: int = 0
+    trigger_time: int = 0
+    trigger_firings: defaultdict[str, int] = field(default_factory=_counts)
+    trigger_passed: defaultdict[str, int] = field(default_factory=_counts)
+    trigger_set_aside: defaultdict[str, int] = field(default_factory=_counts)
+    trigger_lag: int = 0
+    trigger_delay: float = 0.0
+    trigger_restarts: int = 0
+    followers: int = 0  # streams that a worker serves with firings,
+    firings_told: int = 0  # and how many it sent over them
+
     reloads_ok: int = 0
     reloads_failed: int = 0
     last_reload_ok: bool = True

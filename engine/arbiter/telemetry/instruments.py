@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from arbiter.telemetry import process, stored
+from arbiter.telemetry import process, stored, triggered
 from arbiter.telemetry.instrument import Instrument, by, capped, model, one, pair
 
 if TYPE_CHECKING:
@@ -263,6 +263,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         one(lambda c: c.consumer_restarts),
         origin="supervisor",
     ),
+    *triggered.INSTRUMENTS,
     Instrument(
         "arbiter.reloads",
         "counter",
