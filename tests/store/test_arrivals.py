@@ -116,6 +116,7 @@ def test_old_firings_go_and_their_positions_are_not_given_again(tmp_path: Path) 
         ]  # fmt: skip
         assert store.write(Shed()).result() == 2
         assert [position for position, _ in store.fired.after(0, 1)] == [3]
+        assert store.fired.gone() == 2
         store.erase("s2").result()
         assert [position for position, _ in store.fired.after(0, 9)] == [3]
         assert store.fired.of("s2", 9) == []

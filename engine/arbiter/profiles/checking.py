@@ -105,6 +105,9 @@ class _Records:
         logged, placed = self.entries["log"], self.entries["by_subject"]
         if logged != placed:
             yield Finding("log", "", f"it holds {logged:,} events, and subjects have {placed:,}")
+        fired, found = self.entries.get("firing", 0), self.entries.get("by_firing", 0)
+        if fired != found:
+            yield Finding("firing", "", f"it holds {fired:,} firings, and subjects have {found:,}")
 
     def _read(self, name: str, judge: Callable[[bytes, bytes], str]) -> Iterator[Finding]:
         number = 0

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SALT = b"salt"
 _NAMES = (
     "profile", "window", "log", "by_subject", "seen", "idem", "consent", "offset", "meta", "history", "tombstone",
-    "alias", "previous", "name", "arrival", "waiting", "due", "firing", "by_firing",
+    "alias", "previous", "name", "arrival", "whose", "waiting", "due", "firing", "by_firing",
 )  # fmt: skip
 _READERS = 1024
 _DATABASES = 64
@@ -77,6 +77,7 @@ class Environment(msgspec.Struct, frozen=True):
     previous: lmdb._Database
     name: lmdb._Database
     arrival: lmdb._Database
+    whose: lmdb._Database
     waiting: lmdb._Database
     due: lmdb._Database
     firing: lmdb._Database

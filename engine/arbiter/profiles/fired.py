@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from arbiter.profiles.aliases import standing_for
 from arbiter.profiles.environment import UNREADABLE, unreadable
-from arbiter.profiles.firings import firings_after, firings_of, last_firing
+from arbiter.profiles.firings import firings_after, firings_of, gone_firing, last_firing
 from arbiter.profiles.pending import states_of
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ class Fired:
         """The last position that was ever given; 0 for none."""
         with self._looking() as (environment, txn):
             return last_firing(environment, txn)
+
+    def gone(self) -> int:
+        """The last position of those that are no longer kept, since they were too old; 0 for none."""
+        with self._looking() as (environment, txn):
+            return gone_firing(environment, txn)
 
     def after(self, position: int, limit: int) -> Firings:
         """At most `limit` firings after a position, each with its own, in order."""

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     Transaction = lmdb.Transaction[bytes]
 
 _SUBJECT: Final = 16
-_POSITION: Final = b"firing"  # in `meta`: the last position that was given
+_POSITION: Final = b"firing"  # in `meta`: the last position that was given,
+_GONE: Final = b"firing_gone"  # and the last of those that went for their age
 
 
 class Cause(msgspec.Struct, array_like=True, frozen=True):
@@ -72,6 +73,11 @@ def last_firing(environment: Environment, txn: Transaction) -> int:
     return int.from_bytes(txn.get(_POSITION, b"", environment.meta), "big")
 
 
+def gone_firing(environment: Environment, txn: Transaction) -> int:
+    """The last position of those that are no longer kept, since they were too old; 0 for none."""
+    return int.from_bytes(txn.get(_GONE, b"", environment.meta), "big")
+
+
 def put_firing(environment: Environment, txn: Transaction, firing: FiringRecord) -> int:
     """Give a firing the next position and write it; the position."""
     position = last_firing(environment, txn) + 1
@@ -112,10 +118,12 @@ def passed_firings(environment: Environment, txn: Transaction, until: int, limit
     return found
 
 
-def unfire(environment: Environment, txn: Transaction, packed: bytes, subject: bytes) -> None:
-    """Erase the firing at a position, packed in eight bytes."""
-    txn.delete(packed, db=environment.firing)
-    txn.delete(subject + packed, db=environment.by_firing)
+def forget_firings(environment: Environment, txn: Transaction, passed: list[tuple[bytes, bytes]]) -> None:
+    """Erase these, of which `passed_firings` told."""
+    for packed, subject in passed:
+        txn.delete(packed, db=environment.firing)
+        txn.delete(subject + packed, db=environment.by_firing)
+        txn.put(_GONE, packed, db=environment.meta)
 
 
 def give_firing(environment: Environment, txn: Transaction, packed: bytes, to: bytes) -> None:

@@ -182,6 +182,7 @@ class Group:
         place = records.place(key, event.at, position)
         self.txn.put(place[24:], encoded, append=True, db=self.environment.log)
         self.txn.put(place, event.type.encode(), db=self.environment.by_subject)
+        self.txn.put(place[24:], key, append=True, db=self.environment.whose)
 
     def flush(self) -> None:
         """Write every subject that changed. `wrote` tells whether there is anything to commit."""

@@ -102,7 +102,7 @@ class Holding:
 
 
 class _Log(Holding):
-    """The events, which lie under their positions and are found through `by_subject`."""
+    """The events, which lie under their positions and are found through `by_subject`; `whose` leads back."""
 
     def __init__(self) -> None:
         super().__init__("by_subject", _event_shown, name="events")
@@ -117,6 +117,7 @@ class _Log(Holding):
         moved = list(super().entries(environment, txn, key))
         for rest, type_ in moved:
             txn.put(to + rest, type_, db=environment.by_subject)
+            own(environment, txn, rest[8:], to)
             txn.delete(key + rest, db=environment.by_subject)
         return len(moved)
 
@@ -127,6 +128,7 @@ class _Log(Holding):
             there = cursor.set_range(key)
             while there and (place := cursor.key()).startswith(key):
                 txn.delete(position := place[KEY_BYTES + 8 :], db=environment.log)
+                txn.delete(position, db=environment.whose)
                 if position == last:
                     txn.put(_POSITION, position, db=environment.meta)
                 there = cursor.delete()
@@ -174,7 +176,7 @@ class _Waiting(Holding):
     """What triggers keep of how far along a subject is, with an entry by the moment of the next deadline."""
 
     def __init__(self) -> None:
-        super().__init__("waiting", pending.shown, name="triggers_in_progress")
+        super().__init__("waiting", _waiting_shown, name="triggers_in_progress")
 
     def move(self, environment: Environment, txn: Transaction, key: bytes, to: bytes) -> int:
         """Give the states to another subject, beside its own; how many."""
@@ -276,6 +278,10 @@ def _state_shown(state: State) -> dict[str, Any]:
     return shown
 
 
+def _waiting_shown(_rest: bytes, value: bytes) -> dict[str, Any]:
+    return {"state": _plain(msgspec.msgpack.decode(pending.state_in(value)))}
+
+
 def _event_shown(rest: bytes, value: bytes) -> dict[str, Any]:
     event = records.decode_event(value)
     position = int.from_bytes(rest[8:], "big")
@@ -352,7 +358,14 @@ def unlog(environment: Environment, txn: Transaction, place: bytes) -> None:
     if int.from_bytes(position, "big") == last_position(environment, txn):
         txn.put(_POSITION, position, db=environment.meta)
     txn.delete(position, db=environment.log)
+    txn.delete(position, db=environment.whose)
     txn.delete(place, db=environment.by_subject)
+
+
+def own(environment: Environment, txn: Transaction, position: bytes, key: bytes) -> None:
+    """Say whose the event at a position is, where that is said at all: not of those of before it was."""
+    if txn.get(position, None, environment.whose) is not None:
+        txn.put(position, key, db=environment.whose)
 
 
 def erase_all(environment: Environment, txn: Transaction, key: bytes) -> dict[str, int]:

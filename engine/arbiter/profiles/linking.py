@@ -15,7 +15,7 @@ from arbiter.errors import AlreadyLinked, InvalidField, LimitExceeded
 from arbiter.profiles import history, records
 from arbiter.profiles.aliases import ALIAS_BYTES, add_alias, aliases_of
 from arbiter.profiles.consenting import link_consents
-from arbiter.profiles.holdings import HOLDINGS, unlog
+from arbiter.profiles.holdings import HOLDINGS, own, unlog
 from arbiter.profiles.merging import merged
 from arbiter.profiles.naming import keep_name
 from arbiter.profiles.records import Cold, Linked
@@ -164,6 +164,7 @@ def _move_log(group: Group, anonymous: bytes, known: bytes, places: _Entries) ->
             dropped.add(position)
         else:
             txn.put(known + rest, value, db=environment.by_subject)
+            own(environment, txn, position, known)
             txn.delete(anonymous + rest, db=environment.by_subject)
     return dropped
 

@@ -7,9 +7,7 @@ side by side, until whoever reads them next makes one of them. `due` finds them 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
+from typing import TYPE_CHECKING, Final
 
 from arbiter.profiles.records import LAST, at_moment, moment
 
@@ -31,7 +29,7 @@ def states_of(environment: Environment, txn: Transaction, key: bytes) -> list[by
     with txn.cursor(environment.waiting) as cursor:
         there = cursor.set_range(key)
         while there and cursor.key()[:_SUBJECT] == key:
-            found.append(cursor.value()[_MOMENT:])
+            found.append(state_in(cursor.value()))
             there = cursor.next()
     return found
 
@@ -77,7 +75,6 @@ def forget_due(environment: Environment, txn: Transaction, place: bytes, value: 
     txn.delete(value[:_MOMENT] + place, db=environment.due)
 
 
-def shown(_rest: bytes, value: bytes) -> dict[str, Any]:
-    """A state as plain values, for whoever asks what is held of them."""
-    shown: dict[str, Any] = msgspec.msgpack.decode(value[_MOMENT:], type=dict[str, Any])
-    return shown
+def state_in(value: bytes) -> bytes:
+    """The state in the value of an entry of `waiting`."""
+    return value[_MOMENT:]

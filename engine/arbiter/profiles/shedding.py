@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from arbiter.profiles.arrivals import passed_arrivals
-from arbiter.profiles.firings import passed_firings, unfire
+from arbiter.profiles.firings import forget_firings, passed_firings
 
 if TYPE_CHECKING:
     from arbiter.profiles.current import Current
@@ -33,8 +33,7 @@ class Shed:
             txn.delete(key, db=environment.arrival)
         kept = group.limits.keep_firings
         firings = [] if kept is None else passed_firings(environment, txn, group.now - kept, _PIECE)
-        for packed, subject in firings:
-            unfire(environment, txn, packed, subject)
+        forget_firings(environment, txn, firings)
         group.wrote = group.wrote or bool(arrivals or firings)
         return len(arrivals) + len(firings)
 
