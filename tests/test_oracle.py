@@ -24,6 +24,7 @@ from arbiter.expr.view import Symbols, View
 from arbiter.ruleset.image import Maker
 from arbiter.ruleset.reads import reads_by_name
 from arbiter.ruleset.rules import DecisionPoint, Effect, Feature, Rule, Ruleset, Segment
+from arbiter.ruleset.segments import managed_segment
 from arbiter.ruleset.terms import Plain
 from arbiter.snapshot import Snapshot
 from arbiter.types import ExplainLevel, Reason
@@ -47,17 +48,18 @@ SCOPE = Scope(
         "account": None,
         "context": None,
         "features": {feature.name: feature.type for feature in FEATURES},
-        "segments": {"seg": "bool"},
+        "segments": {"seg": "bool", "vip": "bool", "old": "bool"},
     }
 )
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 # Times are variables of their own to the oracle, since cel-cpp's Python face takes none inside a map.
 TIMES = {"profile.t1": "t1", "context.t2": "t2"}
 ORACLE = cel.Environment(
-    dict.fromkeys(("profile", "account", "context", "features"), "dyn")
+    dict.fromkeys(("profile", "account", "context", "features", "segments"), "dyn")
     | dict.fromkeys(("now", "t1", "t2"), "timestamp")
 )
 NOW = 1767225600_000_000
+HELD = tuple(managed_segment(name, "case:1:1") for name in ("old", "vip"))
 
 names = st.sampled_from(["profile.a", "profile.b", "profile.c", "context.d", "profile.e", "account.f"])
 strings = st.sampled_from(["", "a", "b", "ab", "US", "é", "zz"])
@@ -123,6 +125,7 @@ residual = st.sampled_from(
         "[1, 2].exists(i, i == profile.a)", 'profile.e == ["a", "b"]', "profile.i - profile.j > profile.x",
         "profile.x / 2.0 <= profile.i",
         "has(account.f)", "account.f == profile.a", "account.f < profile.b",
+        "segments.vip", "segments.old", "!segments.vip", "segments.old == segments.vip", "segments.vip != profile.c",
         "has(profile.a)", "has(context.d)", "!has(profile.e)", "has(profile.e.k)", "true", "false",
     ]
 )  # fmt: skip
@@ -144,7 +147,8 @@ subjects = st.fixed_dictionaries(
     # Arithmetic that mixes ints and doubles is ours alone, see RULES; these names do not mix.
     | {"profile.i": ints, "profile.j": ints, "profile.x": doubles}
     | {"features.heat": moments, "features.seen": ages, "features.part": doubles}
-    | {"features.rate": st.tuples(ages, moments)},
+    | {"features.rate": st.tuples(ages, moments)}
+    | {"managed.vip": st.just(True), "managed.old": st.just(True)},
 )
 rule_sets = st.lists(st.tuples(st.lists(expressions, max_size=3), st.integers(0, 2)), min_size=1, max_size=8)
 
@@ -165,6 +169,7 @@ def program(source: str) -> cel.Program:
 
 def by_oracle(program: cel.Program, subject: dict[str, Any]) -> bool | None:
     data: dict[str, Any] = {"profile": {}, "account": {}, "context": {}, "features": {}, "now": TIME}
+    data["segments"] = {segment.name: f"managed.{segment.name}" in subject for segment in HELD}
     for dotted, value in subject.items():
         root, _, name = dotted.partition(".")
         if dotted in TIMES:
@@ -173,7 +178,7 @@ def by_oracle(program: cel.Program, subject: dict[str, Any]) -> bool | None:
             # By its definition, and so not by `FeatureRead`: what is worth nothing has no value.
             made = defined(name, value)
             data[root] |= {} if made is None else {name: made}
-        else:
+        elif root != "managed":
             data[root][name] = value
     try:
         value = program.evaluate(data)
@@ -196,11 +201,13 @@ def defined(name: str, stored: Any) -> Any:
 
 
 def view_of(subject: dict[str, Any]) -> View:
-    parts: dict[str, dict[str, Any]] = {"profile": {}, "account": {}, "context": {}, "features": {}}
+    parts: dict[str, dict[str, Any]] = {"profile": {}, "account": {}, "context": {}, "features": {}, "managed": {}}
     for dotted, value in subject.items():
         root, _, name = dotted.partition(".")
         parts[root][READS[name].key if root == "features" else name] = value
-    return View(parts["profile"], parts["context"], parts["features"], NOW, parts["account"])
+    view = View(parts["profile"], parts["context"], parts["features"], NOW, parts["account"])
+    view.managed = parts["managed"]
+    return view
 
 
 def checkable(source: str) -> bool:
@@ -217,14 +224,15 @@ def test_decisions_equal_those_of_cel_cpp_rule_by_rule() -> None:
 @settings(max_examples=EXAMPLES, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(rule_sets, st.lists(subjects, min_size=SUBJECTS, max_size=SUBJECTS), expressions.filter(checkable))
 def check_a_rule_set(drawn: list[tuple[list[str], int]], people: list[dict[str, Any]], segment: str) -> None:
-    symbols = Symbols(READS, {"seg": parsed(segment).root})
+    segments = (*HELD, Segment("seg", parsed(segment)))
+    symbols = Symbols(READS, {each.name: each.condition.root for each in segments})
     rules = []
     for number, (conditions, priority) in enumerate(drawn):
         kept = [c for c in conditions if checkable(c)] + (["segments.seg"] if number == 0 else [])
         effect = Effect("act", {"n": Plain(number)})
         rules.append(Rule(f"r{number}", "d", priority, tuple(map(parsed, kept)), effect, position=f"r:{number}:1"))
     declared = (DecisionPoint("d", max(len(rules), 1), ("priority",), None),)
-    whole = Ruleset(declared, tuple(rules), (Segment("seg", parsed(segment)),), FEATURES)
+    whole = Ruleset(declared, tuple(rules), segments, FEATURES)
     point = Snapshot(whole, {}, Maker(most=1 + len(segment) % 3)).points["d"]
     programs = {
         rule.id: [program(segment if e.source == "segments.seg" else e.source) for e in rule.when] for rule in rules

@@ -73,6 +73,7 @@ BEYOND = {
     "positions_inside_templates": CEL,
     "segments_in_a_circle": NAMES,
     "segments_nested_too_deeply": NAMES,
+    "triggers_that_go_in_a_circle": NAMES,
     "unknown_names_under_declared_sections": NAMES,
 }
 

@@ -96,7 +96,7 @@ def _read(source: str, scope: Scope, environments: Environments, expect: str) ->
             Mistake(0, max(1, len(source)), "the expression is empty", "write an expression, or take it away")
         )
     try:
-        root = convert(environments.untyped.parse(source), source)
+        root = convert(environments.untyped.parse(source), source, scope.labels)
     except cel.CelFailure as failure:
         return _refused(*_syntax_mistakes(failure, source))
     except Unreadable as problem:

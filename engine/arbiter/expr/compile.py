@@ -16,12 +16,13 @@ from arbiter.expr.generated import function_of
 from arbiter.expr.limits import STEPS, meter
 from arbiter.expr.syntax import constant_value
 from arbiter.expr.tree import AnyNode, Call, Const, Expression, Fold, ListOf, Local, MapOf, Name, Select
-from arbiter.expr.view import EXACT, Symbols, View, now
+from arbiter.expr.view import EXACT, Symbols, now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from arbiter.expr.reads import FeatureRead
+    from arbiter.expr.view import Occasion, View
 
 _OPERATORS = {"_<_": "<", "_<=_": "<=", "_>_": ">", "_>=_": ">="}
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
@@ -49,26 +50,33 @@ def value_function(node: AnyNode, symbols: Symbols, label: str) -> Callable[[Vie
     return writer.build(body, label)
 
 
-def event_filter(where: Expression | None) -> Callable[[dict[str, Any]], bool] | None:
-    """The test of a feature's `where` on an event's properties; None when there is none."""
+def event_filter(where: Expression | None) -> Callable[[Mapping[str, Any]], bool] | None:
+    """The test of a condition on an event's properties; None when there is none."""
     if where is None:
         return None
-    writer = _Writer(Symbols(), of_events=True)
+    writer = _Writer(Symbols(), event="v")
+    return writer.build(writer.truth(where.root, True), where.position)
+
+
+def occasion_filter(where: Expression) -> Callable[[Occasion], bool]:
+    """The test of a condition on an event and on those that came before it."""
+    writer = _Writer(Symbols(), event="v.event")
     return writer.build(writer.truth(where.root, True), where.position)
 
 
 class _Writer:
     """Writes the source of one function and of the small functions that it calls."""
 
-    def __init__(self, symbols: Symbols, *, of_events: bool = False) -> None:
+    def __init__(self, symbols: Symbols, *, event: str = "") -> None:
+        self._event = event  # what gives an event's properties, where one is looked at
         self._symbols = symbols
         self._definitions: list[str] = []
         self._names: dict[str, Any] = {
             "M": _MISSING, "NUMBERS": ops.NUMBERS, "FAILURES": ops.FAILURES, "now": now, "meter": meter
         }  # fmt: skip
         # A view allows so many steps to all that is asked of it, an event so many to each that is asked.
-        self._start = f"meter.start({STEPS if of_events else 'v.allowance'})"
-        self._stop = "meter.stop()" if of_events else "v.allowance = meter.stop()"
+        self._start = f"meter.start({STEPS if event else 'v.allowance'})"
+        self._stop = "meter.stop()" if event else "v.allowance = meter.stop()"
         self._segments: dict[tuple[str, str], str] = {}
         self._counter = itertools.count()
 
@@ -149,7 +157,7 @@ class _Writer:
             case ("profile" | "account" | "context" as root, name):
                 return f"v.{root}.get({name!r}, M)"
             case ("event", name):
-                return f"v.get({name!r}, M)"
+                return f"{self._event}.get({name!r}, M)"
             case ("features", name) if self._symbols.features[name].computed:
                 return self._computed(self._symbols.features[name])
             case ("features", name) if not self._symbols.features[name].unit:
@@ -202,13 +210,15 @@ class _Writer:
             case Name(path=("profile" | "account" | "context" as root, name)):
                 return f"({name!r} in v.{root})"
             case Name(path=("event", name)):
-                return f"({name!r} in v)"
+                return f"({name!r} in {self._event})"
             case Name(path=("features", name)) if self._symbols.features[name].computed:
                 return f"({self._computed(self._symbols.features[name])} is not None)"
             case Name(path=("features", name)):
                 return f"({self._symbols.features[name].key!r} in v.features)"
             case Name(path=("models", model, output)):
                 return f"({output!r} in v.models[{model!r}])"
+            case Name(path=("managed", name)):
+                return f"({name!r} in v.managed)"
         name = f"h{next(self._counter)}"
         self._definitions.append(
             f"def {name}(v):\n    try:\n        {self.value(arg)}\n"
@@ -221,7 +231,7 @@ class _Writer:
             case ("profile" | "account" | "context" as root, name):
                 return f"v.{root}[{name!r}]"
             case ("event", name):
-                return f"v[{name!r}]"
+                return f"{self._event}[{name!r}]"
             case ("features", name):
                 feature = self._symbols.features[name]
                 if feature.computed:
@@ -232,7 +242,12 @@ class _Writer:
                 return f"{self._segment(name, 'value')}(v)"
             case ("models", model, output):
                 return f"v.models[{model!r}][{output!r}]"
-        return "now(v)"
+            case ("managed", name):
+                return f"v.managed[{name!r}]"
+            case ("now",):
+                return "now(v)"
+        label, name = path
+        return f"v.events[{label!r}][{name!r}]"
 
     def _computed(self, feature: FeatureRead, *, known: bool = False) -> str:
         """An expression that gives the value of a feature, or None; one that is to be `known` raises instead."""

@@ -38,7 +38,7 @@ class Verdict(msgspec.Struct, frozen=True):
     why: str = ""
 
 
-def read(path: tuple[str, ...], view: View, symbols: Symbols) -> Any:
+def read(path: tuple[str, ...], view: View, symbols: Symbols) -> Any:  # noqa: C901 - a row a root
     """The value of an outside name; raises Unknown that names it when it has none."""
     dotted = ".".join(path)
     try:
@@ -58,8 +58,12 @@ def read(path: tuple[str, ...], view: View, symbols: Symbols) -> Any:
                 return _value(symbols.segment(path[1]), view, symbols, {})
             case "models":
                 return view.models[path[1]][path[2]]
+            case "managed":
+                return view.managed[path[1]]
             case "now":
                 return now(view)
+            case label:
+                return view.events[label][path[1]]
     except KeyError:
         pass
     raise Unknown(f"`{dotted}` has no value", (dotted,))

@@ -12,7 +12,7 @@ import msgspec
 
 from arbiter.errors import did_you_mean
 from arbiter.expr import cel
-from arbiter.expr.syntax import PATH_LENGTH
+from arbiter.expr.syntax import PATH_LENGTH, path_length
 
 _SINGULAR = {"features": "feature", "segments": "segment", "models": "model", "experiments": "experiment"}
 _SECTION = {"profile": "attribute", "context": "attribute", "account": "attribute", "event": "property"}
@@ -20,6 +20,7 @@ _SECTION = {"profile": "attribute", "context": "attribute", "account": "attribut
 
 class Scope(msgspec.Struct, frozen=True):
     """What names an expression may use. `roots` maps a root to its names and their types; None: any name, as dyn.
+    A root that is not of the language is a label: a step of a trigger, whose event's properties stand behind it.
 
     `models` maps model → output → type. `unready` maps a model that cannot be used to what it lacks. `unbuilt` maps a
     root that exists in the language, but not yet here, to a sentence.
@@ -29,6 +30,11 @@ class Scope(msgspec.Struct, frozen=True):
     models: dict[str, dict[str, str]] = {}
     unready: dict[str, str] = {}
     unbuilt: dict[str, str] = {}
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The roots that are names of a trigger's steps."""
+        return frozenset(self.roots.keys() - PATH_LENGTH.keys())
 
     def resolve(self, path: tuple[str, ...]) -> str | tuple[str, str]:
         """The type of a name, or (message, hint) when there is no such name."""
@@ -41,14 +47,14 @@ class Scope(msgspec.Struct, frozen=True):
             return self._resolve_model(path)
         if root not in self.roots:
             return f"unknown name `{'.'.join(path)}`", self._root_hint(path)
-        if len(path) < PATH_LENGTH[root]:
+        if len(path) < path_length(root):
             return f"`{root}` needs a name behind it", f"write `{root}.name`"
         names = self.roots[root]
         if names is None:
             return "dyn"
         if path[1] in names:
             return names[path[1]]
-        noun = _SINGULAR.get(root) or f"{root} {_SECTION[root]}"
+        noun = _SINGULAR.get(root) or f"{root} {_SECTION.get(root, 'property')}"
         return f"unknown {noun} `{path[1]}`", did_you_mean(path[1], names) or self._elsewhere(path[1])
 
     def _resolve_model(self, path: tuple[str, ...]) -> str | tuple[str, str]:
@@ -73,7 +79,8 @@ class Scope(msgspec.Struct, frozen=True):
 
     def _root_hint(self, path: tuple[str, ...]) -> str:
         near = did_you_mean(path[0], [*self.roots, "now", "models"])
-        return self._elsewhere(path[-1]) or near or f"names start with {', '.join(sorted(self.roots))}"
+        known = ", ".join(sorted(self.roots.keys() - self.unbuilt.keys()))
+        return self._elsewhere(path[-1]) or near or f"names start with {known}"
 
 
 class Environments:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -36,7 +36,7 @@ PATH_LENGTH = {
     "event": 2,
     "now": 1,
 }
-_NAMESPACES = frozenset({"math", "strings", "base64"})
+NAMESPACES: Final = frozenset({"math", "strings", "base64"})
 _MACRO_CALLS = {"math.@max": "math.greatest", "math.@min": "math.least"}
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|[0-9.]+(?:[eE][+-]?[0-9]+)?)[uU]?")
@@ -58,13 +58,19 @@ class Unreadable(Exception):
         super().__init__(message)
 
 
-def convert(parsed: ParsedExpr, source: str) -> AnyNode:
-    """Our tree of a parsed expression; raises Unreadable."""
-    return _Converter(parsed, source).node(parsed.expr, frozenset())
+def convert(parsed: ParsedExpr, source: str, labels: frozenset[str] = frozenset()) -> AnyNode:
+    """Our tree of a parsed expression; raises Unreadable. `labels` are roots beyond those of `PATH_LENGTH`."""
+    return _Converter(parsed, source, labels).node(parsed.expr, frozenset())
+
+
+def path_length(root: str) -> int:
+    """How long a path is that begins with a root: one that is not ours is a label, with one name behind it."""
+    return PATH_LENGTH.get(root, 2)
 
 
 class _Converter:
-    def __init__(self, parsed: ParsedExpr, source: str) -> None:
+    def __init__(self, parsed: ParsedExpr, source: str, labels: frozenset[str]) -> None:
+        self._lengths = PATH_LENGTH | {label: path_length(label) for label in labels}
         self._positions = dict(parsed.source_info.positions)
         self._source = source
 
@@ -125,7 +131,7 @@ class _Converter:
         operand = self.node(select.operand, local)
         end = self._source.find(select.field, max(at, operand.span[1])) + len(select.field)
         span = (operand.span[0], max(end, operand.span[1]))
-        if isinstance(operand, Name) and len(operand.path) < PATH_LENGTH.get(operand.path[0], 1):
+        if isinstance(operand, Name) and len(operand.path) < self._lengths.get(operand.path[0], 1):
             name = Name((*operand.path, select.field), span=span)
             return Call("has", (name,), span=self._call_span(at, span)) if select.test_only else name
         if select.test_only:
@@ -137,7 +143,7 @@ class _Converter:
         function = _MACRO_CALLS.get(call.function, call.function)
         method = call.HasField("target")
         args = [self.node(a, local) for a in call.args]
-        if method and call.target.ident_expr.name in _NAMESPACES - local:
+        if method and call.target.ident_expr.name in NAMESPACES - local:
             function, method = f"{call.target.ident_expr.name}.{function}", False
             start = self._positions.get(call.target.id, at)
         elif method:

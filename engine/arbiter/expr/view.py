@@ -63,7 +63,7 @@ NOTHING_GRANTED = Visibility()
 # Up to here every int is a double, so that Python's exact comparison of the two is also cel-cpp's.
 EXACT = 2**52
 _NONE: Mapping[str, Lack] = {}
-_NO_ACCOUNT: Mapping[str, Any] = {}
+_NOTHING: Mapping[str, Any] = {}
 
 
 class View:
@@ -71,10 +71,15 @@ class View:
     in µs.
 
     `consent` says what was taken out for lack of consent; it is set by who takes it out. `failed` names the models that
-    gave nothing, and why. `allowance` is how many steps costly expressions may still take.
+    gave nothing, and why. `managed` has the managed segments that the subject is in, by name. `events` are the
+    properties of the events to which a trigger's steps are bound, by label. `allowance` is how many steps costly
+    expressions may still take.
     """
 
-    __slots__ = ("account", "allowance", "clock", "consent", "context", "failed", "features", "models", "profile")
+    __slots__ = (
+        "account", "allowance", "clock", "consent", "context", "events", "failed", "features", "managed", "models",
+        "profile",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -82,7 +87,7 @@ class View:
         context: Mapping[str, Any],
         features: Mapping[str, Any],
         clock: int,
-        account: Mapping[str, Any] = _NO_ACCOUNT,
+        account: Mapping[str, Any] = _NOTHING,
     ) -> None:
         self.profile = profile
         self.account = account
@@ -92,7 +97,16 @@ class View:
         self.models: dict[str, Mapping[str, Any]] = {}
         self.consent = NOTHING_GRANTED
         self.failed: Mapping[str, Lack] = _NONE
+        self.managed: Mapping[str, Any] = _NOTHING
+        self.events: Mapping[str, Mapping[str, Any]] = _NOTHING
         self.allowance = ALLOWANCE
+
+
+class Occasion(msgspec.Struct, frozen=True, gc=False):
+    """What the condition of a trigger's step sees: the properties of an event, and of those before it by label."""
+
+    event: Mapping[str, Any]
+    events: Mapping[str, Mapping[str, Any]]
 
 
 def now(view: View) -> datetime:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from arbiter.authoring.blocks import Block, check_identifier, one_of
-from arbiter.authoring.nodes import Mapping, Node, Scalar, Sequence, as_text, kind_of
-from arbiter.authoring.scalars import IDENTIFIER, INT64, shorten
+from arbiter.authoring.blocks import Block, one_of
+from arbiter.authoring.nodes import Mapping, Node, Scalar, kind_of
+from arbiter.authoring.scalars import INT64, shorten
 from arbiter.errors import did_you_mean
 from arbiter.expr.syntax import conjuncts
-from arbiter.ruleset.consent import known_purposes, named_purposes
 from arbiter.ruleset.dates import read_active
 from arbiter.ruleset.effects import read_effect
+from arbiter.ruleset.keys import read_purposes, read_tags, read_when
 from arbiter.ruleset.rules import Rollout, Rule
 from arbiter.ruleset.tables.read import KEYS as TABLE_KEYS
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from arbiter.authoring.report import Report
-    from arbiter.expr.tree import Expression
     from arbiter.ruleset.declarations import Declared
     from arbiter.ruleset.expressions import Expressions
     from arbiter.ruleset.tables.read import TableReader
@@ -90,7 +89,7 @@ class RuleReader(msgspec.Struct):
         path = block.path
         decision = self._decision(block)
         priority = block.integer("priority", INT64[0], INT64[-1])
-        when = self._when(block)
+        when = read_when(block, self.expressions)
         then_node = block.get("then")
         then = (
             read_effect(then_node, f"{path}.then", self.report, self.params, self.declared.actions)
@@ -104,10 +103,10 @@ class RuleReader(msgspec.Struct):
             else None
         )
         group = block.identifier("group")
-        requires = self._requires(block)
+        requires = read_purposes(block, "requires_consent", self.declared)
         rollout = self._rollout(block, identifier)
         active = read_active(block, self.declared)
-        tags = self._tags(block)
+        tags = read_tags(block)
         enabled = block.boolean("enabled")
         if identifier is None or decision is None or then is None:
             return None
@@ -128,11 +127,6 @@ class RuleReader(msgspec.Struct):
             requires_consent=requires,
         )
 
-    def _requires(self, block: Block) -> tuple[str, ...]:
-        key = "requires_consent"
-        uses = named_purposes(block.get(key), key, f"{block.path}.{key}", self.report)
-        return known_purposes(uses, self.declared.purposes, self.report)
-
     def _id(self, block: Block) -> Scalar | None:
         scalar = block.identifier("id")
         if scalar is None:
@@ -150,15 +144,6 @@ class RuleReader(msgspec.Struct):
         )
         block.refuse(scalar, f"unknown decision `{scalar.text}`", hint, "decision")
         return None
-
-    def _when(self, block: Block) -> tuple[Expression, ...]:
-        node = block.get("when")
-        if node is None:
-            return ()
-        path = f"{block.path}.when"
-        lines = list(block.items("when")) if isinstance(node, Sequence) else [(path, node)]
-        read = [self.expressions.read(line, "a condition", where, expect="bool") for where, line in lines]
-        return tuple(expression for expression in read if expression is not None)
 
     def _rollout(self, block: Block, identifier: Scalar | None) -> Rollout | None:
         node = block.mapping("rollout", "write `{percent: 20}`")
@@ -192,14 +177,3 @@ class RuleReader(msgspec.Struct):
         found = self.expressions.scope.resolve((root, name))
         if isinstance(found, tuple):
             self.report.inside(by, len(root) + 1, len(by.text), *found, f"{block.path}.by")
-
-    def _tags(self, block: Block) -> tuple[str, ...]:
-        tags = set()
-        said = block.get("tags")
-        word = said.text if isinstance(said, Scalar) and IDENTIFIER.fullmatch(said.text) else "one, two"
-        for path, item in block.items("tags", f"write `[{word}]`"):
-            if not isinstance(item, Scalar) or as_text(item) is None:
-                self.report.at(item, f"a tag must be text, this is {kind_of(item)}", path=path)
-            elif check_identifier(item, "tag", self.report, path):
-                tags.add(item.text)
-        return tuple(sorted(tags))

@@ -29,7 +29,7 @@ _LAST_MICROS = to_micros(datetime.max.replace(tzinfo=UTC))  # there is no timest
 _FLIP = {"_<_": "_>_", "_<=_": "_>=_", "_>_": "_<_", "_>=_": "_<=_", "_==_": "_==_", "_!=_": "_!=_"}
 _NEGATE = {"_<_": "ge", "_<=_": "gt", "_>_": "le", "_>=_": "lt", "_==_": "ne", "_!=_": "eq"}
 _PLAIN = {"_<_": "lt", "_<=_": "le", "_>_": "gt", "_>=_": "ge", "_==_": "eq", "_!=_": "ne"}
-_INDEXED_ROOTS = frozenset({"profile", "account", "context", "features"})
+_INDEXED_ROOTS = frozenset({"profile", "account", "context", "features", "managed"})
 _INDEXED_KINDS = frozenset({"bool", "int", "double", "string", "bytes", "timestamp"})
 
 

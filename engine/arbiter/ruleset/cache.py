@@ -14,6 +14,7 @@ import msgspec
 
 from arbiter.authoring.nodes import Scalar  # noqa: TC001 - a field's type at run time
 from arbiter.authoring.report import Report  # noqa: TC001 - a field's type at run time
+from arbiter.ruleset.patterns.read import Authored  # noqa: TC001 - a field's type at run time
 from arbiter.ruleset.rules import DecisionTable, Rule  # noqa: TC001 - a field's type at run time
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ _Value = TypeVar("_Value")
 
 
 class FileRules(msgspec.Struct, frozen=True):
-    """The rules of one file and what its tables have in common, their ids with paths, the mistakes in them, and the
-    digests of the other files that they were made from.
+    """The rules of one file, what its tables have in common, and its triggers; the ids of either with paths, the
+    mistakes in them, and the digests of the other files that they were made from.
     """
 
     rules: tuple[Rule, ...]
@@ -34,6 +35,8 @@ class FileRules(msgspec.Struct, frozen=True):
     ids: tuple[tuple[Scalar, str], ...]
     report: Report
     read: dict[str, bytes]
+    triggers: tuple[Authored, ...] = ()
+    trigger_ids: tuple[tuple[Scalar, str], ...] = ()
 
 
 class Beside:

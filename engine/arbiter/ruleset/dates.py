@@ -72,7 +72,7 @@ def _of_subject(block: Block, walls: tuple[int | None, int | None], declared: De
 def _check_order(block: Block, start: int | None, until: int | None) -> None:
     end = block.get("until")
     if start is not None and until is not None and end is not None and start >= until:
-        block.refuse(end, "`until` does not come after `from`, so the rule would never be on", key="until")
+        block.refuse(end, "`until` does not come after `from`, so it would never be on", key="until")
 
 
 def _instant(block: Block, key: str) -> int | None:

@@ -82,12 +82,14 @@ def _param(
         return None
     if value is None or entry.node is None:
         return None
-    return _fitting(value, entry.node, name, declared[name], report, where)
+    return fitting(value, entry.node, name, declared[name], report, where)
 
 
-def _fitting(value: Param, node: Node, name: str, typed: Typed, report: Report, path: str) -> Param | None:
-    """The parameter as a value of its declared type; None, and a report, when it is none."""
-    need = f"the parameter `{name}` must be {article(typed.type)}"
+def fitting(
+    value: Param, node: Node, name: str, typed: Typed, report: Report, path: str, what: str = "parameter"
+) -> Param | None:
+    """The parameter as a value of its declared type; None, and a report, when it is none. `what` is filled by it."""
+    need = f"the {what} `{name}` must be {article(typed.type)}"
     if isinstance(value, Template):
         kind = "string" if len(value.parts) > 1 or isinstance(value.parts[0], str) else value.parts[0].type
         fits = kind in {typed.type, "dyn"} or typed.type == "dyn" or (kind, typed.type) == ("int", "double")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from typing import TYPE_CHECKING, Final, get_args
 
 import msgspec
@@ -17,11 +16,12 @@ from arbiter.authoring.nodes import Mapping, Scalar, kind_of
 from arbiter.authoring.scalars import NAME, UNITS, shorten
 from arbiter.errors import did_you_mean
 from arbiter.expr.check import Scope
-from arbiter.ruleset.consent import inherited, known_purposes, named_purposes
+from arbiter.ruleset.consent import inherited
 from arbiter.ruleset.expressions import Expressions, types_of, values_of
+from arbiter.ruleset.keys import read_duration, read_purposes
 from arbiter.ruleset.ratios import RatioReader
 from arbiter.ruleset.rules import Aggregate, Feature
-from arbiter.ruleset.times import duration_micros, unit_letter
+from arbiter.ruleset.times import unit_letter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,11 +78,11 @@ class FeatureReader:
 
     def _read(self, name: str, entry: Entry, block: Block, aggregate: Aggregate) -> Feature | None:
         target = self._target(block, aggregate)
-        window = self._duration(block, "window")
+        window = read_duration(block, "window")
         unit = self._unit(block, aggregate)
         half_life = self._half_life(block, aggregate)
         where = self._where(block, target[0] if target else "")
-        own = self._purposes(block)
+        own = read_purposes(block, "purposes", self._declared)
         if target is None:
             return None
         event, name_of_property = target
@@ -109,7 +109,7 @@ class FeatureReader:
         )
 
     def _ratio(self, name: str, entry: Entry, block: Block, parts: tuple[Feature, ...]) -> Feature | None:
-        own = self._purposes(block)
+        own = read_purposes(block, "purposes", self._declared)
         if not parts:
             return None
         keys = tuple(part.key for part in parts)
@@ -128,10 +128,6 @@ class FeatureReader:
             parts=keys,
             purposes=tuple(sorted(set(own).union(*(part.purposes for part in parts)))),
         )
-
-    def _purposes(self, block: Block) -> tuple[str, ...]:
-        uses = named_purposes(block.get("purposes"), "purposes", f"{block.path}.purposes", self._report)
-        return known_purposes(uses, self._declared.purposes, self._report)
 
     def _aggregate(self, block: Block, key: Scalar) -> Aggregate | None:
         found = [aggregate for aggregate in AGGREGATES if block.has(aggregate)]
@@ -176,19 +172,6 @@ class FeatureReader:
         declared = f"declared are {one_of(sorted(self._events or ())[:8])}" if self._events else ""
         self._report.inside(scalar, *span, message, hint or declared, block.path)
 
-    def _duration(self, block: Block, key: str) -> int | None:
-        node = block.get(key)
-        if node is None:
-            return None
-        micros = duration_micros(node.text) if isinstance(node, Scalar) else None
-        if micros is None:
-            parts = re.fullmatch(r"([0-9]+) ?(\w*)", node.text) if isinstance(node, Scalar) else None
-            better = parts[1] + unit_letter(parts[2] or "d") if parts is not None else ""
-            hint = f"did you mean `{better}`?" if duration_micros(better) else "write `5m`, `12h`, `7d` or `4w`, say"
-            shown = f"`{shorten(node.text)}`" if isinstance(node, Scalar) else kind_of(node)
-            block.refuse(node, f"`{key}` must be a duration, this is {shown}", hint, key)
-        return micros
-
     def _half_life(self, block: Block, aggregate: Aggregate) -> int:
         if aggregate != "decay":
             if block.has("half_life"):
@@ -197,7 +180,7 @@ class FeatureReader:
             return 0
         if not block.require("half_life", "how long it takes to halve: `14d`, say", at=block.key("decay")):
             return 0
-        return self._duration(block, "half_life") or 0
+        return read_duration(block, "half_life") or 0
 
     def _unit(self, block: Block, aggregate: Aggregate) -> int:
         if aggregate != "since":

@@ -18,6 +18,9 @@ from arbiter.ruleset.consent import bound_names, report_twins
 from arbiter.ruleset.declarations import defaults_of, max_items_of, personal_names
 from arbiter.ruleset.expressions import Expressions, rule_scope, types_of, values_of
 from arbiter.ruleset.features import FeatureReader, lowest_of
+from arbiter.ruleset.patterns.circles import report_circles
+from arbiter.ruleset.patterns.known import Known, beyond_of
+from arbiter.ruleset.patterns.read import TriggerReader
 from arbiter.ruleset.points import read_point
 from arbiter.ruleset.rules import DecisionPoint, DecisionTable, Feature, OrderKey, Rule, Ruleset, Segment
 from arbiter.ruleset.sections import RULE_FILE, SECTIONS, UNBUILT, Places, Sections, gather, read_sections
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from arbiter.authoring.nodes import Scalar
     from arbiter.errors import Diagnostic
     from arbiter.ruleset.declarations import Declared
+    from arbiter.ruleset.patterns.read import Authored
+    from arbiter.ruleset.triggers import Trigger
 
 __all__ = [
     "RULE_FILE",
@@ -120,8 +125,8 @@ def load_ruleset(
         if words
     }
     expressions = Expressions(report, scope, values)
-    segments = [read_segment(name, entry, report, expressions) for name, entry in gathered.segments.items()]
-    report_nesting((s for s in segments if s is not None), gathered.segments, report)
+    segments = _sorted(read_segment(name, entry, report, expressions) for name, entry in gathered.segments.items())
+    report_nesting(segments, gathered.segments, report)
     points = [read_point(name, entry, report, declared.actions) for name, entry in gathered.decisions.items()]
     known = sorted(gathered.decisions) if gathered.whole else None
     # All that a rule's meaning depends on beside its own file: what is not named here, no rule may look at.
@@ -129,9 +134,14 @@ def load_ruleset(
     lowest: dict[tuple[str, ...], int] = {
         ("features", name): least for name, least in lowest_of(f for f in features if f is not None).items()
     }
+    managed = frozenset(segment.name for segment in segments if segment.managed) if gathered.whole else None
+    beyond = beyond_of(segments)
     outside = [scope, list(values.items()), known, list(declared.attributes()), declared.events, declared.purposes]
-    context = digest_of([*outside, declared.actions, declared.zone, list(orders.items()), list(lowest.items())])
-    read = loading.rules(_Outside(declared, expressions, known, orders, lowest, context), report)
+    outside += [declared.actions, declared.zone, list(orders.items()), list(lowest.items())]
+    outside += [list(declared.event_purposes.items()), sorted(managed or ()), list(beyond.items())]
+    patterns = Known(declared, scope, values, known, managed, frozenset(gathered.segments), beyond)
+    read = loading.rules(_Outside(declared, expressions, known, orders, lowest, patterns, digest_of(outside)), report)
+    report_circles((trigger for file in read for trigger in file.triggers), report)
     loading.cache.end(good=not report)
     if report:
         return None, report.found
@@ -139,7 +149,7 @@ def load_ruleset(
     return Ruleset(
         decisions=_sorted(points),
         rules=tuple(sorted((rule for file in read for rule in file.rules), key=_rule_id)),
-        segments=_sorted(segments),
+        segments=segments,
         features=_sorted(features),
         profile_types=dict(sorted((types_of(declared.profile) or {}).items())),
         account_types=dict(sorted((types_of(declared.account) or {}).items())),
@@ -156,6 +166,7 @@ def load_ruleset(
         defaults=defaults_of(declared),
         purposes=tuple(sorted(declared.purposes or ())),
         bound=bound_names(declared, (f for f in features if f is not None)),
+        triggers=tuple(sorted((each.trigger for file in read for each in file.triggers), key=_trigger_id)),
     ), []
 
 
@@ -173,13 +184,16 @@ def _values(declared: Declared) -> dict[str, tuple[Any, ...]]:
 
 
 class _Outside(msgspec.Struct, frozen=True):
-    """What rules are read against: `orders` by decision point, `lowest` by name. `digest` names all of it."""
+    """What rules are read against, and by `patterns` triggers: `orders` by decision point, `lowest` by name. `digest`
+    names all of it.
+    """
 
     declared: Declared
     expressions: Expressions
     decisions: Collection[str] | None
     orders: Mapped[str, tuple[OrderKey, ...]]
     lowest: Mapped[tuple[str, ...], int]
+    patterns: Known
     digest: bytes
 
 
@@ -208,9 +222,10 @@ class _Loading:
         return found
 
     def rules(self, outside: _Outside, report: Report) -> list[FileRules]:
-        """The rules of each file."""
+        """The rules and triggers of each file."""
         found = [self._rules(path, outside, report) for path in self._files]
-        _report_doubles((each for file in found for each in file.ids), report)
+        _report_doubles((each for file in found for each in file.ids), "rule", report)
+        _report_doubles((each for file in found for each in file.trigger_ids), "trigger", report)
         return found
 
     def _rules(self, path: str, outside: _Outside, report: Report) -> FileRules:
@@ -231,26 +246,41 @@ class _Loading:
         places = self._fresh.pop(path, None)
         if places is None:  # what it says was known, but not what it means among these others
             _, places = read_sections(path, self._files[path], self._folder)
-        rules = tuple(rule for where, node in places for rule in reader.read(node, where))
-        return FileRules(rules, tuple(tables.tables), tuple(reader.ids), report, beside.read)
+        over_time = TriggerReader(report, outside.patterns)
+        rules: list[Rule] = []
+        triggers: list[Authored] = []
+        for where, node in places:
+            if where.startswith("rules"):
+                rules += reader.read(node, where)
+            elif (trigger := over_time.read(node, where)) is not None:
+                triggers.append(trigger)
+        ids, trigger_ids = tuple(reader.ids), tuple(over_time.ids)
+        return FileRules(tuple(rules), tuple(tables.tables), ids, report, beside.read, tuple(triggers), trigger_ids)
 
 
-def _report_doubles(ids: Iterable[tuple[Scalar, str]], report: Report) -> None:
+def _report_doubles(ids: Iterable[tuple[Scalar, str]], what: str, report: Report) -> None:
     known: dict[str, Scalar] = {}
     for scalar, path in ids:
         first = known.get(scalar.text)
         if first is None:
             known[scalar.text] = scalar
             continue
-        message = f"the rule id `{scalar.text}` is used twice; the other place is {report.place_of(first)}"
+        message = f"the {what} id `{scalar.text}` is used twice; the other place is {report.place_of(first)}"
         hint = "ids are unique in the whole snapshot: rename one of the two"
         if first is scalar:
-            message, hint = f"the rule id `{scalar.text}` is used twice", "an alias repeats it: write that rule out"
+            message, hint = (
+                f"the {what} id `{scalar.text}` is used twice",
+                f"an alias repeats it: write that {what} out",
+            )
         report.at(scalar, message, hint, path)
 
 
 def _rule_id(rule: Rule) -> str:
     return rule.id
+
+
+def _trigger_id(trigger: Trigger) -> str:
+    return trigger.id
 
 
 def _table_id(table: DecisionTable) -> str:

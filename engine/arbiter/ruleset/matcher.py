@@ -149,7 +149,7 @@ class _Writer:
         if self._hashes:
             body = ["try:", *(f"    {line}" for line in body), "except TypeError:", "    return careful(v)"]
         roots = sorted({attribute.path[0] for attribute in self._attributes} - {"now"})
-        self._define("match", "v", [*(f"{root[0]} = v.{root}.get" for root in roots), *body])
+        self._define("match", "v", [*(f"{root} = v.{root}.get" for root in roots), *body])
 
     def _define(self, name: str, arguments: str, body: list[str]) -> None:
         self.functions.append("\n".join([f"def {name}({arguments}):", *(f"    {line}" for line in body), ""]))
@@ -171,7 +171,7 @@ class _Writer:
         if root == "features":
             feature = self._symbols.features[name]
             key, unit = feature.key, feature.unit
-        got, found, missing = f"{root[0]}({key!r})", f"{root[0]}({key!r}, M)", "M"
+        got, found, missing = f"{root}({key!r})", f"{root}({key!r}, M)", "M"
         if root == "features" and feature.computed:
             self.names[f"value{place}"] = feature.value
             got = found = f"value{place}({got}, v.clock)"

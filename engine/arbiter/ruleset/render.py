@@ -16,7 +16,7 @@ from arbiter.expr.ops import Unknown, type_name
 from arbiter.ruleset.terms import Fields, Items, Param, Plain, Template
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from arbiter.expr.tree import Expression
     from arbiter.expr.view import Symbols, View
@@ -34,7 +34,12 @@ def plain_params(effect: Effect) -> dict[str, Any] | None:
 
 def renderer(effect: Effect, symbols: Symbols, label: str) -> Callable[[View], dict[str, Any]]:
     """A function that renders all parameters; raises one of `ops.FAILURES` when one has no value."""
-    parts = {name: _render(param, symbols, f"{label} {name}") for name, param in effect.params.items()}
+    return params_renderer(effect.params, symbols, label)
+
+
+def params_renderer(params: Mapping[str, Param], symbols: Symbols, label: str) -> Callable[[View], dict[str, Any]]:
+    """The same of parameters alone."""
+    parts = {name: _render(param, symbols, f"{label} {name}") for name, param in params.items()}
     return lambda view: {name: part(view) for name, part in parts.items()}
 
 

@@ -79,11 +79,14 @@ class DecisionPoint(msgspec.Struct, frozen=True, gc=False):
 
 
 class Segment(msgspec.Struct, frozen=True, gc=False):
-    """A named condition."""
+    """A named condition. Of a `managed` segment, which triggers and callers enter and leave, it is that the subject's
+    profile holds its name: ``has(managed.NAME)``.
+    """
 
     name: str
     condition: Expression
     position: str = ""
+    managed: bool = False
 
 
 class Feature(msgspec.Struct, frozen=True, gc=False):
@@ -168,6 +171,11 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     profile_merges: dict[str, Merge] = {}
     max_items: dict[str, int] = {}
     triggers: tuple[Trigger, ...] = ()
+
+    @property
+    def managed(self) -> tuple[str, ...]:
+        """The names of the managed segments, sorted."""
+        return tuple(segment.name for segment in self.segments if segment.managed)
 
     def defaults_of(self, root: str) -> dict[str, Any]:
         """By name what stands for absent attributes of ``profile`` or ``account``."""

@@ -7,7 +7,7 @@ keys here is the order in which ``arbiter fmt`` puts them.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from arbiter.authoring.scalars import IDENTIFIER, NAME, UNITS
 from arbiter.authoring.schemas import (
@@ -24,12 +24,11 @@ from arbiter.authoring.schemas import (
     number,
     optional,
     ref,
-    scalar,
     text,
     whole,
     word,
 )
-from arbiter.ruleset import authored, times
+from arbiter.ruleset import authored
 from arbiter.ruleset.consent import KEYS as CONSENT_KEYS
 from arbiter.ruleset.declarations import (
     LISTABLE,
@@ -42,8 +41,9 @@ from arbiter.ruleset.declarations import (
     PURPOSES,
 )
 from arbiter.ruleset.effects import KEYS as EFFECT_KEYS
-from arbiter.ruleset.expressions import LONGEST
 from arbiter.ruleset.features import AGGREGATES, OF_EITHER, OF_EVENTS
+from arbiter.ruleset.keyschemas import DURATION, active, conditions, expression, in_order, purposes, tags
+from arbiter.ruleset.patterns.shapes import trigger
 from arbiter.ruleset.points import KEYS as POINT_KEYS
 from arbiter.ruleset.points import MAX_SLOTS, ORDER_KEYS
 from arbiter.ruleset.tables.columns import MAX_COLUMNS
@@ -66,6 +66,21 @@ FOLDED: Final = frozenset(
         "labels",
         "purposes",
         "requires_consent",
+        "after",
+        "sequence",
+        "count",
+        "any",
+        "all",
+        "unless",
+        "event",
+        "repeat",
+        "set",
+        "unset",
+        "increment",
+        "enter_segment",
+        "leave_segment",
+        "emit",
+        "decide",
     }
 )
 """Keys whose values ``arbiter fmt`` puts in brackets where they fit on the line."""
@@ -105,21 +120,6 @@ _DEFAULTS: Final = _VALUES | {
 }
 
 
-def _purposes(description: str, **rules: Any) -> Schema:
-    return listed(description, name("A purpose, declared under `consent`."), minItems=1, uniqueItems=True, **rules)
-
-
-def _in_order(keys: tuple[str, ...], schemas: dict[str, Schema]) -> dict[str, Schema]:
-    """The schemas in the reader's order of keys. Raises KeyError when one of the two has a key more."""
-    if schemas.keys() - set(keys):
-        raise KeyError(*(schemas.keys() - set(keys)))
-    return {key: schemas[key] for key in keys}
-
-
-def _expression(description: str) -> Schema:
-    return scalar(description, LONGEST)
-
-
 def _parameters() -> dict[str, Schema]:
     """A parameter may be anything but nothing, at any depth; keys never hold `${}`, constants nowhere."""
     made = {}
@@ -143,7 +143,7 @@ def _effect(description: str, kind: str) -> Schema:
         "params": {"description": f"The action's parameters. {note}"} | params,
     }
     needed = ["action"] if kind == "constant" else []
-    return closed(description, _in_order(EFFECT_KEYS, keys), required=needed)
+    return closed(description, in_order(EFFECT_KEYS, keys), required=needed)
 
 
 def _declaration(what: str, keys: tuple[str, ...]) -> Schema:
@@ -152,7 +152,7 @@ def _declaration(what: str, keys: tuple[str, ...]) -> Schema:
         "type": kind,
         "values": listed("The only values that it has.", {}, minItems=1, uniqueItems=True),
         "personal": boolean("Whether its values stay out of explanations, logs, traces and metrics."),
-        "purposes": _purposes("What a subject must have consented to, all of it, for its value to be seen."),
+        "purposes": purposes("What a subject must have consented to, all of it, for its value to be seen."),
         "optional": boolean("Whether the parameter may be left out."),
         "default": {"description": "What stands for an absent one, in decisions and where updates start from it."},
         "max_items": {
@@ -194,7 +194,7 @@ def _declaration(what: str, keys: tuple[str, ...]) -> Schema:
             for merge, types in MERGES.items()
             if set(types) != set(type_names)
         ]
-    inner = closed("", _in_order(keys, {key: schemas[key] for key in keys}), required=["type"], allOf=limits)
+    inner = closed("", in_order(keys, {key: schemas[key] for key in keys}), required=["type"], allOf=limits)
     return either(f"The type of the {what}, or `{{type: ..., values: [...]}}`.", kind, inner)
 
 
@@ -202,7 +202,7 @@ def _schema() -> Schema:
     stored = _declaration("attribute", OF_STORED)
     attribute = _declaration("attribute", OF_ATTRIBUTE)
     properties = _declaration("property", OF_ATTRIBUTE)
-    own = _purposes("What a subject must have consented to, all of it, for features to count such events.")
+    own = purposes("What a subject must have consented to, all of it, for features to count such events.")
     properties_by_name = named("The event's properties and their types.", properties)
     events = optional(properties_by_name | {"properties": {PURPOSES: either("", own, properties)}})
     return closed(
@@ -234,7 +234,7 @@ def _decisions() -> Schema:
         "default": _effect("Given when no rule won. Constant: no `${}`.", "constant"),
     }
     point = optional(closed("A decision point. Nothing behind its name takes every default.",
-                            _in_order(POINT_KEYS, keys)))  # fmt: skip
+                            in_order(POINT_KEYS, keys)))  # fmt: skip
     return named("Where a decision is asked.", point, IDENTIFIER.pattern)
 
 
@@ -242,17 +242,16 @@ def _features() -> Schema:
     event, path = whole(NAME.pattern), whole(rf"{NAME.pattern}\.{NAME.pattern}")
     either = whole(rf"{NAME.pattern}(\.{NAME.pattern})?")
     takes = dict.fromkeys(AGGREGATES, path) | dict.fromkeys(OF_EVENTS, event) | dict.fromkeys(OF_EITHER, either)
-    duration = whole("0*[1-9][0-9]*" + f"[{''.join(UNITS)}]")
     keys: dict[str, Schema] = {each: text(_TAKES[each], pattern=takes[each]) for each in _TAKES}
     keys |= {
         "ratio": listed("The first feature by the second, a double: `ratio: [orders_30d, visits_30d]`. Missing where "
                         "the second is 0 or either is missing.",
                         text("The name of a feature that is no ratio.", pattern=event), minItems=2, maxItems=2),
-        "window": text("How far back it looks: `5m`, `12h`, `7d`, `4w`. Without it, all time.", pattern=duration),
-        "where": _expression("A condition on `event.X`: an event for which it is not true does not count."),
+        "window": text("How far back it looks: `5m`, `12h`, `7d`, `4w`. Without it, all time.", pattern=DURATION),
+        "where": expression("A condition on `event.X`: an event for which it is not true does not count."),
         "unit": word("The unit of `since`.", UNITS),
-        "half_life": text("How long it takes until an event counts half as much in `decay`.", pattern=duration),
-        "purposes": _purposes("What a subject must have consented to, beside what its events are for."),
+        "half_life": text("How long it takes until an event counts half as much in `decay`.", pattern=DURATION),
+        "purposes": purposes("What a subject must have consented to, beside what its events are for."),
     }  # fmt: skip
     one = {"oneOf": [{"required": [aggregate]} for aggregate in AGGREGATES]}
     return named(
@@ -267,7 +266,7 @@ def _only_with(aggregate: str, key: str) -> Schema:
 
 
 def _segments() -> Schema:
-    condition = _expression("A condition: CEL that is true or false.") | {"not": {"const": "managed"}}
+    condition = expression("A condition: CEL that is true or false. `managed`: triggers and the API say who is in it.")
     return named("Named conditions, for use in others as `segments.X`.", condition)
 
 
@@ -304,22 +303,18 @@ def _table() -> dict[str, Schema]:
 
 
 def _rule() -> Schema:
-    condition = _expression("A condition: CEL that is true or false.")
-    moment = whole(f"(?:{times.TIMESTAMP.pattern}|{times.WALL.pattern})")
     keys = {
         "id": identifier("Unique in the whole rule set."),
         "decision": identifier("The decision point at which the rule competes."),
         "priority": integer("The higher wins. 0 when left out."),
-        "when": either(
+        "when": conditions(
             "One condition, or a list of them joined by AND. Left out, the rule always matches. "
-            "A condition that reads something missing is unknown, and does not match.",
-            condition,
-            listed("", condition),
+            "A condition that reads something missing is unknown, and does not match."
         ),
         "then": _effect("What is given when the rule wins.", "parameter"),
-        "value": _expression("A number in CEL: what the rule is worth, where the decision orders by `value`."),
+        "value": expression("A number in CEL: what the rule is worth, where the decision orders by `value`."),
         "group": identifier("At most one rule of a group wins at a decision point."),
-        "requires_consent": _purposes("Without consent to all of it the rule is out. Never granted is denied."),
+        "requires_consent": purposes("Without consent to all of it the rule is out. Never granted is denied."),
         "rollout": closed(
             "The share of subjects for whom the rule is on, stable for each of them.",
             {
@@ -332,18 +327,8 @@ def _rule() -> Schema:
             },
             required=["percent"],
         ),
-        "active": closed(
-            "When the rule is on; half-open.",
-            {
-                "from": text("The first moment, RFC 3339: `2026-11-01T00:00:00Z`. UTC without an offset. With `zone` "
-                             "a local day or time: `2026-11-01`, `2026-11-01T09:00`.", pattern=moment),
-                "until": text("The first moment at which it is off again.", pattern=moment),
-                "zone": text("The zone whose clock `from` and `until` mean, `Europe/Paris`, or `subject`: the "
-                             "subject's own."),
-            },
-            anyOf=[{"required": ["from"]}, {"required": ["until"]}],
-        ),
-        "tags": listed("For people and tools; no effect.", identifier("A tag.")),
+        "active": active("rule"),
+        "tags": tags(),
         "enabled": boolean("`false` takes the rule out, and explanations say so."),
     }  # fmt: skip
     is_table = {
@@ -356,7 +341,7 @@ def _rule() -> Schema:
     }
     return closed(
         "A rule: condition, priority, action. With `inputs`, `outputs` and rows it is a decision table.",
-        _in_order(authored.KEYS + TABLE_KEYS, keys | _table()),
+        in_order(authored.KEYS + TABLE_KEYS, keys | _table()),
         required=["id", "decision"],
         allOf=[is_table],
     )  # fmt: skip
@@ -376,7 +361,7 @@ def _subject() -> Schema:
 
 def _consent() -> Schema:
     keys = {"purposes": listed("Their names.", name("A purpose."), minItems=1)}
-    return closed("What subjects are asked to consent to.", _in_order(CONSENT_KEYS, keys), required=["purposes"])
+    return closed("What subjects are asked to consent to.", in_order(CONSENT_KEYS, keys), required=["purposes"])
 
 
 def rules_schema() -> Schema:
@@ -390,6 +375,7 @@ def rules_schema() -> Schema:
         "subject": optional(_subject()),
         "consent": optional(_consent()),
         "rules": optional(listed("The rules, in any order.", _rule())),
+        "triggers": optional(listed("Rules over time, in any order.", trigger())),
     }
     root = optional(closed("", sections))
     said = "A file of a rule set: every section may stand in as many files as you like."

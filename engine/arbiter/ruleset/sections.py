@@ -22,8 +22,11 @@ from arbiter.ruleset.declarations import Declared
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-SECTIONS: Final = ("schema", "actions", "decisions", "rules", "segments", "features", "subject", "consent")
-UNBUILT: Final = ("triggers", "experiments")
+SECTIONS: Final = (
+    "schema", "actions", "decisions", "rules", "segments", "features", "triggers", "subject", "consent",
+)  # fmt: skip
+LISTED: Final = ("rules", "triggers")
+UNBUILT: Final = ("experiments",)
 RULE_FILE: Final = Form("a rule file", 16 << 20, "split it into several files")
 
 Places = list[tuple[str, Node]]
@@ -31,7 +34,8 @@ Places = list[tuple[str, Node]]
 
 
 class Sections(msgspec.Struct, frozen=True):
-    """A file without its rules: its other sections in authored order, and the mistakes that were found on the way.
+    """A file without its rules and triggers: its other sections in authored order, and the mistakes that were found on
+    the way.
 
     `whole` is False when it could not be read to its end.
     """
@@ -52,12 +56,12 @@ class Gathered(msgspec.Struct):
 
 
 def read_sections(file: str, content: bytes, folder: str) -> tuple[Sections, Places]:
-    """One file: its sections, and its rules apart from them, for they are many and needed once."""
+    """One file: its sections, and its rules and triggers apart from them, for they are many and needed once."""
     report = Report(folder)
     declarations: Places = []
-    rules: Places = []
+    listed: Places = []
     roots = read_documents(file, content, RULE_FILE, report)
-    number = 0  # rules are counted through the file, whatever its documents
+    numbers = dict.fromkeys(LISTED, 0)  # they are counted through the file, whatever its documents
     for root in roots or ():
         if not isinstance(root, Mapping):
             message = f"a rule file must be a mapping, this is {kind_of(root)}"
@@ -74,15 +78,16 @@ def read_sections(file: str, content: bytes, folder: str) -> tuple[Sections, Pla
                 report.at(entry.key, f"unknown key `{shorten(name)}` in a rule file", hint, name)
             elif node is None or is_nothing(node):
                 continue  # an empty section, or one that was refused
-            elif name != "rules":
+            elif name not in LISTED:
                 declarations.append((name, node))
             elif isinstance(node, Sequence):
-                rules += [(f"rules[{number + n}]", item) for n, item in enumerate(node.items) if item is not None]
-                number += len(node.items)
+                first = numbers[name]
+                listed += [(f"{name}[{first + n}]", item) for n, item in enumerate(node.items) if item is not None]
+                numbers[name] += len(node.items)
             else:
-                message = f"`rules` must be a list, this is {kind_of(node)}"
-                report.at(node, message, "begin each rule with `- id: ...`", name)
-    return Sections(declarations, report, roots is not None), rules
+                message = f"`{name}` must be a list, this is {kind_of(node)}"
+                report.at(node, message, f"begin each {name.removesuffix('s')} with `- id: ...`", name)
+    return Sections(declarations, report, roots is not None), listed
 
 
 def gather(files: Iterable[Sections], report: Report) -> Gathered:

@@ -6,12 +6,11 @@ Law: reads ``segments`` into `Segment`s and finds circles and too deep nesting a
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from arbiter.authoring.blocks import NOT_BUILT
 from arbiter.authoring.nodes import Scalar, kind_of
 from arbiter.expr.syntax import walk
-from arbiter.expr.tree import Name
+from arbiter.expr.tree import Call, Expression, Name
 from arbiter.ruleset.rules import Segment
 
 if TYPE_CHECKING:
@@ -21,6 +20,16 @@ if TYPE_CHECKING:
     from arbiter.authoring.report import Report
     from arbiter.ruleset.expressions import Expressions
 
+MANAGED: Final = "managed"
+"""Stands for a condition where triggers and callers say who is in a segment."""
+
+
+def managed_segment(name: str, position: str) -> Segment:
+    """A segment that one is in exactly when one's profile holds its name, so never unknown."""
+    held = ("managed", name)
+    condition = Expression(MANAGED, Call("has", (Name(held, "bool"),)), "bool", position, (held,))
+    return Segment(name, condition, position, managed=True)
+
 
 def read_segment(name: str, entry: Entry, report: Report, expressions: Expressions) -> Segment | None:
     """One segment; None when it was refused."""
@@ -28,16 +37,14 @@ def read_segment(name: str, entry: Entry, report: Report, expressions: Expressio
     node = entry.node
     if node is None:
         return None
-    if isinstance(node, Scalar) and node.text == "managed":
-        report.at(node, f"a managed segment {NOT_BUILT}", path=path)
-        return None
+    position = entry.key.source.position(entry.key.start)
+    if isinstance(node, Scalar) and node.text == MANAGED:
+        return managed_segment(name, position)
     if not isinstance(node, Scalar):
         report.at(node, f"a segment is one condition, this is {kind_of(node)}", "join conditions with `&&`", path)
         return None
-    condition = expressions.read(node, "a segment", path, expect="bool")
-    if condition is None:
-        return None
-    return Segment(name, condition, entry.key.source.position(entry.key.start))
+    said = expressions.read(node, "a segment", path, expect="bool")
+    return Segment(name, said, position) if said is not None else None
 
 
 # Deeper sets are slow to explain, and people lose their way in them long before.

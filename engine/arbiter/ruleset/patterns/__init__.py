@@ -1,0 +1,1 @@
+"""Triggers: reading what authors write of patterns over time."""
