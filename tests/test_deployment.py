@@ -117,6 +117,22 @@ def test_the_manifest_configures_what_stands_beside_it(objects: dict[tuple[str, 
     }
 
 
+def test_kubernetes_retrains_beside_the_server_with_options_that_there_are(objects: dict[tuple[str, str], Any]) -> None:
+    job = yaml.safe_load((DEPLOY / "retrain.yaml").read_text("utf-8"))
+    kubernetes_validate.validate(job, KUBERNETES, strict=True)
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    group, command, _, *options = container["args"]
+    told = forked.arbiter(group, command, "--help").stdout
+    assert all(option.partition("=")[0] in told for option in options)
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    assert mounts.keys() == {each["name"] for each in pod["volumes"]}
+    (server,) = objects["StatefulSet", "arbiter"]["spec"]["template"]["spec"]["containers"]
+    places = {each["name"]: each["mountPath"] for each in server["volumeMounts"]}
+    shared = ("rules", "models", "data")
+    assert {name: mounts[name] for name in shared} == {name: places[name] for name in shared}
+
+
 def test_kubernetes_knows_every_key_of_the_manifest(objects: dict[tuple[str, str], Any]) -> None:
     for each in objects.values():
         kubernetes_validate.validate(each, KUBERNETES, strict=True)

@@ -41,11 +41,11 @@ value = helper.make_tensor_value_info
 
 def made(table: Path, place: Path, estimator: str = "logistic_regression", current: Path | None = None) -> Path:
     """A trained folder called `m` below `place`."""
-    from arbiter.cli.model import _model  # noqa: PLC0415 - what the command reads
+    from arbiter.cli.trainingdata import model_in  # noqa: PLC0415 - what the command reads
 
     content = text_of("propensity", estimator).encode()
     spec = read_spec(content, "train.yaml")
-    in_place = None if current is None else _model(current)
+    in_place = None if current is None else model_in(current)
     trained = train(spec, content, read_table(spec, table), in_place)
     write_folder(place / "m", contents(spec, content, trained, ()), replace=False)
     return place / "m"
@@ -86,7 +86,8 @@ def with_onnx(folder: Path, onnx: bytes, outputs: str = "", inputs: int = 0) -> 
 def test_what_was_trained_passes_and_what_was_not_asked_is_said(good: Path) -> None:
     checks = {each.name: each for each in check_folder(good, EASY)}
     assert {name: each.ok for name, each in checks.items()} == {
-        "files": True, "parity": True, "latency": True, "inputs": None, "figures": True, "metric": None,
+        "files": True, "parity": True, "latency": True, "inputs": None, "outputs": None, "figures": True,
+        "metric": None,
     }  # fmt: skip
     assert checks["inputs"].todo == "say which: --rules DIR"
     assert "over 20 rows" in checks["parity"].said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -56,6 +57,9 @@ def test_from_a_table_to_a_folder_that_loads_and_passes(table: Path, tmp_path: P
     (listed,) = json.loads(arbiter("list", out, "--json").stdout)
     assert (listed["name"], listed["kind"], listed["outputs"]) == ("m", "propensity", ["probability"])
     assert "auc 0." in listed["figures"]
+    assert listed["sha256"] == hashlib.sha256((out / "m" / "model.onnx").read_bytes()).hexdigest()
+    written = (out / "m" / "manifest.yaml").stat().st_mtime
+    assert datetime.fromisoformat(listed["written"]).timestamp() == int(written)
     (out / "m" / "model.onnx").write_bytes(b"no model")
     assert arbiter("check", out).returncode == 1
 

@@ -201,7 +201,8 @@ t.yaml:11:9: a segment says by what its centre is known
 t.yaml:1:1: a training needs the key `rows`
     1 | name: churn
       | ^^^^
-  hint: events become rows at moments: write `rows: {at: [2026-06-01T00:00:00Z]}`, or `rows: {each: EVENT}`""",
+  hint: events become rows at moments: write `rows: {at: [2026-06-01T00:00:00Z]}`, `{every: 30d, times: 6}`, or \
+`{each: EVENT}`""",
     ),
     "attributes of a file of events": (
         LOGGED,

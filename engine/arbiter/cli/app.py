@@ -27,6 +27,7 @@ from arbiter.cli.model import model
 from arbiter.cli.override import override
 from arbiter.cli.privacy import delete, export
 from arbiter.cli.profile import profile
+from arbiter.cli.retrain import retrain
 from arbiter.cli.schema import schema
 from arbiter.cli.serve import serve
 from arbiter.cli.snapshot import snapshot
@@ -74,6 +75,7 @@ profile.command("delete")(delete)
 app.add_typer(profile)
 events.command("consume")(consume)
 app.add_typer(events)
+model.command("retrain")(retrain)
 app.add_typer(model)
 app.add_typer(snapshot)
 app.add_typer(canary)

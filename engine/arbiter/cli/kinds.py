@@ -16,7 +16,9 @@ from arbiter.authoring.format import Style
 from arbiter.config.read import FORM as CONFIG
 from arbiter.config.schema import config_schema
 from arbiter.models.reader import FORM as MANIFEST
-from arbiter.models.schema import manifest_schema
+from arbiter.models.schema import manifest_schema, versions_schema
+from arbiter.models.versions import FILE
+from arbiter.models.versions import FORM as VERSIONS_FORM
 from arbiter.ruleset.load import RULE_FILE, is_test_file
 from arbiter.ruleset.schema import FOLDED, rules_schema
 from arbiter.ruletests.files import TEST_FILE
@@ -41,16 +43,18 @@ class Kind(msgspec.Struct, frozen=True):
 RULES = Kind(RULE_FILE, "rules.schema.json", cache(rules_schema))
 TESTS = Kind(TEST_FILE, "test.schema.json", cache(tests_schema))
 MODELS = Kind(MANIFEST, "manifest.schema.json", cache(manifest_schema))
+VERSIONS = Kind(VERSIONS_FORM, "versions.schema.json", cache(versions_schema))
 SERVER = Kind(CONFIG, "config.schema.json", cache(config_schema))
 TRAININGS = Kind(TRAINING, "train.schema.json", cache(train_schema))
-KINDS = (RULES, TESTS, MODELS, SERVER, TRAININGS)
+KINDS = (RULES, TESTS, MODELS, VERSIONS, SERVER, TRAININGS)
 
 
 def kind_of_file(path: str) -> Kind:
     """What a YAML file is, by its name. A configuration has none of its own: it is what `--config` names."""
     if is_test_file(path):
         return TESTS
-    return {"manifest.yaml": MODELS, "train.yaml": TRAININGS}.get(PurePosixPath(path).name, RULES)
+    named = {"manifest.yaml": MODELS, FILE: VERSIONS, "train.yaml": TRAININGS}
+    return named.get(PurePosixPath(path).name, RULES)
 
 
 @cache

@@ -5,23 +5,15 @@ Law: reads options and files, and prints; what training and the gate do stands i
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
 from arbiter.cli.asking import AsJson
 from arbiter.cli.terminal import FINDINGS, err, fail, out, plural, print_json, print_table
+from arbiter.cli.trainingdata import declarations, declared_in, model_in, table_of
 from arbiter.types import from_micros
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from arbiter.models import Model
-    from arbiter.training.declared import Declarations
-    from arbiter.training.examples import History
-    from arbiter.training.spec import Spec
-    from arbiter.training.table import Table
 
 model = typer.Typer(name="model", help="Models: train, check, list, report.", no_args_is_help=True)
 
@@ -50,7 +42,7 @@ Latency = Annotated[
     float,
     typer.Option(metavar="TIMES", help="How many times as long as a logistic regression one row may take.", min=0),
 ]
-_WORDS = {True: "ok", False: "FAILED", None: "-"}
+WORDS = {True: "ok", False: "FAILED", None: "-"}
 Replace = Annotated[bool, typer.Option("--replace", help="Replace the folder that is there.")]
 
 
@@ -74,17 +66,18 @@ def train(
     read = read_spec(content, spec.as_posix())
     place = to / read.name
     check_free(place, replace=replace)
-    declared = _declarations(read, spec.parent)
+    declared = declarations(read, spec.parent)
     if read.rules:
         check_inputs(read, declared)
-    current = None if against is None else _model(against)
-    table = _table(read if current is None else with_inputs_of(read, current), spec.parent, declared)
+    current = None if against is None else model_in(against)
+    table = table_of(read if current is None else with_inputs_of(read, current), spec.parent, declared)
     trained = run(read, content, table, current)
     write_folder(place, contents(read, content, trained, declared.features), replace=replace)
     if as_json:
         print_json(trained.metrics | {"folder": place.as_posix()})
     else:
-        _print(trained.metrics, place)
+        print_metrics(trained.metrics)
+        out().print(f"{place}: written; parity {trained.metrics['parity']['difference']:.1e}")
 
 
 @model.command("check")
@@ -103,7 +96,7 @@ def check(
     """
     from arbiter.training.gate import Demands, check_folder  # noqa: PLC0415 - loads NumPy
 
-    declared = None if rules is None else _declared_in(rules)
+    declared = None if rules is None else declared_in(rules)
     folders = _folders(folder)
     if against is not None and len(folders) > 1:
         raise typer.BadParameter("one model is in place of one: name the folder of one to check", param_hint="DIR")
@@ -112,7 +105,7 @@ def check(
         print_json([{"folder": each.as_posix(), "checks": checks} for each, checks in found.items()])
     else:
         for each, checks in found.items():
-            rows = [(_WORDS[one.ok], one.name, one.said, one.todo) for one in checks]
+            rows = [(WORDS[one.ok], one.name, one.said, one.todo) for one in checks]
             print_table(("", "check", each.as_posix(), "what to do"), rows, prose=(each.as_posix(), "what to do"))
     if any(one.ok is False for checks in found.values() for one in checks):
         raise typer.Exit(FINDINGS)
@@ -128,9 +121,19 @@ def list_(folder: Models = Path("models"), *, as_json: AsJson = False) -> None:
         print_json([{**msgspec.to_builtins(each), "standing": standing} for each, standing in found])
         return
     print_table(
-        ("model", "version", "", "kind", "outputs", "on rows held out", "mistakes"),
+        ("model", "version", "", "kind", "outputs", "on rows held out", "sha256", "written", "mistakes"),
         [
-            (each.name, str(each.version), standing, each.kind, ", ".join(each.outputs), each.figures, each.mistakes)
+            (
+                each.name,
+                str(each.version),
+                standing,
+                each.kind,
+                ", ".join(each.outputs),
+                each.figures,
+                each.sha256[:12],
+                each.written.replace("T", " ").partition("+")[0],
+                each.mistakes,
+            )
             for each, standing in found
         ],
         prose=("on rows held out", "mistakes"),
@@ -157,7 +160,7 @@ def report(
     from arbiter.training.report import page as page_of  # noqa: PLC0415
     from arbiter.training.report import report as make  # noqa: PLC0415
 
-    served, declared = _model(folder), _declared_in(rules)
+    served, declared = model_in(folder), declared_in(rules)
     now = time.time_ns() // 1000
     left_out: dict[str, int] = {}
     purposes = bound_purposes(served.purposes, [(each.root, each.attribute) for each in served.inputs], declared)
@@ -227,86 +230,8 @@ def _standing(folder: Path) -> str:
     return "live" if chosen is not None and chosen.live == version_of(folder.name) else ""
 
 
-def _declarations(spec: "Spec", folder: Path) -> "Declarations":
-    from arbiter.training.declared import Declarations  # noqa: PLC0415 - loads NumPy
-
-    if not spec.rules:
-        return Declarations()
-    rules = folder / spec.rules
-    if not rules.is_dir():
-        fail(f"there is no directory {rules}, which the spec names as its `rules`")
-    return _declared_in(rules)
-
-
-def _declared_in(rules: Path) -> "Declarations":
-    from arbiter.cli.offline import read_rule_files  # noqa: PLC0415 - loads onnxruntime
-    from arbiter.training.declared import read_declarations  # noqa: PLC0415
-
-    return read_declarations(read_rule_files(rules, None), rules.as_posix())
-
-
-def _model(folder: Path) -> "Model":
-    """The model of a folder. Raises AuthorError."""
-    from arbiter.models import from_bytes  # noqa: PLC0415 - loads onnxruntime
-
-    manifest, onnx = folder / "manifest.yaml", folder / "model.onnx"
-    for each in (manifest, onnx):
-        if not each.is_file():
-            fail(f"there is no {each}")
-    return from_bytes(manifest.read_bytes(), onnx.read_bytes(), file=manifest.as_posix())
-
-
-def _table(spec: "Spec", folder: Path, declared: "Declarations") -> "Table":
-    """The rows that the spec's source gives."""
-    from arbiter.training.declared import needed_purposes  # noqa: PLC0415 - as above
-    from arbiter.training.examples import assemble  # noqa: PLC0415
-    from arbiter.training.table import read_table  # noqa: PLC0415
-
-    source = spec.source
-    if source.table:
-        return read_table(spec, folder / source.table)
-    left_out: dict[str, int] = {}
-    until = source.until
-    if source.store:
-        from arbiter.training.logs import read_store  # noqa: PLC0415 - loads LMDB
-
-        now = time.time_ns() // 1000
-        until = until or now
-        histories = read_store(folder / source.store / "store", needed_purposes(spec, declared), now, left_out)
-    else:
-        histories = _read_events(source.events, folder)
-    table = assemble(spec, histories, declared.features, until=until, defaults=declared.defaults)
-    for reason, count in left_out.items():
-        table.leave_out(reason, count)
-    return table
-
-
-def _read_events(named: str, folder: Path) -> "Iterator[History]":
-    """The subjects of a file of events, or of a data set that is known by name, each once, in the order of ids."""
-    from arbiter.cli.eventfile import FORMATS, EventFile  # noqa: PLC0415 - seldom asked for
-    from arbiter.datasets import cdnow  # noqa: PLC0415
-    from arbiter.training.examples import History  # noqa: PLC0415
-
-    by_subject: dict[str, list[Any]] = {}
-    if named == "cdnow":
-        for event in cdnow.events(cdnow.load()):
-            by_subject.setdefault(event.subject_id, []).append(event)
-    else:
-        path = folder / named
-        if not path.is_file():
-            fail(f"there is no file {path}, which the spec names as its events")
-        seen: set[tuple[str, str]] = set()
-        for row in EventFile(path.as_posix(), FORMATS.get(path.suffix, "jsonl")).rows():
-            if row.event is None:
-                fail(f"{path}:{row.line}: {row.mistake}")
-            if (row.event.subject_id, row.event.id) not in seen:
-                seen.add((row.event.subject_id, row.event.id))
-                by_subject.setdefault(row.event.subject_id, []).append(row.event)
-    for subject in sorted(by_subject):
-        yield History(subject, sorted(by_subject[subject], key=lambda event: event.at))
-
-
-def _print(metrics: dict[str, Any], place: Path) -> None:
+def print_metrics(metrics: dict[str, Any]) -> None:
+    """Print what a training measured."""
     rows = metrics["rows"]
     err().print(
         f"{plural(rows['trained_on'], 'row')} trained on, {rows['held_out']:,} held out: {metrics['validation']}"
@@ -338,4 +263,3 @@ def _print(metrics: dict[str, Any], place: Path) -> None:
                 for name, each in metrics["compared"]["metrics"].items()
             ],
         )
-    out().print(f"{place}: written; parity {metrics['parity']['difference']:.1e}")

@@ -1,6 +1,6 @@
-"""What of an input's keys cannot stand beside each other.
+"""What of an input's keys cannot stand beside each other, and whether rules can do with one model in place of another.
 
-Law: an input that was read and the keys that were given in, sentences out. Each key alone is the reader's business.
+Law: what was read in, sentences out. Each key alone is the reader's business.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
-    from arbiter.models.manifest import Input
+    from arbiter.models.manifest import Input, Kind, Output
 
 
 def disagreements(read: Input, given: Collection[str]) -> Iterator[tuple[str, str, str]]:
@@ -39,3 +39,18 @@ def disagreements(read: Input, given: Collection[str]) -> Iterator[tuple[str, st
     for key, wrong, message, hint in cases:
         if wrong and key in given:
             yield key, message, hint
+
+
+def unlike(live: tuple[Kind, Iterable[Output]], other: tuple[Kind, Iterable[Output]]) -> str:
+    """What rules may know of a model, its kind and its outputs, that another one has not; empty when it has it all."""
+    (kind, outputs), (new_kind, new_outputs) = live, other
+    if new_kind != kind:
+        return f"it is a {new_kind}, and not a {kind}"
+    new = {each.name: each for each in new_outputs}
+    for each in outputs:
+        found = new.get(each.name)
+        if found is None or found.type != each.type:
+            return f"it has no output `{each.name}` of type {each.type}"
+        if set(found.labels) != set(each.labels):
+            return f"its output `{each.name}` has other labels"
+    return ""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from arbiter.errors import AuthorError, Diagnostic
+from arbiter.models.agreement import unlike
 from arbiter.models.failure import ModelFailure, first_line
 from arbiter.models.graph import MAX_MODEL_BYTES, inspect
 from arbiter.models.model import Model
@@ -20,7 +21,7 @@ from arbiter.models.places import Places
 from arbiter.models.reader import FORM, read_manifest
 from arbiter.models.session import open_session
 from arbiter.models.trial import MOST_TRIALS, Trial
-from arbiter.models.versions import FILE, Share, read_versions, version_of
+from arbiter.models.versions import FILE, Share, Versions, read_versions, version_of
 from arbiter.models.versions import FORM as VERSIONS
 
 if TYPE_CHECKING:
@@ -123,24 +124,12 @@ def _load_into(result: Loaded, place: Path, shown: PurePosixPath, known: Mapping
     if share is None or choice.canary is None:
         return
     tried = _load(choice.canary, shown, place, known)
-    unlike = _unlike(model, tried)
-    if unlike:
-        said = f"version {tried.version} cannot be tried in place of {model.version}: {unlike}"
+    lacking = unlike((model.kind, model.told), (tried.kind, tried.told))
+    if lacking:
+        said = f"version {tried.version} cannot be tried in place of {model.version}: {lacking}"
         raise AuthorError([choice.places.mistake("canary", said, "rules must be able to do with both")])
     salt = share.salt or f"model:{model.name}:v{tried.version}"
     result.trials[model.name] = Trial(model=tried, share=share.share, salt=salt)
-
-
-def _unlike(live: Model, tried: Model) -> str:
-    """What rules may know of one that the other has not; empty when it has all of it."""
-    if tried.kind != live.kind:
-        return f"it is a {tried.kind}, and not a {live.kind}"
-    for name, kind in live.outputs.items():
-        if tried.outputs.get(name) != kind:
-            return f"it has no output `{name}` of type {kind}"
-        if set(tried.labels.get(name, ())) != set(live.labels.get(name, ())):
-            return f"its output `{name}` has other labels"
-    return ""
 
 
 class _Choice(msgspec.Struct):
@@ -196,8 +185,19 @@ def _choose(place: Path, shown: PurePosixPath) -> _Choice | None:
             return _Choice(place, Places(file)) if flat else None
         message = f"{_listed(versions)} are here, and nothing says which is live"
         raise AuthorError([Diagnostic(file=file, message=message, hint=f"write it: `live: v{max(versions)}`")])
+    chosen, places = chosen_in(place, shown, versions)
+    canary = None if chosen.canary is None else versions[chosen.canary.version]
+    return _Choice(versions[chosen.live], places, canary, chosen.canary)
+
+
+def chosen_in(place: Path, shown: PurePosixPath, versions: Mapping[int, Path]) -> tuple[Versions, Places]:
+    """What `versions.yaml` in the model's folder `place`, which diagnostics call `shown`, says of the `versions` there.
+
+    Raises AuthorError with every mistake.
+    """
+    file = (shown / FILE).as_posix()
     chosen, places, mistakes = read_versions(_read(place / FILE, VERSIONS.max_bytes, file), file)
-    if flat:
+    if holds_model(place):
         mistakes.append(_beside(file, f"`{FILE}`"))
     hint = f"there are {_listed(versions)}" if versions else "there is none"
     for key, version in () if chosen is None else chosen.named:
@@ -205,8 +205,7 @@ def _choose(place: Path, shown: PurePosixPath) -> _Choice | None:
             mistakes.append(places.mistake(key, f"there is no folder `v{version}`", hint))
     if chosen is None or mistakes:
         raise AuthorError(mistakes)
-    canary = None if chosen.canary is None else versions[chosen.canary.version]
-    return _Choice(versions[chosen.live], places, canary, chosen.canary)
+    return chosen, places
 
 
 def _beside(file: str, what: str) -> Diagnostic:

@@ -25,6 +25,10 @@ class Places:
         """Remember that what `path` names stands at `node`."""
         self._nodes[path] = node
 
+    def node(self, path: str) -> Node | None:
+        """What stands there, None for nothing that was remembered."""
+        return self._nodes.get(path)
+
     def mistake(self, path: str, message: str, hint: str = "") -> Diagnostic:
         """Make a diagnostic where `path`, or the nearest thing that holds it, stands; else about the whole file."""
         place = path

@@ -1,6 +1,7 @@
-"""The JSON Schema of a model's manifest.
+"""The JSON Schemas of a model's manifest, and of the file that says which of its versions is live.
 
-Law: shapes only, from the types that `reader` fills; what the file beside it holds is for `loader` to compare.
+Law: shapes only, from the types that `reader` and `versions` fill; what lies beside these files is for `loader` to
+compare.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from typing import get_args
 
 from arbiter.authoring.scalars import INT64, NAME, UNITS
-from arbiter.authoring.schemas import Schema, closed, document, integer, listed, named, text, whole, word
+from arbiter.authoring.schemas import Schema, closed, document, either, integer, listed, named, text, whole, word
 from arbiter.models.manifest import (
     Form,
     Impute,
@@ -22,6 +23,7 @@ from arbiter.models.manifest import (
     Unseen,
 )  # fmt: skip
 from arbiter.models.reader import DIGEST, INPUT_KEYS, OUTPUT_KEYS, REQUIRED
+from arbiter.models.versions import FOLDER, SALT_BYTES, Share, Versions
 
 
 def _scalar(description: str) -> Schema:
@@ -106,3 +108,32 @@ def manifest_schema() -> Schema:
     if keys.keys() != set(Manifest.__struct_fields__):
         raise KeyError(*(keys.keys() ^ set(Manifest.__struct_fields__)))
     return document("Arbiter model manifest", said, closed("", keys, required=REQUIRED))
+
+
+def versions_schema() -> Schema:
+    """The JSON Schema of a `versions.yaml`."""
+    canary = closed(
+        "Another version that is tried on a share of the subjects.",
+        {
+            "version": _version("Which one: the name of its folder."),
+            "share": {
+                "description": "Of the subjects: 0.1 is a tenth of them.",
+                "type": "number",
+                "exclusiveMinimum": 0,
+                "maximum": 1,
+            },
+            "salt": {
+                **_scalar("Whom it meets; `model:NAME:vVERSION` when left out."),
+                "maxLength": SALT_BYTES,
+            },
+        },
+        required=["version", "share"],
+    )
+    keys = {"live": _version("The version that serves: the name of its folder."), "canary": canary}
+    if keys.keys() != set(Versions.__struct_fields__) or canary["properties"].keys() != set(Share.__struct_fields__):
+        raise KeyError(*keys, *canary["properties"])
+    return document("Arbiter model versions", "Which version of a model is live.", closed("", keys, required=["live"]))
+
+
+def _version(description: str) -> Schema:
+    return either(description, text("", pattern=whole(FOLDER.pattern)), integer("", 1, INT64[-1]))

@@ -119,3 +119,15 @@ def _version(block: Block, key: str) -> int:
     if not version:
         block.refuse(node, f"`{key}` must be a version, `v2` or `2`", key=key)
     return version
+
+
+def with_live(content: bytes, version: int) -> bytes:
+    """The same file with another version live, and nothing else changed: comments and a canary stay."""
+    before, places, _ = read_versions(content, FILE)
+    node = places.node("live")
+    if before is not None and node is not None:
+        text = node.source.text
+        found = f"{text[: node.start]}v{version}{text[node.end :]}".encode()
+        if read_versions(found, FILE)[0] == msgspec.structs.replace(before, live=version):
+            return found
+    return f"live: v{version}\n".encode()

@@ -104,8 +104,9 @@ def assemble(
     if until is None:
         histories = list(histories)
         until = max((each.events[-1].at for each in histories if each.events), default=0)
+    instants = spec.moments.instants(until - ahead)
     for history in histories:
-        found = list(_moments(spec, history.events))
+        found = list(_moments(spec, history.events, instants))
         known = [each for each in found if each[0] + ahead <= until]
         rows.table.leave_out(TOO_LATE, len(found) - len(known))
         whole = [each for each in known if _reaches(spec, reader, each[0])]
@@ -171,15 +172,15 @@ def _told(kind: str, outcome: Any) -> Any:
     return outcome
 
 
-def _moments(spec: Spec, events: Sequence[Event]) -> Iterator[tuple[int, Event | None]]:
-    """When the subject is looked at, with the event that it is for."""
+def _moments(spec: Spec, events: Sequence[Event], instants: Sequence[int]) -> Iterator[tuple[int, Event | None]]:
+    """When the subject is looked at, with the event that it is for: at `instants`, where it is for none."""
     if spec.moments.each:
         wanted = event_filter(spec.moments.where)
         for event in events:
             if event.type == spec.moments.each and (wanted is None or wanted(event.properties)):
                 yield event.at, event
         return
-    for at in spec.moments.at:
+    for at in instants:
         if events and events[0].at <= at:
             yield at, None
 

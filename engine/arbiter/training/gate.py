@@ -7,11 +7,13 @@ files are opened, run and timed by `models.judge`, in another process: whatever 
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from arbiter.errors import did_you_mean
+from arbiter.models.agreement import unlike
 from arbiter.models.graph import MAX_MODEL_BYTES
 from arbiter.models.judge import SECONDS, Asked, Verdict, judge
 from arbiter.models.loader import MANIFEST, ONNX, digest_of
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 PARITY = "parity.json"
 _ON_HELD = "on rows held out: "
+_ALONE = "not compared with a model in place"
+_WHICH = "say which: --against FOLDER"
+_A_FOLDER = "name the folder of a model"
 METRICS = "metrics.json"
 MOST_PARITY_BYTES = 16 << 20
 LATENCY = 8.0  # times the reference: a hundred trees of depth 5 take some 2 times as long as that
@@ -54,7 +59,10 @@ class Demands(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """A model folder in a few words: what its manifest says, its figures, and its first mistake."""
+    """A model folder in a few words: what its manifest says, its figures, and its first mistake.
+
+    `sha256` is that of its `model.onnx`, and `written` when its manifest was, in RFC 3339.
+    """
 
     folder: str
     name: str
@@ -63,6 +71,8 @@ class Summary(msgspec.Struct, frozen=True):
     outputs: list[str]
     figures: str
     mistakes: str = ""
+    sha256: str = ""
+    written: str = ""
 
 
 def summary(folder: Path) -> Summary:
@@ -77,7 +87,10 @@ def summary(folder: Path) -> Summary:
     figures = _figures(_metrics(folder), told)
     said = figures.said.removeprefix(_ON_HELD) if figures.ok else "unknown"
     outputs = [each.name for each in told.outputs]
-    return Summary(folder.as_posix(), told.name, told.version, told.kind, outputs, said)
+    written = datetime.fromtimestamp((folder / MANIFEST).stat().st_mtime, UTC).isoformat(timespec="seconds")
+    return Summary(
+        folder.as_posix(), told.name, told.version, told.kind, outputs, said, sha256=told.sha256, written=written
+    )
 
 
 def check_folder(folder: Path, demands: Demands) -> list[Check]:
@@ -99,6 +112,7 @@ def check_folder(folder: Path, demands: Demands) -> list[Check]:
         _parity(parity, told, verdict),
         _latency(verdict, demands.latency),
         _inputs(told, demands.rules),
+        _outputs(told, demands.current),
         _figures(metrics, told),
         _metric(metrics, demands.current),
     ]
@@ -208,6 +222,24 @@ def _wrong(each: Input, told: Manifest, rules: Declarations) -> Iterator[str]:
         yield f"`{path}` may be used for {named} only, which the model's `purposes` do not name"
 
 
+def _outputs(told: Manifest, current: Path | None) -> Check:
+    """Whether rules that do with the model in place can do with this one."""
+    name = "outputs"
+    if current is None:
+        return Check(name, ok=None, said=_ALONE, todo=_WHICH)
+    try:
+        before, _, found = read_manifest(_content(current / MANIFEST, FORM.max_bytes), (current / MANIFEST).as_posix())
+    except OSError as error:
+        return Check(name, ok=False, said=f"{error.filename}: {error.strerror}", todo=_A_FOLDER)
+    if before is None:
+        return Check(name, ok=False, said=f"the model in place: {found[0].message}", todo=_A_FOLDER)
+    lacking = unlike((before.kind, before.outputs), (told.kind, told.outputs))
+    if lacking:
+        todo = "train one that says the same, or give it another name and change the rules"
+        return Check(name, ok=False, said=f"rules that do with the model in place may not: {lacking}", todo=todo)
+    return Check(name, ok=True, said="those of the model in place, of the same types and labels")
+
+
 def _metrics(folder: Path) -> dict[str, Any] | str:
     """The figures, or why there are none."""
     path = folder / METRICS
@@ -241,12 +273,12 @@ def _metric(metrics: dict[str, Any] | str, current: Path | None) -> Check:
     """Whether it is no worse than the model in place by more than its spec allows, on the same rows."""
     name = "metric"
     if current is None:
-        return Check(name, ok=None, said="not compared with a model in place", todo="say which: --against FOLDER")
+        return Check(name, ok=None, said=_ALONE, todo=_WHICH)
     todo = f"train it with `--against {current.as_posix()}`, so that both are measured on the same rows"
     try:
         digest = digest_of(_content(current / MANIFEST, FORM.max_bytes), _content(current / ONNX, MAX_MODEL_BYTES))
     except OSError as error:
-        return Check(name, ok=False, said=f"{error.filename}: {error.strerror}", todo="name the folder of a model")
+        return Check(name, ok=False, said=f"{error.filename}: {error.strerror}", todo=_A_FOLDER)
     compared = metrics.get("compared") if isinstance(metrics, dict) else None
     if not isinstance(compared, dict) or compared.get("digest") != digest:
         return Check(name, ok=False, said="it was not measured beside the model in place", todo=todo)

@@ -19,7 +19,7 @@ from arbiter.models.manifest import Kind
 from arbiter.ruleset.declarations import Declared
 from arbiter.ruleset.expressions import Expressions
 from arbiter.ruleset.features import FeatureReader
-from arbiter.ruleset.times import rfc3339
+from arbiter.ruleset.times import duration_micros, rfc3339
 from arbiter.training.estimators import KNOWN, METRICS, Number, Word
 from arbiter.training.inputs import read_input
 from arbiter.training.spec import Estimator, Gate, Moments, SegmentName, Source, Spec, Validation, Words
@@ -40,6 +40,8 @@ KEYS: Final = (
 )
 SOURCES: Final = ("table", "events", "store")
 OF_SOURCE: Final = (*SOURCES, "since", "until", "time", "subject")
+ROWS: Final = ("at", "every", "each")
+MOST_TIMES: Final = 1000
 WAYS: Final = ("held_out", "folds", "latest", "after")
 LABEL_REFUSED: Final = frozenset({"ratio", "since", "decay"})
 LARGEST_SHARE: Final = 0.9
@@ -121,16 +123,19 @@ class _Reader:
         return source, self._text(inner, "time"), self._text(inner, "subject")
 
     def _moments(self, block: Block, source: Source) -> Moments:
-        inner = self._inner(block, "rows", "rows", ("at", "each", "where"))
+        inner = self._inner(block, "rows", "rows", ("at", "every", "times", "each", "where"))
         if inner is None:
             if source.logged and not block.has("rows"):
-                hint = "`rows: {at: [2026-06-01T00:00:00Z]}`, or `rows: {each: EVENT}`"
+                hint = "`rows: {at: [2026-06-01T00:00:00Z]}`, `{every: 30d, times: 6}`, or `{each: EVENT}`"
                 block.require("rows", f"events become rows at moments: write {hint}")
             return Moments()
         if not source.logged:
             block.refuse(block.key("rows"), "`rows` is for events, and a table has its rows", "remove it", "rows")
-        if inner.has("at") == inner.has("each"):
-            inner.refuse(inner.node, "rows are `at` moments, or one for `each` event of a type", "say one of them")
+        if sum(inner.has(key) for key in ROWS) != 1:
+            inner.refuse(inner.node, f"rows are made in one of these ways: {one_of(ROWS)}", "say one of them")
+        if inner.has("times") != inner.has("every"):
+            hint = "`{every: 30d, times: 6}` is the last six such moments by which the label is known"
+            inner.refuse(inner.node, "`every` and `times` go together", hint)
         times = [self._instant(node, path) for path, node in inner.items("at", "write `[2026-06-01T00:00:00Z]`")]
         where = inner.get("where")
         if where is not None and not inner.has("each"):
@@ -138,7 +143,13 @@ class _Reader:
         expressions = Expressions(self._report, Scope(roots={"event": None}), {})
         read = expressions.read(where, "`where`", "rows.where", expect="bool") if where is not None else None
         at = tuple(sorted({at for at in times if at is not None}))
-        return Moments(at=at, each=self._text(inner, "each"), where=read)
+        return Moments(
+            at=at,
+            every=self._duration(inner, "every"),
+            times=inner.integer("times", 1, MOST_TIMES) or 0,
+            each=self._text(inner, "each"),
+            where=read,
+        )
 
     def _label(self, block: Block, source: Source, kind: Kind) -> str | Feature | None:
         node = block.get("label")
@@ -348,6 +359,13 @@ class _Reader:
     def _moment(self, block: Block, key: str) -> int | None:
         node = block.get(key)
         return None if node is None else self._instant(node, f"{block.path}.{key}")
+
+    def _duration(self, block: Block, key: str) -> int:
+        node = block.get(key)
+        found = duration_micros(node.text) if isinstance(node, Scalar) else None
+        if node is not None and found is None:
+            block.refuse(node, f"`{key}` must be a duration", "write `12h`, `7d` or `4w`, say", key)
+        return found or 0
 
     def _instant(self, node: Node, path: str) -> int | None:
         found = rfc3339(node.text) if isinstance(node, Scalar) else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -51,6 +51,20 @@ class Trained(msgspec.Struct, frozen=True):
     manifest: bytes
     parity: Parity
     metrics: dict[str, Any]
+
+
+class Origin(NamedTuple):
+    """What a model is made of: the SHA-256 of the rows that it learnt from, and of its spec."""
+
+    data_sha256: str
+    spec_sha256: str
+
+
+def origin_of(spec: Spec, content: bytes, table: Table) -> Origin:
+    """What a training of `spec`, whose file has this `content`, would be made of. Raises TrainingFailed."""
+    own = {each.name: table.columns[each.name] for each in spec.inputs}
+    left = answerable(spec.inputs, msgspec.structs.replace(table, columns=own))
+    return Origin(left.digest(), hashlib.sha256(content).hexdigest())
 
 
 def train(spec: Spec, content: bytes, table: Table, current: Model | None = None) -> Trained:
@@ -180,8 +194,7 @@ def _exported(spec: Spec, content: bytes, table: Table, final: _Run, metrics: di
             "rows": metrics["rows"],
             "held_out": metrics["held_out"],
         },
-        "data_sha256": table.digest(),
-        "spec_sha256": hashlib.sha256(content).hexdigest(),
+        **origin_of(spec, content, table)._asdict(),
         "libraries": {name: import_module(name).__version__ for name in names},
     }
     metadata = {

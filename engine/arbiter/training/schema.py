@@ -27,10 +27,11 @@ from arbiter.models.manifest import Kind, Root
 from arbiter.ruleset.features import AGGREGATES, OF_EVENTS
 from arbiter.ruleset.times import TIMESTAMP
 from arbiter.training.estimators import KNOWN, METRICS, Number, Parameter
-from arbiter.training.reading import LABEL_REFUSED, LARGEST_SHARE, LATEST_SEED, MOST_FOLDS, REQUIRED
+from arbiter.training.reading import LABEL_REFUSED, LARGEST_SHARE, LATEST_SEED, MOST_FOLDS, MOST_TIMES, REQUIRED
 from arbiter.training.spec import Encoding, Impute
 
 _MOMENT: Final = text("A moment, as in 2026-06-01T00:00:00Z.", pattern=whole(TIMESTAMP.pattern))
+_DURATION: Final = text("A duration, as in 30d.", pattern=whole("0*[1-9][0-9]*" + f"[{''.join(UNITS)}]"))
 _MOST_ROWS: Final = 10**9
 
 
@@ -92,10 +93,13 @@ def _source() -> Schema:
 def _rows() -> Schema:
     keys = {
         "at": listed("Every subject at these moments, that has an event by then.", _MOMENT, minItems=1),
+        "every": _DURATION | {"description": "Every subject at the last multiples of so long."},
+        "times": integer("How many of these moments, up to the last one whose labels are known.", 1, MOST_TIMES),
         "each": name("One row each time that an event of this type happened, as it was just before."),
         "where": text("A condition on `event.X`: which of these events."),
     }
-    return closed("When subjects are looked at.", keys, oneOf=[{"required": ["at"]}, {"required": ["each"]}])
+    ways: list[Schema] = [{"required": ["at"]}, {"required": ["every", "times"]}, {"required": ["each"]}]
+    return closed("When subjects are looked at.", keys, oneOf=ways)
 
 
 def _label() -> Schema:
@@ -108,7 +112,7 @@ def _label() -> Schema:
         for each in taken
     }  # fmt: skip
     keys |= {
-        "window": text("How far it looks forward.", pattern=whole("0*[1-9][0-9]*" + f"[{''.join(UNITS)}]")),
+        "window": _DURATION | {"description": "How far it looks forward."},
         "where": text("A condition on `event.X`."),
     }
     one = {"oneOf": [{"required": [each]} for each in taken]}

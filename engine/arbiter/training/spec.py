@@ -48,13 +48,25 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Moments(msgspec.Struct, frozen=True):
-    """When subjects are looked at: all of them `at` these times, or one each time that an event of type `each`
-    happened to it, of those for which `where` is true.
+    """When subjects are looked at: all of them `at` these times, or the last `times` multiples of `every` (µs) by
+    which their labels are known, or one each time that an event of type `each` happened to it, of those for which
+    `where` is true.
     """
 
     at: tuple[int, ...] = ()
+    every: int = 0
+    times: int = 0
     each: str = ""
     where: Expression | None = None
+
+    def instants(self, newest: int) -> tuple[int, ...]:
+        """The times at which all are looked at, rising, where the label is known of those up to `newest`. They are
+        multiples since the epoch, so that they stay the same until there is another.
+        """
+        if not self.every:
+            return self.at
+        last = newest // self.every
+        return tuple((last - back) * self.every for back in reversed(range(self.times)))
 
 
 class InputSpec(msgspec.Struct, frozen=True):

@@ -87,6 +87,8 @@ def _by_time(way: Validation, table: Table, rows: Rows, ahead: int) -> Split:
         raise TrainingFailed("the rows have no times: add `time: COLUMN` to the source")
     times = np.array(table.times)
     cut = way.after if way.after is not None else int(np.quantile(times, 1 - way.latest, method="inverted_cdf"))
+    if way.after is None and cut == times.max() and cut > times.min():
+        cut = int(times[times < cut].max())  # the last moment has more than that share: it is held out whole
     train, held = rows[times + ahead <= cut], rows[times > cut]
     if not len(train) or not len(held):
         raise TrainingFailed(
