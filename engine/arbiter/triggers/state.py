@@ -13,6 +13,8 @@ import msgspec
 from arbiter.types import Event  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from arbiter.ruleset.triggers import Trigger
 
 Moment = tuple[int, int]
@@ -23,12 +25,13 @@ class Waiting(msgspec.Struct, array_like=True, gc=False):
     """An occurrence that fires at `due` (µs) unless an event keeps it from it.
 
     `events` are positions, in the order of the steps, those of a count in the order in which they happened. `completes`
-    is the moment of the newest of them.
+    is the moment of the newest of them. Of an ``any``, `step` is the one that the event passed.
     """
 
     due: int
     completes: Moment
     events: tuple[int, ...]
+    step: int = 0
 
 
 class Progress(msgspec.Struct, array_like=True):
@@ -51,8 +54,11 @@ class Progress(msgspec.Struct, array_like=True):
         return not (self.fired or self.waiting or any(self.facts))
 
 
-class SubjectState(msgspec.Struct, array_like=True):
-    """What all triggers keep of a subject: `progress` by trigger id, and the events of it by position in the log."""
+class SubjectState(msgspec.Struct):
+    """What all triggers keep of a subject: `progress` by trigger id, and the events of it by position in the log.
+
+    Its form names its fields, since it is shown to whom it is about.
+    """
 
     progress: dict[str, Progress] = {}
     events: dict[int, Event] = {}
@@ -99,10 +105,35 @@ class Occurrence(NamedTuple):
     at: int
     late: bool
 
-    @property
-    def bindings(self) -> dict[str, dict[str, object]]:
-        """What conditions and parameters read: the properties of the event by label; of a count, of its newest."""
-        return {cause.label: cause.event.properties for cause in self.causes if cause.label}
+
+def merged(states: Sequence[SubjectState]) -> SubjectState:
+    """The state of a subject that was several: what waited for any of them waits for it."""
+    whole = SubjectState()
+    for state in states:
+        whole.events |= state.events
+    for state in states:
+        for name, other in state.progress.items():
+            mine = whole.progress.get(name)
+            if mine is None or mine.since < other.since:
+                whole.progress[name] = msgspec.structs.replace(other)
+            elif (mine.since, mine.key) == (other.since, other.key):
+                whole.progress[name] = _together(mine, other, whole.events)
+    whole.sweep()
+    return whole
+
+
+def _together(mine: Progress, other: Progress, events: dict[int, Event]) -> Progress:
+    def in_order(positions: Iterable[int]) -> list[int]:
+        return sorted(positions, key=lambda position: (events[position].at, position))
+
+    return Progress(
+        key=mine.key,
+        since=mine.since,
+        facts=[in_order({*one, *two}) for one, two in zip(mine.facts, other.facts, strict=True)],
+        waiting=[*mine.waiting, *other.waiting],
+        fired=mine.fired + other.fired,
+        last=max((last for last in (mine.last, other.last) if last is not None), default=None),
+    )
 
 
 encode_state = msgspec.msgpack.Encoder().encode
