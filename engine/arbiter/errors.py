@@ -8,12 +8,13 @@ holds the one table from these classes to status codes.
 from __future__ import annotations
 
 import difflib
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 Severity = Literal["error", "warning"]
 
@@ -75,7 +76,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 class ArbiterError(Exception):
-    """The root of the tree."""
+    """The root of the tree. `facts` are what a program may want to know of it, by name."""
+
+    facts: Mapping[str, str] = MappingProxyType({})
 
 
 class AuthorError(ArbiterError):
@@ -130,6 +133,23 @@ class LimitExceeded(CallerError):
     def __init__(self, message: str, *, field: str = "", reason: str = "") -> None:
         named = not reason or f"`{reason}`" in message
         super().__init__(message if named else f"{message} (limit `{reason}`)", field=field, reason=reason)
+
+
+class NotKept(CallerError):
+    """A position in a log is asked for of which what follows is no longer kept, or that was never given."""
+
+    def __init__(self, message: str, *, field: str, earliest: int, newest: int) -> None:
+        """Tell the first position that is kept, and the last that was given."""
+        super().__init__(message, field=field)
+        self.facts = {"earliest": str(earliest), "newest": str(newest)}
+
+
+class FellBehind(CallerError):
+    """Who follows took nothing for too long. `position` is what to go on after."""
+
+    def __init__(self, message: str, position: int) -> None:
+        super().__init__(message)
+        self.facts = {"position": str(position)}
 
 
 class NotReady(ArbiterError):

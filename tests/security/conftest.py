@@ -33,7 +33,7 @@ from arbiter.runtime.versions import Versions
 from arbiter.server.app import Server
 from arbiter.server.settings import FaceSettings
 from arbiter.telemetry.counters import Counters
-from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
+from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2, trigger_pb2
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,12 +55,14 @@ ISSUER, AUDIENCE = "https://issuer.test", "arbiter"
 DECIDE = "/arbiter.v1.DecisionService/Decide"
 UPDATE = "/arbiter.v1.ProfileService/UpdateProfile"
 PROFILE = "/arbiter.v1.ProfileService/GetProfile"
+FOLLOW = "/arbiter.v1.TriggerService/Subscribe"
 SNAPSHOT = "/arbiter.v1.AdminService/GetSnapshot"
 OVERRIDE = "/arbiter.v1.AdminService/SetOverride"
 REQUESTS: dict[str, Message] = {
     DECIDE: decision_pb2.DecideRequest(subject_id="ann", decision="home"),
     UPDATE: profile_pb2.UpdateProfileRequest(subject_id="ann"),
     PROFILE: profile_pb2.GetProfileRequest(subject_id="ann"),
+    FOLLOW: trigger_pb2.SubscribeRequest(subject_id="ann"),
     SNAPSHOT: admin_pb2.GetSnapshotRequest(),
     OVERRIDE: admin_pb2.SetOverrideRequest(rule_id="named", clear=True, reason="a reason"),
 }
@@ -220,9 +222,15 @@ def outcome_of(
 ) -> str:
     """The name of the status code of one call."""
     content = (request or REQUESTS.get(method) or profile_pb2.GetProfileRequest()).SerializeToString()
-    call = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
+    unary = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
+    stream = channel.unary_stream(method, request_serializer=None, response_deserializer=None)
     try:
-        call(content, metadata=tuple(metadata), timeout=30)
+        if method == FOLLOW:
+            answers: Any = stream(content, metadata=tuple(metadata), timeout=30)
+            next(answers)
+            answers.cancel()
+        else:
+            unary(content, metadata=tuple(metadata), timeout=30)
     except grpc.RpcError as error:
         name: str = error.code().name
         return name

@@ -17,7 +17,7 @@ from arbiter.server.calls import Call, settled
 from arbiter.server.gate import Caller
 from arbiter.server.status import AuditFailed
 from arbiter.v1 import admin_pb2, profile_pb2
-from tests.security.conftest import DECIDE, OVERRIDE, PROFILE, SNAPSHOT, UPDATE
+from tests.security.conftest import DECIDE, FOLLOW, OVERRIDE, PROFILE, SNAPSHOT, UPDATE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +73,16 @@ def test_a_line_says_who_did_what_from_where_and_what_came_of_it(serve: Open, ro
     assert override["outcome"] == "NOT_FOUND"
     assert override["request"] == {"rule_id": "named", "clear": True, "reason": "a reason"}
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_who_follows_is_recorded_when_the_stream_is_opened(serve: Open, roll: Roll, file: Path) -> None:
+    token, other = roll.token("sender", "follow"), roll.token("desk", "privacy")
+    server = serve(tokens=roll.file, audit=file)
+    assert [server.call(FOLLOW, token), server.call(FOLLOW, other)] == ["OK", "PERMISSION_DENIED"]
+    opened, denied = lines(file)
+    assert (opened["method"], opened["caller"], opened["outcome"]) == (FOLLOW, "sender", "OK")
+    assert opened["subject"] == server.store.pseudonym("ann")
+    assert (denied["caller"], denied["outcome"]) == ("desk", "PERMISSION_DENIED")
 
 
 def test_a_pseudonym_is_the_same_each_time_and_another_in_another_store(serve: Open, file: Path) -> None:

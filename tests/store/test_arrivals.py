@@ -110,21 +110,21 @@ def test_old_firings_go_and_their_positions_are_not_given_again(tmp_path: Path) 
         store.write(Do(fire)).result()
         clock.now = T0 + HOUR
         store.write(Do(fire)).result()
-        assert [position for position, _ in store.fired.after(0, 9)] == [1, 2, 3, 4]
-        assert [(position, firing.id) for position, firing in store.fired.of("s2", 9)] == [
+        assert [told.position for told in store.fired.after(0, 9)[0]] == [1, 2, 3, 4]
+        assert [(told.position, told.firing.id) for told in store.fired.of("s2", 9)] == [
             (4, f"s2-{T0 + HOUR}"), (2, f"s2-{T0}"),
         ]  # fmt: skip
         assert store.write(Shed()).result() == 2
-        assert [position for position, _ in store.fired.after(0, 1)] == [3]
+        assert [told.position for told in store.fired.after(0, 1)[0]] == [3]
         assert store.fired.gone() == 2
         store.erase("s2").result()
-        assert [position for position, _ in store.fired.after(0, 9)] == [3]
+        assert [told.position for told in store.fired.after(0, 9)[0]] == [3]
         assert store.fired.of("s2", 9) == []
         assert store.fired.last() == 4
         clock.now += 9 * HOUR
         assert store.write(Shed()).result() == 1
         store.write(Do(fire)).result()
-        assert [position for position, _ in store.fired.after(0, 9)] == [5, 6]
+        assert [told.position for told in store.fired.after(0, 9)[0]] == [5, 6]
 
 
 def test_states_of_linked_ids_lie_side_by_side_until_one_is_made_of_them(tmp_path: Path) -> None:

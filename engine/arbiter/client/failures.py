@@ -36,7 +36,8 @@ class Misconfigured(ArbiterError):
 class CallFailed(ArbiterError):
     """A call failed. `code` is the canonical code's name (``INVALID_ARGUMENT``), `reason` Arbiter's own word for it.
 
-    `violations` name the fields at fault, `limit` the limit that was passed, `reference` the entry in the server's log;
+    `violations` name the fields at fault, `limit` the limit that was passed, `reference` the entry in the server's log,
+    and `facts` are these and whatever else the server told for programs, by name;
     `retry_after` is in seconds, None when the server says nothing of it. `attempts` counts how often the call was sent:
     0 when it never was, as a bad argument is not, or when one request of a batch failed alone. What does not apply is
     empty.
@@ -51,6 +52,7 @@ class CallFailed(ArbiterError):
         infos = list(_details(status, ErrorInfo))
         metadata = {key: value for info in infos for key, value in info.metadata.items()}
         self.reason = infos[0].reason if infos else ""
+        self.facts = metadata
         self.limit = metadata.get("limit", "")
         self.reference = metadata.get("reference", "")
         self.violations = tuple(
@@ -96,6 +98,10 @@ class ResourceExhausted(CallFailed):
     """A limit was passed: send less, or retry after `retry_after`."""
 
 
+class OutOfRange(CallFailed):
+    """What follows a position is no longer kept, or was never there; `facts` has ``earliest`` and ``newest``."""
+
+
 class DeadlineExceeded(CallFailed):
     """No answer came in time; a write may have been done all the same."""
 
@@ -116,6 +122,7 @@ _KINDS: dict[str, type[CallFailed]] = {
     "ABORTED": Conflict,
     "FAILED_PRECONDITION": PreconditionFailed,
     "RESOURCE_EXHAUSTED": ResourceExhausted,
+    "OUT_OF_RANGE": OutOfRange,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "UNAVAILABLE": Unavailable,
     "INTERNAL": ServerFault,

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from arbiter.profiles.aliases import standing_for
 from arbiter.profiles.environment import UNREADABLE, unreadable
 from arbiter.profiles.firings import firings_after, firings_of, gone_firing, last_firing
+from arbiter.profiles.naming import name_of
 from arbiter.profiles.pending import states_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import lmdb
 
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
     from arbiter.profiles.firings import FiringRecord
     from arbiter.profiles.keys import Keys
 
-    Firings = list[tuple[int, FiringRecord]]
+
+class Told(NamedTuple):
+    """A firing, with its position, and the id of its subject, empty where it is not known."""
+
+    position: int
+    subject_id: str
+    firing: FiringRecord
 
 
 class Fired:
@@ -40,20 +47,31 @@ class Fired:
             return last_firing(environment, txn)
 
     def gone(self) -> int:
-        """The last position of those that are no longer kept, since they were too old; 0 for none."""
+        """The last position whose firing was too old to be kept; 0 for none."""
         with self._looking() as (environment, txn):
             return gone_firing(environment, txn)
 
-    def after(self, position: int, limit: int) -> Firings:
-        """At most `limit` firings after a position, each with its own, in order."""
+    def after(
+        self, position: int, limit: int, wanted: Callable[[FiringRecord], bool] | None = None, subject_id: str = ""
+    ) -> tuple[list[Told], int]:
+        """Of at most `limit` firings after a position those that are wanted, of one subject if one is named, in order;
+        and the last position that was looked at.
+        """
+        found = []
         with self._looking() as (environment, txn):
-            return list(islice(firings_after(environment, txn, position), limit))
+            whose = standing_for(environment, txn, self._keys.subject(subject_id)) if subject_id else b""
+            for place, firing in islice(firings_after(environment, txn, position), limit):
+                position = place
+                if (not whose or firing.subject == whose) and (wanted is None or wanted(firing)):
+                    found.append(Told(place, name_of(environment, txn, self._keys, firing.subject), firing))
+        return found, position
 
-    def of(self, subject_id: str, limit: int) -> Firings:
-        """At most `limit` firings of a subject, each with its position, the newest first."""
+    def of(self, subject_id: str, limit: int) -> list[Told]:
+        """At most `limit` firings of a subject, the newest first."""
         with self._looking() as (environment, txn):
             key = standing_for(environment, txn, self._keys.subject(subject_id))
-            return list(islice(firings_of(environment, txn, key), limit))
+            name = name_of(environment, txn, self._keys, key)
+            return [Told(place, name, firing) for place, firing in islice(firings_of(environment, txn, key), limit)]
 
     def states(self, subject_id: str) -> list[bytes]:
         """The states of a subject's triggers, encoded; several where ids were linked and nothing happened since."""

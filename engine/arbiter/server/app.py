@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from arbiter.errors import ArbiterError
 from arbiter.runtime.address import ListenError
-from arbiter.server import admin, decisions, health, privacy, profiles
+from arbiter.server import admin, decisions, health, privacy, profiles, triggers
 from arbiter.server.calls import Entry, Rpc
 from arbiter.server.grpcio import missing, only_lost
 from arbiter.server.guard import Guard
@@ -71,9 +71,11 @@ class Server:
         counters = backing.counters
         limits = settings.limits
         stored = profiles.ProfileService(backing.engine, limits, counters)
+        triggering = triggers.TriggerService(backing.engine, limits, counters)
         services: dict[str, dict[str, Work]] = {
             decisions.SERVICE: decisions.DecisionService(backing.engine, limits, counters).works(),
             profiles.SERVICE: {**stored.works(), **privacy.Privacy(backing.engine, limits, counters).works()},
+            triggers.SERVICE: triggering.works(),
             admin.SERVICE: admin.AdminService(backing.admin, limits).works(),
         }
         rpcs = {
@@ -85,16 +87,22 @@ class Server:
         }
         self._pool = Pool(settings.threads)
         by_path = {rpc.path: rpc for rpc in rpcs.values()}
-        self._streams = Streams(limits.ingest_streams)
         ingest = Entry(f"/{profiles.SERVICE}/IngestStream", gate, counters, backing.observer)
-        streams = {profiles.SERVICE: {"IngestStream": self._streams.handler(ingest, stored.stream())}}
+        follow = Entry(f"/{triggers.SERVICE}/Subscribe", gate, counters, backing.observer)
+        ingesting = Streams(limits.ingest_streams, "ingest_streams", "send batches")
+        following = Streams(limits.followers, "followers", "follow with fewer streams")
+        self._streams = (ingesting, following)
+        streams = {
+            profiles.SERVICE: {"IngestStream": ingesting.answering(ingest, stored.stream().open)},
+            triggers.SERVICE: {"Subscribe": following.telling(follow, triggering.opens(guard.recorded, follow.path))},
+        }
         self._door = Door(
             by_path,
             gate,
             self._pool,
             limits.concurrent_calls,
             open_to_all=(health.SERVICE,),
-            streams=(ingest.path,),
+            streams=(ingest.path, follow.path),
         )
         self._server = grpc.server(
             self._pool,
@@ -149,7 +157,8 @@ class Server:
         # Who watches health sends nothing more by the time that calls on the wire would be cut off
         # (docs/decisions/0040).
         time.sleep(min(grace, FAREWELL_S))
-        self._streams.close()
+        for each in self._streams:
+            each.close()
         ended = self._server.stop(grace)
         while not ended.wait(_LOOK_S):
             if only_lost(self._server):
@@ -158,7 +167,8 @@ class Server:
 
     def _end_threads(self) -> None:
         self._pool.shutdown()
-        self._streams.shutdown()
+        for each in self._streams:
+            each.shutdown()
         self._door.close()
         self._guard.stop()
 

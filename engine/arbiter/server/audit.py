@@ -1,5 +1,7 @@
 """The audit log: one line of JSON for each call that administers, shows what is held on a subject, or links two ids.
 
+A stream has its line when it is opened.
+
 Law: a call is answered when its line is on disk, and fails when that cannot be. The subject stands in a line as the
 keyed hash under which the store keeps it, never as an id; no value of a profile stands there at all. All processes
 append to one file, each line by one write.
@@ -21,7 +23,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from arbiter.server.auth.roles import NEEDS, RECORDED
 from arbiter.server.calls import Slow, settled
 from arbiter.server.status import AuditFailed, code_of
-from arbiter.v1 import admin_pb2, profile_pb2
+from arbiter.v1 import admin_pb2, profile_pb2, trigger_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,7 +190,7 @@ def _failed(path: Path, error: OSError) -> AuditFailed:
 
 def _requests() -> dict[str, type[Message]]:
     found: dict[str, type[Message]] = {}
-    for module in (admin_pb2, profile_pb2):
+    for module in (admin_pb2, profile_pb2, trigger_pb2):
         for service in module.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 found[f"/{service.full_name}/{method.name}"] = getattr(module, method.input_type.name)

@@ -29,7 +29,7 @@ from arbiter.telemetry import tracing
 from arbiter.telemetry.histogram import DURATIONS
 from arbiter.types import Lack, Reason
 from arbiter.v1 import decision_pb2
-from arbiter.wire.values import write_entries
+from arbiter.wire.values import write_entries, write_timestamp
 
 if TYPE_CHECKING:
     from arbiter.config.limits import Limits
@@ -252,9 +252,7 @@ class DecisionService:
                 stamped = own.valid_until
                 stamped.seconds = seconds
                 stamped.nanos = rest * 1000
-            for degradation in decision.degraded:
-                cause, detail = _CAUSES[degradation.cause]
-                own.degraded.add(name=f"models.{degradation.model}", cause=cause, detail=detail)
+            _write_degraded(own, decision)
             if request.explain:
                 own.explanation.CopyFrom(write_explanation(decision, active.snapshot))
             written.append(own.SerializeToString())
@@ -290,9 +288,32 @@ def _varint(number: int) -> bytes:
     return bytes(written)
 
 
+def write_decision(message: decision_pb2.DecideResponse, decision: Decision, snapshot: str) -> None:
+    """Fill in the answer that a decision was which nobody called for: it has no id."""
+    message.decision = decision.point
+    message.snapshot = snapshot
+    message.defaulted = decision.defaulted
+    for treatment in decision.treatments:
+        _write_treatment(message, treatment)
+    if decision.valid_until is not None:
+        message.valid_until.CopyFrom(write_timestamp(decision.valid_until))
+    _write_degraded(message, decision)
+
+
+def _write_degraded(message: decision_pb2.DecideResponse, decision: Decision) -> None:
+    for degradation in decision.degraded:
+        cause, detail = _CAUSES[degradation.cause]
+        message.degraded.add(name=f"models.{degradation.model}", cause=cause, detail=detail)
+
+
 def _serialise(treatment: Treatment) -> bytes:
     """Return a DecideResponse that holds the treatment alone."""
     response = _DecideResponse()
+    _write_treatment(response, treatment)
+    return response.SerializeToString()
+
+
+def _write_treatment(response: decision_pb2.DecideResponse, treatment: Treatment) -> None:
     message = response.treatments.add(
         rule_id=treatment.rule_id,
         action=treatment.action,
@@ -301,4 +322,3 @@ def _serialise(treatment: Treatment) -> bytes:
         reason=_REASONS[treatment.reason],
     )
     write_entries(message.params, treatment.params)
-    return response.SerializeToString()

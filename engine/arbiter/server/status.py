@@ -20,10 +20,12 @@ from arbiter.errors import (
     AlreadyLinked,
     ArbiterError,
     CallerError,
+    FellBehind,
     InvalidField,
     KeyReused,
     LimitExceeded,
     NotFound,
+    NotKept,
     NotReady,
     VersionConflict,
 )
@@ -41,7 +43,7 @@ _log = logging.getLogger("arbiter.server")
 _TEXT_BYTES = 700
 _PATH_BYTES = 400
 # Limits on work under way, not on what one call holds: the same call may succeed a moment later.
-PASSING_LIMITS = frozenset({"concurrent_calls", "ingest_streams", "write_queue"})
+PASSING_LIMITS = frozenset({"concurrent_calls", "ingest_streams", "followers", "write_queue"})
 _RETRY_MS = 100
 
 
@@ -60,6 +62,8 @@ _CODES: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
     AlreadyLinked: (grpc.StatusCode.FAILED_PRECONDITION, "ALREADY_LINKED"),
     KeyReused: (grpc.StatusCode.FAILED_PRECONDITION, "KEY_REUSED"),
     LimitExceeded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"),
+    FellBehind: (grpc.StatusCode.RESOURCE_EXHAUSTED, "FELL_BEHIND"),
+    NotKept: (grpc.StatusCode.OUT_OF_RANGE, "NOT_KEPT"),
     CallerError: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
     NotReady: (grpc.StatusCode.UNAVAILABLE, "NOT_READY"),
     DeadlinePassed: (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PASSED"),
@@ -86,6 +90,8 @@ def status_of(error: BaseException, doing: str, within: str = "") -> Status:
     code, reason = code_of(error)
     info = ErrorInfo(reason=reason, domain=DOMAIN)
     details: list[Message] = [info]
+    if isinstance(error, ArbiterError):
+        info.metadata.update(error.facts)
     text = _cut(str(error), _TEXT_BYTES)
     if code is grpc.StatusCode.INTERNAL:
         reference = secrets.token_hex(4)
@@ -98,7 +104,7 @@ def status_of(error: BaseException, doing: str, within: str = "") -> Status:
         if error.field:
             path = _cut(f"{within}.{error.field}" if within else error.field, _PATH_BYTES)
             details.append(BadRequest(field_violations=[_Violation(field=path, description=text)]))
-        if error.reason in PASSING_LIMITS:
+        if error.reason in PASSING_LIMITS or isinstance(error, FellBehind):
             details.append(RetryInfo(retry_delay=Duration(nanos=_RETRY_MS * 1_000_000)))
     return Status(code=code.value[0], message=text, details=[_packed(detail) for detail in details])
 

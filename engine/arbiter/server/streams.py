@@ -1,8 +1,8 @@
-"""Calls in which messages flow both ways, answered by grpcio's own machinery.
+"""Calls that are streams, answered by grpcio's own machinery: how many may be open, how they begin and end.
 
-Law: public names of grpcio alone. A stream reads a message, does its work, and reads on, while answers go out in the
-order of the messages; it has at most `IN_FLIGHT` messages that are not answered, and reads no further, so that who
-sends too fast is held up by the connection's own flow control. What a message means stands in the services.
+Law: public names of grpcio alone. What a stream does is a `Flow`'s matter. A stream reads a message, does its work, and
+reads on, while answers go out in the order of the messages; it has at most `IN_FLIGHT` messages that are not answered,
+and reads no further, so that who sends too fast is held up by the connection's own flow control.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
 import msgspec
@@ -31,8 +31,28 @@ if TYPE_CHECKING:
 IN_FLIGHT: Final = 16  # messages of a stream that are not answered
 
 
+class Flow(Protocol):
+    """What one stream does. All but `answers` may be called from any thread."""
+
+    def answers(self) -> Iterator[bytes]:
+        """The answers as they come, until the stream ends. Raises what it ends in."""
+
+    def end(self) -> None:
+        """Have it end soon, with an error that says that the server stops."""
+
+    def leave(self) -> None:
+        """Know that nobody hears answers any more."""
+
+
+class Opens(Protocol):
+    """Opens a stream: from what came, the message or all messages to come, its call, and what breaks it off."""
+
+    def __call__(self, asked: Any, call: Call, cancel: Callable[[], object], /) -> Flow:
+        """Return it. Raises what the call is refused with."""
+
+
 class StreamWork(msgspec.Struct, frozen=True):
-    """What a stream does: `take` gives the future of a message, `answer` makes one answer of several results.
+    """What a stream of messages does: `take` gives the future of one, `answer` makes one answer of several results.
 
     `answer` is handed the number of messages that are answered with it, of the whole stream, and the results.
     """
@@ -40,33 +60,53 @@ class StreamWork(msgspec.Struct, frozen=True):
     take: Callable[[bytes, Call], Future[Any]]
     answer: Callable[[int, list[Any]], bytes]
 
-
-class _Ended(msgspec.Struct, frozen=True):
-    """The last of what a stream has to say: an error, or nothing when the caller is through."""
-
-    error: BaseException | None = None
+    def open(self, messages: Iterator[bytes], call: Call, _cancel: Callable[[], object]) -> Flow:
+        """Open a stream, as `Opens` does."""
+        return _Answering(self, messages, call)
 
 
 class Streams:
-    """The streams of one server, at most `allowed` at a time: one thread of each reads, another answers."""
+    """The streams of one kind that a server has open, at most `allowed` at a time, which is the limit `reason`.
 
-    def __init__(self, allowed: int) -> None:
+    `instead` says what callers may do who are one too many.
+    """
+
+    def __init__(self, allowed: int, reason: str, instead: str) -> None:
         self._allowed = allowed
+        self._reason = reason
+        self._instead = instead
         self._pool = ThreadPoolExecutor(allowed + 1, thread_name_prefix="arbiter-stream")  # one that refuses the rest
-        self._open: set[_Stream] = set()
+        self._open: set[Flow] = set()
         self._lock = threading.Lock()
         self._ending = False
 
-    def handler(self, rpc: Entry, work: StreamWork) -> _Handler:
-        """Return the handler of a method."""
+    def answering(self, rpc: Entry, opens: Opens) -> _Handler:
+        """Return the handler of a method that takes many messages and gives many answers."""
+        return grpc.stream_stream_rpc_method_handler(self._handled(rpc, opens))
 
-        def run(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+    def telling(self, rpc: Entry, opens: Opens) -> _Handler:
+        """Return the handler of a method that takes one message and gives many answers."""
+        return grpc.unary_stream_rpc_method_handler(self._handled(rpc, opens))
+
+    def close(self) -> None:
+        """Let no stream begin, and those that are open end soon."""
+        with self._lock:
+            self._ending = True
+            for flow in self._open:
+                flow.end()
+
+    def shutdown(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+    def _handled(self, rpc: Entry, opens: Opens) -> Callable[[Any, grpc.ServicerContext], Iterator[bytes]]:
+        def run(asked: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
             observer, code = rpc.observer, grpc.StatusCode.CANCELLED.value[0]
             seen = Seen(rpc.path)
             if observer is not None:
                 observer.begin(seen, context.invocation_metadata())
             try:
-                yield from self._run(rpc, work, messages, context)
+                yield from self._run(rpc, opens, asked, context)
             except Exception as error:  # noqa: BLE001 - the boundary: whatever it is becomes a status
                 status = rpc.failed(error)
                 code = status.code
@@ -79,68 +119,67 @@ class Streams:
             abort(context, status)
 
         run.experimental_thread_pool = self._pool  # type: ignore[attr-defined] # grpcio's way to say it
-        return grpc.stream_stream_rpc_method_handler(run)
+        return run
 
-    def close(self) -> None:
-        """Let no stream begin, and those that are open end when what they took is answered."""
+    def _run(self, rpc: Entry, opens: Opens, asked: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
+        due = time.time() + context.time_remaining()
+        call = rpc.call(due, context.invocation_metadata(), context.peer, context.peer_identities)
         with self._lock:
-            self._ending = True
-            for stream in self._open:
-                stream.end(_stops())
-
-    def shutdown(self) -> None:
-        """End the threads."""
-        self._pool.shutdown()
-
-    def _run(
-        self, rpc: Entry, work: StreamWork, messages: Iterator[bytes], context: grpc.ServicerContext
-    ) -> Iterator[bytes]:
-        remaining = context.time_remaining()
-        call = rpc.call(time.time() + remaining, context.invocation_metadata(), context.peer, context.peer_identities)
-        stream = _Stream(work, call)
+            self._check()
+        flow = opens(asked, call, context.cancel)
         with self._lock:
-            if self._ending:
-                raise _stops()
-            if len(self._open) >= self._allowed:
-                raise LimitExceeded(
-                    f"`ingest_streams` {self._allowed:,} streams are open in this worker already: retry a little "
-                    "later, or send batches",
-                    reason="ingest_streams",
-                )
-            self._open.add(stream)
+            self._check()  # again: opening may have taken a while
+            self._open.add(flow)
         try:
-            threading.Thread(target=stream.read, args=(messages,), name="arbiter-stream-reader", daemon=True).start()
-            yield from stream.answers()
+            context.add_callback(flow.leave)
+            yield from flow.answers()
         finally:
-            stream.leave()
+            flow.leave()
             with self._lock:
-                self._open.discard(stream)
+                self._open.discard(flow)
+
+    def _check(self) -> None:
+        if self._ending:
+            raise stops()
+        if len(self._open) >= self._allowed:
+            raise LimitExceeded(
+                f"`{self._reason}` {self._allowed:,} streams are open in this worker already: retry a little later, "
+                f"or {self._instead}",
+                reason=self._reason,
+            )
 
 
-class _Stream:
-    """One stream: a thread reads, the other answers."""
+class _Ended(msgspec.Struct, frozen=True):
+    """The last of what a stream has to say: an error, or nothing when the caller is through."""
 
-    def __init__(self, work: StreamWork, call: Call) -> None:
+    error: BaseException | None = None
+
+
+class _Answering:
+    """A stream of messages and answers: a thread reads, the other answers."""
+
+    def __init__(self, work: StreamWork, messages: Iterator[bytes], call: Call) -> None:
         self._work = work
+        self._messages = messages
         self._call = call
         self._taken: queue.SimpleQueue[Future[Any] | _Ended] = queue.SimpleQueue()
         self._room = threading.Semaphore(IN_FLIGHT)
         self._left = False
 
-    def end(self, error: BaseException) -> None:
+    def end(self) -> None:
         """Have it end with an error when all that was taken before is answered."""
-        self._taken.put(_Ended(error))
+        self._taken.put(_Ended(stops()))
 
     def leave(self) -> None:
         """Let the thread that reads go: nobody answers any more."""
         self._left = True
         self._room.release()
 
-    def read(self, messages: Iterator[bytes]) -> None:
+    def _read(self) -> None:
         """Take messages until there are no more, in a thread of its own."""
         ended = _Ended()
         try:
-            for content in messages:
+            for content in self._messages:
                 self._room.acquire()
                 if self._left:
                     return
@@ -153,6 +192,7 @@ class _Stream:
 
     def answers(self) -> Iterator[bytes]:
         """The answers, each as soon as the oldest message that has none is done. Raises what a message fails with."""
+        threading.Thread(target=self._read, name="arbiter-stream-reader", daemon=True).start()
         answered = 0
         following: Future[Any] | _Ended | None = None
         while True:
@@ -186,5 +226,6 @@ class _Stream:
                 return
 
 
-def _stops() -> NotReady:
+def stops() -> NotReady:
+    """Return the error with which streams end when the server does."""
     return NotReady("the server stops: open the stream again, and send what was not answered")

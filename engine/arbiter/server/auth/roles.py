@@ -11,7 +11,7 @@ from typing import Final, Literal, get_args
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
-Role = Literal["decide", "write", "privacy", "admin"]
+Role = Literal["decide", "write", "follow", "privacy", "admin"]
 Need = Role | Literal["any", "open"]
 
 # No role holds another: who administers rules need not read profiles.
@@ -30,6 +30,11 @@ _BY_SERVICE: Final[dict[str, dict[str, Need]]] = {
         # Who asks subjects for their consent, a web site say, need not be able to read or erase what is held of them.
         "SetConsent": "write",
         "LinkIdentity": "write",
+    },
+    "arbiter.v1.TriggerService": {
+        # Who acts on what triggers do hears of many subjects, and need not be able to look one up, or erase it.
+        "Subscribe": "follow",
+        "ExplainTriggers": "privacy",
     },
     "arbiter.v1.AdminService": {
         "GetStatus": "admin",
@@ -51,5 +56,11 @@ _BY_SERVICE: Final[dict[str, dict[str, Need]]] = {
 NEEDS: Final[dict[str, Need]] = {
     f"/{service}/{method}": need for service, methods in _BY_SERVICE.items() for method, need in methods.items()
 }
-# Beside what needs `admin` or `privacy`: who said so is a part of a consent.
-RECORDED: Final = frozenset({"/arbiter.v1.ProfileService/SetConsent", "/arbiter.v1.ProfileService/LinkIdentity"})
+# Beside what needs `admin` or `privacy`: who said so is a part of a consent; who follows is told of everybody.
+RECORDED: Final = frozenset(
+    {
+        "/arbiter.v1.ProfileService/SetConsent",
+        "/arbiter.v1.ProfileService/LinkIdentity",
+        "/arbiter.v1.TriggerService/Subscribe",
+    }
+)
