@@ -6,12 +6,16 @@ A child that dies is an answer too. Nothing here knows what a model is for.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import resource
 import signal
+import socket
 import statistics
+import struct
 import subprocess
 import sys
+import tempfile
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
 
 MEMORY_BYTES: Final = 2 << 30  # beyond what the child has when it begins
 SECONDS: Final = 60
+_LENGTH: Final = struct.Struct(">Q")
+_LEAST_S: Final = 0.001  # a timeout of 0 would mean another thing
+_ENDING_S: Final = 5.0  # for a child that closed its line to be gone
 _ROUNDS: Final = 9
 _RUNS: Final = 100
 
@@ -57,52 +64,143 @@ class Verdict(msgspec.Struct, frozen=True):
         return not self.died and not self.diagnostics
 
 
+class Judge:
+    """A child that judges one model after another, begun when the first comes; a model that ends it ends no other's.
+
+    `memory` is in bytes; `seconds` bounds the time on the processor for each model, and `patience` the time on the
+    clock, which is more where others go first. To be closed. One thread uses it.
+    """
+
+    def __init__(self, *, memory: int = MEMORY_BYTES, seconds: float = SECONDS, patience: float = 0.0) -> None:
+        self._limits = (str(memory), str(math.ceil(seconds)))
+        self._patience = patience or seconds
+        self._child: _Child | None = None
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child is not None:
+            self._child.end()
+        self._child = None
+
+    def verdict(self, asked: Asked) -> Verdict:
+        """Have the child judge the files. Never raises for anything that they hold."""
+        child = self._child = self._child or _Child(self._limits)
+        deadline = time.monotonic() + self._patience
+        try:
+            _send(child.line, msgspec.msgpack.encode(asked), deadline)
+            return msgspec.msgpack.decode(_receive(child.line, deadline), type=Verdict)
+        except TimeoutError:
+            died = f"it took longer than {self._patience:g} seconds"
+        except (OSError, EOFError, msgspec.DecodeError):
+            died = child.how_it_ended()
+        self.close()
+        return Verdict(died=died)
+
+
+class _Child:
+    """The process, the line to it, and what it says when it fails."""
+
+    def __init__(self, limits: tuple[str, str]) -> None:
+        self.line, theirs = socket.socketpair()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the rest
+        command = [sys.executable, "-m", "arbiter.models.judge", *limits]
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - this very module, and two numbers
+                command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=self._errors, start_new_session=True
+            )
+
+    def end(self) -> None:
+        """End it, whatever it does."""
+        self.line.close()
+        self._process.kill()
+        self._process.wait()
+        self._errors.close()
+
+    def how_it_ended(self) -> str:
+        """In words."""
+        try:
+            code = self._process.wait(_ENDING_S)
+        except subprocess.TimeoutExpired:
+            return "the process that opened it answers no more"
+        if code < 0:
+            return f"the process that opened it was ended by {signal.Signals(-code).name}"
+        self._errors.seek(0)
+        said = (self._errors.read().decode(errors="replace").strip().splitlines() or ["nothing"])[-1]
+        return f"the process that opened it ended with {code} and said: {said[:300]}"
+
+
 def judge(asked: Asked, *, memory: int = MEMORY_BYTES, seconds: float = SECONDS) -> Verdict:
-    """Have a child judge the files. Never raises for anything that they hold.
+    """Have a child of its own judge the files. Never raises for anything that they hold.
 
     `memory` is in bytes, `seconds` bounds the child's time on the clock and on the processor.
     """
-    command = [sys.executable, "-m", "arbiter.models.judge", str(memory), str(math.ceil(seconds))]
-    try:
-        done = subprocess.run(  # noqa: S603 - this very module, and two numbers
-            command, input=msgspec.msgpack.encode(asked), capture_output=True, timeout=seconds, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return Verdict(died=f"it took longer than {seconds:g} seconds")
-    if done.returncode < 0:
-        return Verdict(died=f"the process that opened it was ended by {signal.Signals(-done.returncode).name}")
-    try:
-        return msgspec.msgpack.decode(done.stdout, type=Verdict)
-    except msgspec.DecodeError:
-        said = (done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"])[-1]
-        return Verdict(died=f"the process that opened it ended with {done.returncode} and said: {said[:300]}")
+    with contextlib.closing(Judge(memory=memory, seconds=seconds)) as child:
+        return child.verdict(asked)
+
+
+def _send(line: socket.socket, content: bytes, deadline: float | None) -> None:
+    _wait_until(line, deadline)
+    line.sendall(_LENGTH.pack(len(content)) + content)
+
+
+def _receive(line: socket.socket, deadline: float | None) -> bytes:
+    """What the other end sent. Raises EOFError at its end, and TimeoutError."""
+    (length,) = _LENGTH.unpack(_exactly(line, _LENGTH.size, deadline))
+    return _exactly(line, length, deadline)
+
+
+def _exactly(line: socket.socket, length: int, deadline: float | None) -> bytes:
+    found = bytearray()
+    while len(found) < length:
+        _wait_until(line, deadline)
+        part = line.recv(min(1 << 20, length - len(found)))
+        if not part:
+            raise EOFError
+        found += part
+    return bytes(found)
+
+
+def _wait_until(line: socket.socket, deadline: float | None) -> None:
+    line.settimeout(None if deadline is None else max(_LEAST_S, deadline - time.monotonic()))
 
 
 def main(memory: int, seconds: int) -> None:
-    """Be the child: read what is asked from standard input, write the verdict to standard output."""
-    content = sys.stdin.buffer.read()
+    """Be the child: whatever is asked by standard input, a socket, is answered there, until nobody asks any more."""
     from arbiter.models import from_bytes  # noqa: PLC0415 - onnxruntime's own memory is not the model's
 
-    _limit(memory, seconds)
+    with socket.socket(fileno=sys.stdin.fileno()) as line:
+        while True:
+            try:
+                content = _receive(line, None)
+            except (EOFError, ConnectionError):
+                return
+            _limit(memory, seconds)
+            _send(line, msgspec.msgpack.encode(_verdict(from_bytes, content, memory)), None)
+
+
+def _verdict(from_bytes: Callable[..., Any], content: bytes, memory: int) -> Verdict:
     asked = msgspec.msgpack.decode(content, type=Asked)
     try:
         model = from_bytes(asked.manifest, asked.onnx, file=asked.file)
         answers = [_answer(model, row) for row in asked.rows]
         times = _times(model, asked.file) if asked.timed else (0.0, 0.0)
-        verdict = Verdict([], answers, *times)
+        return Verdict([], answers, *times)
     except AuthorError as error:
-        verdict = Verdict(list(error.diagnostics))
+        return Verdict(list(error.diagnostics))
     except MemoryError:
-        verdict = Verdict([Diagnostic(file=asked.file, message=f"it wants more than {memory >> 20:,} MiB of memory")])
-    sys.stdout.buffer.write(msgspec.msgpack.encode(verdict))
+        return Verdict([Diagnostic(file=asked.file, message=f"it wants more than {memory >> 20:,} MiB of memory")])
 
 
 def _limit(memory: int, seconds: int) -> None:
-    """Bound what this process may use from now on."""
+    """Bound what this process may use from now on, beyond what it has and has used. The limits proper stay, so that
+    the next model gets as much.
+    """
     with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - a few bytes of the kernel's
         have = int(file.read().split()[0]) * resource.getpagesize()
-    for kind, most in ((resource.RLIMIT_AS, have + memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
-        resource.setrlimit(kind, (most, most))
+    used = math.ceil(time.process_time())
+    limits = (resource.RLIMIT_AS, have + memory), (resource.RLIMIT_CPU, used + seconds), (resource.RLIMIT_CORE, 0)
+    for kind, most in limits:
+        resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
 
 
 def _answer(model: Any, row: Sequence[Any]) -> list[Any] | None:

@@ -7,6 +7,7 @@ them; no file, however broken, makes it raise anything else.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,14 @@ def from_bytes(manifest: bytes, onnx: bytes, *, file: str = MANIFEST) -> Model:
     return model
 
 
+# What makes a model of its two files, as `from_bytes` does.
+Opener = Callable[[bytes, bytes, str], Model]
+
+
+def _opened(manifest: bytes, onnx: bytes, file: str) -> Model:
+    return from_bytes(manifest, onnx, file=file)
+
+
 class Loaded(msgspec.Struct, frozen=True):
     """What a directory of models holds: by name the models that are live, and those that are tried beside them."""
 
@@ -85,14 +94,16 @@ def load_models(
     return everything.models, everything.found
 
 
-def load_directory(directory: Path, loaded: Iterable[Model] = (), *, folder: str = "") -> Loaded:
+def load_directory(
+    directory: Path, loaded: Iterable[Model] = (), *, folder: str = "", opener: Opener = _opened
+) -> Loaded:
     """Load what a directory says is live or tried of every model; folders with a dot before their name are none.
 
     A model is a folder that holds a manifest and an ONNX file, or that holds a folder of these for each version and, in
     `versions.yaml`, which one is live and which one is tried. The others are not looked at.
-    A model of `loaded` whose files have not changed is taken over as it is. Diagnostics are sorted, and name
-    files by their path below `directory` with `folder` before it (``models/rfm/manifest.yaml``); models with none are
-    returned even when others have some, and it is for the caller to refuse the whole.
+    A model of `loaded` whose files have not changed is taken over as it is, others are made by `opener`. Diagnostics
+    are sorted, and name files by their path below `directory` with `folder` before it (``models/rfm/manifest.yaml``);
+    models with none are returned even when others have some, and it is for the caller to refuse the whole.
     """
     result = Loaded({}, {}, [])
     if not directory.is_dir():
@@ -102,7 +113,7 @@ def load_directory(directory: Path, loaded: Iterable[Model] = (), *, folder: str
     for place in sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")):
         shown = PurePosixPath(folder, place.name)
         try:
-            _load_into(result, place, shown, known)
+            _load_into(result, place, shown, known, opener)
         except AuthorError as error:
             result.found.extend(error.diagnostics)
     result.found.sort()
@@ -113,17 +124,17 @@ def load_directory(directory: Path, loaded: Iterable[Model] = (), *, folder: str
     return result
 
 
-def _load_into(result: Loaded, place: Path, shown: PurePosixPath, known: Mapping[str, Model]) -> None:
+def _load_into(result: Loaded, place: Path, shown: PurePosixPath, known: Mapping[str, Model], opener: Opener) -> None:
     """Load what is live, and tried, of the model at `place`. Raises AuthorError."""
     choice = _choose(place, shown)
     if choice is None:
         return
-    model = _load(choice.live, shown, place, known)
+    model = _load(choice.live, shown, place, known, opener)
     result.models[model.name] = model
     share = choice.share
     if share is None or choice.canary is None:
         return
-    tried = _load(choice.canary, shown, place, known)
+    tried = _load(choice.canary, shown, place, known, opener)
     lacking = unlike((model.kind, model.told), (tried.kind, tried.told))
     if lacking:
         said = f"version {tried.version} cannot be tried in place of {model.version}: {lacking}"
@@ -217,12 +228,12 @@ def _listed(versions: Iterable[int]) -> str:
     return ", ".join(f"`v{each}`" for each in versions)
 
 
-def _load(folder: Path, shown: PurePosixPath, place: Path, known: Mapping[str, Model]) -> Model:
+def _load(folder: Path, shown: PurePosixPath, place: Path, known: Mapping[str, Model], opener: Opener) -> Model:
     """Load a folder of the model at `place`, which diagnostics call `shown`. Raises AuthorError."""
     shown /= folder.relative_to(place)
     file = (shown / MANIFEST).as_posix()
     manifest, onnx = _read_both(folder, shown)
-    model = known.get(digest_of(manifest, onnx)) or from_bytes(manifest, onnx, file=file)
+    model = known.get(digest_of(manifest, onnx)) or opener(manifest, onnx, file)
     if model.name != place.name:
         _, places, _ = read_manifest(manifest, file)
         message = f"model `{model.name}` lies in a folder called `{place.name}`"

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from arbiter.errors import AuthorError, Diagnostic, StoreError
-from arbiter.models.loader import from_bytes, load_directory, read_version
+from arbiter.models.loader import load_directory, read_version
 from arbiter.models.trial import digest_of_both
 from arbiter.ruleset.cache import Cache
 from arbiter.ruleset.image import Maker
 from arbiter.ruleset.load import load_ruleset
 from arbiter.ruletests import failed_tests
+from arbiter.runtime.judging import Judged
 from arbiter.runtime.quiet import undisturbed
 from arbiter.runtime.sources import MODEL_FILES, exchanged, files_by_model, names_of, paths_of, read_sources
 from arbiter.serving import SnapshotFile
@@ -85,7 +86,8 @@ class Loader:
 
     Files are shown as `names` says, by default below the names of their directories: ``rules/store/banner.yaml``,
     ``models/rfm/manifest.yaml``. With `require_tests` a set whose own tests fail is as bad as one with a mistake.
-    `holds` says which models are to be in place of those of the files; `clock` gives seconds from any start on.
+    `holds` says which models are to be in place of those of the files; `clock` gives seconds from any start on. With
+    `apart` models are judged in another process before this one opens them.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Loader:
         names: Names | None = None,
         *,
         require_tests: bool = False,
+        apart: bool = False,
         holds: Callable[[], Iterable[ModelHold]] = tuple,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -106,6 +109,7 @@ class Loader:
         self._require_tests = require_tests
         self._holds = holds
         self._clock = clock
+        self._judged = Judged(apart=apart)
         self._cache = Cache()
         self._maker = Maker()
         self._good: Built | None = None
@@ -255,7 +259,7 @@ class Loader:
             if content is None:
                 _log.error("the hold of model %s ends: version %d is no longer kept", hold.name, hold.version)
                 continue
-            models[hold.name] = self._known().get(hold.digest) or from_bytes(*content)
+            models[hold.name] = self._known().get(hold.digest) or self._open(hold.name, *content)
             trials.pop(hold.name, None)
             files = exchanged(files, hold.name, *content)
             held.append(hold.name)
@@ -271,7 +275,7 @@ class Loader:
 
         Not beside another of its kind. Raises AuthorError when the rules cannot do with it, StoreError.
         """
-        model = from_bytes(manifest, onnx, file=f"{self._names.models}/{name}/{MODEL_FILES[0]}")
+        model = self._open(name, manifest, onnx)
         models = {**built.snapshot.models, name: self._known().get(model.digest, model)}
         trials = {each: trial for each, trial in built.snapshot.trials.items() if each != name}
         snapshot, found = self._assembled(built.rules or {}, built.tests, models, trials)
@@ -316,10 +320,16 @@ class Loader:
         """The models in memory, by digest."""
         return {} if self._good is None else {each.digest: each for each in self._good.snapshot.known_models()}
 
+    def _open(self, name: str, manifest: bytes, onnx: bytes) -> Model:
+        """A model that is not in memory. Raises AuthorError."""
+        with self._judged.opening() as opener:
+            return opener(manifest, onnx, f"{self._names.models}/{name}/{MODEL_FILES[0]}")
+
     def _load_models(self) -> tuple[dict[str, Model], dict[str, Trial], list[Diagnostic]]:
         if self._models is None:
             return {}, {}, []
-        loaded = load_directory(self._models, self._known().values(), folder=self._names.models)
+        with self._judged.opening() as opener:
+            loaded = load_directory(self._models, self._known().values(), folder=self._names.models, opener=opener)
         return loaded.models, loaded.trials, loaded.found
 
 

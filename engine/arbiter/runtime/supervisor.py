@@ -80,7 +80,7 @@ class Supervisor:
         self._mail = Mailbox()
         self._loader = Loader(
             settings.rules_directory, settings.models_directory, archive,
-            require_tests=settings.require_tests, holds=lambda: self.desk.standing.models,
+            require_tests=settings.require_tests, apart=True, holds=lambda: self.desk.standing.models,
         )  # fmt: skip
         self._versions = Versions(self.desk, self._loader, archive, settings.limits.overrides)
         self.tally = Tally(lambda number: self._mail.post(lambda: self._scraped(number)), self.desk.counters)
