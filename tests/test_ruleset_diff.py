@@ -110,3 +110,49 @@ def test_what_came_and_went_is_listed_by_kind() -> None:
     assert found.features.changed == (Changed("spend", (Change("window", "90d", "30d"),)),)
     assert found.declarations.changed == (Changed("profile.age", (Change("type", "int", "double"),)),)
     assert found.models == Section((), ("gone",), (Changed("m", (Change("digest", "1", "2"),)),))
+
+
+TRIGGERS = """\
+schema: {events: {view: {product: string}, cart: {product: string}, left: {product: string}}}
+segments: {vip: managed}
+decisions: {home: }
+triggers:
+  - id: one
+    sequence: [{event: view, as: v}, {event: cart, where: event.product == v.product, within: 3d}]
+    within: 30d
+    unless: {event: "*", within: 90m}
+    when: [profile.country == "CA", segments.vip]
+    then: {set: {last: "${v.product}"}, emit: {event: left, properties: {product: "${v.product}"}}, leave_segment: vip}
+    repeat: {per: 7d}
+  - {id: two, count: {event: view, times: 3, within: 7d, by: event.product}, then: {enter_segment: vip}}
+  - {id: three, any: [{event: view}, {event: cart}], then: {decide: home}}
+"""
+
+
+def test_triggers_are_told_in_the_words_of_their_authors() -> None:
+    new = TRIGGERS
+    for old, other in [
+        ("within: 3d", "within: 4d"), ('"*"', "[left, cart]"), ("profile.country", "profile.land"), ("7d}\n", "8d}\n"),
+        ("leave_segment: vip", "increment: {n: 2}"), ("times: 3", "times: 4"), ("id: three", "id: four"),
+    ]:  # fmt: skip
+        assert old in new
+        new = new.replace(old, other, 1)
+    found = difference(read(TRIGGERS), read(new)).triggers
+    assert (found.added, found.gone) == (("four",), ("three",))
+    start, end = "view as v, then cart where event.product == v.product within", ", all within 30d, unless"
+    assert found.changed == (
+        Changed(
+            "one",
+            (
+                Change("pattern", f"{start} 3d{end} any event within 90m", f"{start} 4d{end} left or cart within 90m"),
+                Change("when", 'profile.country == "CA"', ""),
+                Change("when", "", 'profile.land == "CA"'),
+                Change("then", "leave segment vip", ""),
+                Change("then", "", "increment n by 2"),
+                Change("repeat", "once per 7d", "once per 8d"),
+            ),
+        ),
+        Changed("two", (Change("pattern", "3 times view of one event.product within 7d",
+                               "4 times view of one event.product within 7d"),)),
+    )  # fmt: skip
+    assert not difference(read(TRIGGERS), read(f"# moved\n{TRIGGERS}"))

@@ -24,6 +24,7 @@ _KINDS = {
     "rules": "rule",
     "segments": "segment",
     "features": "feature",
+    "triggers": "trigger",
     "models": "model",
     "declarations": "declaration",
 }

@@ -19,6 +19,7 @@ from arbiter.expr.syntax import walk as nodes_of
 from arbiter.expr.tree import Name
 from arbiter.ruleset.branches import reads_of
 from arbiter.ruleset.render import failure_of, text
+from arbiter.ruleset.segments import is_managed
 from arbiter.ruleset.visibility import hiding
 from arbiter.types import ExplainLevel, Reason, RuleOutcome, Treatment, from_micros
 
@@ -219,6 +220,8 @@ def _segments_text(nodes: Iterable[AnyNode], point: Point, view: View) -> list[s
         said = [
             f"{k} is withheld" if k in point.symbols.personal else f"{k} = {shown(v)}" for k, v in inner.values.items()
         ] + [f"{m} is missing" for m in inner.missing]
+        if is_managed(point.symbols.segment(name)):
+            said = ["the subject is in it" if inner.value else "the subject is not in it"]
         found[name] = f"segment {name}: {', '.join(said)}"
         pending += [k.partition(".")[2] for k in (*inner.values, *inner.missing) if k.startswith("segments.")]
     return list(found.values())

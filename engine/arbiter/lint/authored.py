@@ -79,6 +79,7 @@ def allowed_of(
     for root, types in sections.items():
         for name, kind in types.items():
             found[root, name] = Allowed(kind, declarations.values.get((root, name), ()))
+    found |= {("managed", name): Allowed("bool", (True,)) for name in ruleset.managed}
     lowest = lowest_of(ruleset.features)
     for feature in ruleset.features:
         always = 0 if feature.aggregate in {"count", "sum", "decay"} and not feature.purposes else None

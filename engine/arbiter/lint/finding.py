@@ -55,6 +55,24 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "unused-action": Kind("An action that nothing does", "No rule and no default has this action."),
     "unused-model": Kind("A model that no rule asks", "Every worker loads it, and no rule and no segment names it."),
+    "never-fires": Kind(
+        "A trigger that can never fire",
+        "No subject meets its `when`, or no event the `where` of a step that it needs, or not within its dates.",
+    ),
+    "never-taken": Kind(
+        "A step of `any` that is never the one", "Every event that it waits for passes a step before it."
+    ),
+    "may-loop": Kind(
+        "Triggers that may set each other off again and again",
+        "Each emits an event for which the next one waits, with nothing but conditions to end it.",
+    ),
+    "unseen-event": Kind(
+        "An event that is emitted and that nothing in the rules looks at",
+        "No trigger waits for it and no feature counts it; who subscribes to firings may.",
+    ),
+    "never-entered": Kind(
+        "A managed segment that no trigger enters", "Only callers can enter it, and nothing in the rules says so."
+    ),
     "unneeded-allow": Kind(
         "A comment that allows what is not there", "An `# arbiter: allow` comment that accepts nothing any more."
     ),

@@ -21,6 +21,7 @@ from arbiter.lint.order import Gift, elsewhere, gift_of
 from arbiter.lint.rules import check_point, check_rules
 from arbiter.lint.space import Trees
 from arbiter.lint.ties import check_ties
+from arbiter.lint.triggers import check_triggers
 from arbiter.lint.unused import check_names
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def findings(snapshot: Snapshot, files: Mapping[str, bytes], now: int, names: Na
         yield from check_ties(contest, idle)
         yield from check_point(contest)
     yield from check_tables(ruleset, snapshot, now)
+    yield from check_triggers(ruleset, given)
     manifests = {name: PurePosixPath(names.models, name, "manifest.yaml").as_posix() for name in snapshot.models}
     yield from check_names(ruleset, snapshot, declarations.actions, manifests)
 

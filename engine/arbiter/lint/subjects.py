@@ -32,7 +32,8 @@ _FULL: Final = 100
 
 
 class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Somebody at some moment. `now` is µs, None where it does not matter; `models` are outputs taken as given.
+    """Somebody at some moment. `now` is µs, None where it does not matter; `models` are outputs taken as given;
+    `managed` has the managed segments that they are in.
 
     `dated` says that the moment matters.
     """
@@ -44,6 +45,7 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     context: dict[str, Any] = {}
     features: dict[str, Any] = {}
     models: dict[str, dict[str, Any]] = {}
+    managed: dict[str, bool] = {}
     dated: bool = False
     named: bool = False
 
@@ -52,6 +54,7 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
         sections = ("profile", "account", "context", "features")
         values = {f"{root}.{name}": value for root in sections for name, value in getattr(self, root).items()}
         values |= {f"models.{m}.{name}": value for m, found in self.models.items() for name, value in found.items()}
+        values |= {f"segments.{name}": value for name, value in self.managed.items()}
         if self.dated:
             values["now"] = from_micros(self.now)
         parts = [f"{name} = {shown(value)}" for name, value in sorted(values.items())]
@@ -63,12 +66,14 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
         found: dict[str, Any] = {"subject_id": self.id} if self.named else {}
         for root in ("profile", "account", "context", "features", "models"):
             found |= {root: values} if (values := getattr(self, root)) else {}
+        found |= {"segments": self.managed} if self.managed else {}
         return found | {"now": from_micros(self.now)}
 
 
 def subject_at(space: Space, point: Point, rolled: Iterable[Rule] = (), beside: Iterable[Rule] = ()) -> Subject:
     """A subject at a point of the space, inside the rollouts of `rolled`, outside those of `beside` where it can be."""
-    found: dict[str, dict[str, Any]] = {"profile": {}, "account": {}, "context": {}, "features": {}}
+    roots = ("profile", "account", "context", "features", "managed")
+    found: dict[str, dict[str, Any]] = {root: {} for root in roots}
     models: dict[str, dict[str, Any]] = {}
     lists: dict[tuple[str, ...], list[Any]] = {}
     now, dated = space.now, False
@@ -142,6 +147,7 @@ def view_of(snapshot: Snapshot, subject: Subject) -> View:
     account = frame.defaults_of("account") | subject.account
     view = View(profile, subject.context, features, subject.now, account)
     view.models = dict(subject.models)
+    view.managed = subject.managed
     if snapshot.consent is not None:
         snapshot.consent.cover(view, snapshot.frame.purposes)
     return view

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from arbiter.expr.syntax import walk
 from arbiter.expr.tree import Name
 from arbiter.lint.finding import Finding
+from arbiter.ruleset.patterns.read import rendered
 from arbiter.ruleset.render import expressions_of
 
 if TYPE_CHECKING:
@@ -69,10 +70,12 @@ def check_names(
 
 
 def _used(ruleset: Ruleset) -> set[tuple[str, ...]]:
-    """Every name that a rule reads, through segments, these among them."""
+    """Every name that a rule or a trigger reads, through segments, these among them."""
     segments = {segment.name: segment.condition.root for segment in ruleset.segments}
     found: set[tuple[str, ...]] = set()
     pending: list[tuple[str, ...]] = [path for rule in ruleset.rules for path in _reads(rule)]
+    for trigger in ruleset.triggers:
+        pending += [path for line in (*trigger.when, *rendered(trigger.then)) for path in line.names]
     while pending:
         path = pending.pop()
         if path in found:

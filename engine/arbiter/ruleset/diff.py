@@ -6,15 +6,15 @@ no part of it. Every other field counts, those that are added later too.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from arbiter.expr.tree import Expression
+from arbiter.ruleset.patterns.words import written_of
 from arbiter.ruleset.render import text
 from arbiter.ruleset.rules import Effect
-from arbiter.ruleset.terms import Fields, Items, Plain, Template
+from arbiter.ruleset.written import constant_text, duration_text, param_text
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 
 # What a thing is found by, and what follows from the rest.
 _APART = frozenset({"id", "name", "position", "specificity", "key"})
-_LIST = frozenset({"when", "tags", "purposes", "requires_consent"})
+_LIST = frozenset({"when", "tags", "purposes", "requires_consent", "then"})
 _MOMENTS = frozenset({"start", "until"})
-_DAY = 86_400_000_000
-_UNITS = ((_DAY, "d"), (3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"))
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -69,6 +67,7 @@ class Diff(msgspec.Struct, frozen=True, kw_only=True):
     decisions: Section
     segments: Section
     features: Section
+    triggers: Section
     models: Section
     declarations: Section
 
@@ -89,6 +88,7 @@ def difference(
         decisions=_section(before.decisions, after.decisions, lambda point: point.name),
         segments=_section(before.segments, after.segments, lambda segment: segment.name),
         features=_section(before.features, after.features, lambda feature: feature.name),
+        triggers=_section(before.triggers, after.triggers, lambda trigger: trigger.id, written_of),
         models=_compared(
             {name: {"digest": (digest,)} for name, digest in (models_before or {}).items()},
             {name: {"digest": (digest,)} for name, digest in (models_after or {}).items()},
@@ -102,11 +102,17 @@ _Thing = TypeVar("_Thing", bound=msgspec.Struct)
 _Written = dict[str, tuple[str, ...]]
 
 
-def _section(before: Iterable[_Thing], after: Iterable[_Thing], name: Callable[[_Thing], str]) -> Section:
+def _section(
+    before: Iterable[_Thing],
+    after: Iterable[_Thing],
+    name: Callable[[_Thing], str],
+    fields: Callable[[_Thing], _Written] | None = None,
+) -> Section:
+    fields = fields or _fields
     old, new = ({name(each): each for each in things} for things in (before, after))
     # Most things are the same in both: they are told by equality, and not written.
     both = [key for key in old.keys() & new.keys() if old[key] != new[key]]
-    found = _compared({key: _fields(old[key]) for key in both}, {key: _fields(new[key]) for key in both})
+    found = _compared({key: fields(old[key]) for key in both}, {key: fields(new[key]) for key in both})
     return msgspec.structs.replace(
         found, added=tuple(sorted(new.keys() - old.keys())), gone=tuple(sorted(old.keys() - new.keys()))
     )
@@ -151,9 +157,9 @@ def _declared(ruleset: Ruleset) -> dict[str, _Written]:
     for name in personal & written.keys():
         written[name]["personal"] = ("true",)
     for name, values in ruleset.values.items():
-        written[name]["values"] = tuple(map(_constant, values))
+        written[name]["values"] = tuple(map(constant_text, values))
     for name, value in ruleset.defaults.items():
-        written[name]["default"] = (_constant(value),)
+        written[name]["default"] = (constant_text(value),)
     for name in ruleset.bound.keys() & written.keys():
         written[name]["purposes"] = ruleset.bound[name]
     written |= {f"consent.{purpose}": {} for purpose in ruleset.purposes}
@@ -174,13 +180,13 @@ def _fields(thing: msgspec.Struct) -> _Written:
             case Effect(action, params):
                 label = {"then": ""}.get(field, f"{field} ")
                 written[f"{label}action"] = (action,)
-                written |= {f"{label}{name}": (_param(param),) for name, param in params.items()}
+                written |= {f"{label}{name}": (param_text(param),) for name, param in params.items()}
             case tuple() | list():
                 written[field] = tuple(map(_text, value))
             case None | "":
                 written[field] = ()
             case int() if field == "window":
-                written[field] = (_duration(value),)
+                written[field] = (duration_text(value),)
             case _:
                 written[field] = (_text(value),)
     return written
@@ -193,7 +199,7 @@ def _text(value: Any) -> str:
         case msgspec.Struct():
             named = [(name, getattr(value, name)) for name in value.__struct_fields__]
             return ", ".join(f"{name} {_member(name, each)}" for name, each in named if each is not None)
-    return str(value) if isinstance(value, str) else _constant(value)
+    return str(value) if isinstance(value, str) else constant_text(value)
 
 
 def _member(name: str, value: Any) -> str:
@@ -201,35 +207,3 @@ def _member(name: str, value: Any) -> str:
     if name in _MOMENTS and isinstance(value, int):
         return text(from_micros(value))
     return text(value) if isinstance(value, float) else _text(value)
-
-
-def _duration(micros: int) -> str:
-    unit, letter = next((each for each in _UNITS if micros % each[0] == 0), (1, " µs"))
-    return f"{micros // unit}{letter}"
-
-
-def _param(param: Any) -> str:
-    match param:
-        case Template(parts):
-            return "".join(part if isinstance(part, str) else f"${{{part.source}}}" for part in parts)
-        case Items(items):
-            return f"[{', '.join(map(_param, items))}]"
-        case Fields(fields):
-            return f"{{{', '.join(f'{name}: {_param(each)}' for name, each in fields.items())}}}"
-        case Plain(value):
-            return _constant(value)
-    return str(param)
-
-
-def _constant(value: Any) -> str:
-    """As JSON writes it, so that `"7"`, `7` and `7.0` differ."""
-    match value:
-        case list():
-            return f"[{', '.join(map(_constant, value))}]"
-        case dict():
-            return f"{{{', '.join(f'{name}: {_constant(each)}' for name, each in value.items())}}}"
-        case datetime():
-            return text(value)
-        case bytes():
-            return str(value)
-    return msgspec.json.encode(value).decode()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from arbiter.authoring.nodes import Entry
     from arbiter.authoring.report import Report
+    from arbiter.expr.tree import AnyNode
     from arbiter.ruleset.expressions import Expressions
 
 MANAGED: Final = "managed"
@@ -29,6 +30,14 @@ def managed_segment(name: str, position: str) -> Segment:
     held = ("managed", name)
     condition = Expression(MANAGED, Call("has", (Name(held, "bool"),)), "bool", position, (held,))
     return Segment(name, condition, position, managed=True)
+
+
+def is_managed(condition: AnyNode) -> bool:
+    """Whether a segment with this condition is managed."""
+    match condition:
+        case Call(function="has", args=(Name(path=("managed", _)),)):
+            return True
+    return False
 
 
 def read_segment(name: str, entry: Entry, report: Report, expressions: Expressions) -> Segment | None:

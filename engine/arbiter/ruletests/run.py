@@ -54,6 +54,7 @@ class Runner:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._features = FeatureSet(snapshot.frame.features)
+        self._managed = frozenset(snapshot.frame.managed)
         self._variants: dict[tuple[frozenset[tuple[str, bool]], tuple[str, ...]], Snapshot] = {}
 
     def run(self, test: RuleTest, *, explained: bool = False) -> Result:
@@ -76,14 +77,15 @@ class Runner:
 
     def _snapshot_for(self, test: RuleTest) -> Snapshot:
         """The snapshot, or one of the rules that are asked, where segments are what the test says."""
-        if not test.segments:
+        said = {name: value for name, value in test.segments.items() if name not in self._managed}
+        if not said:
             return self._snapshot
-        key = (frozenset(test.segments.items()), test.decisions)
+        key = (frozenset(said.items()), test.decisions)
         if key not in self._variants:
             whole = self._snapshot.ruleset
             segments = [
-                msgspec.structs.replace(segment, condition=_constant(segment.condition, test.segments[segment.name]))
-                if segment.name in test.segments
+                msgspec.structs.replace(segment, condition=_constant(segment.condition, said[segment.name]))
+                if segment.name in said
                 else segment
                 for segment in whole.segments
             ]
@@ -119,6 +121,7 @@ class _Page:
         account = snapshot.frame.defaults_of("account") | test.account
         self._view = View(profile, test.context, values, test.now, account)
         self._view.models.update(test.models)
+        self._view.managed = {name: True for name in snapshot.frame.managed if test.segments.get(name)}
         if snapshot.consent is not None:
             snapshot.consent.cover(self._view, test.granted)
 
