@@ -253,11 +253,40 @@ class ConsumerInfo(msgspec.Struct, frozen=True, kw_only=True):
     figures: ConsumerFigures | None = None
 
 
+class TriggerFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process that runs triggers has done since it started.
+
+    It runs so many `triggers`, and has looked at the log up to `position`; `lag` events are behind that, of which the
+    first came `lag_seconds` ago. `firings` were done, `passed` occurrences were passed over, and `set_aside` events,
+    over which the engine died.
+    """
+
+    triggers: int = 0
+    position: int = 0
+    lag: int = 0
+    lag_seconds: float = 0.0
+    firings: int = 0
+    passed: int = 0
+    set_aside: int = 0
+
+
+class TriggerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The process that runs triggers; fields are as a worker's. `figures` is None before it said anything."""
+
+    pid: int
+    phase: Phase
+    digest: str
+    restarts: int
+    since: int
+    figures: TriggerFigures | None = None
+
+
 class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """How a whole server is: its version, its processes, and what stands with its snapshots.
 
     Times are µs since the epoch. With `draining` it ends. A worker that drains stands beside the one that follows it.
-    `store` is None when no worker answered soon, `consumer` when no topics are read.
+    `store` is None when no worker answered soon, `consumer` when no topics are read, `triggers` when the rules
+    have none.
     """
 
     version: str
@@ -268,3 +297,4 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     store: StoreSize | None = None
     consumer: ConsumerInfo | None = None
+    triggers: TriggerInfo | None = None

@@ -201,6 +201,34 @@ class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = ""
 
 
+class Triggers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How triggers run, and how long what they fired is kept."""
+
+    late_seconds: Annotated[
+        float,
+        option(
+            "Seconds after its moment in which a trigger still fires, by the arrival of events.",
+            least=0,
+            most=31_536_000,
+        ),
+    ] = 3_600.0
+    keep_days: Annotated[
+        float, option("Days that firings are kept, for who follows them; 0 for ever.", least=0, most=36_500)
+    ] = 30.0
+    chain: Annotated[
+        int,
+        option("Firings that may follow from one another by events that they emit.", least=0, most=1_000),
+    ] = 8
+    watchdog_seconds: Annotated[
+        float,
+        option(
+            "Seconds without a sign of life after which the process that runs triggers is ended and started again.",
+            least=5,
+            most=3_600,
+        ),
+    ] = 30.0
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All options; a field whose type is a struct is a group."""
 
@@ -258,6 +286,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     events: Events = Events()
     profiles: Profiles = Profiles()
     kafka: Kafka = Kafka()
+    triggers: Triggers = Triggers()
     limits: Limits = Limits()
 
 

@@ -11,10 +11,9 @@ import importlib.util
 import logging
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -25,13 +24,14 @@ from arbiter.errors import ArbiterError
 from arbiter.profiles.store import Store
 from arbiter.runtime import messages
 from arbiter.runtime.archive import Archive
+from arbiter.runtime.beside import Beside
 from arbiter.runtime.declared import keep_to
 from arbiter.runtime.keyfiles import read_secrets
 from arbiter.runtime.logs import start_logging
 from arbiter.runtime.settings import Settings
 from arbiter.runtime.survey import follow
 from arbiter.server.settings import FaceSettings
-from arbiter.telemetry import instruments, publish
+from arbiter.telemetry import publish
 from arbiter.telemetry.counters import Counters
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from arbiter.runtime.admin import Live
 
 _log = logging.getLogger("arbiter.consumer")
-_TOLD_EVERY_S: Final = 1.0
 
 
 def check_consumer(options: Kafka) -> None:
@@ -100,100 +99,21 @@ def _run(pipe: Connection, settings: Settings) -> None:
         told = Told(counters, wall_clock)
         limits = msgspec.msgpack.decode(settings.face, type=FaceSettings).limits
         loop = open_loop(settings.kafka, limits, store, told, wall_clock)
-        wire = _Wire(pipe, Archive(settings.snapshots_directory), store, loop, told, counters)
-        if not wire.begin():
+        archive = Archive(settings.snapshots_directory)
+
+        def keep(live: Live) -> None:
+            frame = archive.frame(live.digest)
+            keep_to(store, frame, None if live.canary is None else archive.frame(live.canary.digest))
+
+        beside = Beside(pipe, counters, keep_to=keep, told=lambda: messages.Consumed(told.figures()), stop=loop.stop)
+        load = beside.first()
+        if load is None:
             return
+        beside.take_up(load)
         signal.signal(signal.SIGTERM, lambda *_: loop.stop())
-        threading.Thread(target=wire.follow, name="arbiter-pipe", daemon=True).start()
+        beside.follow()
         loop.run()
-        wire.end()
-
-
-class _Wire:
-    """The pipe to the supervisor, and what follows from what it says."""
-
-    def __init__(
-        self, pipe: Connection, archive: Archive, store: Store, loop: Loop, told: Told, counters: Counters
-    ) -> None:
-        self._pipe = pipe
-        self._archive = archive
-        self._store = store
-        self._loop = loop
-        self._told = told
-        self._counters = counters
-        self._sending = threading.Lock()
-        self._said = told.figures()
-        self._fault: ArbiterError | None = None
-
-    def begin(self) -> bool:
-        """Wait for the first snapshot to keep to; whether there is one. Raises StoreError."""
-        while True:
-            match self._received():
-                case messages.Load(live, revision):
-                    self._keep_to(live, revision)
-                    return True
-                case None | messages.Stop():
-                    return False
-
-    def follow(self) -> None:
-        """Do what the supervisor says, and tell it of what is done, until the loop is to stop. In a thread."""
-        try:
-            while self._told_and_heard():
-                pass
-        except ArbiterError as error:
-            self._fault = error
-        except Exception:  # noqa: BLE001 - a thread that dies here would leave a loop that nobody can end
-            _log.exception("the consumer ends for a fault of its own")
-            self._fault = ArbiterError("a fault of its own, see above")
-        self._loop.stop()
-
-    def end(self) -> None:
-        """Tell for the last time what was done. Raises what ended the loop."""
-        self._tell()
-        self._send(messages.Counted(0, instruments.read(self._counters, "worker")))
-        if self._fault is not None:
-            raise self._fault
-
-    def _told_and_heard(self) -> bool:
-        """Whether to go on."""
-        until = time.monotonic() + _TOLD_EVERY_S
-        while (left := until - time.monotonic()) > 0:
-            if not self._pipe.poll(left):
-                continue
-            match self._received():
-                case messages.Load(live, revision):
-                    self._keep_to(live, revision)
-                case messages.Count(number):
-                    self._send(messages.Counted(number, instruments.read(self._counters, "worker")))
-                case messages.Stop():
-                    return False
-                case None:
-                    _log.warning("the supervisor is gone, stopping")
-                    return False
-        self._tell()
-        return True
-
-    def _keep_to(self, live: Live, revision: int) -> None:
-        frame = self._archive.frame(live.digest)
-        beside = None if live.canary is None else self._archive.frame(live.canary.digest)
-        keep_to(self._store, frame, beside)
-        self._send(messages.Serving(live.digest, revision))
-
-    def _tell(self) -> None:
-        figures = self._told.figures()
-        if figures != self._said:
-            self._said = figures
-            self._send(messages.Consumed(figures))
-
-    def _received(self) -> messages.ToWorker | None:
-        try:
-            return messages.to_worker.decode(self._pipe.recv_bytes())
-        except (EOFError, OSError):
-            return None
-
-    def _send(self, message: messages.ToSupervisor) -> None:
-        with self._sending, contextlib.suppress(OSError):  # whoever reads the pipe finds that out
-            self._pipe.send_bytes(messages.encode(message))
+        beside.end()
 
 
 def _given(options: Kafka) -> dict[str, str]:

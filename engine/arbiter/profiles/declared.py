@@ -89,7 +89,9 @@ def declared_by(ruleset: Ruleset) -> Declarations:
         return Declared(types, values, ruleset.defaults_of(root), max_items=most)
 
     return Declarations(
-        msgspec.structs.replace(under("profile", ruleset.profile_types), merges=ruleset.profile_merges),
+        msgspec.structs.replace(
+            under("profile", ruleset.profile_types), merges=ruleset.profile_merges, segments=ruleset.managed
+        ),
         under("account", ruleset.account_types),
         {event: under(f"events.{event}", types) for event, types in ruleset.event_types.items()},
         named=bool(ruleset.triggers),

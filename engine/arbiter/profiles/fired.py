@@ -43,12 +43,12 @@ class Fired:
 
     def last(self) -> int:
         """The last position that was ever given; 0 for none."""
-        with self._looking() as (environment, txn):
+        with self.looking() as (environment, txn):
             return last_firing(environment, txn)
 
     def gone(self) -> int:
         """The last position whose firing was too old to be kept; 0 for none."""
-        with self._looking() as (environment, txn):
+        with self.looking() as (environment, txn):
             return gone_firing(environment, txn)
 
     def after(
@@ -58,7 +58,7 @@ class Fired:
         and the last position that was looked at.
         """
         found = []
-        with self._looking() as (environment, txn):
+        with self.looking() as (environment, txn):
             whose = standing_for(environment, txn, self._keys.subject(subject_id)) if subject_id else b""
             for place, firing in islice(firings_after(environment, txn, position), limit):
                 position = place
@@ -68,19 +68,20 @@ class Fired:
 
     def of(self, subject_id: str, limit: int) -> list[Told]:
         """At most `limit` firings of a subject, the newest first."""
-        with self._looking() as (environment, txn):
+        with self.looking() as (environment, txn):
             key = standing_for(environment, txn, self._keys.subject(subject_id))
             name = name_of(environment, txn, self._keys, key)
             return [Told(place, name, firing) for place, firing in islice(firings_of(environment, txn, key), limit)]
 
     def states(self, subject_id: str) -> list[bytes]:
         """The states of a subject's triggers, encoded; several where ids were linked and nothing happened since."""
-        with self._looking() as (environment, txn):
+        with self.looking() as (environment, txn):
             key = standing_for(environment, txn, self._keys.subject(subject_id))
             return states_of(environment, txn, key)
 
     @contextmanager
-    def _looking(self) -> Iterator[tuple[Environment, lmdb.Transaction[bytes]]]:
+    def looking(self) -> Iterator[tuple[Environment, lmdb.Transaction[bytes]]]:
+        """One state of the store while the block runs, whose errors are told as StoreError too."""
         try:
             environment = self._current.latest()
             with environment.handle.begin() as txn:

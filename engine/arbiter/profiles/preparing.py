@@ -27,8 +27,18 @@ _NOTHING = Declared()
 
 def prepared(event: Event, field: str, keys: Keys, declared: Declarations, limits: Limits) -> Entry:
     """An event as it is stored. `field` is what errors call it. Raises InvalidField, LimitExceeded."""
-    check_id(event.id, f"{field}.id")
     check_id(event.subject_id, f"{field}.subject_id")
+    key = keys.subject(event.subject_id)
+    sealed = keys.sealed(key, event.subject_id) if declared.named else b""
+    event, written = encoded(event, field, declared, limits)
+    return key, records.seen_key(key, event.id), event, written, sealed
+
+
+def encoded(event: Event, field: str, declared: Declarations, limits: Limits) -> tuple[Event, bytes]:
+    """An event with its values as they are declared, and as it is logged: whose it is, its place there says, and the
+    id of the subject does not stand in it. Raises InvalidField, LimitExceeded.
+    """
+    check_id(event.id, f"{field}.id")
     check_name(event.type, f"{field}.type")
     check_time(event.at, f"{field}.at")
     types = declared.events.get(event.type, _NOTHING)
@@ -39,15 +49,12 @@ def prepared(event: Event, field: str, keys: Keys, declared: Declarations, limit
         check_value(value, place, limits)
         types.check(name, value, place)
         properties[name] = types.stored(name, value)
-    key = keys.subject(event.subject_id)
-    sealed = keys.sealed(key, event.subject_id) if declared.named else b""
-    # Whose it is, its place in the log says: the id itself does not stand in it.
     event = msgspec.structs.replace(event, subject_id="", properties=properties)
-    encoded = records.encode(event)
-    if len(encoded) > limits.event_bytes:
+    written = records.encode(event)
+    if len(written) > limits.event_bytes:
         raise LimitExceeded(
-            f"{field} has {len(encoded):,} bytes, and `event_bytes` allows {limits.event_bytes:,}: shorten it",
+            f"{field} has {len(written):,} bytes, and `event_bytes` allows {limits.event_bytes:,}: shorten it",
             field=field,
             reason="event_bytes",
         )
-    return key, records.seen_key(key, event.id), event, encoded, sealed
+    return event, written

@@ -1,7 +1,7 @@
 """The processes that the supervisor starts, as it sees them: started, spoken to, listened to.
 
 Law: processes and pipes. What one says, and that it died, goes to whoever made the crew; nothing here waits for a
-process, so that one that hangs holds up nobody. What follows from it all stands in `roster` and `intake`.
+process, so that one that hangs holds up nobody. What follows from it all stands in `roster` and `companion`.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ class Engine:
             profile = tracing.step("store.read", read, request.subject_id, request.now, active.features)
         else:
             profile = read(request.subject_id, request.now, active.features)
-        if accounts or active.doubles or active.profile_defaults or snapshot.consent is not None:
+        if accounts or active.doubles or active.profile_defaults or snapshot.consent is not None or profile.managed:
             view = view_of(profile, request, active)
         else:
             # All that `view_of` does then, written out: a call costs as much as making the view.
@@ -137,6 +137,14 @@ class Engine:
         if points:
             return self._page(active, points, request, profile, view, deadline)
         return (self._decide(active, first, request, profile, view, (), deadline),)
+
+    def decide_on(self, profile: Profile, request: Request, active: Active) -> tuple[Decision, ...]:
+        """As `decide`, on a profile that was read, beside its account, and on what the subject gets. Raises NotFound.
+
+        For who decides inside a transaction of its own.
+        """
+        points = [active.snapshot.point(name) for name in request.decisions]
+        return self._page(active, points, request, profile, view_of(profile, request, active), None)
 
     def decide_batch(
         self, requests: Sequence[Request], deadline: float | None = None, active: Active | None = None

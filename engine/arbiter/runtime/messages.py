@@ -13,7 +13,7 @@ import msgspec
 # Fields' types at run time: msgspec reads them to decode.
 from arbiter.errors import CallerError, Diagnostic, LimitExceeded, StoreError
 from arbiter.runtime.admin import Command, Live  # noqa: TC001
-from arbiter.serving import ConsumerFigures, History, ServerInfo, Status, StoreSize, WorkerFigures  # noqa: TC001
+from arbiter.serving import ConsumerFigures, History, ServerInfo, Status, StoreSize, TriggerFigures, WorkerFigures  # noqa: TC001
 from arbiter.telemetry.instrument import Reading  # noqa: TC001
 
 if TYPE_CHECKING:
@@ -109,6 +109,15 @@ class Consumed(msgspec.Struct, frozen=True, tag=True):
     figures: ConsumerFigures
 
 
+class Triggered(msgspec.Struct, frozen=True, tag=True):
+    """From the process that runs triggers: what it has done until now. `beat` has grown since it was last said: it
+    lives.
+    """
+
+    figures: TriggerFigures
+    beat: int
+
+
 class Ask(msgspec.Struct, frozen=True, tag=True):
     """From a worker: a caller's question. `files` are those to validate or to stage, `command` is what to carry out."""
 
@@ -130,7 +139,7 @@ def refusal(ask: int, error: ArbiterError) -> Answer:
 
 
 ToWorker = Load | Told | Answer | Stop | Count | Look
-ToSupervisor = Serving | Refused | Leaving | Ask | Counted | Looked | Consumed
+ToSupervisor = Serving | Refused | Leaving | Ask | Counted | Looked | Consumed | Triggered
 
 encode = msgspec.msgpack.Encoder().encode
 to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

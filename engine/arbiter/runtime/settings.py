@@ -14,7 +14,7 @@ import msgspec
 
 # Fields' types at run time.
 from arbiter.config.limits import Limits as AllLimits
-from arbiter.config.options import Events, Kafka, LogLevel, Profiles, Telemetry
+from arbiter.config.options import Events, Kafka, LogLevel, Profiles, Telemetry, Triggers
 from arbiter.profiles.values import Limits
 from arbiter.runtime.admin import Admin
 from arbiter.runtime.engine import Engine  # noqa: TC001
@@ -52,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     events: Events = Events()
     profiles: Profiles = Profiles()
     kafka: Kafka = Kafka()
+    triggers: Triggers = Triggers()
     limits: AllLimits = AllLimits()
     face: bytes = b""
 
@@ -98,7 +99,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             versions=profiles.versions,
             idempotency=round(profiles.idempotency_hours * _HOUR),
             consent_history=profiles.consent_history,
+            keep_firings=_micros(self.triggers.keep_days, _DAY),
         )
+
+    @property
+    def triggers_file(self) -> Path:
+        """What says at which event the process that runs triggers works."""
+        return Path(self.data, "triggers.at")
 
     @property
     def snapshots_directory(self) -> Path:
@@ -138,6 +145,6 @@ class Backing(msgspec.Struct, frozen=True):
 OpenFace = Callable[[Backing, str, bytes, str], Face]
 # Opens a server on ``HOST:PORT`` that answers health and administration and nothing else.
 OpenAdmin = Callable[[Admin, str, bytes], AdminFace]
-# A function of a module: the entry of the process that reads Kafka's topics, which takes its pipe, a number, and the
-# settings, encoded.
-RunConsumer = Callable[[Connection, int, bytes], None]
+# A function of a module: the entry of a process beside the workers, which takes its pipe, a number, and the settings,
+# encoded.
+RunBeside = Callable[[Connection, int, bytes], None]

@@ -21,12 +21,10 @@ from arbiter.runtime.supervisor import Supervisor
 from arbiter.telemetry import publish
 
 if TYPE_CHECKING:
-    from arbiter.runtime.settings import OpenAdmin, OpenFace, RunConsumer, Settings
+    from arbiter.runtime.settings import OpenAdmin, OpenFace, RunBeside, Settings
 
 
-def supervise(
-    settings: Settings, open_face: OpenFace, open_admin: OpenAdmin, consume: RunConsumer | None = None
-) -> None:
+def supervise(settings: Settings, open_face: OpenFace, open_admin: OpenAdmin, consume: RunBeside | None = None) -> None:
     """Serve until SIGTERM or SIGINT. Call it in the main thread, after `logs.start_logging`.
 
     Prints one line on standard output when all workers serve. Raises AuthorError when the files hold errors and there

@@ -20,10 +20,10 @@ from arbiter.errors import ArbiterError, AuthorError, CallerError, StoreError
 from arbiter.runtime import messages
 from arbiter.runtime.admin import Live
 from arbiter.runtime.archive import Archive
+from arbiter.runtime.companions import Companions
 from arbiter.runtime.crew import Crew
 from arbiter.runtime.desk import Desk, abridged
 from arbiter.runtime.doubts import Doubts
-from arbiter.runtime.intake import Intake
 from arbiter.runtime.link import Link
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.mailbox import Mailbox
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from arbiter.runtime.crew import Run
     from arbiter.runtime.loader import Attempt, Built
     from arbiter.runtime.questions import Asker
-    from arbiter.runtime.settings import AdminFace, OpenAdmin, OpenFace, RunConsumer, Settings
+    from arbiter.runtime.settings import AdminFace, OpenAdmin, OpenFace, RunBeside, Settings
 
 _log = logging.getLogger("arbiter.supervisor")
 
@@ -68,7 +68,7 @@ class Supervisor:
         address: str,
         open_face: OpenFace,
         open_admin: OpenAdmin,
-        consume: RunConsumer | None = None,
+        consume: RunBeside | None = None,
     ) -> None:
         archive = Archive(settings.snapshots_directory, settings.snapshots)
         file = StandingFile(settings.data_directory)
@@ -93,8 +93,8 @@ class Supervisor:
         )
         self.doubts = Doubts(settings.store_directory, settings.log_level.upper(), self._mail, self._give_up)
         self._roster = Roster(settings.workers, settings.grace, workers, self._mail, self.doubts, self.desk.counters)
-        self._intake = Intake(consume, encoded, settings.grace, self._mail, self.doubts, self.tally, self.desk.counters)
-        self._survey = Survey(self._mail, self._roster, self._intake.info, lambda: self.desk.status)
+        self._beside = Companions(settings, consume, self._mail, self.doubts, self.tally, self.desk.counters)
+        self._survey = Survey(self._mail, self._roster, self._beside.beside, lambda: self.desk.status)
         self._link = Link(lambda said: self._mail.post(lambda: self._hear(self._own, said)))
         self._own = Own(self._link)
         self._admin_face: AdminFace | None = None
@@ -124,14 +124,14 @@ class Supervisor:
                 self._admin_face = self._open_admin(self._link, self._settings.admin, self._settings.face)
             self.doubts.resume()
             self._roster.start(self._live, self._revision, self.desk.status)
-            self._intake.load(self._live, self._revision)
+            self._beside.load(self._live, self._revision, self.desk.running)
             watcher.start()
-            while not (self._ending and self._roster.empty and self._intake.empty):
+            while not (self._ending and self._roster.empty and self._beside.empty):
                 self._mail.next()()
         finally:
             watcher.stop()
             self._roster.kill()  # those that a fault of ours left running
-            self._intake.kill()
+            self._beside.kill()
             self._link.close()
             if self._admin_face is not None:
                 self._admin_face.stop(_FACE_GRACE_S)
@@ -146,7 +146,7 @@ class Supervisor:
         _log.info("stopping: %g s for the calls under way", self._settings.grace)
         self._ending = True
         self._refuse_all()
-        self._intake.stop()
+        self._beside.stop()
         self._roster.stop()
         self._tell()
 
@@ -155,7 +155,7 @@ class Supervisor:
         if self._ending:
             _log.warning("interrupted again: calls under way are cut off")
             self._roster.kill()
-            self._intake.kill()
+            self._beside.kill()
         self._end()
 
     def _refuse_all(self) -> None:
@@ -240,7 +240,7 @@ class Supervisor:
             self._live = self.desk.live
             self._revision += 1
             self._roster.load(self._live, self._revision)
-            self._intake.load(self._live, self._revision)
+            self._beside.load(self._live, self._revision, self.desk.running)
             self._watch_expiry()
         self._tell()
 
@@ -345,7 +345,7 @@ class Supervisor:
                 self._hear(run, message)
 
     def _scraped(self, number: int) -> None:
-        self.tally.asked(number, [*self._roster.count(number), *self._intake.count(number)])
+        self.tally.asked(number, [*self._roster.count(number), *self._beside.count(number)])
 
     def _give_up(self, why: str) -> None:
         self._roster.hopeless = why

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from arbiter.runtime.mailbox import Mailbox
     from arbiter.runtime.questions import Asker
     from arbiter.runtime.roster import Roster
-    from arbiter.serving import ConsumerInfo, Status
+    from arbiter.serving import ServerInfo, Status
     from arbiter.telemetry.counters import Counters
 
 PATIENCE_S: Final = 0.5
@@ -42,18 +42,20 @@ class _Question(msgspec.Struct):
 
 
 class Survey:
-    """Answers how the server is. `consumer` says how the consumer is, `status` how things stand with snapshots."""
+    """Answers how the server is. `beside` adds how the processes beside the workers are, `status` says how things stand
+    with snapshots.
+    """
 
     def __init__(
         self,
         mail: Mailbox,
         roster: Roster,
-        consumer: Callable[[], ConsumerInfo | None],
+        beside: Callable[[ServerInfo], ServerInfo],
         status: Callable[[], Status],
     ) -> None:
         self._mail = mail
         self._roster = roster
-        self._consumer = consumer
+        self._beside = beside
         self._status = status
         self._started_at = time.time_ns() // 1000
         self._numbers = itertools.count()
@@ -91,8 +93,7 @@ class Survey:
         question = self._open.pop(number, None)
         if question is not None:
             server = self._roster.info(self._started_at, self._status(), question.figures, question.store)
-            server = msgspec.structs.replace(server, consumer=self._consumer())
-            question.asker.send(messages.Answer(question.ask, server=server))
+            question.asker.send(messages.Answer(question.ask, server=self._beside(server)))
 
 
 def follow(store: Store, counters: Counters) -> None:

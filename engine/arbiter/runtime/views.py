@@ -28,6 +28,8 @@ def view_of(profile: Profile, request: Request, active: Active) -> View:
     view = View(filled(profile.attributes, active.profile_defaults), context, profile.features, request.now)
     if isinstance(profile, Member):
         view.account = filled(profile.account.attributes, active.account_defaults)
+    if profile.managed:
+        view.managed = dict.fromkeys(profile.managed, True)
     consent = active.snapshot.consent
     if consent is not None:
         consent.cover(view, profile.granted)
