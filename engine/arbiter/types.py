@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -67,6 +67,12 @@ class ExplainLevel(enum.IntEnum):
     WINNERS = 1
     LOSERS = 2
     ALL = 3
+
+
+TriggerStage = Literal["idle", "in progress", "pending", "spent", "disabled", "inactive"]
+"""How a trigger stands with a subject: nothing of its pattern has happened, some of it, all of it and it fires at its
+time; it fired and does so once only; its author switched it off; the clock is outside its dates.
+"""
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -176,6 +176,29 @@ def test_filters_let_through_what_was_asked_for_and_the_position_goes_on(
     stream.cancel()
 
 
+def test_tags_are_those_of_the_rules_that_run(open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "BEAT_S", 0.05)
+    shop = open_shop()
+    rules = (shop.rules / "shop.yaml").read_text("utf-8")
+    declared = "triggers: [{{id: one, after: {{event: viewed}}, tags: [{}], then: {{set: {{x: 1}}}}}}]\n"
+    shop.write(rules + declared.format("cart"))
+    assert shop.admin.reload().last_reload.ok  # type: ignore[union-attr]
+    fire(shop, "ann", trigger="two")
+    fire(shop, "ann", trigger="one")
+    stream = follow(shop, after=0, tags=["cart", "other"])
+    assert [each.position for each in take(stream, 1)] == [2]
+    shop.write(rules + declared.format("mail"))
+    shop.admin.reload()
+    fire(shop, "ann", trigger="one")
+    shop.write(rules + declared.format("other"))
+    while (told := next(stream)).position < 3:
+        assert not told.firings
+    shop.admin.reload()
+    fire(shop, "ann", trigger="one")
+    assert [each.position for each in take(stream, 1)] == [4]
+    stream.cancel()
+
+
 def test_a_position_that_is_no_longer_kept_or_never_was_is_refused_with_what_is(open_shop: OpenShop) -> None:
     shop = open_shop()
     fire(shop, "ann", "bob", "cyd")

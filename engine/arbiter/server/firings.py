@@ -15,10 +15,9 @@ from arbiter.v1 import trigger_pb2
 from arbiter.wire.values import write_entries, write_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from arbiter.profiles.fired import Told
     from arbiter.profiles.firings import Cause
+    from arbiter.triggers.state import Cause as Seen
 
 _decode_decision = msgspec.msgpack.Decoder(Decision).decode
 
@@ -53,9 +52,15 @@ def write_firing(message: trigger_pb2.Firing, told: Told, *, include_decision: b
             write_decision(message.decision, _decode_decision(firing.decision), firing.snapshot)
 
 
-def write_causes(causes: Iterable[Cause]) -> list[trigger_pb2.TriggerEvent]:
-    """Events of a pattern as messages."""
-    return [_cause(each) for each in causes]
+def write_event(cause: Seen) -> trigger_pb2.TriggerEvent:
+    """An event of a pattern as a message."""
+    return trigger_pb2.TriggerEvent(
+        label=cause.label,
+        id=cause.event.id,
+        type=cause.event.type,
+        at=write_timestamp(cause.event.at),
+        position=cause.position,
+    )
 
 
 def _cause(cause: Cause) -> trigger_pb2.TriggerEvent:

@@ -1,15 +1,15 @@
 """TriggerService: what fired, as it fires, and how far along a subject is.
 
-Law: turns messages into questions to the store and to the rules that run, and answers into messages. How streams go on
-stands in `following`; what a state means, in `progress`.
+Law: turns messages into questions to the store and to the rules that run. How streams go on stands in `following`, how
+far along a subject is in `explaining`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arbiter.errors import LimitExceeded
 from arbiter.server.calls import parse, settled
+from arbiter.server.explaining import TriggerExplainer, check_names
 from arbiter.server.firings import write_firing
 from arbiter.server.following import Follower, Following, Tail
 from arbiter.server.requests import RequestReader
@@ -42,7 +42,7 @@ class TriggerService:
 
     def works(self) -> dict[str, Work]:
         """Return the work of each RPC by name."""
-        return {}
+        return {"ExplainTriggers": TriggerExplainer(self._engine, self._limits).explain}
 
     def opens(self, recorded: Callable[[str, Work], Work], path: str) -> Opens:
         """Return what opens a stream of Subscribe; `recorded` has calls of `path` recorded."""
@@ -64,19 +64,8 @@ class TriggerService:
         if request.subject_id:
             self._requests.check_id(request.subject_id, "subject_id")
         for field, names in (("triggers", request.triggers), ("tags", request.tags)):
-            self._check_names(field, names)
+            check_names(self._requests, self._limits, field, names)
         return b""
-
-    def _check_names(self, field: str, names: Sequence[str]) -> None:
-        allowed = self._limits.explain_rules
-        if len(names) > allowed:
-            raise LimitExceeded(
-                f"{field} has {len(names):,} names, `explain_rules` allows {allowed:,}: send fewer",
-                field=field,
-                reason="explain_rules",
-            )
-        for place, name in enumerate(names):
-            self._requests.check_id(name, f"{field}[{place}]")
 
     def _wanted(self, request: trigger_pb2.SubscribeRequest) -> Callable[[FiringRecord], bool] | None:
         names, tags = frozenset(request.triggers), frozenset(request.tags)

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arbiter.types import ConsentState, ExplainLevel, Reason
-from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
+from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2, trigger_pb2
 
 if TYPE_CHECKING:
     from arbiter.serving import Cause, Phase
+    from arbiter.types import TriggerStage
 
 OUTCOMES: dict[Reason, decision_pb2.RuleOutcome.ValueType] = {
     Reason.WON: decision_pb2.RULE_OUTCOME_WON,
@@ -42,6 +43,14 @@ LEVELS: dict[ExplainLevel, decision_pb2.ExplainLevel.ValueType] = {
     ExplainLevel.WINNERS: decision_pb2.EXPLAIN_LEVEL_WINNERS,
     ExplainLevel.LOSERS: decision_pb2.EXPLAIN_LEVEL_LOSERS,
     ExplainLevel.ALL: decision_pb2.EXPLAIN_LEVEL_ALL,
+}
+STAGES: dict[TriggerStage, trigger_pb2.TriggerStage.ValueType] = {
+    "idle": trigger_pb2.TRIGGER_STAGE_IDLE,
+    "in progress": trigger_pb2.TRIGGER_STAGE_IN_PROGRESS,
+    "pending": trigger_pb2.TRIGGER_STAGE_PENDING,
+    "spent": trigger_pb2.TRIGGER_STAGE_SPENT,
+    "disabled": trigger_pb2.TRIGGER_STAGE_DISABLED,
+    "inactive": trigger_pb2.TRIGGER_STAGE_INACTIVE,
 }
 PHASES: dict[Phase, admin_pb2.WorkerPhase.ValueType] = {
     "starting": admin_pb2.WORKER_PHASE_STARTING,
