@@ -78,7 +78,8 @@ def run_tests(
     if not wanted and not mistakes:
         fail(f"no test has `{only}` in its file or name, of {len(tests)}", code=USAGE)
     runner = Runner(snapshot)
-    counted = Coverage(snapshot.ruleset.rules) if coverage or fail_under is not None else None
+    whole = snapshot.ruleset
+    counted = Coverage(whole.rules, whole.triggers) if coverage or fail_under is not None else None
     results: list[Timed] = []
     begun = time.perf_counter()
     for each in wanted:

@@ -33,6 +33,12 @@ _REACHED: Final = {
     Reach.ELIGIBLE: "matched, never won",
     Reach.WON: "won",
 }
+_FIRED: Final = {
+    Reach.UNASKED: "no test is about triggers",
+    Reach.JUDGED: "never complete",
+    Reach.ELIGIBLE: "complete, never fired",
+    Reach.WON: "fired",
+}
 _SIDES: Final = {"-": ("expected", "red"), "+": ("got", "green"), " ": ("both", "dim")}
 
 
@@ -97,7 +103,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if result.broken:
             out().print(diagnostic_text(self._place(result.test.node, result.broken)))
         for mismatch in result.mismatches:
-            what = mismatch.what if len(result.test.decisions) == 1 else f"{mismatch.decision}: {mismatch.what}"
+            alone = len(result.test.decisions) == 1 or not mismatch.decision
+            what = mismatch.what if alone else f"{mismatch.decision}: {mismatch.what}"
             out().print(diagnostic_text(self._place(mismatch.node, f"{what}: not as expected")))
             for side, line, tone in _diff(mismatch):
                 out().print(Text(f"  {side:>8}  {line}", tone))
@@ -111,15 +118,24 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             for file, of in _grouped(covered)
         ]
         heads = ("rules in", "rules", "won", "matched only", "never matched", "not asked")
+        if any(each.trigger for each in covered):
+            heads = ("rules, triggers in", "of them", "won, fired", "matched only", "never matched", "not asked")
         print_table(heads, rows)
         rest = [each for each in covered if each.reach is not Reach.WON]
         if rest:
             print_table(
                 ("rule without a test", "how far it got", "written in"),
-                [(each.rule_id, _REACHED[each.reach], self._named(each.position)) for each in rest],
+                [
+                    (each.rule_id, (_FIRED if each.trigger else _REACHED)[each.reach], self._named(each.position))
+                    for each in rest
+                ],
             )
-        won = len(covered) - len(rest)
-        out().print(f"{won:,} of {plural(len(covered), 'rule')} won in a test, {percent(covered):.1f} %")
+        rules, triggers = ([each.reach is Reach.WON for each in covered if each.trigger is kind]
+                           for kind in (False, True))  # fmt: skip
+        said = f"{sum(rules):,} of {plural(len(rules), 'rule')} won in a test"
+        if triggers:
+            said += f", {sum(triggers):,} of {plural(len(triggers), 'trigger')} fired"
+        out().print(f"{said}, {percent(covered):.1f} %")
 
     def fields(self) -> dict[str, Any]:
         """The report for JSON."""
@@ -132,11 +148,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             "diagnostics": [diagnostic_fields(each) for each in self.mistakes],
         }
         if self.covered is not None:
-            rules = [
-                {"rule_id": each.rule_id, "position": self._named(each.position), "reach": each.reach.name.lower()}
-                for each in self.covered
-            ]
-            fields["coverage"] = {"percent": percent(self.covered), "rules": rules}
+            rules, triggers = (
+                [
+                    {name: each.rule_id, "position": self._named(each.position), "reach": each.reach.name.lower()}
+                    for each in self.covered
+                    if each.trigger is kind
+                ]
+                for name, kind in (("rule_id", False), ("trigger", True))
+            )
+            fields["coverage"] = {"percent": percent(self.covered), "rules": rules, "triggers": triggers}
         return fields
 
     def _test_fields(self, timed: Timed) -> dict[str, Any]:
@@ -149,6 +169,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
                     "decision": mismatch.decision, "what": mismatch.what, "expected": mismatch.expected,
                     "got": mismatch.got, "line": place.line, "column": place.column,
                     "why": [Judged.of(outcome) for outcome in outcomes_of(result, mismatch)],
+                    "triggers": [{"trigger": name, "why": why} for name, why in mismatch.why],
                 }
             )  # fmt: skip
         return {
@@ -195,10 +216,11 @@ def _diff(mismatch: Mismatch) -> Iterator[tuple[str, str, str]]:
 
 
 def _fates(result: Result, mismatch: Mismatch) -> Iterator[tuple[str, str]]:
-    """What became of the rules in question, in words."""
+    """What became of the rules and triggers in question, in words."""
     for outcome in outcomes_of(result, mismatch):
         why = Judged.of(outcome).why()
         yield outcome.rule_id, f"{outcome.reason.name}{' ' + why if outcome.lost_to else ': ' + why if why else ''}"
+    yield from mismatch.why
 
 
 def write_junit(report: Report, path: Path) -> None:

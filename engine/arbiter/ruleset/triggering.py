@@ -171,6 +171,25 @@ def open_triggers(ruleset: Ruleset, symbols: Symbols) -> tuple[OpenTrigger, ...]
     return tuple(OpenTrigger(trigger, symbols, owns) for trigger in ruleset.triggers)
 
 
+def told(act: Todo) -> tuple[str, Any]:
+    """An act by its key of ``then``, in plain values."""
+    match act:
+        case ToSet(values):
+            return "set", values
+        case Unset(names):
+            return "unset", list(names)
+        case ToIncrement(values):
+            return "increment", values
+        case EnterSegment(segments):
+            return "enter_segment", list(segments)
+        case LeaveSegment(segments):
+            return "leave_segment", list(segments)
+        case ToEmit(event, properties):
+            return "emit", {"event": event, "properties": properties}
+        case ToDecide(decision, context):
+            return "decide", {"decision": decision, "context": context}
+
+
 def bindings_of(events: Iterable[tuple[str, Properties]]) -> dict[str, Properties]:
     """The properties of events by label, of several with one label the last."""
     return {label: properties for label, properties in events if label}

@@ -48,8 +48,8 @@ def failures(result: Result, *, folder: str = "") -> list[Diagnostic]:
 
 def outcomes_of(result: Result, mismatch: Mismatch) -> list[RuleOutcome]:
     """What became of the rules that a mismatch is about, in its order."""
-    decision = next(each for each in result.decisions if each.point == mismatch.decision)
-    became = {outcome.rule_id: outcome for outcome in decision.explanation}
+    explained = (each.explanation for each in result.decisions if each.point == mismatch.decision)
+    became = {outcome.rule_id: outcome for outcome in next(explained, ())}
     return [became[rule] for rule in mismatch.rules if rule in became]
 
 
@@ -58,3 +58,5 @@ def _reasons(result: Result, mismatch: Mismatch) -> Iterator[str]:
         because = outcome.expression or outcome.detail
         lost = f" to `{outcome.lost_to}` on {outcome.lost_on}" if outcome.lost_to else ""
         yield f"`{outcome.rule_id}` {outcome.reason.name}{lost}" + (f": {because}" if because and not lost else "")
+    for trigger, became in mismatch.why:
+        yield f"`{trigger}`: {became}"

@@ -30,7 +30,8 @@ _CLOSE = 1e-9
 class Mismatch(msgspec.Struct, frozen=True):
     """Something that did not come true: what, at `node`, line by line what was expected and what came instead.
 
-    `rules` are those whose fate at `decision` tells why.
+    `rules` are those whose fate at `decision` tells why; of triggers there is no decision, and `why` has them with what
+    became of them.
     """
 
     node: Node
@@ -39,6 +40,7 @@ class Mismatch(msgspec.Struct, frozen=True):
     expected: tuple[str, ...]
     got: tuple[str, ...]
     rules: tuple[str, ...] = ()
+    why: tuple[tuple[str, str], ...] = ()
 
 
 def compare(test: RuleTest, decisions: Sequence[Decision]) -> tuple[Mismatch, ...]:
@@ -107,15 +109,16 @@ def _details(point: str, wanted: WantedTreatment, treatment: Treatment) -> Itera
     if wanted.params is not None:
         names = [*wanted.params, *((n for n in treatment.params if n not in wanted.params) if wanted.whole else ())]
         for name in names:
-            lines = tuple((shown(params[name]),) if name in params else ("no such parameter",)
+            want, came = ((shown(params[name]),) if name in params else ("no such parameter",)
                           for params in (wanted.params, treatment.params))  # fmt: skip
             if not (name in wanted.params and name in treatment.params) or not alike(
                 wanted.params[name], treatment.params[name]
             ):
-                yield Mismatch(wanted.param_nodes.get(name, wanted.node), point, f"param `{name}` of {of}", *lines)
+                node = wanted.param_nodes.get(name, wanted.node)
+                yield Mismatch(node, point, f"param `{name}` of {of}", want, came)
     if wanted.value is not None and (treatment.value is None or not alike(wanted.value, treatment.value)):
-        came = "unknown" if treatment.value is None else shown(treatment.value)
-        yield Mismatch(wanted.nodes["value"], point, f"value of {of}", (shown(wanted.value),), (came,), rules)
+        value = "unknown" if treatment.value is None else shown(treatment.value)
+        yield Mismatch(wanted.nodes["value"], point, f"value of {of}", (shown(wanted.value),), (value,), rules)
     if wanted.priority is not None and wanted.priority != treatment.priority:
         lines = (str(wanted.priority),), (str(treatment.priority),)
         yield Mismatch(wanted.nodes["priority"], point, f"priority of {of}", *lines)

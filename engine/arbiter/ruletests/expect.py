@@ -12,6 +12,7 @@ import msgspec
 from arbiter.authoring.blocks import Block, one_of
 from arbiter.authoring.nodes import Mapping, Node, Scalar, as_text, kind_of
 from arbiter.errors import did_you_mean
+from arbiter.ruletests.firings import KEYS as FORESEEN
 from arbiter.ruletests.spec import Expected, Named, WantedReason, WantedTreatment
 from arbiter.ruletests.values import REFUSED, Values, is_known
 from arbiter.types import Reason
@@ -32,14 +33,14 @@ _OTHER_WORDS: Final = {"LOST": "LOST_SLOT", "GROUP": "LOST_GROUP", "ROLLOUT": "R
 
 def read_expectations(block: Block, decisions: tuple[str, ...], names: Names) -> tuple[Expected, ...] | None:
     """What is expected of each decision, in order; None when something was refused."""
-    hint = f"it may have {one_of(KEYS)}"
+    hint = f"it may have {one_of((*KEYS, *FORESEEN))}"
     node = block.mapping("expect", hint)
-    if node is None:
-        return None
+    if node is None or not decisions:
+        return None if node is None else ()
     if not block.has("decisions"):
-        return _one(node, f"{block.path}.expect", decisions[0], names, block)
+        return _one(node, f"{block.path}.expect", decisions[0], names, block, FORESEEN)
     path = f"{block.path}.expect"
-    known = tuple(f"{name}" for name in decisions)
+    known = (*decisions, *FORESEEN)
     Block(node, block.report, what="`expect` of a page, which has a key for each decision", path=path, keys=known)
     parts: list[Expected] = []
     for name in decisions:
@@ -53,10 +54,12 @@ def read_expectations(block: Block, decisions: tuple[str, ...], names: Names) ->
     return tuple(parts) if len(parts) == len(decisions) else None
 
 
-def _one(node: Mapping, path: str, decision: str, names: Names, outer: Block) -> tuple[Expected] | None:
-    block = Block(node, outer.report, what="`expect`", path=path, keys=KEYS)
+def _one(
+    node: Mapping, path: str, decision: str, names: Names, outer: Block, more: tuple[str, ...] = ()
+) -> tuple[Expected] | None:
+    block = Block(node, outer.report, what="`expect`", path=path, keys=(*KEYS, *more))
     if not node.entries:
-        block.refuse(node, "`expect` is empty, so nothing is tested", f"it may have {one_of(KEYS)}")
+        block.refuse(node, "`expect` is empty, so nothing is tested", f"it may have {one_of((*KEYS, *more))}")
         return None
     reader = _Expectations(block, decision, names)
     treatments = reader.treatments("treatments")

@@ -17,6 +17,7 @@ from arbiter.authoring.report import Report
 from arbiter.authoring.scalars import shorten
 from arbiter.ruleset.load import is_test_file
 from arbiter.ruletests.expect import read_expectations
+from arbiter.ruletests.firings import read_foreseen
 from arbiter.ruletests.given import MERGED, SETTINGS, Names, read_given
 from arbiter.ruletests.values import nothing
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from arbiter.errors import Diagnostic
     from arbiter.models.model import Model
     from arbiter.ruleset.rules import Ruleset
-    from arbiter.ruletests.spec import RuleTest
+    from arbiter.ruletests.spec import Foreseen, RuleTest
 
 TEST_FILE: Final = Form("a test file", 16 << 20, "split it into several files")
 SECTIONS: Final = ("defaults", "tests")
@@ -127,7 +128,15 @@ class _Reader(msgspec.Struct):
         given = read_given(block, self.names, self.file, name, at)
         expected = read_expectations(block, given.decisions, self.names) if given is not None and sound else None
         if given is not None and expected is not None:
-            yield msgspec.structs.replace(given, expected=expected)
+            yield msgspec.structs.replace(given, expected=expected, foreseen=self._foreseen(block, given.now))
+
+    def _foreseen(self, block: Block, now: int) -> Foreseen | None:
+        node = block.get("expect")
+        if not isinstance(node, Mapping):
+            return None
+        path = f"{block.path}.expect"
+        expect = Block(node, self.report, what="`expect`", path=path, keys=node.entries)  # checked where it is read
+        return read_foreseen(expect, self.names, now)
 
 
 def _layered(layers: list[Mapping]) -> Mapping:

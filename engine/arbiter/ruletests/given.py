@@ -14,6 +14,7 @@ from arbiter.authoring.blocks import Block, check_name, under
 from arbiter.authoring.nodes import Mapping, Node, Scalar, Sequence, as_text, kind_of
 from arbiter.ruleset.consent import known_purposes, named_purposes
 from arbiter.ruleset.reads import reads_of
+from arbiter.ruletests.firings import KEYS as FORESEEN
 from arbiter.ruletests.spec import RuleTest
 from arbiter.ruletests.values import REFUSED, Values, is_known, moment, nothing
 from arbiter.types import Event
@@ -42,6 +43,7 @@ class Names:
         self.features = {feature.name: feature for feature in ruleset.features}
         self.reads = reads_of(ruleset.features)
         self.segments = {segment.name for segment in ruleset.segments}
+        self.triggers = {trigger.id for trigger in ruleset.triggers}
         self.rules: dict[str, str] = {rule.id: rule.decision for rule in ruleset.rules}
         self.decisions: dict[str, list[str]] = {point.name: [] for point in ruleset.decisions}
         for rule, decision in self.rules.items():
@@ -51,11 +53,11 @@ class Names:
 def read_given(block: Block, names: Names, file: str, name: str, at: Node) -> RuleTest | None:
     """The test without its expectations; None when it does not even say when and what is asked."""
     pointer = at if isinstance(at, Scalar) else None
-    decisions = _decisions(block, names, pointer)
+    decisions = _decisions(block, names, pointer) if asks_decision(block) else ()
     hint = "a test must not depend on the day on which it runs: say `now: 2026-06-01T12:00:00Z`, in `defaults` say"
     clock = block.get("now") if block.require("now", hint, at=pointer) else None
     now = None if clock is None else moment(clock, f"{block.path}.now", block.report, "write `2026-06-01T12:00:00Z`")
-    if now is None or not decisions:
+    if now is None or not (decisions or not asks_decision(block)):
         return None
     given = _Given(block, names, Values(block.report, now))
     subject = block.text("subject")
@@ -81,6 +83,15 @@ def read_given(block: Block, names: Names, file: str, name: str, at: Node) -> Ru
         models=given.models(),
         segments=given.segments(),
     )
+
+
+def asks_decision(block: Block) -> bool:
+    """Whether a test asks for a decision: one that says nothing but what triggers do need not, whatever `defaults`
+    name.
+    """
+    expect = block.get("expect")
+    said = expect.entries.keys() if isinstance(expect, Mapping) else set()
+    return not said or not said <= set(FORESEEN)
 
 
 def _granted(block: Block, names: Names) -> tuple[str, ...]:

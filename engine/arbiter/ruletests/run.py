@@ -15,9 +15,11 @@ from arbiter.decision.walk import Need, Walk
 from arbiter.expr.tree import Const, Expression
 from arbiter.expr.view import View
 from arbiter.models.failure import ModelFailure
-from arbiter.profiles.features import FeatureSet
+from arbiter.profiles.features import FeatureSet, Readings
 from arbiter.ruletests.compare import Mismatch, compare
+from arbiter.ruletests.firings import compare_firings
 from arbiter.ruletests.given import change_times
+from arbiter.ruletests.overtime import Course, Triggers
 
 # Fields' types at run time.
 from arbiter.ruletests.spec import RuleTest  # noqa: TC001
@@ -34,13 +36,14 @@ class Result(msgspec.Struct, frozen=True):
     """What became of a test: it passed when there is no mismatch. `broken` says which model failed, if one did.
 
     `decisions` explain the rules that the test names, those that tell why something did not come true, and those that
-    matched, where that was asked for.
+    matched, where that was asked for. `course` is what triggers did, where the test is about them.
     """
 
     test: RuleTest
     decisions: tuple[Decision, ...]
     mismatches: tuple[Mismatch, ...]
     broken: str = ""
+    course: Course | None = None
 
     @property
     def passed(self) -> bool:
@@ -55,25 +58,36 @@ class Runner:
         self._snapshot = snapshot
         self._features = FeatureSet(snapshot.frame.features)
         self._managed = frozenset(snapshot.frame.managed)
+        self._triggers: dict[Snapshot, Triggers] = {}
         self._variants: dict[tuple[frozenset[tuple[str, bool]], tuple[str, ...]], Snapshot] = {}
 
     def run(self, test: RuleTest, *, explained: bool = False) -> Result:
         """Decide, and compare with what is expected. `explained` tells of every rule that matched."""
-        page = _Page(self._snapshot_for(test), self._features, test)
+        snapshot, course, mismatches = self._snapshot_for(test), _beginning(test), tuple[Mismatch, ...]()
+        if test.foreseen is not None:
+            self._triggers_of(snapshot).run(course, test.now, _Looking(snapshot, self._features, test).view)
+            mismatches = tuple(compare_firings(test.foreseen, course))
+        page = _Page(snapshot, self._features, test, course)
+        told = course if test.foreseen is not None else None
         named = {
             point: frozenset(reason.rule for reason in expected.reasons)
             for point, expected in zip(test.decisions, test.expected, strict=True)
         }
         try:
             decisions = page.decide(named, matched=explained)
-            mismatches = compare(test, decisions)
-            for mismatch in mismatches:
+            unlike = compare(test, decisions)
+            for mismatch in unlike:
                 named[mismatch.decision] |= frozenset(mismatch.rules)
-            if mismatches:
+            if unlike:
                 decisions = page.decide(named, matched=explained)
         except ModelFailure as error:
-            return Result(test, (), (), str(error))
-        return Result(test, decisions, mismatches)
+            return Result(test, (), (), str(error), told)
+        return Result(test, decisions, (*mismatches, *unlike), course=told)
+
+    def _triggers_of(self, snapshot: Snapshot) -> Triggers:
+        if snapshot not in self._triggers:
+            self._triggers[snapshot] = Triggers(snapshot)
+        return self._triggers[snapshot]
 
     def _snapshot_for(self, test: RuleTest) -> Snapshot:
         """The snapshot, or one of the rules that are asked, where segments are what the test says."""
@@ -103,27 +117,53 @@ def _constant(condition: Expression, value: bool) -> Expression:  # noqa: FBT001
     return Expression(condition.source, Const("bool", value), "bool", condition.position, ())
 
 
-class _Page:
-    """The decisions of one test, from one profile."""
+def _beginning(test: RuleTest) -> Course:
+    """The subject of a test before anything happens."""
+    return Course(test.profile, {name: True for name, value in test.segments.items() if value}, [*test.events])
+
+
+class _Looking:
+    """Looks at the subject of a test: features are counted from its events up to the moment."""
 
     def __init__(self, snapshot: Snapshot, features: FeatureSet, test: RuleTest) -> None:
         self._snapshot = snapshot
+        self._features = features
         self._test = test
-        in_order = sorted(test.events, key=_time)
+
+    def reading(self, course: Course, now: int) -> Readings:
+        """The features at a µs time."""
+        in_order = sorted((event for event in course.events if event.at <= now), key=_time)
 
         def events(first: int | None, last: int | None) -> Iterable[Event]:
             return [e for e in in_order if (first is None or e.at >= first) and (last is None or e.at <= last)]
 
-        readings = features.read(features.complete({}, test.now, events), test.now, events)
-        self._changes = change_times(test, readings.changed)
-        values = features.said(readings.values, test.features)
-        profile = snapshot.frame.defaults_of("profile") | test.profile
+        return self._features.read(self._features.complete({}, now, events), now, events)
+
+    def view(self, course: Course, now: int, readings: Readings | None = None) -> View:
+        """What expressions see of it at a µs time."""
+        test, snapshot = self._test, self._snapshot
+        counted = readings if readings is not None else self.reading(course, now)
+        values = self._features.said(counted.values, test.features)
+        profile = snapshot.frame.defaults_of("profile") | course.profile
         account = snapshot.frame.defaults_of("account") | test.account
-        self._view = View(profile, test.context, values, test.now, account)
-        self._view.models.update(test.models)
-        self._view.managed = {name: True for name in snapshot.frame.managed if test.segments.get(name)}
+        view = View(profile, test.context, values, now, account)
+        view.models.update(test.models)
+        view.managed = course.managed
         if snapshot.consent is not None:
-            snapshot.consent.cover(self._view, test.granted)
+            snapshot.consent.cover(view, test.granted)
+        return view
+
+
+class _Page:
+    """The decisions of one test, from one profile."""
+
+    def __init__(self, snapshot: Snapshot, features: FeatureSet, test: RuleTest, course: Course) -> None:
+        self._snapshot = snapshot
+        self._test = test
+        looking = _Looking(snapshot, features, test)
+        readings = looking.reading(course, test.now)
+        self._changes = change_times(test, readings.changed)
+        self._view = looking.view(course, test.now, readings)
 
     def decide(self, named: Mapping[str, frozenset[str]], *, matched: bool) -> tuple[Decision, ...]:
         """One decision per point, each without what the ones before it delivered. Raises ModelFailure.

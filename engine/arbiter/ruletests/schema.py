@@ -21,6 +21,8 @@ from arbiter.authoring.schemas import (
 )
 from arbiter.ruletests.expect import KEYS, REASON_KEYS, REASONS, TREATMENT_KEYS
 from arbiter.ruletests.files import SECTIONS, TEST_KEYS
+from arbiter.ruletests.firings import FIRING_KEYS
+from arbiter.ruletests.firings import KEYS as FORESEEN
 from arbiter.ruletests.given import MOST_SLOTS, SETTINGS
 
 _ANYTHING: Schema = {"type": ["string", "number", "boolean", "array", "object", "null"]}
@@ -61,7 +63,8 @@ def _expected() -> Schema:
         raise KeyError(*same)
     return closed(
         "What comes back; what is not said is not compared.",
-        {
+        _foreseen()
+        | {
             "treatments": treatments | {"description": "All treatments, in order."},
             "includes": treatments | {"description": "Treatments among the others."},
             "absent": listed("Rules that give nothing.", text("A rule's id.")),
@@ -74,6 +77,30 @@ def _expected() -> Schema:
         },
         minProperties=1,
     )
+
+
+def _foreseen() -> dict[str, Schema]:
+    """What is expected of triggers."""
+    names = either("", text(""), listed("", text("")))
+    acts = {
+        "set": _values("The attributes that it sets."),
+        "unset": names,
+        "increment": _values("The numbers that it adds."),
+        "enter_segment": names,
+        "leave_segment": names,
+        "emit": either("", text(""), closed("", {"event": text(""), "properties": _values("")})),
+        "decide": either("", text(""), closed("", {"decision": text(""), "context": _values("")})),
+    }
+    keys = {"trigger": text("The trigger that fires."), "at": text("When: RFC 3339, or `3d ago`."), **acts}
+    firing = closed("A firing: what is not said is not compared.", {key: keys[key] for key in FIRING_KEYS},
+                    required=["trigger"])  # fmt: skip
+    firings = listed("", either("A trigger's id, or more about the firing.", text(""), firing))
+    said = {
+        "firings": firings | {"description": "All firings up to the test's clock, in order."},
+        "fires": firings | {"description": "Firings among the others."},
+        "silent": listed("Triggers that do not fire.", text("A trigger's id.")),
+    }
+    return {key: said[key] for key in FORESEEN}
 
 
 def _settings() -> dict[str, Schema]:

@@ -45,7 +45,7 @@ class WantedReason(msgspec.Struct, frozen=True):
 
 
 class Named(msgspec.Struct, frozen=True):
-    """A rule's id where a test says it."""
+    """A rule's id, or a trigger's, where a test says it."""
 
     node: Node
     rule: str
@@ -63,13 +63,38 @@ class Expected(msgspec.Struct, frozen=True):
     reasons: tuple[WantedReason, ...] = ()
 
 
+class WantedFiring(msgspec.Struct, frozen=True):
+    """A firing as a test names it. `at` is µs, None where it is not compared, and so is what `acts` does not say.
+
+    `nodes` has where a key is written, ``at`` and the keys of ``then``.
+    """
+
+    node: Node
+    trigger: str
+    at: int | None = None
+    acts: dict[str, Any] = {}
+    nodes: dict[str, Node] = {}
+
+
+class Foreseen(msgspec.Struct, frozen=True):
+    """What triggers are to do up to the test's clock. `firings` are all, in order, None for not compared; `fires` are
+    among them; the triggers in `silent` do not fire.
+    """
+
+    node: Node
+    firings: tuple[WantedFiring, ...] | None = None
+    fires: tuple[WantedFiring, ...] = ()
+    silent: tuple[Named, ...] = ()
+
+
 class RuleTest(msgspec.Struct, frozen=True):
     """One question to the rules, or one case of a test that has several, and the answer that is expected.
 
     `name` is unique in `file`, the path below the rules directory. `decisions` are asked as one page; `expected` has
     one for each. Times are µs. `changed` and `features` are keyed as a view and a profile's changes are: by feature
     key. `granted` are the purposes that the subject consented to. `models` and `segments` stand in for what would be
-    computed.
+    computed. With `foreseen` triggers look at the events, and decisions are asked of what they leave; a test may have
+    no decision then.
     """
 
     name: str
@@ -89,3 +114,4 @@ class RuleTest(msgspec.Struct, frozen=True):
     features: dict[str, Any] = {}
     models: dict[str, dict[str, Any]] = {}
     segments: dict[str, bool] = {}
+    foreseen: Foreseen | None = None
