@@ -25,12 +25,16 @@ from arbiter.expr.hints import FUNCTIONS
 from arbiter.expr.scope import Scope
 from arbiter.lint.finding import KINDS
 from arbiter.ruleset import authored, expressions, load, points, segments
+from arbiter.ruleset.patterns.acts import KEYS as ACT_KEYS
+from arbiter.ruleset.patterns.read import KEYS as TRIGGER_KEYS
+from arbiter.ruleset.patterns.steps import MOST_JOINS, MOST_STEPS, MOST_TIMES, MOST_TYPES
 from arbiter.ruleset.rules import Aggregate, HitPolicy, OrderKey
 from arbiter.ruleset.schema import rules_schema
 from arbiter.ruleset.tables.columns import MAX_COLUMNS, TARGETS
 from arbiter.ruleset.tables.read import KEYS as TABLE_KEYS
 from arbiter.ruleset.tables.read import POLICIES
 from arbiter.ruleset.tables.rows import MAX_ROWS
+from arbiter.ruletests.firings import KEYS as FORESEEN_KEYS
 from arbiter.server import status
 from arbiter.telemetry.instruments import INSTRUMENTS
 from arbiter.telemetry.prometheus import name_of
@@ -172,8 +176,11 @@ def test_the_rules_page_lists_every_key() -> None:
     assert set(column(text, "## Features")) == set(get_args(Aggregate))
     assert column(text, "## Decision tables") == sorted(TABLE_KEYS, key=column(text, "## Decision tables").index)
     assert column(text, "**Outputs**") == sorted(POLICIES, key=column(text, "**Outputs**").index)
-    unbuilt = {*authored.UNBUILT, *load.UNBUILT, "managed"}
+    unbuilt = {*authored.UNBUILT, *load.UNBUILT}
     assert set(column(text, "## Not built yet")) == unbuilt | {"experiments.X"}
+    assert column(page("docs/triggers.md"), "## A trigger") == list(TRIGGER_KEYS)
+    assert column(page("docs/triggers.md"), "## What is done") == list(ACT_KEYS)
+    assert column(page("docs/triggers.md"), "## Testing triggers") == list(FORESEEN_KEYS)
     assert all(f"`{section}`" in text for section in load.SECTIONS)
     assert all(f"`{kind}`" in text for kind in type_names)
 
@@ -188,8 +195,9 @@ def keys_of(schema: object) -> set[str]:
         return {key for each in schema for key in keys_of(each)}
     if not isinstance(schema, dict):
         return set()
-    own = set(schema["properties"]) if isinstance(schema.get("properties"), dict) else set()
-    return own.union(*(keys_of(each) for each in schema.values()))
+    own = schema.get("properties", {})
+    rest = [each for key, each in schema.items() if key != "properties"]
+    return set(own).union(*(keys_of(each) for each in (*own.values(), *rest)))
 
 
 def test_the_language_page_is_complete() -> None:
@@ -220,6 +228,7 @@ def test_the_language_page_has_the_limits() -> None:
     assert numbers["segments within segments"] == [segments.MAX_DEPTH, segments.MAX_SIZE]
     assert numbers["`slots`"] == [points.MAX_SLOTS]
     assert numbers["a table"] == [MAX_ROWS, MAX_COLUMNS]
+    assert numbers["a trigger"] == [MOST_STEPS["sequence"], MOST_STEPS["any"], MOST_TIMES, MOST_TYPES, MOST_JOINS]
 
 
 def test_the_development_page_lists_every_target() -> None:

@@ -58,6 +58,7 @@ BEYOND = {
     "a_rule_for_an_undeclared_decision": NAMES,
     "a_rule_id_used_twice_names_both_places": NAMES,
     "a_rule_without_any_decision_declared": NAMES,
+    "a_step_with_too_many_equalities": CEL,
     "a_syntax_error_in_an_expression": CEL,
     "a_template_that_is_never_closed": CEL,
     "actions_and_parameters_are_checked": NAMES,

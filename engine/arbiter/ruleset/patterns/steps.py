@@ -39,6 +39,7 @@ OF_UNLESS: Final = ("event", "where", "within")
 MOST_STEPS: Final[dict[Pattern, int]] = {"sequence": 6, "all": 6, "any": 32}
 MOST_TIMES: Final = 1_000
 MOST_TYPES: Final = 32
+MOST_JOINS: Final = 32  # of a step; what is compared with all of them has room in the engine then
 ANY: Final = "*"
 _HINTS: Final[dict[Pattern, str]] = {
     "after": "write `{event: purchase}`",
@@ -92,10 +93,9 @@ class PatternReader:
             before = _labels(steps[:number]) if kind in {"sequence", "all"} else ()
             where = self._where(raw, before, unusable | _behind(steps[number:], before))
             within = self._within(raw.block, number, kind)
-            if raw.events is None or (raw.block.has("where") and where is None):
-                sound = False
-            else:
-                read.append(step_of(raw.label, raw.events, where, within))
+            step = self._step(raw, where, within)
+            sound = sound and step is not None
+            read += [] if step is None else [step]
         drawn = Drawn(kind, tuple(read), labels, unusable)
         if kind == "count" and steps:
             block = steps[0].block
@@ -119,9 +119,19 @@ class PatternReader:
             within = None
         labels, unusable = (drawn.labels, drawn.unusable) if drawn is not None else ((), {})
         where = self._where(_Raw(inner, events), labels, unusable) if drawn is not None else None
-        if events is None or within is None or (inner.has("where") and where is None):
+        return self._step(_Raw(inner, events), where, within) if within is not None else None
+
+    def _step(self, raw: _Raw, where: Expression | None, within: int | None) -> Step | None:
+        """The step; None where something in it was refused."""
+        node = raw.block.get("where")
+        if raw.events is None or (node is not None and where is None):
             return None
-        return step_of("", events, where, within)
+        step = step_of(raw.label, raw.events, where, within)
+        if node is not None and len(step.joins) > MOST_JOINS:
+            message = f"this `where` ties the event to others by {len(step.joins)} equalities; at most {MOST_JOINS} can"
+            raw.block.refuse(node, message, "compare one property that stands for several", "where")
+            return None
+        return step
 
     def _nodes(self, block: Block, kind: Pattern) -> list[tuple[str, Node]]:
         path, node = f"{block.path}.{kind}", block.get(kind)
