@@ -98,7 +98,7 @@ class Machine:
         """
         if state.progress:
             self._cancel(state, event, position)
-        looking = self._looking(event)
+        looking = self._looking(event, position)
         if not looking:
             return []
         state.events[position] = event
@@ -164,13 +164,16 @@ class Machine:
                 self.cancelled += len(progress.waiting) - len(left)
                 progress.waiting = left
 
-    def _looking(self, event: Event) -> dict[Plan, list[int]]:
-        """The steps that an event passes by what they ask of it alone, by plan, first to last."""
+    def _looking(self, event: Event, position: int) -> dict[Plan, list[int]]:
+        """The steps that an event passes by what they ask of it alone, by plan, first to last; of plans that were there
+        when it was logged.
+        """
         found: dict[Plan, list[int]] = {}
         dispatch = self._dispatches.get(event.type)
         if dispatch is not None:
             for plan, step in dispatch.passed(event.properties):
-                found.setdefault(plan, []).append(step)
+                if plan.since <= position:
+                    found.setdefault(plan, []).append(step)
         for steps in found.values():
             steps.sort()
         return found

@@ -165,9 +165,7 @@ class Firing:
 
     def _emit(self, act: ToEmit, depth: int) -> None:
         if depth >= self._running.rules.chain:
-            self._dropped.append(
-                f"nothing is emitted: {depth} firings led to this one, and `triggers.chain` allows no more"
-            )
+            self._dropped.append(f"nothing is emitted: {depth} firings led here, and `triggers.chain` allows no more")
             return
         event = Event(f"{EMITTED}{self._occurrence.id}.{depth + 1}", "", act.event, self._occurrence.at, act.properties)
         try:

@@ -43,7 +43,7 @@ class AtWork:
             deaths = deaths + 1 if position == suspect else 1
             suspect = position
             _WORDS.pack_into(self._map, 0, 0, suspect, deaths)
-            _log.warning("the process before died over event %d of the log, %d times in a row now", suspect, deaths)
+            _log.warning("a process died over event %d of the log, %d in a row by now", suspect, deaths)
         self._aside = suspect if deaths >= DEATHS else 0
 
     def begin(self, position: int) -> None:

@@ -29,14 +29,21 @@ def opened(live: Live, archive: Archive, engine: Engine, options: Triggers) -> R
         other = _snapshot(live.canary.digest, archive, engine)
         candidate = Candidate(other, live.canary.percent, live.canary.salt)
     engine.activate(snapshot, candidate, live.overrides)
+    return rules_of(engine, late=round(options.late_seconds * _SECOND), chain=options.chain)
+
+
+def rules_of(engine: Engine, *, late: int, chain: int) -> Rules:
+    """The triggers of the snapshot that `engine` decides by. Raises NotReady."""
+    active = engine.current()
+    snapshot = active.snapshot
     return Rules(
-        digest=live.digest,
-        active=engine.current(),
+        digest=snapshot.digest,
+        active=active,
         triggers=open_triggers(snapshot.frame, snapshot.symbols),
         engine=engine,
         keys=engine.store.keys,
-        late=round(options.late_seconds * _SECOND),
-        chain=options.chain,
+        late=late,
+        chain=chain,
     )
 
 

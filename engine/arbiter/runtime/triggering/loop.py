@@ -102,13 +102,16 @@ class Loop:
             while not self._stopping.is_set():
                 self.beat += 1
                 self._take()
-                if self._running is None or not self.step(self._running):
+                if not self.step():
                     self._stopping.wait(_POLL_S)
         finally:
             self._leave()
 
-    def step(self, running: Running) -> bool:
+    def step(self) -> bool:
         """Look at what follows, and write it; whether more may follow at once. Raises StoreError."""
+        running = self._running
+        if running is None:
+            return False
         evaluation = self._evaluated(running)
         if evaluation is None:
             if time.monotonic() - self._written_at >= _KEPT_S:
@@ -164,6 +167,11 @@ class Loop:
         if self._wanted is None:
             return
         (rules, taken), self._wanted = self._wanted, None
+        self.begin(rules)
+        taken.set()
+
+    def begin(self, rules: Rules) -> None:
+        """Have the triggers of these run from the next step on. Raises StoreError."""
         self._leave()
         self._reached = self._written(Adopt([(each.trigger.id, each.trigger.key) for each in rules.triggers]))
         if rules.triggers:
@@ -172,7 +180,6 @@ class Loop:
             _log.info("the rules have no triggers any more")
             self._at_work.forget()
             self._stopping.set()
-        taken.set()
 
     def _leave(self) -> None:
         """Let go of what runs."""
