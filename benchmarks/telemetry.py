@@ -115,7 +115,7 @@ def _watched(pipe: Connection, home: Path, place: Place, collector: str, metrics
             return joined([("worker-0", instruments.read(counters, "worker"))], {})
 
         counters.sources.append(look)
-        curiosity = Curiosity(engine, counters)
+        curiosity = Curiosity(engine, counters, lambda _: None)
         endpoint = Endpoint(metrics, read, lambda: True)
         servers.serve_until_told(pipe, Backing(engine, admin, counters, publisher.observer), place.transport)
         endpoint.close()

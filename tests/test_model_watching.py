@@ -12,6 +12,7 @@ import pytest
 from arbiter.learning.drift import MISSING, Spread, by_chance, drift_of, stability
 from arbiter.runtime.curiosity import Curiosity
 from arbiter.runtime.local import open_local
+from arbiter.runtime.modelwatch import ModelWatch
 from arbiter.runtime.watching import Watch
 from arbiter.telemetry.counters import Counters
 from arbiter.types import Request
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from arbiter.runtime.engine import Engine
+    from arbiter.runtime.messages import Noticed
 
 RULES = """\
 schema: {context: {x: double, secret: {type: double, personal: true}}, profile: {y: {type: double, purposes: [scores]}}}
@@ -69,6 +71,12 @@ def open_engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
         each.store.close()
 
 
+def watching(engine: Engine, counters: Counters, rows: int = 1000) -> tuple[Watch, ModelWatch]:
+    """A worker's watch, and the supervisor's to which it tells what it notices."""
+    judge = ModelWatch(counters, lambda: [engine.current().snapshot], rows, lambda: 7)
+    return Watch(counters, judge.noticed), judge
+
+
 def feed(engine: Engine, watch: Watch, values: list[float | None], name: str = "x") -> None:
     active = engine.current()
     for number, value in enumerate(values):
@@ -85,7 +93,7 @@ def test_drift_raises_the_alarm_and_nothing_else_does_over_twenty_seeds(
     for seed in range(20):
         counters = Counters()
         draw = np.random.default_rng(seed + 1)
-        feed(engine, Watch(counters, WINDOW), draw.exponential(scale, WINDOW).tolist())
+        feed(engine, watching(engine, counters, WINDOW)[0], draw.exponential(scale, WINDOW).tolist())
         alarms = {field: count for (*_, field), count in counters.model_alarms.items()}
         assert alarms.keys() == {"inputs.x", "outputs.score"}
         assert all(map(bool, alarms.values())) == (scale > 10), (seed, alarms, counters.model_drift)
@@ -96,7 +104,7 @@ def test_what_is_missing_raises_the_alarm_too_and_a_window_is_judged_when_it_is_
     open_engine: Callable[..., Engine], caplog: pytest.LogCaptureFixture
 ) -> None:
     engine, counters = open_engine(baseline()), Counters()
-    watch = Watch(counters, WINDOW)
+    watch, _ = watching(engine, counters, WINDOW)
     values: list[float | None] = np.random.default_rng(5).exponential(10, WINDOW).tolist()
     feed(engine, watch, values[:-1])
     assert counters.model_alarms == {}
@@ -114,7 +122,7 @@ def test_what_is_missing_raises_the_alarm_too_and_a_window_is_judged_when_it_is_
 def test_values_are_counted_by_the_bins_of_the_training(open_engine: Callable[..., Engine]) -> None:
     told = {"rows": 9, "inputs": {"x": {"missing": 0.5, "edges": [1.0, 2.0], "shares": [0.5, 0.25, 0.25]}}}
     engine, counters = open_engine(json.dumps(told)), Counters()
-    feed(engine, Watch(counters), [0.5, 1.0, 1.5, 7.0, None])
+    feed(engine, watching(engine, counters)[0], [0.5, 1.0, 1.5, 7.0, None])
     assert {found: count for (*_, field, found), count in counters.model_values.items() if field == "inputs.x"} == {
         "up to 1": 2, "up to 2": 1, "above": 1, MISSING: 1,
     }  # fmt: skip
@@ -123,7 +131,7 @@ def test_values_are_counted_by_the_bins_of_the_training(open_engine: Callable[..
 def test_of_what_is_personal_only_whether_it_is_there_is_told(open_engine: Callable[..., Engine]) -> None:
     told = {"rows": 9, "inputs": {"x": {"edges": [1.0], "shares": [0.5, 0.5]}}}
     engine, counters = open_engine(json.dumps(told), source="context.secret"), Counters()
-    feed(engine, Watch(counters), [0.5, 7.0, None], name="secret")
+    feed(engine, watching(engine, counters)[0], [0.5, 7.0, None], name="secret")
     assert dict(counters.model_values) == {
         ("worth", "3", "inputs.x", "known"): 2,
         ("worth", "3", "inputs.x", MISSING): 1,
@@ -132,7 +140,7 @@ def test_of_what_is_personal_only_whether_it_is_there_is_told(open_engine: Calla
 
 def test_who_has_not_consented_is_not_counted(open_engine: Callable[..., Engine]) -> None:
     engine, counters = open_engine(baseline(), source="profile.y"), Counters()
-    feed(engine, Watch(counters, 1), [1.0])
+    feed(engine, watching(engine, counters, 1)[0], [1.0])
     assert (dict(counters.model_values), counters.model_alarms) == ({}, {})
 
 
@@ -148,13 +156,14 @@ def test_who_has_not_consented_is_not_counted(open_engine: Callable[..., Engine]
 )
 def test_a_baseline_that_says_nothing_hinders_nobody(open_engine: Callable[..., Engine], told: str) -> None:
     engine, counters = open_engine(told), Counters()
-    feed(engine, Watch(counters, 1), [1.0, 2.0])
+    feed(engine, watching(engine, counters, 1)[0], [1.0, 2.0])
     assert dict(counters.model_values) == {}
 
 
 def test_decisions_that_are_looked_into_are_counted(open_engine: Callable[..., Engine]) -> None:
     engine, counters = open_engine(baseline()), Counters()
-    curiosity = Curiosity(engine, counters, period=3600)
+    noticed: list[Noticed] = []
+    curiosity = Curiosity(engine, counters, noticed.append, period=3600)
     try:
         curiosity.look_into(Request("ann", ("home",), engine.clock(), {"x": 3.0}), engine.current())
     finally:
@@ -163,6 +172,57 @@ def test_decisions_that_are_looked_into_are_counted(open_engine: Callable[..., E
         "inputs.x",
         "outputs.score",
     }
+    (found,) = noticed
+    assert (found.digest, len(found.places)) == (engine.current().snapshot.models["worth"].digest, 2)
+
+
+def test_what_several_workers_noticed_is_one_window_and_no_worker_alone_raises_the_alarm(
+    open_engine: Callable[..., Engine],
+) -> None:
+    """Of each worker's values the half is shifted; none has enough of them to fill a window, all together have."""
+    engine, counters = open_engine(baseline()), Counters()
+    judge = ModelWatch(counters, lambda: [engine.current().snapshot], WINDOW, lambda: 7)
+    workers = [Watch(Counters(), judge.noticed) for _ in range(4)]
+    draw = np.random.default_rng(3)
+    for number, watch in enumerate(workers):
+        assert counters.model_alarms == {}
+        feed(engine, watch, draw.exponential(40.0 if number % 2 else 10.0, WINDOW // 4).tolist())
+    assert counters.model_alarms["worth", "3", "inputs.x"] >= 1
+    feed(engine, workers[0], [1.0, None])
+    (report,) = judge.reports()
+    assert (report.name, report.version, report.trained_on) == ("worth", 3, TRAINED)
+    assert (report.rows, report.filling, report.judged_at, report.since) == (WINDOW + 2, 2, 7, 7)
+    field = {each.name: each for each in report.fields}["inputs.x"]
+    assert (sum(field.counts), field.missing, len(field.bins)) == (WINDOW + 1, 1, 10)
+    assert field.drift == counters.model_drift["worth", "3", "inputs.x"]
+    assert field.alarms[0].startswith("values have shifted")
+    (window,) = report.windows
+    assert (window.rows, sum(window.outputs["score"])) == (WINDOW, WINDOW)
+    together = [sum(pair) for pair in zip(*(each.outputs["score"] for each in report.windows), strict=True)]
+    assert together[-1] == 0
+
+
+def test_of_what_is_personal_a_report_tells_the_index_and_no_value(open_engine: Callable[..., Engine]) -> None:
+    told = {"rows": 9, "inputs": {"x": {"edges": [1.0], "shares": [0.5, 0.5]}}}
+    engine, counters = open_engine(json.dumps(told), source="context.secret"), Counters()
+    watch, judge = watching(engine, counters, 3)
+    feed(engine, watch, [0.5, 7.0, None], name="secret")
+    (field,) = judge.reports()[0].fields
+    assert (field.withheld, field.bins, field.counts, field.missing) == (True, ("known",), (2,), 1)
+    assert field.drift == 0
+
+
+def test_alarms_go_with_the_version_that_raised_them(open_engine: Callable[..., Engine]) -> None:
+    engine, counters = open_engine(baseline()), Counters()
+    served = [engine.current().snapshot]
+    judge = ModelWatch(counters, lambda: served, WINDOW)
+    feed(engine, Watch(Counters(), judge.noticed), [1e6] * WINDOW)
+    assert counters.model_alarms["worth", "3", "inputs.x"] >= 1
+    gone = served.pop()
+    assert judge.reports() == ()
+    assert (counters.model_alarms, counters.model_drift) == ({}, {})
+    served.append(gone)
+    assert judge.reports()[0].rows == 0
 
 
 def test_words_are_compared_with_their_shares_and_others_are_another() -> None:

@@ -281,6 +281,59 @@ class TriggerInfo(msgspec.Struct, frozen=True, kw_only=True):
     figures: TriggerFigures | None = None
 
 
+class WatchedField(msgspec.Struct, frozen=True, kw_only=True):
+    """An input or an output of a model, ``inputs.age``: how many values fell into each of the bins of its training.
+
+    `expected` are the shares at training. `missing` values fell into none, and `outside` are beyond all that was
+    trained on. `drift` is the population stability index of the last window, None before there is one, and `chance`
+    what it hardly passes by chance; `alarms` are those of that window, in words. Of what is `withheld`, since it is
+    personal, only whether it is there is told.
+    """
+
+    name: str
+    bins: tuple[str, ...]
+    expected: tuple[float, ...]
+    counts: tuple[int, ...]
+    missing: int
+    missing_before: float
+    outside: int
+    drift: float | None = None
+    chance: float = 0.0
+    alarms: tuple[str, ...] = ()
+    withheld: bool = False
+
+
+class WatchedWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """Some decisions in a row that were looked into, from `began` to `ended` (µs since the epoch): by output how many
+    answers fell into each of its bins, and last how many were unknown.
+    """
+
+    began: int
+    ended: int
+    rows: int
+    outputs: dict[str, tuple[int, ...]]
+
+
+class WatchedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A version of a model that is served, and what all workers saw of it where they looked into decisions.
+
+    `trained_on` is a number of rows, 0 where its file does not tell of its training: then it is not watched. `rows` are
+    those since `since`; `windows` the last of those that were full, the oldest first; the last was judged at
+    `judged_at`, 0 for never. `filling` are the rows of the one that fills. Times are µs since the epoch.
+    """
+
+    name: str
+    version: int
+    digest: str
+    trained_on: int
+    since: int
+    rows: int
+    filling: int
+    judged_at: int
+    fields: tuple[WatchedField, ...]
+    windows: tuple[WatchedWindow, ...]
+
+
 class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """How a whole server is: its version, its processes, and what stands with its snapshots.
 

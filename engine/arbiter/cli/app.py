@@ -24,6 +24,7 @@ from arbiter.cli.explain import explain
 from arbiter.cli.fmt import fmt
 from arbiter.cli.health import health
 from arbiter.cli.model import model
+from arbiter.cli.modelreport import report
 from arbiter.cli.override import override
 from arbiter.cli.privacy import delete, export
 from arbiter.cli.profile import profile
@@ -75,6 +76,7 @@ profile.command("delete")(delete)
 app.add_typer(profile)
 events.command("consume")(consume)
 app.add_typer(events)
+model.command("report")(report)
 model.command("retrain")(retrain)
 app.add_typer(model)
 app.add_typer(snapshot)

@@ -3,7 +3,6 @@
 Law: reads options and files, and prints; what training and the gate do stands in `training`.
 """
 
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,6 @@ import typer
 from arbiter.cli.asking import AsJson
 from arbiter.cli.terminal import FINDINGS, err, fail, out, plural, print_json, print_table
 from arbiter.cli.trainingdata import declarations, declared_in, model_in, table_of
-from arbiter.types import from_micros
 
 model = typer.Typer(name="model", help="Models: train, check, list, report.", no_args_is_help=True)
 
@@ -138,61 +136,6 @@ def list_(folder: Models = Path("models"), *, as_json: AsJson = False) -> None:
         ],
         prose=("on rows held out", "mistakes"),
     )
-
-
-@model.command("report")
-def report(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A model's folder.", exists=True, file_okay=False)],
-    *,
-    rules: Annotated[Path, typer.Option(metavar="DIR", help="The rules that declare its features.", file_okay=False)],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="A server's data directory.", file_okay=False)] = Path(
-        "data"
-    ),
-    page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write one HTML page there.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Compare what a model would read and say of the stored profiles now with what it was trained on.
-
-    Ends with 1 when something has shifted, is missing more or less often, or lies beyond all that was trained on.
-    """
-    from arbiter.training.declared import bound_purposes  # noqa: PLC0415 - loads NumPy, as all of these
-    from arbiter.training.logs import read_store  # noqa: PLC0415
-    from arbiter.training.report import page as page_of  # noqa: PLC0415
-    from arbiter.training.report import report as make  # noqa: PLC0415
-
-    served, declared = model_in(folder), declared_in(rules)
-    now = time.time_ns() // 1000
-    left_out: dict[str, int] = {}
-    purposes = bound_purposes(served.purposes, [(each.root, each.attribute) for each in served.inputs], declared)
-    histories = read_store(data / "store", purposes, now, left_out)
-    found = make(served, histories, declared, now, left_out)
-    if page is not None:
-        page.write_text(page_of(found, from_micros(now).isoformat(timespec="seconds")), "utf-8")
-    if as_json:
-        print_json(found)
-    else:
-        rows = [(kind, each) for kind, group in (("output", found.outputs), ("input", found.inputs)) for each in group]
-        print_table(
-            ("", "name", "stability index", "missing", "was", "out of range", "alarms"),
-            [
-                (
-                    kind,
-                    each.name,
-                    "" if each.psi is None else f"{each.psi:.3f}",
-                    f"{each.missing:.1%}",
-                    f"{each.missing_before:.1%}",
-                    f"{each.outside:.1%}",
-                    "; ".join(each.alarms),
-                )
-                for kind, each in rows
-            ],
-            prose=("alarms",),
-        )
-        out().print(
-            f"{plural(found.subjects, 'subject')}, unknown for {found.unknown:,}: {plural(len(found.alarms), 'alarm')}"
-        )
-    if found.alarms:
-        raise typer.Exit(FINDINGS)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -98,24 +98,41 @@ class Tally:
         self.missing = 0
         self.outside = 0
 
-    def add(self, value: Any) -> str:
-        """Count a value, None for a missing one; the name of its bin."""
+    @property
+    def missing_before(self) -> float:
+        """The share of values that were missing at training."""
+        return self._spread.missing
+
+    @property
+    def rows(self) -> int:
+        """How many values were counted, missing ones too."""
+        return sum(self.counts) + self.missing
+
+    def place(self, value: Any) -> tuple[int, bool]:
+        """The number of a value's bin, -1 for None, which is missing; and whether it lies out of range."""
         if value is None:
-            self.missing += 1
-            return MISSING
+            return -1, False
         if isinstance(self._spread.shares, dict):
-            place = self._places.get(str(value), len(self._places))
+            return self._places.get(str(value), len(self._places)), False
+        number = float(value)
+        return bisect_left(self._edges, number), not self._spread.low <= number <= self._spread.high
+
+    def put(self, place: int, *, outside: bool) -> None:
+        """Count a value by what `place` said of it."""
+        if place < 0:
+            self.missing += 1
         else:
-            number = float(value)
-            place = bisect_left(self._edges, number)
-            self.outside += not self._spread.low <= number <= self._spread.high
-        self.counts[place] += 1
-        return self.bins[place]
+            self.counts[place] += 1
+            self.outside += outside
+
+    def add(self, value: Any) -> None:
+        """Count a value, None for a missing one."""
+        place, outside = self.place(value)
+        self.put(place, outside=outside)
 
     def judged(self, name: str, trained: int = 0) -> Drift:
         """How what was counted differs from `trained` rows, 0 for more than matter."""
-        known = sum(self.counts)
-        rows = known + self.missing
+        known, rows = sum(self.counts), self.rows
         missing = self.missing / rows if rows else 0.0
         outside = self.outside / known if known else 0.0
         now = [count / max(1, known) for count in self.counts]

@@ -104,9 +104,11 @@ class _Child:
         self.line, theirs = socket.socketpair()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the rest
         command = [sys.executable, "-m", "arbiter.models.judge", *limits]
+        # A group of its own, so that Ctrl-C does not end it; no session, since Linux weighs these against each other
+        # (autogroup): a child that is to leave the processor to calls would get as much as they do.
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - this very module, and two numbers
-                command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=self._errors, start_new_session=True
+                command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=self._errors, process_group=0
             )
 
     def end(self) -> None:

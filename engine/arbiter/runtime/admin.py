@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from arbiter.errors import Diagnostic
-    from arbiter.serving import History, ServerInfo, Staged, Status
+    from arbiter.serving import History, ServerInfo, Staged, Status, WatchedModel
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +85,9 @@ class Admin(Protocol):
 
     def server_info(self) -> ServerInfo:
         """How the whole server is."""
+
+    def models(self) -> tuple[WatchedModel, ...]:
+        """What all workers saw of each version of a model that is served, by name."""
 
     def reload(self) -> Status:
         """Read the files again and answer when every worker serves the result; `last_reload` is this attempt.

@@ -19,8 +19,11 @@ from arbiter.runtime.watching import Watch
 from arbiter.types import ExplainLevel, Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from arbiter.runtime.active import Active
     from arbiter.runtime.engine import Engine
+    from arbiter.runtime.messages import Noticed
     from arbiter.telemetry.counters import Counters
     from arbiter.types import Request
 
@@ -33,12 +36,17 @@ SHARE = 300  # of a processor's time one part in so many, at most
 
 
 class Curiosity:
-    """Asks the engine for a request every `period` seconds, or less often where looking takes long, until `close`."""
+    """Asks the engine for a request every `period` seconds, or less often where looking takes long, until `close`.
 
-    def __init__(self, engine: Engine, counters: Counters, period: float = PERIOD_S) -> None:
+    `tell` is told what models saw and said, see `runtime.watching`.
+    """
+
+    def __init__(
+        self, engine: Engine, counters: Counters, tell: Callable[[Noticed], None], period: float = PERIOD_S
+    ) -> None:
         self._engine = engine
         self._counters = counters
-        self._watch = Watch(counters)
+        self._watch = Watch(counters, tell)
         self._period = period
         self._taken: queue.SimpleQueue[tuple[Request, Active] | None] = queue.SimpleQueue()
         self._end = threading.Event()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from arbiter.runtime.loader import Attempt, Built
     from arbiter.runtime.standing import StandingFile
     from arbiter.serving import Cause
+    from arbiter.snapshot import Snapshot
 
 _log = logging.getLogger("arbiter.reload")
 
@@ -70,6 +71,10 @@ class Desk:
     def loaded_at(self) -> int:
         """Since when that runs, in µs since the epoch; 0 before the first."""
         return 0 if self._info is None else self._info.loaded_at
+
+    def deciding(self) -> list[Snapshot]:
+        """The snapshots that should decide: what runs, and the canary's."""
+        return [built.snapshot for built in (self.running, self.beside) if built is not None]
 
     @property
     def status(self) -> Status:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from arbiter.errors import InvalidField, LimitExceeded, NotFound, NotReady, StoreError, VersionConflict
 from arbiter.runtime import messages
-from arbiter.serving import History, ServerInfo, Staged, Status
+from arbiter.serving import History, ServerInfo, Staged, Status, WatchedModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,6 +60,10 @@ class Link:
         if answer.server is None:
             raise SupervisorGone("the supervisor sent no answer to what it was asked")
         return answer.server
+
+    def models(self) -> tuple[WatchedModel, ...]:
+        """What all workers saw of models."""
+        return self._ask("models").models
 
     def reload(self) -> Status:
         """Have the files read again; returns when every worker serves the result."""

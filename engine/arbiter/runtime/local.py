@@ -19,6 +19,7 @@ from arbiter.runtime.archive import Archive
 from arbiter.runtime.desk import Desk, abridged
 from arbiter.runtime.engine import Engine
 from arbiter.runtime.loader import Loader
+from arbiter.runtime.modelwatch import ModelWatch
 from arbiter.runtime.survey import follow, look
 from arbiter.runtime.versions import Versions
 from arbiter.serving import History, ServerInfo, Staged, WorkerInfo
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from arbiter.profiles.keys import Secrets
     from arbiter.runtime.admin import Command
     from arbiter.runtime.loader import Attempt
-    from arbiter.serving import Status
+    from arbiter.serving import Status, WatchedModel
     from arbiter.telemetry.counters import Counters
 
 
@@ -43,6 +44,7 @@ class LocalAdmin:
         self._loader = loader
         self._desk = desk
         self._versions = versions
+        self._watch = ModelWatch(desk.counters, desk.deciding)
         self._live = Live(digest="")
         self._started_at = engine.clock()
         self._lock = threading.RLock()
@@ -78,6 +80,11 @@ class LocalAdmin:
                 status=status,
                 store=store,
             )
+
+    def models(self) -> tuple[WatchedModel, ...]:
+        """The models that are served; nobody looks into decisions here."""
+        with self._lock:
+            return self._watch.reports()
 
     def reload(self) -> Status:
         """Read the files again; `last_reload` says what came of it."""

@@ -13,7 +13,16 @@ import msgspec
 # Fields' types at run time: msgspec reads them to decode.
 from arbiter.errors import CallerError, Diagnostic, LimitExceeded, StoreError
 from arbiter.runtime.admin import Command, Live  # noqa: TC001
-from arbiter.serving import ConsumerFigures, History, ServerInfo, Status, StoreSize, TriggerFigures, WorkerFigures  # noqa: TC001
+from arbiter.serving import (  # noqa: TC001
+    ConsumerFigures,
+    History,
+    ServerInfo,
+    Status,
+    StoreSize,
+    TriggerFigures,
+    WatchedModel,
+    WorkerFigures,
+)
 from arbiter.telemetry.instrument import Reading  # noqa: TC001
 
 if TYPE_CHECKING:
@@ -46,6 +55,7 @@ class Answer(msgspec.Struct, frozen=True, tag=True):
     digest: str = ""
     history: History | None = None
     server: ServerInfo | None = None
+    models: tuple[WatchedModel, ...] = ()
     problem: Problem | None = None
     message: str = ""
     field: str = ""
@@ -85,6 +95,18 @@ class Looked(msgspec.Struct, frozen=True, tag=True):
     store: StoreSize | None
 
 
+class Noticed(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: a decision was looked into that the model of this digest had a part in.
+
+    `places` are the bins into which its inputs and outputs fell, -1 where there was no value, in the order of
+    `watching.fields_of`; those whose numbers stand in `beyond` lie out of all that was trained on.
+    """
+
+    digest: str
+    places: tuple[int, ...]
+    beyond: tuple[int, ...] = ()
+
+
 class Serving(msgspec.Struct, frozen=True, tag=True):
     """From a worker: calls that begin from now on are answered by this snapshot, and all that `revision` said."""
 
@@ -122,7 +144,7 @@ class Ask(msgspec.Struct, frozen=True, tag=True):
     """From a worker: a caller's question. `files` are those to validate or to stage, `command` is what to carry out."""
 
     ask: int
-    what: Literal["info", "server", "reload", "validate", "stage", "history", "command"]
+    what: Literal["info", "server", "models", "reload", "validate", "stage", "history", "command"]
     files: dict[str, bytes] = {}
     command: Command | None = None
 
@@ -139,7 +161,7 @@ def refusal(ask: int, error: ArbiterError) -> Answer:
 
 
 ToWorker = Load | Told | Answer | Stop | Count | Look
-ToSupervisor = Serving | Refused | Leaving | Ask | Counted | Looked | Consumed | Triggered
+ToSupervisor = Serving | Refused | Leaving | Ask | Counted | Looked | Noticed | Consumed | Triggered
 
 encode = msgspec.msgpack.Encoder().encode
 to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -94,7 +94,7 @@ class Supervisor:
         self.doubts = Doubts(settings.store_directory, settings.log_level.upper(), self._mail, self._give_up)
         self._roster = Roster(settings.workers, settings.grace, workers, self._mail, self.doubts, self.desk.counters)
         self._beside = Companions(settings, consume, self._mail, self.doubts, self.tally, self.desk.counters)
-        self._survey = Survey(self._mail, self._roster, self._beside.beside, lambda: self.desk.status)
+        self._survey = Survey(self._mail, self._roster, self._beside.beside, self.desk)
         self._link = Link(lambda said: self._mail.post(lambda: self._hear(self._own, said)))
         self._own = Own(self._link)
         self._admin_face: AdminFace | None = None
@@ -339,8 +339,8 @@ class Supervisor:
                 self._roster.passed(run)
             case messages.Counted(number, reading):
                 self.tally.heard(run.pid, f"worker-{run.number}", number, reading)
-            case messages.Looked(number, figures, store):
-                self._survey.heard(run.pid, number, figures, store)
+            case messages.Looked() | messages.Noticed():
+                self._survey.heard(run.pid, message)
             case messages.Ask():
                 self._hear(run, message)
 
@@ -361,8 +361,8 @@ class Supervisor:
         match asked:
             case messages.Ask(ask, "info"):
                 asker.send(messages.Answer(ask, self.desk.status))
-            case messages.Ask(ask, "server"):
-                self._survey.begin(asker, ask)
+            case messages.Ask(what="server" | "models"):
+                self._survey.begin(asker, asked)
             case messages.Ask(ask, "validate", files):
                 self._checks.validate(asker, ask, files)
             case messages.Ask(ask, "history"):

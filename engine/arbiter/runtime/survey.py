@@ -1,4 +1,4 @@
-"""How the whole server is: every worker is asked what it has to do, and what came soon is told.
+"""How the whole server is, and its models: workers are asked what they have to do, what came soon is told.
 
 Law: `Survey` belongs to the supervisor's one thread and never waits: a worker that hangs costs who asks its patience,
 and nobody else anything. Only the last lines know what a worker counts.
@@ -16,16 +16,18 @@ import msgspec
 
 from arbiter.errors import StoreError
 from arbiter.runtime import messages
+from arbiter.runtime.modelwatch import ModelWatch
 from arbiter.serving import StoreSize, WorkerFigures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from arbiter.profiles.store import Store
+    from arbiter.runtime.desk import Desk
     from arbiter.runtime.mailbox import Mailbox
     from arbiter.runtime.questions import Asker
     from arbiter.runtime.roster import Roster
-    from arbiter.serving import ServerInfo, Status
+    from arbiter.serving import ServerInfo
     from arbiter.telemetry.counters import Counters
 
 PATIENCE_S: Final = 0.5
@@ -42,7 +44,7 @@ class _Question(msgspec.Struct):
 
 
 class Survey:
-    """Answers how the server is. `beside` adds how the processes beside the workers are, `status` says how things stand
+    """Answers how the server is. `beside` adds how the processes beside the workers are, `desk` says how things stand
     with snapshots.
     """
 
@@ -51,18 +53,23 @@ class Survey:
         mail: Mailbox,
         roster: Roster,
         beside: Callable[[ServerInfo], ServerInfo],
-        status: Callable[[], Status],
+        desk: Desk,
     ) -> None:
         self._mail = mail
         self._roster = roster
         self._beside = beside
-        self._status = status
+        self._desk = desk
+        self._models = ModelWatch(desk.counters, desk.deciding)
         self._started_at = time.time_ns() // 1000
         self._numbers = itertools.count()
         self._open: dict[int, _Question] = {}
 
-    def begin(self, asker: Asker, ask: int) -> None:
-        """Ask the workers, and answer when all have said what there is to say, or after a while."""
+    def begin(self, asker: Asker, asked: messages.Ask) -> None:
+        """Ask the workers, and answer when all have said what there is to say, or after a while; of models at once."""
+        ask = asked.ask
+        if asked.what == "models":
+            asker.send(messages.Answer(ask, models=self._models.reports()))
+            return
         number = next(self._numbers)
         self._open[number] = question = _Question(asker, ask, set(self._roster.look(number)))
         if question.awaited:
@@ -70,13 +77,16 @@ class Survey:
         else:
             self._answer(number)
 
-    def heard(self, worker: int, number: int, figures: WorkerFigures, store: StoreSize | None) -> None:
-        """A worker answers, maybe too late."""
-        question = self._open.get(number)
+    def heard(self, worker: int, said: messages.Looked | messages.Noticed) -> None:
+        """A worker answers, maybe too late, or says what it noticed."""
+        if isinstance(said, messages.Noticed):
+            self._models.noticed(said)
+            return
+        question = self._open.get(said.number)
         if question is not None:
-            question.figures[worker] = figures
-            question.store = store or question.store
-            self._without(number, worker)
+            question.figures[worker] = said.figures
+            question.store = said.store or question.store
+            self._without(said.number, worker)
 
     def ended(self, worker: int) -> None:
         """A worker is no more, or takes no more questions."""
@@ -92,7 +102,7 @@ class Survey:
     def _answer(self, number: int) -> None:
         question = self._open.pop(number, None)
         if question is not None:
-            server = self._roster.info(self._started_at, self._status(), question.figures, question.store)
+            server = self._roster.info(self._started_at, self._desk.status, question.figures, question.store)
             question.asker.send(messages.Answer(question.ask, server=self._beside(server)))
 
 

@@ -94,8 +94,7 @@ def _run(pipe: Connection, number: int, settings: Settings, address: str, open_f
         link = Link(send)
         follow(store, counters)
         backing = Backing(Engine(store, counters=counters), link, counters, publisher.observer)
-        if publisher.observer is not None:
-            stack.callback(Curiosity(backing.engine, counters).close)
+        stack.callback(Curiosity(backing.engine, counters, send).close)
         archive = Archive(settings.snapshots_directory)
         socket = WorkerSocket(Path(settings.sockets), number) if settings.sockets else None
         worker = _Worker(backing, archive, link, send, socket)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.duration_pb2 import Duration
 
-from arbiter.errors import InvalidField, LimitExceeded
+from arbiter.errors import InvalidField, LimitExceeded, NotFound, did_you_mean
 from arbiter.runtime.admin import DropCanary, PromoteCanary, Rollback, RollbackModel, SetCanary, SetOverride
 from arbiter.server.calls import parsed
+from arbiter.server.modelwatch import watched_model
 from arbiter.server.standing import counted_of, diagnostics_of, standing_of
 from arbiter.v1 import admin_pb2
 from arbiter.wire.numbers import CAUSES, PHASES
@@ -45,6 +46,7 @@ class AdminService:
         return {
             "GetStatus": parsed(admin_pb2.GetStatusRequest, self._get_status),
             "GetSnapshot": parsed(admin_pb2.GetSnapshotRequest, self._get),
+            "GetModels": parsed(admin_pb2.GetModelsRequest, self._get_models),
             "Reload": parsed(admin_pb2.ReloadRequest, self._reload),
             "Validate": parsed(admin_pb2.ValidateRequest, self._validate),
             "ListSnapshots": parsed(admin_pb2.ListSnapshotsRequest, self._list),
@@ -83,6 +85,15 @@ class AdminService:
 
     def _get(self, _request: admin_pb2.GetSnapshotRequest, _call: Call) -> admin_pb2.GetSnapshotResponse:
         return standing_of(self._admin.snapshot_info(), admin_pb2.GetSnapshotResponse)
+
+    def _get_models(self, request: admin_pb2.GetModelsRequest, _call: Call) -> admin_pb2.GetModelsResponse:
+        name = self._name(request.model, "model")
+        models = self._admin.models()
+        found = [each for each in models if name in {"", each.name}]
+        if name and not found:
+            hint = did_you_mean(name, {each.name for each in models})
+            raise NotFound(f"the snapshot has no model `{name}`{'; ' + hint if hint else ''}", field="model")
+        return admin_pb2.GetModelsResponse(models=map(watched_model, found))
 
     def _reload(self, _request: admin_pb2.ReloadRequest, _call: Call) -> admin_pb2.ReloadResponse:
         status = self._admin.reload()

@@ -200,10 +200,10 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         "arbiter.model.drift",
         "gauge",
         "",
-        "The population stability index of a model's input or output, of the last thousand that were looked into.",
+        "The population stability index of a model's input or output: the last thousand looked into, of all workers.",
         lambda c: list(dict(c.model_drift).items()),
         (*_MODEL, "arbiter.model.field"),
-        joined="most",
+        origin="supervisor",
     ),
     Instrument(
         "arbiter.model.alarms",
@@ -212,7 +212,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         "Ways in which these are no longer as they were at training: shifted, missing, out of range.",
         lambda c: list(dict(c.model_alarms).items()),
         (*_MODEL, "arbiter.model.field"),
-        joined="most",
+        origin="supervisor",
     ),
     Instrument(
         "arbiter.cache.lookups",

@@ -5,21 +5,26 @@ Law: reads a store and asks a model as serving would; writes nothing. What is co
 
 from __future__ import annotations
 
-import html
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from arbiter.learning.drift import Drift, drift_of, read_baseline
+from arbiter.learning.page import alarms, heading, line, moves, part, sizes
+from arbiter.learning.page import page as whole
 from arbiter.models.model import BASELINE
 from arbiter.training.examples import Reader
+from arbiter.training.flows import Flow, Flows
 from arbiter.training.table import TrainingFailed
+from arbiter.types import from_micros
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from arbiter.learning.drift import Baseline
-    from arbiter.models import Model
+    from arbiter.models import Answer, Model
+    from arbiter.models.rows import Row
     from arbiter.training.declared import Declarations
     from arbiter.training.examples import History
 
@@ -30,7 +35,7 @@ class Report(msgspec.Struct, frozen=True):
     """A model over the profiles of a moment (µs): each input, each output, how many are `unknown`, and all alarms.
 
     `left_out` counts subjects that were not looked at, by reason; `requested` are the inputs that are not stored with a
-    subject: those of requests and accounts.
+    subject: those of requests and accounts. `flows` are how outputs with labels, such as segments, went over time.
     """
 
     model: str
@@ -45,6 +50,7 @@ class Report(msgspec.Struct, frozen=True):
     requested: list[str]
     left_out: dict[str, int]
     alarms: list[str]
+    flows: list[Flow] = []
 
 
 def baseline_of(model: Model) -> Baseline:
@@ -63,114 +69,113 @@ def report(
     declared: Declarations,
     now: int,
     left_out: dict[str, int],
+    before: Sequence[int] = (),
 ) -> Report:
-    """Ask the model about every subject at `now` (µs). Raises TrainingFailed, ModelFailure."""
+    """Ask the model about every subject at `now` (µs), and as it was at the moments `before` that, which rise: for how
+    outputs with labels went over time. Raises TrainingFailed, ModelFailure.
+    """
     baseline = baseline_of(model)
     known = {each.name for each in declared.features}
     wanted = [each.attribute for each in model.inputs if each.root == "features"]
     for name in wanted:
         if name not in known:
             raise TrainingFailed(f"the model reads `features.{name}`, which the rules do not declare")
-    reader = Reader(declared.features, dict.fromkeys(wanted))
-    columns: dict[str, list[Any]] = {each.name: [] for each in model.inputs}
-    answers: list[tuple[Any, ...]] = []
-    rows: list[list[Any]] = []
-    subjects = unknown = 0
-    for history in histories:
-        subjects += 1
-        (features,) = reader.at(history.events, [now])
-        attributes = history.attributes(now) or {}
-        of = {"features": features, "profile": attributes, "account": {}, "context": {}}
-        values = []
-        for each in model.inputs:
-            name = f"{each.root}.{each.attribute}"
-            values.append(of[each.root].get(each.attribute, declared.defaults.get(name)))
-            columns[each.name].append(values[-1])
-        row = model.encode(values, now)
-        if row is None:
-            unknown += 1
-        else:
-            rows.append(row)
-        if len(rows) == _AT_ONCE:
-            answers += model.run(rows)
-            rows = []
-    answers += model.run(rows)
-    if not subjects:
+    asking = _Asking(model, Reader(declared.features, dict.fromkeys(wanted)), declared, [*before, now])
+    left = iter(histories)
+    while some := list(islice(left, _AT_ONCE)):
+        asking.take(some)
+    if not asking.subjects:
         raise TrainingFailed("there is no subject with an event in the store")
     requested = [each.name for each in model.inputs if each.root in {"context", "account"}]
     inputs = [
-        drift_of(each.name, baseline.inputs[each.name], columns[each.name], baseline.rows)
+        drift_of(each.name, baseline.inputs[each.name], asking.columns[each.name], baseline.rows)
         for each in model.inputs
         if each.name not in requested and each.name in baseline.inputs
     ]
     outputs = [
-        drift_of(name, baseline.outputs[name], [answer[place] for answer in answers], baseline.rows)
+        drift_of(name, baseline.outputs[name], [answer[place] for answer in asking.answers], baseline.rows)
         for place, name in enumerate(model.outputs)
-        if name in baseline.outputs and answers
+        if name in baseline.outputs and asking.answers
     ]
-    alarms = [f"`{each.name}`: {alarm}" for each in (*inputs, *outputs) for alarm in each.alarms]
+    found = [f"`{each.name}`: {alarm}" for each in (*inputs, *outputs) for alarm in each.alarms]
     return Report(
         model.name,
         model.version,
         model.digest,
         now,
-        subjects,
-        unknown,
+        asking.subjects,
+        asking.unknown,
         baseline.rows,
         inputs,
         outputs,
         requested,
         left_out,
-        alarms,
+        found,
+        asking.flows.found() if before else [],
     )
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }}
-table {{ border-collapse: collapse }} td, th {{ padding: .2em .8em .2em 0; text-align: left }}
-.alarm {{ color: #b00 }} svg {{ display: block; margin: .3em 0 1.5em }} small {{ color: #666 }}
-</style></head><body><h1>{title}</h1>{body}</body></html>
-"""
-_BAR, _HIGH, _WIDE = 24, 90, 9
+class _Asking:
+    """A model that is asked about subjects at moments (µs), which rise: `columns` and `answers` are of the last one."""
+
+    def __init__(self, model: Model, reader: Reader, declared: Declarations, moments: list[int]) -> None:
+        self._model = model
+        self._reader = reader
+        self._defaults = declared.defaults
+        self._last = len(moments) - 1
+        self.columns: dict[str, list[Any]] = {each.name: [] for each in model.inputs}
+        self.answers: list[Answer] = []
+        self.flows = Flows(model, moments)
+        self.subjects = self.unknown = 0
+
+    def take(self, histories: Sequence[History]) -> None:
+        """Ask about some subjects, in one run. Raises ModelFailure."""
+        rows: list[Row] = []
+        whose: list[tuple[int, int]] = []
+        for number, history in enumerate(histories):
+            for moment, (at, values) in enumerate(self._read(history)):
+                row = self._model.encode(values, at)
+                if moment == self._last:
+                    self.unknown += row is None
+                    for each, value in zip(self._model.inputs, values, strict=True):
+                        self.columns[each.name].append(value)
+                if row is not None:
+                    rows.append(row)
+                    whose.append((number, moment))
+        said = dict(zip(whose, self._model.run(rows), strict=True))
+        self.subjects += len(histories)
+        self.answers += [answer for (_, moment), answer in said.items() if moment == self._last]
+        for number, history in enumerate(histories):
+            self.flows.add([said.get((number, moment)) for moment in range(self._last + 1)], history.events[0].at)
+
+    def _read(self, history: History) -> Iterator[tuple[int, list[Any]]]:
+        """What the model would read of a subject at each moment; of attributes that are not known any more nothing."""
+        moments = self.flows.moments
+        for at, features in zip(moments, self._reader.at(history.events, moments), strict=True):
+            of = {"features": features, "profile": history.attributes(at) or {}, "account": {}, "context": {}}
+            names = [(each.root, each.attribute) for each in self._model.inputs]
+            yield at, [of[root].get(name, self._defaults.get(f"{root}.{name}")) for root, name in names]
 
 
 def page(found: Report, when: str) -> str:
     """The report as one page of HTML that needs nothing beside it."""
-    alarms = "".join(f'<li class="alarm">{html.escape(each)}</li>' for each in found.alarms)
-    left = "; ".join(f"{count:,} left out: {html.escape(reason)}" for reason, count in found.left_out.items())
-    body = [f"<p>{found.subjects:,} subjects at {when}; unknown for {found.unknown:,}. {left}</p>"]
-    body.append(f"<p>Compared with {found.trained_on:,} rows that it was trained on.</p>")
-    body.append(f"<ul>{alarms}</ul>" if alarms else "<p>Nothing has shifted.</p>")
-    for heading, parts in (("Outputs", found.outputs), ("Inputs", found.inputs)):
-        body.append(f"<h2>{heading}</h2>")
-        body += [_part(each) for each in parts]
+    left = "; ".join(f"{count:,} left out: {reason}" for reason, count in found.left_out.items())
+    body = [line(f"{found.subjects:,} subjects at {when}; unknown for {found.unknown:,}. {left}")]
+    body.append(line(f"Compared with {found.trained_on:,} rows that it was trained on."))
+    body.append(alarms(found.alarms))
+    for flow in found.flows:
+        moments = [day(each) for each in flow.moments]
+        body.append(sizes(flow.output, moments, flow.words, flow.sizes))
+        for number, counts in enumerate(flow.moves):
+            body.append(moves(f"From {moments[number]} to {moments[number + 1]}:", flow.words, counts))
+    for title, parts in (("Outputs", found.outputs), ("Inputs", found.inputs)):
+        body.append(heading(title))
+        body += [part(each) for each in parts]
     if found.requested:
-        named = ", ".join(html.escape(each) for each in found.requested)
-        body.append(f"<p><small>Not compared, since it is not stored with a subject: {named}.</small></p>")
-    return _PAGE.format(title=html.escape(f"Model {found.model}, version {found.version}"), body="".join(body))
+        body.append(line(f"Not compared, since it is not stored with a subject: {', '.join(found.requested)}."))
+    return whole(f"Model {found.model}, version {found.version}", body)
 
 
-def _part(each: Drift) -> str:
-    index = "none" if each.psi is None else f"{each.psi:.3f} (by chance up to {each.chance:.3f})"
-    tone = ' class="alarm"' if each.alarms else ""
-    return (
-        f"<h3{tone}>{html.escape(each.name)}</h3><p>Stability index {index}; missing {each.missing:.1%}, were "
-        f"{each.missing_before:.1%}; out of range {each.outside:.1%}.</p>{_bars(each)}"
-    )
-
-
-def _bars(each: Drift) -> str:
-    """Shares by bin: light as they were, dark as they are."""
-    most = max([*each.before, *each.now, 1e-9])
-    parts = []
-    for number, (name, then, now) in enumerate(zip(each.bins, each.before, each.now, strict=True)):
-        for shift, share, tone in ((0, then, "#c8d7ea"), (_WIDE, now, "#1f5fa8")):
-            high = share / most * _HIGH
-            title = f"<title>{html.escape(name)}: {share:.1%}</title>"
-            parts.append(
-                f'<rect x="{number * _BAR + shift}" y="{_HIGH - high:.1f}" width="{_WIDE}" height="{high:.1f}" '
-                f'fill="{tone}">{title}</rect>'
-            )
-    wide = len(each.bins) * _BAR
-    return f'<svg width="{wide}" height="{_HIGH}" role="img" aria-label="shares by bin">{"".join(parts)}</svg>'
+def day(at: int) -> str:
+    """A moment (µs) as people read it."""
+    return from_micros(at).strftime("%Y-%m-%d %H:%M")

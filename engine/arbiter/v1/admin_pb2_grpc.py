@@ -55,6 +55,11 @@ class AdminServiceStub:
                 request_serializer=arbiter_dot_v1_dot_admin__pb2.ValidateRequest.SerializeToString,
                 response_deserializer=arbiter_dot_v1_dot_admin__pb2.ValidateResponse.FromString,
                 _registered_method=True)
+        self.GetModels = channel.unary_unary(
+                '/arbiter.v1.AdminService/GetModels',
+                request_serializer=arbiter_dot_v1_dot_admin__pb2.GetModelsRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_admin__pb2.GetModelsResponse.FromString,
+                _registered_method=True)
         self.ListSnapshots = channel.unary_unary(
                 '/arbiter.v1.AdminService/ListSnapshots',
                 request_serializer=arbiter_dot_v1_dot_admin__pb2.ListSnapshotsRequest.SerializeToString,
@@ -119,6 +124,16 @@ class AdminServiceServicer:
         """Checks files as loading would, and changes nothing. Models that they name are those of the running snapshot.
         Errors: INVALID_ARGUMENT for a bad path; RESOURCE_EXHAUSTED past the size limits. Mistakes in the files are no
         error of the call but diagnostics.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModels(self, request, context):
+        """Tells what the models that are served read and said, in the decisions that all workers looked into, by the bins of
+        their training: how spread values are, how far that is from the training, and how outputs, such as segments, were
+        spread over time. What was counted goes with the process; versions that are served no more are not told of. Errors:
+        NOT_FOUND for a model that the running snapshot does not have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,6 +214,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.Validate,
                     request_deserializer=arbiter_dot_v1_dot_admin__pb2.ValidateRequest.FromString,
                     response_serializer=arbiter_dot_v1_dot_admin__pb2.ValidateResponse.SerializeToString,
+            ),
+            'GetModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModels,
+                    request_deserializer=arbiter_dot_v1_dot_admin__pb2.GetModelsRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_admin__pb2.GetModelsResponse.SerializeToString,
             ),
             'ListSnapshots': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSnapshots,
@@ -340,6 +360,33 @@ class AdminService:
             '/arbiter.v1.AdminService/Validate',
             arbiter_dot_v1_dot_admin__pb2.ValidateRequest.SerializeToString,
             arbiter_dot_v1_dot_admin__pb2.ValidateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/arbiter.v1.AdminService/GetModels',
+            arbiter_dot_v1_dot_admin__pb2.GetModelsRequest.SerializeToString,
+            arbiter_dot_v1_dot_admin__pb2.GetModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

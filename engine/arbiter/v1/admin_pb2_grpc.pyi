@@ -49,6 +49,12 @@ class AdminServiceStub:
     Errors: INVALID_ARGUMENT for a bad path; RESOURCE_EXHAUSTED past the size limits. Mistakes in the files are no
     error of the call but diagnostics.
     """
+    GetModels: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetModelsRequest, _admin_pb2.GetModelsResponse]
+    """Tells what the models that are served read and said, in the decisions that all workers looked into, by the bins of
+    their training: how spread values are, how far that is from the training, and how outputs, such as segments, were
+    spread over time. What was counted goes with the process; versions that are served no more are not told of. Errors:
+    NOT_FOUND for a model that the running snapshot does not have.
+    """
     ListSnapshots: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListSnapshotsRequest, _admin_pb2.ListSnapshotsResponse]
     """Lists the snapshots that are kept and can be rolled back to, and when each was current. The number is limited."""
     Rollback: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RollbackRequest, _admin_pb2.RollbackResponse]
@@ -97,6 +103,12 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Checks files as loading would, and changes nothing. Models that they name are those of the running snapshot.
     Errors: INVALID_ARGUMENT for a bad path; RESOURCE_EXHAUSTED past the size limits. Mistakes in the files are no
     error of the call but diagnostics.
+    """
+    GetModels: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetModelsRequest, _admin_pb2.GetModelsResponse]  # type: ignore[assignment]
+    """Tells what the models that are served read and said, in the decisions that all workers looked into, by the bins of
+    their training: how spread values are, how far that is from the training, and how outputs, such as segments, were
+    spread over time. What was counted goes with the process; versions that are served no more are not told of. Errors:
+    NOT_FOUND for a model that the running snapshot does not have.
     """
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListSnapshotsRequest, _admin_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
     """Lists the snapshots that are kept and can be rolled back to, and when each was current. The number is limited."""
@@ -167,6 +179,18 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Checks files as loading would, and changes nothing. Models that they name are those of the running snapshot.
         Errors: INVALID_ARGUMENT for a bad path; RESOURCE_EXHAUSTED past the size limits. Mistakes in the files are no
         error of the call but diagnostics.
+        """
+
+    @_abc_1.abstractmethod
+    def GetModels(
+        self,
+        request: _admin_pb2.GetModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.GetModelsResponse, _abc.Awaitable[_admin_pb2.GetModelsResponse]]:
+        """Tells what the models that are served read and said, in the decisions that all workers looked into, by the bins of
+        their training: how spread values are, how far that is from the training, and how outputs, such as segments, were
+        spread over time. What was counted goes with the process; versions that are served no more are not told of. Errors:
+        NOT_FOUND for a model that the running snapshot does not have.
         """
 
     @_abc_1.abstractmethod

@@ -39,6 +39,7 @@ _BY_SERVICE: Final[dict[str, dict[str, Need]]] = {
     "arbiter.v1.AdminService": {
         "GetStatus": "admin",
         "GetSnapshot": "admin",
+        "GetModels": "admin",
         "ListSnapshots": "admin",
         "Reload": "admin",
         "Validate": "admin",
