@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 
-from arbiter.server import inline
+from arbiter.server import inline, tags
 from arbiter.server.app import Server
 from arbiter.server.decisions import DecisionService
 from arbiter.server.gate import Caller, PermissionDenied, Unauthenticated
@@ -268,7 +268,35 @@ def test_of_a_crowd_nobody_is_answered_who_has_left(
     assert [call.result().request_id for call in crowd[80:]] == [str(n) for n in range(80, 90)]
     assert first.result().defaulted
     if transport == "inline":  # the first few are answered as they come
-        assert len(decided) < 1 + 10 + 2 * inline._CROWD
+        assert len(decided) <= 1 + 10 + (inline._CROWD + 1)
+
+
+def test_who_comes_late_to_a_long_crowd_with_little_time_is_told_at_once(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    if transport != "inline":
+        pytest.skip("the stock transport has a thread for each, and no crowd")
+    begun, release = threading.Event(), threading.Event()
+    work = DecisionService.decide
+
+    def first_waits(service: DecisionService, content: bytes, call: Call) -> bytes | Slow:
+        if not begun.is_set():
+            begun.set()
+            release.wait(PATIENCE_S)
+        return work(service, content, call)
+
+    monkeypatch.setattr(DecisionService, "decide", first_waits)
+    shop = open_shop()
+    first = decide(shop).future(request(), timeout=PATIENCE_S)
+    assert begun.wait(PATIENCE_S)
+    patient = [decide(shop).future(request(), timeout=PATIENCE_S) for _ in range(inline._CROWD + 20)]
+    hasty = [decide(shop).future(request(), timeout=0.9 * inline._LITTLE_S) for _ in range(10)]
+    time.sleep(2 * inline._BEHIND_S)  # what makes a crowd a long one
+    release.set()
+    assert first.result().defaulted
+    assert all(call.result().defaulted for call in patient)
+    assert {call.code() for call in hasty} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    until(lambda: decide(shop).future(request(), timeout=0.9 * inline._LITTLE_S).exception() is None)
 
 
 def test_what_is_too_much_is_refused_with_a_delay_and_the_rest_is_served(open_shop: OpenShop) -> None:
@@ -323,7 +351,7 @@ def test_no_call_stays_in_memory_once_it_has_ended(open_shop: OpenShop) -> None:
         for call in crowd[::3]:
             call.cancel()
         assert all(call.cancelled() or call.result() for call in crowd)
-        until(lambda: sum(isinstance(each, inline._Message) for each in gc.get_objects()) <= 1)
+        until(lambda: sum(isinstance(each, tags.Message) for each in gc.get_objects()) <= 1)
     finally:
         gc.enable()
 

@@ -70,6 +70,7 @@ Steps = Generator[None, None, bytes]
 Answer = bytes | Later | Slow | Steps
 Work = Callable[[bytes, Call], Answer]
 
+LATE = "the deadline had passed before work began: nothing was done; allow more time"
 _FAR_S = 4e9  # grpc gives calls without a deadline one some centuries away; in seconds since the epoch
 _Request = TypeVar("_Request", bound=Message)
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -94,7 +95,7 @@ class Entry:
         if due < _FAR_S:
             remaining = due - time.time()
             if remaining <= 0:
-                raise DeadlinePassed("the deadline had passed before work began: nothing was done; allow more time")
+                raise DeadlinePassed(LATE)
             deadline = time.monotonic() + remaining
         caller = None if self._gate is None else self._gate.admit(self.path, metadata, identities)
         return Call(deadline, metadata, caller, peer)

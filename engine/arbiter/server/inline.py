@@ -4,9 +4,9 @@ Law: the one module that leans on names inside grpcio, which `grpcio` lists (doc
 grpcio's own server and runs a loop of its own on its completion queue; events of the methods that it is given it
 answers itself, all others it hands to grpcio's own function. What a call is answered stands in the services.
 
-A call is three events: it came (a `_Slot` was asked for it), its message is there (a `_Message`), its answer went out
-(`_WENT`). Only the loop's thread counts calls. An answer that takes long is worked out by the pool, one that waits for
-the disk is sent when the thread that writes asks the loop to come round (`_WAKE`), and one in steps (a batch) goes on
+A call is three events: it came (a `Slot` was asked for it), its message is there (a `Message`), its answer went out
+(`WENT`). Only the loop's thread counts calls. An answer that takes long is worked out by the pool, one that waits for
+the disk is sent when the thread that writes asks the loop to come round (`WAKE`), and one in steps (a batch) goes on
 between the events of other calls. Where work remains to be done, the call's end is watched, so that nobody works for a
 caller who has left.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -24,9 +25,9 @@ from grpc_status import rpc_status
 from arbiter.runtime.faults import told
 from arbiter.server.calls import Later, Slow, name_of, slowly, written
 from arbiter.server.grpcio import _common, _server, cygrpc
-from arbiter.server.status import status_of
+from arbiter.server.refusals import Refusal, late
 from arbiter.server.stock import overloaded
-from arbiter.telemetry.observer import Seen
+from arbiter.server.tags import WAKE, WENT, End, Message, Slot, Wake, Went
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from arbiter.telemetry.observer import Observer
 
 _log = logging.getLogger("arbiter.server")
+_clock = time.time  # which deadlines are given by
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -46,68 +48,14 @@ _LONG_BYTES = 64 * 1024
 # How many calls of a method grpc may hand over before the loop has come round to ask for more; those beyond wait in
 # grpc, which drops some when there are a thousand.
 _ASKED = 512
-# With more calls under way than that, those that come are taken in before others are answered: what is left in the
-# sockets can be neither counted nor refused. A few answers at a time between them, and some after so many events in any
-# case: refusing is not all that a server does. In a long crowd it is watched who leaves, at an event a call.
-_CROWD = 16
-_LONG_CROWD = 40
-_BURST = 8
+# With more calls than that to be answered, those that come wait until what is in the sockets has been taken in, watched
+# lest their callers leave meanwhile; so many are answered then, or after so many events in any case. Who has been
+# behind for a while will be: of those that come then, whoever has little time is told at once, and can ask elsewhere.
+_CROWD = 32
 _TAKEN = 128
+_BEHIND_S = 0.1
+_LITTLE_S = 1.0
 _NOW = 0.0  # a moment that has passed: to look at the queue without waiting
-
-
-class _Slot:
-    """Tag of a question for the next call of a method."""
-
-    __slots__ = ("path", "rpc")
-
-    def __init__(self, rpc: Rpc) -> None:
-        self.rpc = rpc
-        self.path = rpc.path
-
-
-class _Message(Seen):
-    """Tag of the question for a call's message, and what is known of the call until it ends."""
-
-    __slots__ = ("arrival", "gone", "rpc", "watched")
-
-    def __init__(self, rpc: Rpc, arrival: Any) -> None:
-        self.path = rpc.path  # written out: a call to `super` takes longer than all of it
-        self.began = 0
-        self.span = None
-        self.rpc = rpc
-        self.arrival = arrival
-        self.watched = False  # whether the call's end has been asked for
-        self.gone = False  # whether the caller left
-
-
-class _End:
-    """Tag of the question for a call's end."""
-
-    __slots__ = ("of",)
-
-    def __init__(self, of: _Message) -> None:
-        self.of = of
-
-
-class _Went:
-    """Tag of an answer."""
-
-    __slots__ = ()
-
-
-class _Wake:
-    """Tag of nothing: that writes have been answered is to be seen to."""
-
-    __slots__ = ()
-
-
-_WENT = _Went()
-_WAKE = _Wake()
-
-
-def _identities(handle: Any) -> Any:
-    return cygrpc.peer_identities(handle)
 
 
 class InlineLoop:
@@ -124,17 +72,19 @@ class InlineLoop:
         self._rpcs = tuple(rpcs)
         self._pool = pool
         self._allowed = allowed
-        self._refused = overloaded(allowed)
-        self._refusal = rpc_status.to_status(status_of(self._refused, "a call"))
+        self._full, self._late = Refusal(overloaded(allowed)), late()
         self._calls = 0  # calls under way
         self._ends = 0  # calls whose end is watched and has not come
         # Writes that are on disk, or failed.
-        self._written: deque[tuple[_Message, Call, Callable[[Any], bytes], Future[Any]]] = deque()
+        self._written: deque[tuple[Message, Call, Callable[[Any], bytes], Future[Any]]] = deque()
         self._woken = False  # whether the loop has been told of them
-        self._lost: deque[_Message] = deque()  # calls whose answer could not be sent: no event comes of them
-        self._steps: deque[tuple[_Message, Call, Steps]] = deque()
-        self._ready: deque[tuple[_Message, Any]] = deque()  # messages that are there, while many wait
+        self._lost: deque[Message] = deque()  # calls whose answer could not be sent: no event comes of them
+        self._steps: deque[tuple[Message, Call, Steps]] = deque()
+        self._waiting = 0  # calls that came, and whose turn has not come
+        self._ready: deque[tuple[Message, Any]] = deque()  # messages of those that came to a crowd
         self._taken = 0  # events since the last of them were answered
+        self._crowded = False  # whether there were too many since none waited
+        self._level = 0.0  # when that was last so without a crowd, in seconds since the epoch
         self._started = _server._ServerStage.STARTED  # noqa: SLF001
         # Equal for all calls. Nothing in them is freed with a call: they hold no metadata, and texts so short that
         # they stand in the operation itself.
@@ -157,12 +107,12 @@ class InlineLoop:
             state.rpc_states.add(self)
             for rpc in self._rpcs:
                 for _ in range(min(_ASKED, self._allowed)):
-                    slot = _Slot(rpc)
+                    slot = Slot(rpc)
                     state.due.add(slot)
                     self._ask(slot)
         threading.Thread(target=self._serve, name="arbiter-calls", daemon=True).start()
 
-    def _ask(self, slot: _Slot) -> None:
+    def _ask(self, slot: Slot) -> None:
         queue = self._state.completion_queue
         self._state.server.request_registered_call(queue, queue, slot.path, slot)
 
@@ -175,14 +125,14 @@ class InlineLoop:
             try:
                 tag = event.tag
                 kind = tag.__class__
-                if kind is _Message:
-                    if self._calls <= _CROWD and not ready:
-                        self._answer(tag, event)
+                if kind is Message:
+                    if tag.watched:
+                        ready.append((tag, event))
                     else:
-                        self._queue(tag, event)
-                elif kind is _Slot:
+                        self._answer(tag, event)
+                elif kind is Slot:
                     self._arrived(tag, event)
-                elif kind is _Went:
+                elif kind is Went:
                     self._calls -= 1
                 elif not self._rare(tag, event) and event.completion_type != timeout:
                     theirs(state, event)
@@ -195,28 +145,23 @@ class InlineLoop:
             if state.stage is not self._started and self._ended():
                 return
 
-    def _queue(self, message: _Message, event: Any) -> None:
-        if self._calls > _LONG_CROWD:
-            self._watch(message)  # who waits long may leave
-        self._ready.append((message, event))
-
     def _go_on(self, *, quiet: bool) -> None:
-        """With a batch; and, when no events wait or enough were taken in, with a few messages that do."""
+        """With a batch; and, when no events wait or enough were taken in, with those that came to a crowd."""
         if self._steps:
             self._step()
         if self._ready:
             self._taken += 1
             if quiet or self._taken >= _TAKEN:
                 self._taken = 0
-                for _ in range(min(_BURST, len(self._ready))):
+                for _ in range(min(_CROWD, len(self._ready))):
                     self._answer(*self._ready.popleft())
 
     def _rare(self, tag: object, event: Any) -> bool:
         """See to what most calls have none of; whether the event was ours."""
-        if isinstance(tag, _End):
+        if isinstance(tag, End):
             self._ends -= 1
             tag.of.gone = event.batch_operations[0].cancelled()
-        elif isinstance(tag, _Wake):
+        elif isinstance(tag, Wake):
             self._answer_writes()
         else:
             return False
@@ -231,7 +176,7 @@ class InlineLoop:
             stopped: bool = _server._stop_serving(state)  # noqa: SLF001
             return stopped
 
-    def _arrived(self, slot: _Slot, event: Any) -> None:
+    def _arrived(self, slot: Slot, event: Any) -> None:
         if not event.success:  # no more calls will come
             self._state.due.discard(slot)
             return
@@ -243,16 +188,42 @@ class InlineLoop:
                 state.due.discard(slot)
                 state.rpc_states.add(self)
         self._calls += 1
-        if self._calls > self._allowed:
-            self._refuse(_Message(slot.rpc, event))
+        message, now = Message(slot.rpc, event), _clock()
+        crowd = self._waiting > _CROWD
+        if self._calls > self._allowed or (crowd and self._in_vain(event, now)):
+            self._refuse(message, self._full)
         else:
-            event.call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), _Message(slot.rpc, event))
+            self._waiting += 1
+            if crowd:
+                self._watch(message)
+            event.call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), message)
 
-    def _answer(self, message: _Message, event: Any) -> None:
+    def _in_vain(self, event: Any, now: float) -> bool:
+        """Whether a call that comes to a crowd had better not wait."""
+        self._crowded = True
+        left: float = event.call_details.deadline - now
+        return left < _LITTLE_S and now - self._level > _BEHIND_S
+
+    def _over(self, message: Message) -> bool:
+        """Whether a call whose turn has come is over: nobody would hear of the answer."""
+        now = _clock()
+        self._waiting -= 1
+        if not self._waiting:  # what was read from the sockets is done
+            if not self._crowded:
+                self._level = now
+            self._crowded = False
         if message.gone:
             self._drop(message)
-            return
+            return True
+        if message.arrival.call_details.deadline <= now:
+            self._refuse(message, self._late)
+            return True
+        return False
+
+    def _answer(self, message: Message, event: Any) -> None:
         arrival, rpc, observer = message.arrival, message.rpc, self._observer
+        if self._over(message):
+            return
         if observer is not None:
             observer.begin(message, arrival.invocation_metadata)
         content = event.batch_operations[0].message()
@@ -266,7 +237,7 @@ class InlineLoop:
                 arrival.call_details.deadline,
                 arrival.invocation_metadata,
                 handle.peer,
-                functools.partial(_identities, handle),
+                functools.partial(cygrpc.peer_identities, handle),
             )
             answer: Answer
             if len(content) > _LONG_BYTES:
@@ -283,7 +254,7 @@ class InlineLoop:
         else:
             self._defer(message, call, answer)
 
-    def _defer(self, message: _Message, call: Call, answer: Later | Slow | Steps) -> None:
+    def _defer(self, message: Message, call: Call, answer: Later | Slow | Steps) -> None:
         """See to an answer that is not there yet."""
         if isinstance(answer, Later):  # not watched: a write goes on, whether its caller stays or not
             # What it keeps must not lead back to the future, which keeps it for ever: that circle is not freed with the
@@ -298,13 +269,13 @@ class InlineLoop:
         else:
             self._steps.append((message, call, answer))
 
-    def _watch(self, message: _Message) -> None:
+    def _watch(self, message: Message) -> None:
         """Ask for the call's end, which is otherwise asked for with the answer."""
         message.watched = True
         self._ends += 1
-        message.arrival.call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(0),), _End(message))
+        message.arrival.call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(0),), End(message))
 
-    def _work(self, message: _Message, call: Call, run: Callable[[], bytes]) -> None:
+    def _work(self, message: Message, call: Call, run: Callable[[], bytes]) -> None:
         """In a thread of the pool."""
 
         def in_time() -> bytes:
@@ -316,7 +287,7 @@ class InlineLoop:
         else:
             self._conclude(message, in_time)
 
-    def _conclude(self, message: _Message, work: Callable[[], bytes]) -> None:
+    def _conclude(self, message: Message, work: Callable[[], bytes]) -> None:
         """Send what `work` returns, or the status of what it raises."""
         try:
             content = self._run(message, work)
@@ -325,14 +296,14 @@ class InlineLoop:
         else:
             self._send(message, content)
 
-    def _note_written(self, message: _Message, call: Call, finish: Callable[[Any], bytes], future: Future[Any]) -> None:
+    def _note_written(self, message: Message, call: Call, finish: Callable[[Any], bytes], future: Future[Any]) -> None:
         """In the thread that wrote, which must not send: each time it did, it would lose the interpreter to the loop
         and wait for it again. A question for nothing brings the loop round, once for all that one commit held.
         """
         self._written.append((message, call, finish, future))
         if not self._woken:
             self._woken = True
-            message.arrival.call.start_server_batch((), _WAKE)
+            message.arrival.call.start_server_batch((), WAKE)
 
     def _answer_writes(self) -> None:
         self._woken = False  # first: what is noted from now on asks again
@@ -356,34 +327,34 @@ class InlineLoop:
             self._fail(message, error)
         self._steps.popleft()
 
-    def _send(self, message: _Message, content: bytes) -> None:
+    def _send(self, message: Message, content: bytes) -> None:
         self._end(message, (self._initial, cygrpc.SendMessageOperation(content, 0), self._well), "OK")
 
-    def _drop(self, message: _Message) -> None:
+    def _drop(self, message: Message) -> None:
         self._send_status(message, cygrpc.StatusCode.cancelled, b"", None)
 
-    def _refuse(self, message: _Message) -> None:
-        """End a call that is one too many. Its status is made once: what refusing takes, those that are served lack."""
-        message.rpc.count(self._refused, self._refusal.code.value[0])
-        self._tell(message, self._refusal)
+    def _refuse(self, message: Message, refusal: Refusal) -> None:
+        """Turn a call away, whose observer has not begun."""
+        message.rpc.count(refusal.error, refusal.code)
+        self._tell(message, refusal.status)
 
-    def _fail(self, message: _Message, error: BaseException) -> None:
+    def _fail(self, message: Message, error: BaseException) -> None:
         self._tell(message, rpc_status.to_status(self._run(message, message.rpc.failed, error)))
 
-    def _tell(self, message: _Message, status: grpc.Status) -> None:
+    def _tell(self, message: Message, status: grpc.Status) -> None:
         code = _common.STATUS_CODE_TO_CYGRPC_STATUS_CODE[status.code]
         self._send_status(message, code, status.details.encode(), status.trailing_metadata)
 
-    def _send_status(self, message: _Message, code: Any, text: bytes, metadata: Any) -> None:
+    def _send_status(self, message: Message, code: Any, text: bytes, metadata: Any) -> None:
         operations = (self._initial, cygrpc.SendStatusFromServerOperation(metadata, code, text, 0))
         self._end(message, operations, name_of(code))
 
-    def _end(self, message: _Message, operations: tuple[Any, ...], status: str) -> None:
+    def _end(self, message: Message, operations: tuple[Any, ...], status: str) -> None:
         """The last of a call: any thread may send it."""
         if not message.watched:
             operations = (*operations, self._close)
         try:
-            message.arrival.call.start_server_batch(operations, _WENT)
+            message.arrival.call.start_server_batch(operations, WENT)
         except BaseException:
             self._lost.append(message)
             raise
@@ -391,7 +362,7 @@ class InlineLoop:
             if self._observer is not None and message.began:  # one that is refused at once has not begun
                 self._observer.end(message, status)
 
-    def _run(self, message: _Message, work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def _run(self, message: Message, work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """What `work` returns; what it logs is the call's."""
         if message.span is None or self._observer is None:
             return work(*args, **kwargs)
