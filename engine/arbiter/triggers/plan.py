@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from arbiter.expr.ops import eq
 from arbiter.ruleset.triggering import bindings_of
+from arbiter.triggers.chains import EMITTED
 from arbiter.triggers.choosing import Candidate, Search
 from arbiter.triggers.joins import Joins, exact_key
 from arbiter.triggers.state import Cause, Progress
@@ -172,13 +173,15 @@ class Plan:
         return tuple(candidate.position for candidate in found[0])
 
     def may_prevent(self, event: Event) -> bool:
-        """Whether an event is one that keeps the trigger from firing, as far as it alone says."""
+        """Whether an event is one that keeps the trigger from firing, as far as it alone says. Any type is any that
+        comes from outside: what triggers emit is nothing that the subject did.
+        """
         unless = self.opened.unless
-        return (
-            unless is not None
-            and (not unless.step.events or event.type in unless.step.events)
-            and (unless.own is None or unless.own(event.properties))
-        )
+        if unless is None:
+            return False
+        types = unless.step.events
+        meant = event.type in types if types else not event.id.startswith(EMITTED)
+        return meant and (unless.own is None or unless.own(event.properties))
 
     def prevents(self, waiting: Waiting, state: SubjectState, event: Event, position: int) -> bool:
         """Whether an event that may do so keeps this occurrence from firing."""
