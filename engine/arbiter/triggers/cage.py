@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from arbiter.errors import ArbiterError
+from arbiter.triggers.joins import MOST_VARIABLES
 
 try:
     import durable_rules_engine as engine
@@ -34,8 +35,6 @@ Keys = tuple[int, ...]
 
 MOST_FACTS = 6
 """Of a pattern. A join of seven kills the process."""
-MOST_VARIABLES = 200
-"""Of a pattern. The engine refuses 252 properties in a rule set."""
 _PATTERNS = 32  # of a rule set, which so has at most 192 different conditions behind one beginning; 512 never return
 _EVALUATIONS = 128  # after which a session is begun anew, since that costs as much as some ten of them
 _SESSION = "0"

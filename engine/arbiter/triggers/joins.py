@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from arbiter.ruleset.triggers import Step
 
+MOST_VARIABLES = 16
+"""Of a pattern, for the engine, which refuses rules with thirty. What is beyond is left to `choosing`."""
 Keys = tuple["Hashable", ...]
 _NUMBERS = frozenset({int, float})
 
@@ -55,8 +57,9 @@ class Joins:
             for number in range(len(steps)):
                 names = tuple(sorted(name for place, name in classes[first] if place == number))
                 if names:
-                    shape[number].append(variable)
                     self._properties[number].append(names)
+                    if variable < MOST_VARIABLES:
+                        shape[number].append(variable)
         self.shape: tuple[tuple[int, ...], ...] = tuple(map(tuple, shape))
 
     def keys(self, number: int, properties: Mapping[str, Any]) -> Keys | None:
@@ -67,4 +70,4 @@ class Joins:
             if len(values) > 1 or None in values:
                 return None
             found += values
-        return tuple(found)
+        return tuple(found[: len(self.shape[number])])
