@@ -63,7 +63,10 @@ def another(option: Option) -> Value:
     if option.type is str:
         return f"{option.key}.example:7" if option.shown == "HOST:PORT" else "elsewhere"
     assert not isinstance(option.default, str)
-    return option.type(option.default + 1 if option.default != option.most else option.default - 1)
+    if option.default == option.most:
+        return option.type(option.default - 1)
+    more = option.default + 1
+    return option.type(more if option.most is None else min(more, option.most))
 
 
 def sound(values: Mapping[str, Value]) -> dict[str, Value]:

@@ -25,7 +25,6 @@ import msgspec
 import pytest
 import yaml
 
-from arbiter.decision.assignment import Assigned, Assigners
 from arbiter.decision.explain import explain
 from arbiter.decision.walk import Need, Walk
 from arbiter.expr import cel
@@ -64,8 +63,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent / "cases" / "decisions"
 SHIPPED = Path(__file__).parent.parent / "models"
 ENVIRONMENT = cel.Environment(
-    dict.fromkeys(("profile", "account", "context", "features", "segments", "models", "experiments"), "dyn")
-    | {"now": "timestamp"}
+    dict.fromkeys(("profile", "account", "context", "features", "segments", "models"), "dyn") | {"now": "timestamp"}
 )
 
 
@@ -302,9 +300,7 @@ def see(snapshot: Snapshot, question: Asked, features: dict[str, Any]) -> View:
     """What a decision sees: declared defaults stand for absent attributes."""
     profile = snapshot.frame.defaults_of("profile") | question.attributes
     account = snapshot.frame.defaults_of("account") | question.question.account
-    view = View(profile, question.question.context, features, question.now, account)
-    view.experiments = Assigned(Assigners(snapshot.frame.experiments, snapshot.symbols), question.subject_id)
-    return view
+    return View(profile, question.question.context, features, question.now, account)
 
 
 class Oracle:
@@ -319,10 +315,6 @@ class Oracle:
             "features": {},
             "segments": {},
             "models": view.models,
-            "experiments": {
-                each.name: read(("experiments", each.name), view, snapshot.symbols)
-                for each in snapshot.frame.experiments.each
-            },
             "now": from_micros(question.now),
         }
         for name in snapshot.symbols.features:

@@ -236,6 +236,7 @@ def test_the_files_hold_no_trace_after_compaction(tmp_path: Path) -> None:
                 moved = Update("ann-the-subject", {"street": "Bahnhofstrasse", "floor": 3}, by="clerk-of-ann")
                 store.update(moved).result()
                 assert store.link("phone-of-ann", "ann-the-subject", by="clerk-of-ann").result().linked
+        assert store.refer("ann-the-subject").result()
         known = store.keys.subject("ann-the-subject")
         traces.append(store.keys.sealed(known, "ann-the-subject"))
         pseudonyms = [bytes.fromhex(store.pseudonym(name)) for name in ("ann-the-subject", "phone-of-ann")]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T0 = 1_790_000_000_000_000
 # What is not of subjects, or is found through another database.
-ELSEWHERE = {"log", "meta", "offset", "tombstone", "previous", "arrival", "whose", "due", "firing"}
+ELSEWHERE = {"log", "meta", "unlinked", "offset", "tombstone", "previous", "arrival", "whose", "due", "firing"}
 FEATURES = FeatureSet((feature("count", 7), feature("sum"), feature("distinct"), feature("since")))
 Everything = dict[str, list[tuple[bytes, bytes]]]
 
@@ -57,6 +57,7 @@ def fill(store: Store, subject: str) -> None:
     store.set_consent(change).result()
     store.link(f"{subject}'s phone", subject).result()
     store.write(Fire(bytes.fromhex(store.pseudonym(subject)))).result()
+    store.refer(subject).result()
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def everything(environment: Environment, *, but: bytes) -> dict[str, list[tuple[
         return {
             name: [each for each in txn.cursor(getattr(environment, name)) if but not in b"".join(each)]
             for name in environments._NAMES
-            if name not in {"log", "firing"}
+            if name not in {"log", "firing", "unlinked"}
         }
 
 
@@ -143,7 +144,7 @@ def test_what_is_erased_is_gone_and_the_rest_as_it_was(environment: Environment,
     assert erased == {
         "profile": 1, "feature_states": 1, "events": 3, "event_ids": 3, "idempotency_keys": 1, "history": 1,
         "consents": 1,
-        "alias": 1, "name": 1, "triggers_in_progress": 1, "firings": 1,
+        "alias": 1, "name": 1, "triggers_in_progress": 1, "firings": 1, "decision_log": 1,
     }  # fmt: skip
     assert not any(held(environment, keys["ann"]).values())
     assert everything(environment, but=b"\0" * 99) == others  # nothing is left in whose key the subject's stands
@@ -151,18 +152,19 @@ def test_what_is_erased_is_gone_and_the_rest_as_it_was(environment: Environment,
     with environment.handle.begin(write=True) as txn:
         assert txn.stat(environment.log)["entries"] == 6
         assert txn.stat(environment.due)["entries"] == txn.stat(environment.firing)["entries"] == 2
+        assert txn.stat(environment.unlinked)["entries"] == 1
         assert erase_all(environment, txn, keys["ann"]) == {}
 
 
 def test_what_is_moved_is_the_same_under_the_other_key(environment: Environment, keys: dict[str, bytes]) -> None:
     before, others = held(environment, keys["ann"]), everything(environment, but=keys["ann"])
     with environment.handle.begin(write=True) as txn:
-        assert move_all(environment, txn, keys["ann"], keys["new"]) == 15
+        assert move_all(environment, txn, keys["ann"], keys["new"]) == 16
     assert held(environment, keys["new"]) == before
     assert not any(held(environment, keys["ann"]).values())
     assert everything(environment, but=keys["new"]) == others
     with environment.handle.begin(write=True) as txn:
-        assert move_all(environment, txn, keys["new"], keys["ann"]) == 15
+        assert move_all(environment, txn, keys["new"], keys["ann"]) == 16
     assert held(environment, keys["ann"]) == before
 
 

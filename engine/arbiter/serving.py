@@ -99,14 +99,10 @@ class Canary(msgspec.Struct, frozen=True, kw_only=True):
         return f"canary:{self.digest}"
 
 
-Kind = Literal["rule", "model", "experiment"]
-"""What can be switched off."""
-
-
 class Override(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule, a model or an experiment that is switched off until `until`. Times are µs since the epoch."""
+    """A rule or a model that is switched off until `until`. Times are µs since the epoch."""
 
-    kind: Kind
+    kind: Literal["rule", "model"]
     name: str
     since: int
     until: int

@@ -171,7 +171,7 @@ class Snapshot:
     missing). `consent` takes out of views what their subjects do not let be seen, None where no purposes are declared.
     `packs` and `blocks` are its parts, by key. `merged` has, by the names of models that were needed together, what
     runs them as one; it grows by `merge`, and changes no answer. `trials` are versions of models that are tried on
-    some subjects, by name; `tried` gives what decides for these.
+    some subjects, by name; `tried` gives what decides for these, and `trying` is what it was given.
     """
 
     def __init__(
@@ -198,6 +198,7 @@ class Snapshot:
         self.packs = opened.packs
         self.blocks = opened.blocks
         self.trials = dict(trials)
+        self.trying: tuple[str, ...] = ()
         self._serve(models)
 
     def _serve(self, models: Mapping[str, Model]) -> None:
@@ -220,6 +221,7 @@ class Snapshot:
         if found is None:
             made = copy.copy(self)
             made.trials = {}
+            made.trying = names
             made._serve({**self.models, **{name: self.trials[name].model for name in names}})  # noqa: SLF001 - its own
             found = self._tried.setdefault(names, made)
         return found

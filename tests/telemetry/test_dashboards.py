@@ -122,7 +122,7 @@ def everything() -> Counters:
         counters.shed, counters.errors, counters.decisions, counters.defaulted, counters.canary_decisions,
         counters.by_snapshot, counters.wins, counters.sampled, counters.matches, counters.unknowns,
         counters.consumed, counters.consumer_errors, counters.trigger_firings, counters.trigger_passed,
-        counters.trigger_set_aside,
+        counters.trigger_set_aside, counters.log_dropped,
     ):  # fmt: skip
         counts["any"] += 1
     for pairs in (counters.degraded, counters.outcomes):

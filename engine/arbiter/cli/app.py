@@ -28,6 +28,7 @@ from arbiter.cli.modelreport import report
 from arbiter.cli.override import override
 from arbiter.cli.privacy import delete, export
 from arbiter.cli.profile import profile
+from arbiter.cli.replay import replay, shadow
 from arbiter.cli.retrain import retrain
 from arbiter.cli.schema import schema
 from arbiter.cli.serve import serve
@@ -84,6 +85,8 @@ app.add_typer(canary)
 app.add_typer(override)
 app.add_typer(store)
 app.add_typer(token)
+app.command()(replay)
+app.command()(shadow)
 app.command()(bench)
 app.command()(demo)
 

@@ -23,6 +23,7 @@ def serve(chosen: "Chosen") -> None:
     """
     from arbiter.consumer.process import check_consumer, run_consumer  # noqa: PLC0415 - loads much, as do the next
     from arbiter.runtime.keyfiles import check_keys  # noqa: PLC0415
+    from arbiter.runtime.logkeeper import check_log  # noqa: PLC0415
     from arbiter.runtime.logs import start_logging  # noqa: PLC0415
     from arbiter.runtime.settings import Settings  # noqa: PLC0415
     from arbiter.runtime.start import supervise  # noqa: PLC0415
@@ -44,4 +45,5 @@ def serve(chosen: "Chosen") -> None:
     if options.kafka.brokers:
         check_consumer(options.kafka)
     check_keys(settings)
+    check_log(settings)
     supervise(settings, open_face, open_admin, run_consumer if options.kafka.brokers else None)

@@ -25,7 +25,6 @@ _KINDS = {
     "segments": "segment",
     "features": "feature",
     "triggers": "trigger",
-    "experiments": "experiment",
     "models": "model",
     "declarations": "declaration",
 }

@@ -229,6 +229,45 @@ class Triggers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 30.0
 
 
+class DecisionLog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether decisions are written down, whose, and for how long that is kept."""
+
+    directory: Annotated[
+        str, option("The folder in which decisions are written down, as Parquet; empty for none.", shown="DIR")
+    ] = ""
+    purpose: Annotated[
+        str,
+        option(
+            "Where purposes are declared: the one that covers a log; of who has not granted it no personal row is "
+            "written. Empty where something else than consent covers it.",
+            shown="TEXT",
+            none=True,
+        ),
+    ] = "analytics"
+    losers: Annotated[
+        float,
+        option(
+            "The share of decisions, at most, of which it is also written which rules lost, and where.", least=0, most=1
+        ),
+    ] = 0.01
+    flush_seconds: Annotated[
+        float, option("Seconds of decisions that a crash may take from the log.", least=0.05, most=60)
+    ] = 1.0
+    rotate_seconds: Annotated[
+        float, option("Seconds after which a worker begins a new segment, and Parquet is made of the old.", least=1,
+                      most=86_400),
+    ] = 300.0  # fmt: skip
+    rotate_mib: Annotated[int, option("MiB of rows after which it begins one earlier.", least=1, most=16_384)] = 64
+    keep_days: Annotated[float, option("Days that the log is kept; 0 for ever.", least=0, most=36_500)] = 30.0
+    keep_mib: Annotated[int, option("MiB that the log may take: the oldest goes first.", least=1, most=2**31 - 1)] = (
+        10_240
+    )
+    spare_mib: Annotated[
+        int, option("MiB that are left free on its disk: with less, decisions go on and the log does not.", least=0,
+                    most=2**31 - 1),
+    ] = 256  # fmt: skip
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All options; a field whose type is a struct is a group."""
 
@@ -287,6 +326,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     profiles: Profiles = Profiles()
     kafka: Kafka = Kafka()
     triggers: Triggers = Triggers()
+    decision_log: DecisionLog = DecisionLog()
     limits: Limits = Limits()
 
 

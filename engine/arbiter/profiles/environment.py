@@ -27,6 +27,7 @@ _SALT = b"salt"
 _NAMES = (
     "profile", "window", "log", "by_subject", "seen", "idem", "consent", "offset", "meta", "history", "tombstone",
     "alias", "previous", "name", "arrival", "whose", "waiting", "due", "firing", "by_firing",
+    "reference", "unlinked",
 )  # fmt: skip
 _READERS = 1024
 _DATABASES = 64
@@ -82,6 +83,8 @@ class Environment(msgspec.Struct, frozen=True):
     due: lmdb._Database
     firing: lmdb._Database
     by_firing: lmdb._Database
+    reference: lmdb._Database
+    unlinked: lmdb._Database
 
     @property
     def place(self) -> Path:

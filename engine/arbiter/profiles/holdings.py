@@ -242,6 +242,23 @@ def _name_shown(_rest: bytes, value: bytes) -> dict[str, Any]:
     return {"sealed_id": value}
 
 
+class _References(Holding):
+    """What the log of decisions calls the subject. One that is erased is listed, so that its rows are taken out."""
+
+    def __init__(self) -> None:
+        super().__init__("reference", _reference_shown, name="decision_log")
+
+    def erase(self, environment: Environment, txn: Transaction, key: bytes) -> int:
+        """Let nothing lead from the log to the subject any more."""
+        for rest, _ in list(self.entries(environment, txn, key)):
+            txn.put(rest, b"", db=environment.unlinked)
+        return super().erase(environment, txn, key)
+
+
+def _reference_shown(rest: bytes, value: bytes) -> dict[str, Any]:
+    return {"reference": rest.hex(), "since": from_micros(records.at_moment(value))}
+
+
 def _alias_shown(rest: bytes, value: bytes) -> dict[str, Any]:
     return {"pseudonym": rest.hex(), "linked": from_micros(records.at_moment(value))}
 
@@ -342,6 +359,7 @@ HOLDINGS: Final[tuple[Holding, ...]] = (
     Holding("name", _name_shown),
     _Waiting(),
     _Firings(),
+    _References(),
 )
 
 

@@ -66,6 +66,7 @@ def merged(known: Profile, anonymous: Profile, declared: Declared, limits: Limit
         expires={name: held.expires for name, held in result.items() if held.expires is not None},
         touched=max(known.touched, anonymous.touched),
         managed=tuple(sorted({*known.managed, *anonymous.managed})),
+        reference=known.reference or anonymous.reference,
     )
 
 

@@ -34,7 +34,8 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     computed for, empty for a subject of whom nothing is stored. `tail` packs the times for `changes`. `granted` are the
     purposes that the subject agreed to, sorted; `expires` are the µs times at which attributes go, by name, for those
     that do. `touched` is the µs time at which attributes were last updated or an event last stored; 0 for a record of
-    before that was kept. `managed` are the managed segments that the subject is in, sorted.
+    before that was kept. `managed` are the managed segments that the subject is in, sorted. `reference` names the
+    subject in the log of decisions, empty before anything of it was logged.
     """
 
     version: int
@@ -48,6 +49,7 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     expires: dict[str, int] = {}
     touched: int = 0
     managed: tuple[str, ...] = ()
+    reference: bytes = b""
 
     @property
     def exists(self) -> bool:

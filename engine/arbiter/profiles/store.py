@@ -23,7 +23,6 @@ from arbiter.profiles.current import Current
 from arbiter.profiles.declared import Declarations, Declared
 from arbiter.profiles.environment import UNREADABLE, unreadable
 from arbiter.profiles.erasing import EraseSubject
-from arbiter.profiles.figures import Figures, Rebuilding
 from arbiter.profiles.fired import Fired
 from arbiter.profiles.history import Version, versions
 from arbiter.profiles.ingesting import IngestEvents
@@ -31,13 +30,14 @@ from arbiter.profiles.keys import Secrets, keys_of
 from arbiter.profiles.linking import LinkIdentity, check_link
 from arbiter.profiles.listing import page
 from arbiter.profiles.preparing import prepared
-from arbiter.profiles.quota import DEFAULT, quota_of
+from arbiter.profiles.quota import DEFAULT
 from arbiter.profiles.reading import Reading
 from arbiter.profiles.records import Ingested, Linked, Member, Profile, Update, decode_profile
+from arbiter.profiles.referring import Forget, ReferTo, unlinked_in
 from arbiter.profiles.rekeying import Rekey
 from arbiter.profiles.subjects import Subject, unknown
 from arbiter.profiles.updating import UpdateAttributes
-from arbiter.profiles.upkeep import Upkeep
+from arbiter.profiles.upkeep import Upkeep, figures_of
 from arbiter.profiles.values import Limits
 from arbiter.profiles.writer import Writer, refused
 
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from arbiter.profiles.environment import Environment
     from arbiter.profiles.exporting import Exported
     from arbiter.profiles.features import FeatureSet
+    from arbiter.profiles.figures import Figures, Rebuilding
     from arbiter.profiles.ingesting import Entry
     from arbiter.profiles.keys import Keys
     from arbiter.profiles.listing import EventPage, Listing
@@ -142,21 +143,7 @@ class Store:
     def figures(self) -> Figures:
         """What this process did with the store, and how full that is. Raises StoreError."""
         with self._looking() as (environment, txn):
-            used, quota = environment.used_bytes(txn), quota_of(environment, txn, self._quota)
-            pages, previous = environment.handle.info()["last_pgno"] + 1, txn.stat(environment.previous)["entries"]
-        return Figures(
-            reads=self._reads,
-            computed=self._upkeep.noticed,
-            written=self._writer.written,
-            waiting=self._writer.waiting,
-            used_bytes=used,
-            quota_bytes=quota,
-            rebuilding=self.rebuilding,
-            file_bytes=pages * environment.page_bytes,
-            oldest_read_s=self._upkeep.readers.oldest_s,
-            collected=self._upkeep.sweep.collected,
-            previous_ids=previous,
-        )
+            return figures_of(environment, txn, self._quota, self._reads, self._writer, self._upkeep)
 
     @property
     def rebuilding(self) -> Rebuilding | None:
@@ -390,6 +377,19 @@ class Store:
     def rekey(self, subject_ids: Iterable[str] = (), account_ids: Iterable[str] = ()) -> Future[int]:
         """Move ids from keys of an earlier secret to that of the current one; how many were, or StoreError."""
         return self._writer.submit(Rekey([*map(self._key, subject_ids), *map(self.keys.account, account_ids)]))
+
+    def refer(self, subject_id: str) -> Future[bytes]:
+        """What the log of decisions calls the subject, made on first use; empty for one of whom nothing is stored."""
+        return self._writer.submit(ReferTo(self._key(subject_id)))
+
+    def unlinked(self) -> list[bytes]:
+        """The references of erased subjects whose rows may still stand in the log of decisions. Raises StoreError."""
+        with self._looking() as (environment, txn):
+            return unlinked_in(environment, txn)
+
+    def forget(self, references: Sequence[bytes]) -> Future[None]:
+        """Know no more of these references: no row has them."""
+        return self._writer.submit(Forget(references))
 
     def _owner(self, subject_id: str, account_id: str) -> bytes:
         return self.keys.account(account_id) if account_id else self._key(subject_id)

@@ -105,6 +105,7 @@ class Subject:
             profile.expires,
             profile.touched,
             profile.managed,
+            profile.reference,
         )
 
     def write_cold(self, cold: Cold) -> None:

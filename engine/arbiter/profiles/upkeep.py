@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import lmdb
 
 from arbiter.errors import ArbiterError, LimitExceeded
-from arbiter.profiles.figures import Rebuilding
+from arbiter.profiles.figures import Figures, Rebuilding
+from arbiter.profiles.quota import quota_of
 from arbiter.profiles.refreshing import Rebuild, Refresh
 from arbiter.profiles.shedding import shed
 from arbiter.profiles.sweeping import Sweep
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from arbiter.profiles.current import Current
+    from arbiter.profiles.environment import Environment
     from arbiter.profiles.features import FeatureSet
     from arbiter.profiles.values import Limits
     from arbiter.profiles.writer import Writer
@@ -124,3 +126,22 @@ class Upkeep:
                 self.step(_PIECE)
             more = self.sweep.step()
             more = shed(self._current, self._writer, self._limits) or more
+
+
+def figures_of(
+    environment: Environment, txn: lmdb.Transaction[bytes], quota: int, reads: int, writer: Writer, upkeep: Upkeep
+) -> Figures:
+    """What a process that has read so many profiles did with its store, and how full that is."""
+    return Figures(
+        reads=reads,
+        computed=upkeep.noticed,
+        written=writer.written,
+        waiting=writer.waiting,
+        used_bytes=environment.used_bytes(txn),
+        quota_bytes=quota_of(environment, txn, quota),
+        rebuilding=upkeep.rebuilding,
+        file_bytes=(environment.handle.info()["last_pgno"] + 1) * environment.page_bytes,
+        oldest_read_s=upkeep.readers.oldest_s,
+        collected=upkeep.sweep.collected,
+        previous_ids=txn.stat(environment.previous)["entries"],
+    )

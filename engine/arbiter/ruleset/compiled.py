@@ -18,7 +18,7 @@ from arbiter.expr.compile import truth_function, value_function
 from arbiter.expr.ops import FAILURES
 from arbiter.expr.tree import Name
 from arbiter.ruleset.branches import branches_of, models_of, reads_of
-from arbiter.ruleset.image import rank_of, static_order
+from arbiter.ruleset.image import names_read, rank_of, salts_of, static_order, stored_names
 from arbiter.ruleset.render import expressions_of, plain_params, renderer
 from arbiter.ruleset.rules import Rule
 from arbiter.types import Reason, Treatment
@@ -178,8 +178,6 @@ class Point:
         self.models = part.models
         self.timeless = part.timeless
         self.accounts = part.accounts
-        self.experiments = part.experiments
-        self.apart = part.accounts or bool(part.experiments)  # its views hold more than a profile and a context
         self.edges = part.edges
         self.known = known
         self.entries: tuple[list[Entry | None], ...] = tuple([None] * block.size for block in index.blocks)
@@ -187,7 +185,7 @@ class Point:
         self._branches = tuple(block.branches for block in part.blocks)
         self._ranked = array("I", part.ranked)
         self._rules = rules
-        self._marked: dict[tuple[str, str], tuple[Treatment, Treatment]] = {}
+        self._part = part
 
     def entry(self, block: int, bit: int) -> Entry:
         """The entry of one bit, made on first use."""
@@ -196,14 +194,6 @@ class Point:
         made = (rule.branch(number), rule, -1 << (bit - number + len(rule.branches)))
         self.entries[block][bit] = made
         return made
-
-    def marked(self, treatment: Treatment, variant: str) -> Treatment:
-        """The treatment with a variant: of a constant one the same object each time, so that it is written once."""
-        key = (treatment.rule_id, variant)
-        known = self._marked.get(key)
-        if known is None or known[0] is not treatment:
-            known = self._marked[key] = treatment, msgspec.structs.replace(treatment, variant=variant)
-        return known[1]
 
     def survivors(self, view: View) -> list[CompiledRule]:
         """The rules that the index does not rule out, in static order: whatever matches is among them."""
@@ -226,6 +216,23 @@ class Point:
     def all_rules(self) -> tuple[Rule, ...]:
         """Every rule as it was written, in static order."""
         return tuple(rule.rule for rule in self.rules)
+
+    @cached_property
+    def reads(self) -> tuple[tuple[str, str], ...]:
+        """The stored names, and those of the context, that a decision may read here: slow once for an old image."""
+        if self._part.reads is not None:
+            return self._part.reads
+        paths = {path for rule in self.all_rules for path in names_read(rule, self.symbols)}
+        return stored_names(paths, self.symbols)
+
+    def names_of(self, rule: Rule) -> frozenset[str]:
+        """The dotted names of those that a decision may read for this rule, through its models too."""
+        return frozenset(".".join(path) for path in stored_names(names_read(rule, self.symbols), self.symbols))
+
+    @cached_property
+    def salts(self) -> tuple[str, ...]:
+        """The salts by which its rules let in subjects by their ids: slow once for an old image."""
+        return salts_of(self.all_rules) if self._part.salts is None else self._part.salts
 
     @property
     def size(self) -> int:

@@ -29,12 +29,11 @@ from arbiter.ruleset.rules import DYNAMIC_KEYS, DecisionPoint, OrderKey, Rule, R
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from arbiter.ruleset.experiments.terms import Experiments
-
-FORMAT: Final = 4
+FORMAT: Final = 3
 _LEAST = 3_300  # branches in a block before a border may come
 _BORDER = 64  # one rule in so many is a border
 _DIGEST = 16  # bytes
+STORED: Final = frozenset({"profile", "account", "context", "features", "managed"})
 
 _encode = msgspec.msgpack.Encoder(order="sorted").encode
 
@@ -60,7 +59,8 @@ class PointPart(msgspec.Struct, frozen=True, array_like=True):
 
     `edges` are the sorted µs at which rules begin or end; `timeless` says that, edges and feature windows apart, time
     alone cannot change an answer; `models` are those that its rules may ask for; `accounts` says that they may read the
-    attributes of an account; `experiments` are those that its rules read.
+    attributes of an account. `reads` are the stored names and those of the context that a decision may read, through
+    models too, and `salts` those by which subjects are let in: None in an image of before they were kept.
     """
 
     name: str
@@ -70,7 +70,8 @@ class PointPart(msgspec.Struct, frozen=True, array_like=True):
     timeless: bool
     edges: tuple[int, ...]
     accounts: bool
-    experiments: tuple[str, ...] = ()
+    reads: tuple[tuple[str, str], ...] | None = None
+    salts: tuple[str, ...] | None = None
 
 
 class Image(msgspec.Struct, frozen=True, array_like=True):
@@ -120,7 +121,6 @@ def symbols_of(frame: Ruleset, model_inputs: Mapping[str, tuple[tuple[str, ...],
         {s.name: s.condition.root for s in frame.segments},
         dict(model_inputs),
         frozenset(frame.personal),
-        frame.experiments.reads,
     )
 
 
@@ -161,7 +161,7 @@ class Maker:
     def make(self, ruleset: Ruleset, model_inputs: Mapping[str, tuple[tuple[str, ...], ...]]) -> Made:
         """The image of `ruleset`. `model_inputs` has, by model, the names (root, name) that it reads."""
         symbols = symbols_of(ruleset, model_inputs)
-        segments = _encode([ruleset.segments, ruleset.experiments])
+        segments = _encode(ruleset.segments)
         known = self._pressed if segments == self._segments else {}
         # Rules are told apart by identity, and held, so that no other rule takes the place of one.
         pressed = {id(rule): known.get(id(rule)) or _press(rule, symbols) for rule in ruleset.rules}
@@ -216,7 +216,7 @@ class Maker:
                 kept[name] = known
                 contents[known[0]] = known[1]
                 blocks.append(_placed(known[0], members, numbers))
-            points.append(_point(declared, rules, blocks, numbers, symbols, ruleset.experiments))
+            points.append(_point(declared, rules, blocks, numbers, symbols))
         self._blocks = kept
         return tuple(points)
 
@@ -224,18 +224,38 @@ class Maker:
 def _press(rule: Rule, symbols: Symbols) -> _Pressed:
     encoded = _encode(rule)
     literals = tuple(branch.literals for branch in branches_of([e.root for e in rule.when], symbols))
-    rendered = [e.root for param in rule.then.params.values() for e in expressions_of(param)]
-    nodes = [*(e.root for e in rule.when), *rendered, *([rule.value.root] if rule.value else [])]
-    if rule.rollout is not None and rule.rollout.by != "subject":
-        nodes.append(Name(tuple(rule.rollout.by.split("."))))
     return _Pressed(
         rule=rule,
         encoded=encoded,
         digest=blake2b(encoded, digest_size=_DIGEST).digest(),
         literals=literals,
         literals_digest=blake2b(_encode(literals), digest_size=_DIGEST).digest(),
-        reads=reads_of(nodes, symbols),
+        reads=names_read(rule, symbols),
     )
+
+
+def names_read(rule: Rule, symbols: Symbols) -> frozenset[tuple[str, ...]]:
+    """Every outside name that a decision may read for a rule, with segments followed; of models their own."""
+    rendered = [e.root for param in rule.then.params.values() for e in expressions_of(param)]
+    nodes = [*(e.root for e in rule.when), *rendered, *([rule.value.root] if rule.value else [])]
+    if rule.rollout is not None and rule.rollout.by != "subject":
+        nodes.append(Name(tuple(rule.rollout.by.split("."))))
+    if rule.active is not None and rule.active.local is not None:
+        nodes.append(Name(("profile", rule.active.local.zone.attribute)))
+    return reads_of(nodes, symbols)
+
+
+def stored_names(reads: Iterable[tuple[str, ...]], symbols: Symbols) -> tuple[tuple[str, str], ...]:
+    """Of the names that rules read those that are stored or come with a request, and what their models read."""
+    found = set(reads)
+    found |= {path for read in reads if read[0] == "models" for path in symbols.model_inputs.get(read[1], ())}
+    return tuple(sorted({(path[0], path[1]) for path in found if path[0] in STORED}))
+
+
+def salts_of(rules: Iterable[Rule]) -> tuple[str, ...]:
+    """The salts by which rules let in a share of the subjects, by their ids."""
+    rollouts = (rule.rollout for rule in rules if rule.enabled)
+    return tuple(sorted({rollout.salt for rollout in rollouts if rollout is not None and rollout.by == "subject"}))
 
 
 def _packed(rules: Sequence[_Pressed]) -> tuple[str, bytes]:
@@ -284,15 +304,11 @@ def _point(
     blocks: Sequence[BlockPart],
     numbers: Mapping[int, int],
     symbols: Symbols,
-    experiments: Experiments,
 ) -> PointPart:
     reads = {path for each in rules for path in each.reads}
     models = {path[1] for path in reads if path[0] == "models"}
     reads |= {path for model in models for path in symbols.model_inputs.get(model, ())}
-    read = [each for each in experiments.each if any(path[:2] == ("experiments", each.name) for path in reads)]
     actives = [each.rule.active for each in rules if each.rule.enabled and each.rule.active]
-    actives += [each.active for each in read if each.enabled and each.active]
-    edges = {t for a in actives for t in (a.start, a.until)}.union(*(each.edges for each in read))
     return PointPart(
         name=declared.name,
         blocks=tuple(blocks),
@@ -300,9 +316,10 @@ def _point(
         models=tuple(sorted(models)),
         timeless=not any(path == ("now",) or _ages(path, symbols) for path in reads)
         and not any(active.local for active in actives),
-        edges=tuple(sorted(t for t in edges if t is not None)),
+        edges=tuple(sorted({t for a in actives for t in (a.start, a.until) if t is not None})),
         accounts=any(path[0] == "account" for path in reads),
-        experiments=tuple(each.name for each in read),
+        reads=stored_names(reads, symbols),
+        salts=salts_of(each.rule for each in rules),
     )
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from arbiter.decision.explain import explain
-from arbiter.decision.exposure import exposed, standings
 from arbiter.decision.walk import Need, Walk
 from arbiter.errors import CallerError, NotReady
 from arbiter.expr import zones
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
 STEP = 32
 # A decision of a batch: its place, its walk, what that sees, and what it needs before it goes on.
 _Waiting = tuple[int, Walk, View, Need]
+# What a decision saw, and what is stored of its subject.
+Seen = tuple[View, "Profile"]
 
 
 def wall_clock() -> int:
@@ -105,11 +106,16 @@ class Engine:
         return active
 
     def decide(
-        self, request: Request, deadline: float | None = None, active: Active | None = None
+        self,
+        request: Request,
+        deadline: float | None = None,
+        active: Active | None = None,
+        seen: list[Seen] | None = None,
     ) -> tuple[Decision, ...]:
         """One Decision per decision point asked, in order, from one profile read and one snapshot: the subject's.
 
         `deadline` is in seconds of `time.monotonic`; a model that would start behind it counts as unable to answer.
+        What was seen is added to `seen`.
         Raises NotFound for an unknown decision point, NotReady before the first snapshot.
         """
         active = active or self.current()
@@ -124,18 +130,19 @@ class Engine:
         # Before the profile is read: a wrong name costs nothing.
         first = snapshot.point(asked[0])
         points = [first, *map(snapshot.point, asked[1:])] if len(asked) > 1 else ()
-        apart = first.apart or (points and any(point.apart for point in points))
-        accounts = apart and any(point.accounts for point in (points or (first,)))
+        accounts = first.accounts or (points and any(point.accounts for point in points))
         read: Callable[[str, int, FeatureSet], Profile] = self.store.read_member if accounts else self.store.read
         if self.counters.traced:
             profile = tracing.step("store.read", read, request.subject_id, request.now, active.features)
         else:
             profile = read(request.subject_id, request.now, active.features)
-        if apart or not active.plain or profile.managed:
+        if accounts or active.doubles or active.profile_defaults or snapshot.consent is not None or profile.managed:
             view = view_of(profile, request, active)
         else:
             # All that `view_of` does then, written out: a call costs as much as making the view.
             view = View(profile.attributes, request.context, profile.features, request.now)
+        if seen is not None:
+            seen.append((view, profile))
         if points:
             return self._page(active, points, request, profile, view, deadline)
         return (self._decide(active, first, request, profile, view, (), deadline),)
@@ -158,9 +165,16 @@ class Engine:
         return finished(self.deciding(requests, deadline, active))
 
     def deciding(
-        self, requests: Sequence[Request], deadline: float | None = None, active: Active | None = None
+        self,
+        requests: Sequence[Request],
+        deadline: float | None = None,
+        active: Active | None = None,
+        seen: list[Seen] | None = None,
     ) -> Generator[None, None, list[tuple[Decision, ...] | CallerError]]:
-        """`decide_batch` in steps of some 32 decisions, for who has other calls to answer in between."""
+        """`decide_batch` in steps of some 32 decisions, for who has other calls to answer in between.
+
+        What was seen of each request that has an answer is added to `seen`.
+        """
         active = active or self.current()
         answers: dict[int, tuple[Decision, ...] | CallerError] = {}
         waiting: dict[int, tuple[Active, list[_Waiting]]] = {}
@@ -175,7 +189,9 @@ class Engine:
                 of = read.member if any(point.accounts for point in points) else read
                 profile = of(request.subject_id, request.now)
                 view = view_of(profile, request, own)
-                if len(points) == 1 and not request.explain and not points[0].experiments:
+                if seen is not None:
+                    seen.append((view, profile))
+                if len(points) == 1 and not request.explain:
                     until = profile.next_change_at if own.until is None else sooner(profile.next_change_at, own.until)
                     walk = Walk(points[0], view, request.subject_id, request.slots, (), until, profile.changes, own.off)
                     outcome = walk.advance()
@@ -241,30 +257,11 @@ class Engine:
             self.scorer.score(active, outcome.models, view, deadline)
             outcome = walk.advance()
         decision: Decision = outcome  # type: ignore[assignment]  # the loop above leaves nothing else
-        if point.experiments:
-            decision = self._exposed(active, point, decision, request, view, profile, delivered, deadline)
         if request.explain:
             decision = self._explained(active, point, decision, request, view, profile, delivered, deadline)
         if view.failed:
             decision = _degraded(decision, view)
         return decision
-
-    def _exposed(
-        self,
-        active: Active,
-        point: Point,
-        decision: Decision,
-        request: Request,
-        view: View,
-        profile: Profile,
-        delivered: tuple[Treatment, ...],
-        deadline: float | None,
-    ) -> Decision:
-        def score(models: Sequence[str], other: View) -> None:
-            self.scorer.score(active, models, other, deadline)
-
-        subject = request.subject_id
-        return exposed(decision, point, view, subject, request.slots, delivered, profile.changes, score, active.off)
 
     def _explained(
         self,
@@ -292,9 +289,7 @@ class Engine:
         )
         snapshot = active.snapshot
         asked = tuple(seen(snapshot.models[m], view, snapshot.symbols) for m in point.models if m in view.models)
-        return msgspec.structs.replace(
-            decision, explanation=outcomes, models=asked, standings=standings(decision, point, view)
-        )
+        return msgspec.structs.replace(decision, explanation=outcomes, models=asked)
 
     def _advance_together(
         self,

@@ -14,10 +14,11 @@ import msgspec
 
 # Fields' types at run time.
 from arbiter.config.limits import Limits as AllLimits
-from arbiter.config.options import Events, Kafka, LogLevel, Profiles, Telemetry, Triggers
+from arbiter.config.options import DecisionLog, Events, Kafka, LogLevel, Profiles, Telemetry, Triggers
 from arbiter.profiles.values import Limits
 from arbiter.runtime.admin import Admin
 from arbiter.runtime.engine import Engine  # noqa: TC001
+from arbiter.runtime.recording import Recorder  # noqa: TC001
 from arbiter.telemetry.counters import Counters  # noqa: TC001
 from arbiter.telemetry.observer import Observer  # noqa: TC001
 
@@ -53,6 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     profiles: Profiles = Profiles()
     kafka: Kafka = Kafka()
     triggers: Triggers = Triggers()
+    decision_log: DecisionLog = DecisionLog()
     limits: AllLimits = AllLimits()
     face: bytes = b""
 
@@ -132,12 +134,15 @@ class AdminFace(Face, Protocol):
 
 
 class Backing(msgspec.Struct, frozen=True):
-    """What a server is opened over. `observer` follows its calls; without one nobody does."""
+    """What a server is opened over. `observer` follows its calls, `recorder` writes decisions down; without one nobody
+    does.
+    """
 
     engine: Engine
     admin: Admin
     counters: Counters
     observer: Observer | None = None
+    recorder: Recorder | None = None
 
 
 # A function of a module, since another process finds it by its name: opens a server on an address, and on a second one

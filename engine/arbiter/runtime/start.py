@@ -16,6 +16,7 @@ from arbiter.runtime import sockets
 from arbiter.runtime.address import reserve
 from arbiter.runtime.alone import alone
 from arbiter.runtime.erasures import compacting
+from arbiter.runtime.logkeeper import keeping
 from arbiter.runtime.quiet import at_work
 from arbiter.runtime.supervisor import Supervisor
 from arbiter.telemetry import publish
@@ -50,4 +51,5 @@ def supervise(settings: Settings, open_face: OpenFace, open_admin: OpenAdmin, co
         stack.callback(publisher.shutdown)
         stack.enter_context(supervisor.tally.scraped(settings.metrics))
         stack.enter_context(compacting(settings, supervisor.doubts.suspect))
+        stack.enter_context(keeping(settings, supervisor.desk.counters))
         supervisor.run()

@@ -30,6 +30,7 @@ from arbiter.runtime.keyfiles import read_secrets
 from arbiter.runtime.link import Link
 from arbiter.runtime.logs import start_logging
 from arbiter.runtime.quiet import at_work, undisturbed
+from arbiter.runtime.recording import open_recorder
 from arbiter.runtime.settings import Backing, Face, OpenFace, Settings
 from arbiter.runtime.sockets import WorkerSocket
 from arbiter.runtime.survey import follow, look
@@ -93,7 +94,9 @@ def _run(pipe: Connection, number: int, settings: Settings, address: str, open_f
 
         link = Link(send)
         follow(store, counters)
-        backing = Backing(Engine(store, counters=counters), link, counters, publisher.observer)
+        engine = Engine(store, counters=counters)
+        recorder = open_recorder(settings.decision_log, engine) if settings.decision_log.directory else None
+        backing = Backing(engine, link, counters, publisher.observer, recorder)
         stack.callback(Curiosity(backing.engine, counters, send).close)
         archive = Archive(settings.snapshots_directory)
         socket = WorkerSocket(Path(settings.sockets), number) if settings.sockets else None
@@ -106,6 +109,8 @@ def _run(pipe: Connection, number: int, settings: Settings, address: str, open_f
             # First, so that no call waits for an answer that cannot come.
             link.close()
             worker.stop(grace)
+            if recorder is not None:
+                recorder.close()
             worker.count(0)
 
 

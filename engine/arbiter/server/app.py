@@ -73,7 +73,7 @@ class Server:
         stored = profiles.ProfileService(backing.engine, limits, counters)
         triggering = triggers.TriggerService(backing.engine, limits, counters)
         services: dict[str, dict[str, Work]] = {
-            decisions.SERVICE: decisions.DecisionService(backing.engine, limits, counters).works(),
+            decisions.SERVICE: decisions.DecisionService(backing.engine, limits, counters, backing.recorder).works(),
             profiles.SERVICE: {**stored.works(), **privacy.Privacy(backing.engine, limits, counters).works()},
             triggers.SERVICE: triggering.works(),
             admin.SERVICE: admin.AdminService(backing.admin, limits).works(),

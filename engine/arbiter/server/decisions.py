@@ -34,7 +34,8 @@ from arbiter.wire.values import write_entries, write_timestamp
 if TYPE_CHECKING:
     from arbiter.config.limits import Limits
     from arbiter.runtime.active import Active
-    from arbiter.runtime.engine import Engine
+    from arbiter.runtime.engine import Engine, Seen
+    from arbiter.runtime.recording import Recorder
     from arbiter.server.calls import Steps, Work
     from arbiter.snapshot import Snapshot
     from arbiter.telemetry.counters import Counters
@@ -90,8 +91,9 @@ class _Parts:
 class DecisionService:
     """Decide and DecideBatch over an engine."""
 
-    def __init__(self, engine: Engine, limits: Limits, counters: Counters) -> None:
+    def __init__(self, engine: Engine, limits: Limits, counters: Counters, recorder: Recorder | None = None) -> None:
         self._engine = engine
+        self._recorder = recorder
         self._limits = limits
         self._counters = counters
         self._reader = RequestReader(limits)
@@ -122,19 +124,24 @@ class DecisionService:
         if active.split:
             active = active.of(request.subject_id)
         deadline = call.deadline
+        seen: list[Seen] | None = None if self._recorder is None or asked.dry_run else []
         if request.explain:
-            return Slow(lambda: self._write(asked, request, engine.decide(request, deadline, active), active))
+            return Slow(
+                lambda: self._write(asked, request, engine.decide(request, deadline, active, seen), active, seen)
+            )
         if self._weights.heavy(request.decisions):
-            return Slow(lambda: self._write(asked, request, self._timed(request, deadline, active), active))
-        return self._write(asked, request, self._timed(request, deadline, active), active)
+            return Slow(lambda: self._write(asked, request, self._timed(request, deadline, active, seen), active, seen))
+        return self._write(asked, request, self._timed(request, deadline, active, seen), active, seen)
 
-    def _timed(self, request: Request, deadline: float | None, active: Active) -> tuple[Decision, ...]:
+    def _timed(
+        self, request: Request, deadline: float | None, active: Active, seen: list[Seen] | None
+    ) -> tuple[Decision, ...]:
         """Decide, and note what it took."""
         # Who waited for a processor took long too: a question that is suspected is judged by what this thread worked.
         suspected = self._weights.suspect(request.decisions)
         worked = _thread_clock() if suspected else 0
         begun = _clock()
-        decisions = self._engine.decide(request, deadline, active)
+        decisions = self._engine.decide(request, deadline, active, seen)
         took = _clock() - begun
         counters = self._counters
         if counters.watched:
@@ -172,7 +179,9 @@ class DecisionService:
                 yield
         good = [request for request in read if not isinstance(request, CallerError)]
         active = self._engine.current()
-        answers = iter((yield from self._engine.deciding(good, call.deadline, active)))
+        seen: list[Seen] | None = None if self._recorder is None else []
+        answers = iter((yield from self._engine.deciding(good, call.deadline, active, seen)))
+        shown = iter(seen or ())
         written = [decision_pb2.DecideBatchResponse(snapshot=active.snapshot.digest).SerializeToString()]
         for place, (asked, request) in enumerate(zip(batch, read, strict=True)):
             if place % STEP == STEP - 1:
@@ -183,7 +192,8 @@ class DecisionService:
                 answer = next(answers)
                 if isinstance(answer, CallerError):
                     raise answer
-                content = self._write(asked, request, answer, active.of(request.subject_id))
+                own = None if seen is None else [next(shown)]
+                content = self._write(asked, request, answer, active.of(request.subject_id), own)
                 # Written by hand: making messages of it would take as long as a tenth of the decision.
                 content = _RESPONSE_TAG + _varint(len(content)) + content
             except CallerError as error:
@@ -199,6 +209,7 @@ class DecisionService:
         request: Request,
         decisions: tuple[Decision, ...],
         active: Active,
+        seen: list[Seen] | None,
     ) -> bytes:
         snapshot = active.snapshot
         parts = self._parts
@@ -206,16 +217,27 @@ class DecisionService:
             parts = self._parts_of(active)
         if request.explain_rules:
             check_rules(request, snapshot)
-        stamp = "" if asked.dry_run else f"{request.now:x}-{self._process}-"
+        recorder = self._recorder
         if asked.decision:
+            number = "" if asked.dry_run else self._number(request)
             # Last in the parts stands what differs per call, the request's own id included.
-            own = self._own(decisions[0], parts, stamp, request, asked.request_id, active)
+            own = self._own(decisions[0], parts, number, request, asked.request_id, active)
+            if seen and recorder is not None and number:
+                recorder.note(number, request, decisions[0], active, seen[0])
             return b"".join((*own, parts.digest))
         response = _DecideResponse(request_id=asked.request_id)
-        page = response.decisions
-        for decision in decisions:
-            page.add().MergeFromString(b"".join(self._own(decision, parts, stamp, request, "", active)))
+        page, first = response.decisions, ""
+        for place, decision in enumerate(decisions):
+            number = "" if asked.dry_run else self._number(request)
+            first = first or number
+            page.add().MergeFromString(b"".join(self._own(decision, parts, number, request, "", active)))
+            if seen and recorder is not None and number:
+                recorder.note(number, request, decision, active, seen[0], first, place)
         return response.SerializeToString() + parts.digest
+
+    def _number(self, request: Request) -> str:
+        """An id for a decision. A dry run has none, counts nothing and is not logged."""
+        return f"{request.now:x}-{self._process}-{next(self._numbers):x}"
 
     def _parts_of(self, active: Active) -> _Parts:
         if active.canary:
@@ -231,7 +253,7 @@ class DecisionService:
         self,
         decision: Decision,
         parts: _Parts,
-        stamp: str,
+        number: str,
         request: Request,
         request_id: str,
         active: Active,
@@ -245,9 +267,8 @@ class DecisionService:
         written.append(parts.points[point])
         # Most decisions have nothing else of their own than an id, and half a microsecond is a lot for that.
         until = decision.valid_until
-        experiments = decision.experiments
-        if decision.defaulted or request_id or until is not None or experiments or decision.degraded or request.explain:
-            own = _DecideResponse(defaulted=decision.defaulted, request_id=request_id, experiments=experiments)
+        if decision.defaulted or request_id or until is not None or decision.degraded or request.explain:
+            own = _DecideResponse(defaulted=decision.defaulted, request_id=request_id)
             if until is not None:
                 seconds, rest = divmod(until, 1_000_000)
                 stamped = own.valid_until
@@ -257,8 +278,8 @@ class DecisionService:
             if request.explain:
                 own.explanation.CopyFrom(write_explanation(decision, active.snapshot))
             written.append(own.SerializeToString())
-        if stamp:  # a dry run has no id and counts nothing
-            decision_id = f"{stamp}{next(self._numbers):x}".encode()
+        if number:
+            decision_id = number.encode()
             # Written by hand: tag, length in one byte (it has at most 50 characters), text.
             written.append(b"%c%c%b" % (_ID_TAG, len(decision_id), decision_id))
             self._count(decision, parts, active)
@@ -321,6 +342,5 @@ def _write_treatment(response: decision_pb2.DecideResponse, treatment: Treatment
         priority=treatment.priority,
         value=treatment.value,
         reason=_REASONS[treatment.reason],
-        variant=treatment.variant,
     )
     write_entries(message.params, treatment.params)

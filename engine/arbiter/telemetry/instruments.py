@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from arbiter.telemetry import process, stored, triggered
+from arbiter.telemetry import process, recorded, stored, triggered
 from arbiter.telemetry.instrument import Instrument, by, capped, model, one, pair
 
 if TYPE_CHECKING:
@@ -223,6 +223,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         ("arbiter.cache.name", "arbiter.cache.outcome"),
     ),
     *stored.INSTRUMENTS,
+    *recorded.INSTRUMENTS,
     Instrument(
         "arbiter.consumer.messages",
         "counter",

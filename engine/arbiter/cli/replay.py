@@ -1,0 +1,212 @@
+"""`arbiter replay` and `arbiter shadow`: what a log of decisions says of rules, those of then and others.
+
+Law: reads a log and snapshots, and prints; what is decided again stands in `runtime.replaying`. Neither asks a server.
+"""
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from arbiter.cli.asking import AsJson
+from arbiter.cli.check import models_beside
+from arbiter.cli.terminal import FINDINGS, diagnostic_text, err, fail, out, plural, print_json, print_table
+from arbiter.cli.values import read_moment
+from arbiter.cli.versions import archive_in
+from arbiter.types import from_micros, to_micros
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from arbiter.learning.logged import Head, Row
+    from arbiter.runtime.comparing import Compared, Example, Reproduced
+    from arbiter.snapshot import Snapshot
+
+Log = Annotated[Path, typer.Argument(metavar="LOG", help="The folder of a decision log, or a file of it.", exists=True)]
+Data = Annotated[Path, typer.Option(metavar="DIR", help="The data directory of the server, for the snapshots of then.")]
+Candidate = Annotated[
+    Path | None,
+    typer.Option("--rules", metavar="DIR", help="Decide by these rules, and say what changes.", exists=True,
+                 file_okay=False),
+]  # fmt: skip
+Models = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Their models. [default: `models` beside the rules]", exists=True, file_okay=False
+    ),
+]
+Since = Annotated[str, typer.Option(metavar="TIME", help="Only decisions from then on: an ISO 8601 moment.")]
+Until = Annotated[str, typer.Option(metavar="TIME", help="Only decisions before then.")]
+Point = Annotated[str, typer.Option("--decision", metavar="NAME", help="Only decisions at this decision point.")]
+Examples = Annotated[int, typer.Option(min=0, max=1000, help="How many decisions that change are shown.")]
+_SHOWN = 10  # rows of a table of which there may be many
+_KINDLY = 19
+
+
+def replay(
+    log: Log,
+    *,
+    rules: Candidate = None,
+    models: Models = None,
+    data: Data = Path("data"),
+    since: Since = "",
+    until: Until = "",
+    decision: Point = "",
+    examples: Examples = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Decide again what a log holds: by the snapshots of then, or by other rules.
+
+    By the snapshots of then every decision must come out as it did; ends with 1 when one does not. With --rules it says
+    which decisions these would change, by rule, decision point and segment.
+    """
+    from arbiter.runtime.comparing import Comparison, Reproduction  # noqa: PLC0415 - loads onnxruntime
+    from arbiter.runtime.logfiles import read_log  # noqa: PLC0415 - loads pyarrow
+
+    rows = _chosen(read_log(log), since, until, decision)
+    if rules is not None:
+        comparison = Comparison(_candidate(rules, models), examples)
+        for head, row in rows:
+            comparison.add(head, row)
+        _print_compared(comparison.result(), as_json=as_json)
+        return
+    archive = archive_in(data)
+    reproduction = Reproduction(lambda digest: archive.read(digest, {}), examples)
+    for head, row in rows:
+        reproduction.add(head, row)
+    result = reproduction.result()
+    _print_reproduced(result, as_json=as_json)
+    raise typer.Exit(FINDINGS if result.different else 0)
+
+
+def shadow(
+    rules: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="The rules to try.", exists=True, file_okay=False)],
+    log: Annotated[Path, typer.Option(metavar="LOG", help="The folder of the decision log.", exists=True)],
+    *,
+    models: Models = None,
+    decision: Point = "",
+    every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How often what came of it is told.")] = 10.0,
+    seconds: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="End after so long; 0 for never.")] = 0.0,
+    examples: Examples = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Decide by other rules what a server decides meanwhile, and say what would change.
+
+    Follows the log of a running server, on what processor time nobody else wants, until Ctrl-C or the end of --seconds.
+    """
+    from arbiter.runtime.comparing import Comparison  # noqa: PLC0415 - loads onnxruntime
+    from arbiter.runtime.following import Following  # noqa: PLC0415
+
+    os.nice(_KINDLY)
+    comparison, following = Comparison(_candidate(rules, models), examples), Following(log)
+    began = told = time.monotonic()
+    with contextlib.suppress(KeyboardInterrupt):
+        while not seconds or time.monotonic() - began < seconds:
+            for head, row in following.new():
+                if not decision or head.point == decision:
+                    comparison.add(head, row)
+            if time.monotonic() - told >= every:
+                told = time.monotonic()
+                found = comparison.result()
+                err().print(f"{_counted(found.decisions)} compared, {found.changed:,} would change", highlight=False)
+            time.sleep(0.2)
+    for head, row in following.new():
+        if not decision or head.point == decision:
+            comparison.add(head, row)
+    _print_compared(comparison.result(), as_json=as_json)
+
+
+def _candidate(rules: Path, models: Path | None) -> "Snapshot":
+    from arbiter.cli.offline import load  # noqa: PLC0415 - loads onnxruntime
+
+    snapshot, found = load(rules, models or models_beside(rules))
+    if snapshot is None:
+        for each in found:
+            err().print(diagnostic_text(each))
+        fail("the rules hold mistakes, nothing was decided")
+    return snapshot
+
+
+def _chosen(rows: "Iterable[tuple[Head, Row]]", since: str, until: str, decision: str) -> "Iterator[tuple[Head, Row]]":
+    first = to_micros(read_moment(since, "--since")) if since else None
+    last = to_micros(read_moment(until, "--until")) if until else None
+    for head, row in rows:
+        in_time = (first is None or row.at >= first) and (last is None or row.at < last)
+        if in_time and (not decision or head.point == decision):
+            yield head, row
+
+
+def _print_reproduced(found: "Reproduced", *, as_json: bool) -> None:
+    if as_json:
+        print_json({**_fields(found), "examples": [_example(each) for each in found.examples]})
+        return
+    out().print(f"{_counted(found.decisions)} decided again, {plural(found.different, 'difference')}", highlight=False)
+    _print_left_out(found.left_out)
+    _print_examples(found.examples)
+
+
+def _print_compared(found: "Compared", *, as_json: bool) -> None:
+    if as_json:
+        print_json({**_fields(found), "examples": [_example(each) for each in found.examples]})
+        return
+    share = f" ({found.changed / found.decisions:.1%})" if found.decisions else ""
+    out().print(f"{_counted(found.decisions)} compared, {found.changed:,} would change{share}", highlight=False)
+    if found.open:
+        names = ", ".join(found.unlogged[:_SHOWN])
+        out().print(f"{found.open:,} more hang on what the log does not hold: {names}", highlight=False)
+    if found.redrawn:
+        out().print(f"{found.redrawn:,} have a share of subjects that was drawn anew: its salt is not in the log",
+                    highlight=False)  # fmt: skip
+    _print_left_out(found.left_out)
+    if found.changed:
+        rules = sorted(found.by_rule.items(), key=lambda each: -abs(each[1][1] - each[1][0]))
+        print_table(
+            ("rule", "delivered", "would deliver"),
+            [(rule or "default", f"{was:,}", f"{would:,}") for rule, (was, would) in rules[:_SHOWN]],
+        )
+        print_table(
+            ("from → to", "decisions"), [(move, f"{count:,}") for move, count in list(found.moves.items())[:_SHOWN]]
+        )
+    for kind, counts in (("decision point", found.by_point), ("segment", found.by_segment)):
+        if counts:
+            print_table(
+                (kind, "decisions", "would change"),
+                [(name, f"{of:,}", f"{changed:,}") for name, (of, changed) in counts.items()],
+            )
+    _print_examples(found.examples)
+
+
+def _print_left_out(left_out: dict[str, int]) -> None:
+    for why, count in sorted(left_out.items()):
+        out().print(f"{count:,} left out: {why}", highlight=False)
+
+
+def _print_examples(examples: "Iterable[Example]") -> None:
+    rows = [
+        (
+            from_micros(each.at).isoformat(timespec="seconds"),
+            each.point,
+            ", ".join(rule or "default" for rule in each.before),
+            ", ".join(rule or "default" for rule in each.after),
+            ", ".join(f"{name}={value}" for name, value in each.read.items()),
+        )
+        for each in examples
+    ]
+    if rows:
+        print_table(("at", "decision", "was", "would be", "by what was read"), rows, prose=("by what was read",))
+
+
+def _counted(count: int) -> str:
+    return f"{count:,} decision{'s' * (count != 1)}"
+
+
+def _fields(found: Any) -> dict[str, Any]:
+    return msgspec.structs.asdict(found)
+
+
+def _example(each: "Example") -> dict[str, Any]:
+    return {**_fields(each), "at": from_micros(each.at)}

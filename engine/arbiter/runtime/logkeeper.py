@@ -1,0 +1,233 @@
+"""The process beside the workers that keeps the decision log: makes Parquet, lets go of what is old or erased.
+
+Law: one process at a time, with a low priority, started anew when it dies; killed at any moment it leaves the log such
+that the next one goes on. What goes wrong is told and tried again, and is no matter to who decides. At the end of a
+server it makes Parquet of what the workers left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from arbiter.errors import ArbiterError
+from arbiter.profiles.store import Store
+from arbiter.runtime.keyfiles import read_secrets
+from arbiter.runtime.logs import start_logging
+from arbiter.runtime.settings import Settings
+from arbiter.runtime.spool import MIB, segments
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from multiprocessing.connection import Connection
+
+    from arbiter.telemetry.counters import Counters
+
+_log = logging.getLogger("arbiter.log")
+
+_ROUND_S: Final = 1.0
+_FIRST_S: Final = 5.0  # after a start, before the first look at who was erased
+_HOUR_S: Final = 3600.0
+_DAY: Final = 24 * 3600 * 1_000_000
+_SHORTEST_S, _LONGEST_S = 1.0, 60.0  # before it is started again
+_END_S: Final = 30.0  # for what is left at the end
+_KINDLY: Final = 10
+
+
+class NoParquet(ArbiterError):
+    """The log needs pyarrow, which is not there."""
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What the process has done: rows in Parquet, rows taken out for erased subjects, the bytes of the log, how many
+    seconds old the oldest segment is, and what goes wrong, empty for nothing.
+    """
+
+    rows: int = 0
+    erased: int = 0
+    size: int = 0
+    lag_s: float = 0.0
+    error: str = ""
+
+
+def check_log(settings: Settings) -> None:
+    """Raise NoParquet when decisions are to be logged and cannot be."""
+    if settings.decision_log.directory and importlib.util.find_spec("pyarrow") is None:
+        raise NoParquet(
+            "decision_log.directory is given, and Parquet needs pyarrow, which is not installed: "
+            "pip install 'arbiter[parquet]', or leave the option out"
+        )
+
+
+@contextlib.contextmanager
+def keeping(settings: Settings, counters: Counters) -> Iterator[None]:
+    """While the block runs, the process runs, if there is a log. Its figures are put into `counters`."""
+    if not settings.decision_log.directory:
+        yield
+        return
+    ended = threading.Event()
+    thread = threading.Thread(target=_go_round, args=(settings, counters, ended), name="arbiter-log", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _go_round(settings: Settings, counters: Counters, ended: threading.Event) -> None:
+    context = multiprocessing.get_context("spawn")
+    encoded, pause = msgspec.msgpack.encode(settings), _SHORTEST_S
+    while not ended.is_set():
+        ours, theirs = context.Pipe()
+        process = context.Process(target=run_keeper, args=(theirs, encoded), name="arbiter-log", daemon=True)
+        process.start()
+        theirs.close()
+        began = time.monotonic()
+        _follow(ours, counters, ended)
+        if ended.is_set():
+            with contextlib.suppress(OSError):
+                ours.send_bytes(b"")
+            process.join(_END_S)
+            if process.is_alive():
+                _log.error("what is left of the decision log becomes Parquet at the next start: it took too long")
+                process.kill()
+        process.join()
+        ours.close()
+        if ended.is_set():
+            return
+        pause = _SHORTEST_S if time.monotonic() - began > _LONGEST_S else min(2 * pause, _LONGEST_S)
+        counters.log_restarts += 1
+        _log.error("the process of the decision log ended with exit code %s, and is started again in %.0f s",
+                   process.exitcode, pause)  # fmt: skip
+        ended.wait(pause)
+
+
+def _follow(pipe: Connection, counters: Counters, ended: threading.Event) -> None:
+    """Take its figures until it ends, or is to end."""
+    before = counters.log_kept
+    with contextlib.suppress(EOFError, OSError):
+        while not ended.is_set():
+            if pipe.poll(0.2):
+                kept = msgspec.msgpack.decode(pipe.recv_bytes(), type=Kept)
+                counters.log_kept = before + kept.rows
+                counters.log_size, counters.log_lag_s, counters.log_error = kept.size, kept.lag_s, kept.error
+
+
+def run_keeper(pipe: Connection, encoded: bytes) -> None:
+    """Keep the log until told to end by the pipe, or until that is cut. The entry of a spawned process."""
+    # Ctrl-C and SIGTERM may reach the whole group: the supervisor says when the workers have written their last.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.nice(_KINDLY)
+    settings = msgspec.msgpack.decode(encoded, type=Settings)
+    start_logging(settings.log_level.upper(), "decision log")
+    with contextlib.ExitStack() as stack:
+        keeper = Keeper(settings, lambda: stack.enter_context(_open_store(settings)))
+        with contextlib.suppress(EOFError, OSError):
+            while not pipe.poll(_ROUND_S):
+                pipe.send_bytes(msgspec.msgpack.encode(keeper.round()))
+        keeper.round()
+
+
+def _open_store(settings: Settings) -> Store:
+    return Store.open(
+        settings.store_directory,
+        limits=settings.store_limits,
+        background=False,
+        secrets=read_secrets(settings.profiles),
+    )
+
+
+class Keeper:
+    """Keeps the log of these settings, a round at a time. `open_store` gives the store that knows who was erased."""
+
+    def __init__(self, settings: Settings, open_store: Callable[[], Store]) -> None:
+        import pyarrow as pa  # noqa: PLC0415 - an extra, as is the next
+
+        from arbiter.runtime import logfiles  # noqa: PLC0415
+
+        # One processor is enough for us, and the others have better to do.
+        pa.set_cpu_count(1)
+        pa.set_io_thread_count(1)
+        self._files = logfiles
+        self._arrow = pa.ArrowException
+        self._open_store = open_store
+        options = settings.decision_log
+        self._directory = Path(options.directory)
+        self._spare = options.spare_mib * MIB
+        self._most = options.keep_mib * MIB
+        self._keep = round(options.keep_days * _DAY) or None
+        # What is erased is to leave the disk within these hours, and goes half as long after it at the latest.
+        self._erase_every = min(settings.profiles.compact_hours or 1.0, 1.0) * _HOUR_S / 4
+        # A row may wait in a worker, and then in a segment, for so long before a round meets it.
+        self._settling = 2 * options.flush_seconds + options.rotate_seconds + self._erase_every
+        self._erase_at = time.monotonic() + _FIRST_S
+        self._met: dict[str, float] = {}
+        self._store: Store | None = None
+        self._rows = self._erased = 0
+        self._finished = False
+        self._error = ""
+
+    def round(self) -> Kept:
+        """Do what there is to be done, and tell."""
+        try:
+            self._work()
+        except (OSError, ArbiterError, self._arrow) as error:
+            if str(error) != self._error:
+                _log.error("the decision log is not kept, and that is tried again: %s", error)
+            self._error = str(error)
+        else:
+            if self._error:
+                _log.warning("the decision log is kept again")
+            self._error = ""
+        return Kept(self._rows, self._erased, self._size(), self._lag(), self._error)
+
+    def _work(self) -> None:
+        files = self._files
+        if not self._finished:
+            files.finish(self._directory)
+            self._finished = True
+        made = files.convert(self._directory, self._spare, self._met.keys())
+        self._rows += made.rows
+        self._erased += made.erased
+        oldest = None if self._keep is None else time.time_ns() // 1000 - self._keep
+        files.retain(self._directory, oldest=oldest, most=self._most)
+        if time.monotonic() >= self._erase_at:
+            self._erase()
+            self._erase_at = time.monotonic() + self._erase_every
+
+    def _erase(self) -> None:
+        """Take the rows of the erased out of the files; know no more of those that can have none any longer."""
+        if self._store is None:
+            self._store = self._open_store()
+        now, listed = time.monotonic(), {each.hex() for each in self._store.unlinked()}
+        self._met = {each: self._met.get(each, now) for each in listed}
+        if not listed:
+            return
+        self._erased += self._files.rewrite(self._directory, self._spare, listed)
+        settled = [bytes.fromhex(each) for each, met in self._met.items() if now - met >= self._settling]
+        if settled:
+            self._store.forget(settled).result()
+
+    def _size(self) -> int:
+        try:
+            return self._files.size_of(self._directory)
+        except OSError:
+            return 0
+
+    def _lag(self) -> float:
+        """How old the oldest segment is, in seconds."""
+        waiting = segments(self._directory)
+        began = int(waiting[0].name.split("-")[0]) if waiting else 0
+        return max(0.0, time.time() - began / 1e6) if began else 0.0

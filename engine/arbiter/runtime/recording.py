@@ -1,0 +1,382 @@
+"""Writing decisions down, in the worker that makes them.
+
+Law: the hot path of the log: one row is made of what a decision saw and said, and appended to what waits; a thread of
+its own has it on disk within the stated seconds. What waits is bounded, and whatever goes wrong with the log costs
+rows, which are counted, and no decision. No consent, no personal row.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import threading
+import time
+from collections import deque
+from itertools import islice
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from arbiter.decision.explain import explain
+from arbiter.decision.hashing import share
+from arbiter.errors import ArbiterError
+from arbiter.learning.logged import Head, Lost, Won, encode, lacking_of
+from arbiter.runtime.active import sooner
+from arbiter.runtime.spool import MIB, Spool
+from arbiter.types import ExplainLevel, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Future
+
+    from arbiter.config.options import DecisionLog
+    from arbiter.expr.view import View
+    from arbiter.ruleset.compiled import Point
+    from arbiter.runtime.active import Active
+    from arbiter.runtime.engine import Engine, Seen
+    from arbiter.runtime.scoring import Scorer
+    from arbiter.snapshot import Snapshot
+    from arbiter.telemetry.counters import Counters
+    from arbiter.types import Decision, Request, Treatment
+
+_log = logging.getLogger("arbiter.log")
+
+MOST: Final = 100_000  # rows that wait
+_AT_ONCE: Final = 256  # rows of one write
+_REFERRING: Final = 10_000  # rows that wait for the reference of their subject
+_MINUTE: Final = 60_000_000
+_PENS: Final = 1_000
+_SURVIVORS: Final = 200  # a decision that has more is not looked into: calls would wait for it
+_SHARE: Final = 100  # of a processor's time, looking into decisions takes one part in so many at most
+
+
+class _Pen:
+    """What writes rows of one decision point under one snapshot: `head` is their number, `line` what they share.
+
+    With `consent` a subject must have granted the purpose of the log.
+    """
+
+    __slots__ = (
+        "_account", "_context", "_features", "_managed", "_profile", "changes", "consent", "head", "line",
+        "plain", "salts",
+    )  # fmt: skip
+
+    def __init__(self, head: int, point: Point, snapshot: Snapshot, *, consent: bool) -> None:
+        symbols = point.symbols.features
+        by_root: dict[str, list[str]] = {"profile": [], "features": [], "context": [], "account": [], "managed": []}
+        for root, name in point.reads:
+            by_root[root].append(name)
+        keys = {name: symbols[name].key for name in by_root["features"]}
+        reads = tuple(
+            (root, name, keys[name] if root == "features" else "") for root, names in by_root.items() for name in names
+        )
+        self.head = head
+        self.line = encode(Head(head, point.name, snapshot.digest, reads))
+        self._profile = _reader(by_root["profile"])
+        self._features = _reader([keys[name] for name in by_root["features"]])
+        self._context = _reader(by_root["context"])
+        self._account = _reader(by_root["account"])
+        self._managed = _reader(by_root["managed"])
+        self.consent = consent
+        self.salts = point.salts
+        changing = {f"{root}.{key or name}" for root, name, key in reads}
+        self.changes = frozenset(changing) if "recency" in point.dynamic else frozenset()
+        # Whether the subject's consent, its share and its changes are no matter.
+        self.plain = snapshot.consent is None and not self.salts and not self.changes
+
+    def values(self, view: View) -> Sequence[Any]:
+        """What is known of the head's names, None for what is missing."""
+        found: tuple[Any, ...] = self._profile(view.profile)
+        if self._features is not _nothing:
+            found += self._features(view.features)
+        if self._context is not _nothing:
+            found += self._context(view.context)
+        if self._account is not _nothing:
+            found += self._account(view.account)
+        if self._managed is not _nothing:
+            found += self._managed(view.managed)
+        return found
+
+
+def _nothing(_values: Mapping[str, Any]) -> tuple[Any, ...]:
+    return ()
+
+
+def _reader(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """What takes these names out of a mapping, which mostly has them all: then it is one call in C."""
+    if not names:
+        return _nothing
+    if len(names) == 1:
+        (only,) = names
+        return lambda values: (values.get(only),)
+    every = itemgetter(*names)
+
+    def read(values: Mapping[str, Any]) -> tuple[Any, ...]:
+        try:
+            return every(values)  # type: ignore[no-any-return]
+        except KeyError:
+            return tuple(map(values.get, names))
+
+    return read
+
+
+class Recorder:
+    """Writes rows to `spool` every `seconds`. `purpose` is what a subject must have granted where purposes are
+    declared, empty to ask for nothing; `refer` has the store give a subject a reference; of a share of `losers` it is
+    written, too, which rules lost, for which `scorer` runs the models that they need.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        refer: Callable[[str], Future[bytes]],
+        scorer: Scorer,
+        counters: Counters,
+        *,
+        purpose: str = "",
+        losers: float = 0.0,
+        seconds: float = 1.0,
+        most: int = MOST,
+    ) -> None:
+        self._spool = spool
+        self._refer = refer
+        self._scorer = scorer
+        self._counters = counters
+        self._purpose = purpose
+        self._losers = losers
+        self._seconds = seconds
+        self._most = most
+        self._waiting: deque[bytes] = deque()
+        self._curious: deque[tuple[str, Request, Decision, Active, Seen]] = deque(maxlen=64)
+        self._looked_until = 0.0
+        self._referring = 0
+        self._pens: dict[tuple[str, str], _Pen] = {}
+        # Those of the present pens, and of the ones before them, for rows that wait.
+        self._heads: deque[bytes] = deque(maxlen=2 * _PENS)
+        self._numbers = itertools.count()
+        self._making = threading.Lock()
+        # By rule, and by head for a default: a constant treatment is the very same object each time.
+        self._won: dict[str | int, tuple[Treatment, msgspec.Raw]] = {}
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="arbiter-log", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        self._end.set()
+        self._thread.join()
+
+    def note(
+        self,
+        number: str,
+        request: Request,
+        decision: Decision,
+        active: Active,
+        seen: Seen,
+        page: str = "",
+        place: int = 0,
+    ) -> None:
+        """Write a decision down, with the id `number`. On the thread that decided."""
+        if len(self._waiting) >= self._most:
+            self._counters.log_dropped["full"] += 1
+            return
+        snapshot, profile = active.snapshot, seen[1]
+        pen = self._pens.get((snapshot.digest, decision.point)) or self._pen(snapshot, decision.point)
+        if pen.consent and self._purpose not in profile.granted:
+            self._waiting.append(_impersonal(pen, request, decision))
+        elif profile.feature_set and not profile.reference:
+            self._find_reference(number, request, decision, active, seen, page, place)
+        elif self._losers and not page and self._chosen():
+            self._curious.append((number, request, decision, active, seen))
+        else:
+            reference = profile.reference.hex()
+            self._waiting.append(self._row(pen, number, reference, request, decision, active, seen, page, place))
+
+    def _chosen(self) -> bool:
+        """Whether it is looked at, too, who lost."""
+        return random.random() < self._losers and time.monotonic() >= self._looked_until  # noqa: S311 - no secret
+
+    def _row(
+        self,
+        pen: _Pen,
+        number: str,
+        reference: str,
+        request: Request,
+        decision: Decision,
+        active: Active,
+        seen: Seen,
+        page: str,
+        place: int,
+        losers: tuple[Lost, ...] | None = None,
+    ) -> bytes:
+        view, profile = seen
+        until = profile.next_change_at if active.until is None else sooner(profile.next_change_at, active.until)
+        won = [self._won_of(treatment, pen) for treatment in decision.treatments]
+        values = pen.values(view)
+        row = (
+            pen.head, number, request.now, reference, values, won, decision.defaulted, decision.valid_until, until,
+        )  # fmt: skip
+        trying = active.snapshot.trying
+        if pen.plain and losers is None and not (
+            page or request.slots or active.off or decision.degraded or active.canary or trying
+        ):  # fmt: skip
+            return encode(row)
+        changes = profile.changes() if pen.changes else {}
+        return encode(
+            (
+                *row,
+                sorted(view.consent.granted),
+                {salt: share(salt, request.subject_id) for salt in pen.salts},
+                request.slots,
+                page,
+                place,
+                sorted(active.off),
+                {key: changes[key] for key in pen.changes if key in changes},
+                trying,
+                lacking_of(decision),
+                active.canary,
+                losers,
+            )
+        )
+
+    def _won_of(self, treatment: Treatment, pen: _Pen) -> msgspec.Raw:
+        key = treatment.rule_id or pen.head
+        known = self._won.get(key)
+        if known is not None and known[0] is treatment:
+            return known[1]
+        won = msgspec.Raw(
+            encode(Won(treatment.rule_id, treatment.action, treatment.params, treatment.priority, treatment.value))
+        )
+        self._won[key] = treatment, won
+        return won
+
+    def _pen(self, snapshot: Snapshot, name: str) -> _Pen:
+        with self._making:
+            known = self._pens.get((snapshot.digest, name))
+            if known is not None:
+                return known
+            if len(self._pens) >= _PENS:
+                self._pens = {}
+                self._won = {}
+            consent = bool(self._purpose) and snapshot.consent is not None
+            pen = _Pen(next(self._numbers), snapshot.point(name), snapshot, consent=consent)
+            self._heads.append(pen.line)
+            self._pens[snapshot.digest, name] = pen
+            return pen
+
+    def _find_reference(
+        self, number: str, request: Request, decision: Decision, active: Active, seen: Seen, page: str, place: int
+    ) -> None:
+        """Nothing of the subject was logged before: the row waits until it has a reference on disk."""
+        if self._referring >= _REFERRING:
+            self._counters.log_dropped["unreferenced"] += 1
+            return
+        self._referring += 1
+
+        def found(future: Future[bytes]) -> None:
+            self._referring -= 1
+            if future.cancelled() or future.exception() is not None:
+                self._counters.log_dropped["unreferenced"] += 1
+            else:
+                pen = self._pen(active.snapshot, decision.point)
+                reference = future.result().hex()
+                self._waiting.append(self._row(pen, number, reference, request, decision, active, seen, page, place))
+
+        self._refer(request.subject_id).add_done_callback(found)
+
+    def _run(self) -> None:
+        while not self._end.wait(self._seconds):
+            self._flush()
+        until = time.monotonic() + 5.0
+        while self._referring and time.monotonic() < until:
+            time.sleep(0.01)
+        self._flush()
+        try:
+            self._spool.seal()
+        except OSError as error:
+            self._stopped(str(error))
+
+    def _flush(self) -> None:
+        """Write what waits. What finds no room waits on, as long as there is room for that."""
+        self._look()
+        waiting, counters = self._waiting, self._counters
+        try:
+            if waiting:
+                self._spool.check()
+            while waiting:
+                rows = list(islice(waiting, _AT_ONCE))
+                self._spool.write(rows, self._heads)
+                for _ in rows:
+                    waiting.popleft()
+                counters.log_rows += len(rows)
+            self._spool.sync()
+            self._spool.age()
+        except (OSError, ArbiterError) as error:
+            self._stopped(str(error))
+        else:
+            if counters.log_error:
+                _log.warning("decisions are logged again; %d rows were lost", counters.log_dropped["full"])
+                counters.log_error = ""
+
+    def _stopped(self, why: str) -> None:
+        if not self._counters.log_error:
+            _log.error("decisions are not logged: %s", why)
+        self._counters.log_error = why
+
+    def _look(self) -> None:
+        """Find out who lost in the decisions that were chosen for it, and write them down."""
+        while self._curious:
+            number, request, decision, active, seen = self._curious.popleft()
+            began = time.thread_time()
+            lost = None
+            try:
+                lost = self._lost(request, decision, active, seen)
+            except ArbiterError:
+                _log.debug("a decision could not be looked into", exc_info=True)
+            pen, reference = self._pen(active.snapshot, decision.point), seen[1].reference.hex()
+            self._waiting.append(self._row(pen, number, reference, request, decision, active, seen, "", 0, lost))
+            self._looked_until = time.monotonic() + _SHARE * (time.thread_time() - began)
+
+    def _lost(self, request: Request, decision: Decision, active: Active, seen: Seen) -> tuple[Lost, ...] | None:
+        """The rules that matched and were not delivered; None where there are too many to look at."""
+        view, profile = seen
+        point = active.snapshot.point(decision.point)
+        if len(point.survivors(view)) > _SURVIVORS:
+            return None
+        self._scorer.score(active, point.models, view, None)
+        outcomes = explain(
+            point, view, request.subject_id, request.slots, (), profile.changes, ExplainLevel.LOSERS, off=active.told
+        )
+        return tuple(
+            Lost(each.rule_id, each.reason.name.lower(), each.lost_to)
+            for each in outcomes
+            if each.reason is not Reason.WON
+        )
+
+
+def _impersonal(pen: _Pen, request: Request, decision: Decision) -> bytes:
+    """A row that says nothing of the subject, nor exactly when."""
+    won = [Won(each.rule_id, each.action, {}, each.priority) for each in decision.treatments]
+    return encode((pen.head, "", request.now - request.now % _MINUTE, "", None, won, decision.defaulted))
+
+
+def open_recorder(options: DecisionLog, engine: Engine) -> Recorder:
+    """What writes down the decisions of an engine."""
+    spool = Spool(
+        Path(options.directory),
+        seconds=options.rotate_seconds,
+        most=options.rotate_mib * MIB,
+        spare=options.spare_mib * MIB,
+    )
+    return Recorder(
+        spool,
+        engine.store.refer,
+        engine.scorer,
+        engine.counters,
+        purpose=options.purpose,
+        losers=options.losers,
+        seconds=options.flush_seconds,
+    )

@@ -1,0 +1,138 @@
+"""Deciding again what a log holds: as it was decided, and as another rule set would have.
+
+Law: from a row alone, with its snapshot, its inputs and its clock; no store and no present time. Models run again,
+unless they gave nothing then. A row is decided by a candidate only as far as the log tells what that reads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from arbiter.decision.explain import judge_condition
+from arbiter.decision.hashing import Drawn
+from arbiter.decision.walk import Need, Walk
+from arbiter.expr.view import View
+from arbiter.learning.logged import lacking_of, won_of
+from arbiter.profiles.features import FeatureSet
+from arbiter.ruleset.image import STORED
+from arbiter.runtime.active import active_of
+from arbiter.runtime.scoring import Scorer
+from arbiter.telemetry.counters import Counters
+from arbiter.types import Degradation, Lack, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from arbiter.learning.logged import Head, Row, Won
+    from arbiter.ruleset.compiled import Point
+    from arbiter.runtime.active import Active
+    from arbiter.snapshot import Snapshot
+    from arbiter.types import Decision, Treatment
+
+_PAGES: Final = 10_000  # whose decisions may still follow
+# Parameters stand in the order of the authors in a snapshot that was made of files, and in another where it was opened.
+_exactly: Final = msgspec.msgpack.Encoder(order="deterministic").encode
+_LACKS: Final = {lack.name.lower(): lack for lack in Lack}
+
+
+class Again:
+    """Decides rows by one snapshot. Rows of a page must come in their order."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._features = FeatureSet(snapshot.frame.features)
+        self._scorer = Scorer(Counters())
+        self._delivered: dict[str, tuple[Treatment, ...]] = {}
+
+    def view(self, head: Head, row: Row) -> View:
+        """What the decision saw, as far as this snapshot knows the names."""
+        found: dict[str, dict[str, Any]] = {name: {} for name in STORED}
+        for (root, name, key), value in zip(head.reads, row.values or (), strict=True):
+            if value is not None:
+                found[root][key or name] = value
+        view = View(found["profile"], found["context"], found["features"], row.at, found["account"])
+        view.managed = found["managed"]
+        if self.snapshot.consent is not None:
+            self.snapshot.consent.cover(view, row.granted)
+        return view
+
+    def decide(self, head: Head, row: Row, view: View, *, off: Iterable[str] = ()) -> Decision:
+        """The decision; the rules `off` are switched off. Raises NotFound for a point that the snapshot has not."""
+        active = self._active(row)
+        point = active.snapshot.point(head.point)
+        subject = Drawn(row.subject, row.shares)
+        delivered = self._delivered.get(row.page, ()) if row.page else ()
+        walk = Walk(
+            point, view, subject, row.slots, delivered, row.horizon, lambda: row.changes, frozenset(off)
+        )  # fmt: skip
+        outcome = walk.advance()
+        while isinstance(outcome, Need):
+            self._scorer.score(active, outcome.models, view, None)
+            outcome = walk.advance()
+        if row.page:
+            self._delivered[row.page] = (*delivered, *outcome.treatments)
+            if len(self._delivered) > _PAGES:
+                del self._delivered[next(iter(self._delivered))]
+        if view.failed:
+            lacking = tuple(sorted(Degradation(model, cause) for model, cause in view.failed.items()))
+            outcome = msgspec.structs.replace(outcome, degraded=lacking)
+        return outcome
+
+    def as_it_was(self, head: Head, row: Row) -> Decision:
+        """The decision under the circumstances of then: the same models gave nothing, the same rules were off."""
+        view = self.view(head, row)
+        for model, cause in row.lacking:
+            view.models[model] = {}
+            view.failed = {**view.failed, model: _LACKS[cause]}
+        return self.decide(head, row, view, off=row.off)
+
+    def _active(self, row: Row) -> Active:
+        trials = tuple(name for name in row.trials if name in self.snapshot.trials)
+        return active_of(self.snapshot.tried(trials) if trials else self.snapshot, self._features)
+
+
+class Unlogged:
+    """What a candidate reads at a point that rows with a head do not hold: the names, the rules that read them, and the
+    salts that rows may lack.
+    """
+
+    def __init__(self, point: Point, head: Head) -> None:
+        known = {(root, key or name) for root, name, key in head.reads}
+        symbols = point.symbols.features
+        self.names = tuple(
+            f"{root}.{name}"
+            for root, name in point.reads
+            if (root, symbols[name].key if root == "features" else name) not in known
+        )
+        self.salts = point.salts
+        missing = frozenset(self.names)
+        self._rules = [
+            rule for rule in point.all_rules if rule.enabled and missing & point.names_of(rule)
+        ] if missing else []  # fmt: skip
+        self._point = point
+        self._missing = missing
+
+    def open(self, view: View) -> bool:
+        """Whether a rule might have been let in for a value that the log does not hold."""
+        for rule in self._rules:
+            failed = judge_condition(rule, self._point, view)
+            if failed is None or (failed.reason is Reason.UNKNOWN and self._missing.intersection(failed.missing)):
+                return True
+        return False
+
+
+def outcome_of(decision: Decision) -> bytes:
+    """What a decision came to, each value exactly: equal for equal ones."""
+    return _exactly((won_of(decision), decision.defaulted, decision.valid_until, lacking_of(decision)))
+
+
+def logged_outcome(row: Row) -> bytes:
+    """The same of a row."""
+    return _exactly((row.won, row.defaulted, row.valid_until, row.lacking))
+
+
+def delivered(won: Iterable[Won]) -> bytes:
+    """What was delivered, whatever rule it came from: equal for equal treatments, in order."""
+    return _exactly([(each.rule, each.action, each.params) for each in won])

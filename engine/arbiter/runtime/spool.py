@@ -1,0 +1,188 @@
+"""Rows of the decision log on their way to Parquet: segments, each written by one process and read by others.
+
+Law: who writes a segment holds a lock on it, so that a segment without an owner is whole, whether that ended well or by
+`kill -9`. It is a sequence of frames of packed heads or rows, each behind its kind, length and checksum (CRC-32): one
+that was cut off is the end. What was synced outlives a power cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import struct
+import time
+import zlib
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from arbiter.durable import sync_folder
+from arbiter.errors import ArbiterError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+    from pathlib import Path
+
+FOLDER: Final = "spool"
+MIB: Final = 1 << 20
+_HEADS, _ROWS = b"H", b"R"
+_LEAD: Final = struct.Struct(">cII")
+_ARRAY: Final = struct.Struct(">BI")  # MessagePack's `array 32`
+_SUFFIX: Final = ".rows"
+
+
+class LogFull(ArbiterError):
+    """The disk of the log has no more room than is to be left free."""
+
+
+def spool_of(directory: Path) -> Path:
+    """Where the segments of a log are."""
+    return directory / FOLDER
+
+
+def segments(directory: Path) -> list[Path]:
+    """The segments of a log, the oldest first."""
+    return sorted(spool_of(directory).glob(f"[!.]*{_SUFFIX}"))
+
+
+def check_room(directory: Path, spare: int) -> None:
+    """Raise LogFull unless the disk has more than `spare` bytes for us."""
+    free = os.statvfs(directory)
+    left = free.f_bavail * free.f_frsize
+    if left <= spare:
+        raise LogFull(
+            f"{directory} has {left:,} bytes left, and decision_log.spare_mib keeps {spare:,} free: make room, or give "
+            "the log another disk"
+        )
+
+
+class Spool:
+    """Writes segments below the log's `directory`: a new one when the last is older than `seconds` or has `most` bytes.
+
+    `spare` bytes are left free on the disk. For one thread.
+    """
+
+    def __init__(self, directory: Path, *, seconds: float, most: int, spare: int) -> None:
+        self._directory = directory
+        self._folder = spool_of(directory)
+        self._seconds = seconds
+        self._most = most
+        self._spare = spare
+        self._file = -1
+        self._size = 0
+        self._heads: set[bytes] = set()
+        self._until = 0.0
+        self._unsynced = False
+
+    def write(self, rows: Sequence[bytes], heads: Collection[bytes]) -> None:
+        """Write rows, all of them or none, behind those heads that the segment has not. Raises LogFull, OSError."""
+        if self._file >= 0 and (self._size >= self._most or time.monotonic() >= self._until):
+            self.seal()
+        if self._file < 0:
+            self._begin()
+        new = [head for head in tuple(heads) if head not in self._heads]
+        content = (_frame(_HEADS, new) if new else b"") + _frame(_ROWS, rows)
+        try:
+            _write_all(self._file, content)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._size)
+            raise
+        self._heads.update(new)
+        self._size += len(content)
+        self._unsynced = True
+
+    def sync(self) -> None:
+        """Have what was written outlive a power cut. Raises OSError."""
+        if self._unsynced:
+            os.fdatasync(self._file)
+            self._unsynced = False
+
+    def check(self) -> None:
+        """Raise LogFull or OSError where nothing can be written now."""
+        for folder in (self._directory, self._folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_room(self._folder, self._spare)
+
+    def age(self) -> None:
+        """Seal a segment whose time is over, though nothing more is to be written."""
+        if self._file >= 0 and time.monotonic() >= self._until:
+            self.seal()
+
+    def seal(self) -> None:
+        """End the segment, if there is one: others may take it from now on. Raises OSError."""
+        if self._file >= 0:
+            file, self._file = self._file, -1
+            try:
+                if self._unsynced:
+                    os.fdatasync(file)
+            finally:
+                self._unsynced = False
+                os.close(file)
+
+    def _begin(self) -> None:
+        self.check()
+        name = f"{time.time_ns() // 1000:017d}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+        draft, path = self._folder / f".{name}", self._folder / name
+        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            # Under its own name only when it is locked: nobody may take it for one that was left.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            draft.rename(path)
+            sync_folder(self._folder)
+        except OSError:
+            os.close(file)
+            raise
+        self._file, self._size, self._until = file, 0, time.monotonic() + self._seconds
+        self._heads.clear()
+
+
+@contextlib.contextmanager
+def taken(path: Path) -> Iterator[bool]:
+    """While the block runs, whether the segment is ours: nobody writes it any more."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(file)
+
+
+def _write_all(file: int, content: bytes) -> None:
+    """A disk that fills takes a part first, and says so at the next one."""
+    written = 0
+    while written < len(content):
+        written += os.write(file, content[written:] if written else content)
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """A frame of a segment: what it holds, packed, and where the next one begins."""
+
+    heads: bytes
+    rows: bytes
+    end: int
+
+
+def frames(path: Path, start: int = 0) -> Iterator[Frame]:
+    """The whole frames of a segment from byte `start` on. Raises OSError."""
+    with path.open("rb") as file:
+        file.seek(start)
+        while len(lead := file.read(_LEAD.size)) == _LEAD.size:
+            kind, length, checksum = _LEAD.unpack(lead)
+            content = file.read(length)
+            start += _LEAD.size + length
+            if len(content) < length or zlib.crc32(content) != checksum:
+                return
+            yield Frame(content if kind == _HEADS else b"", content if kind == _ROWS else b"", start)
+
+
+def _frame(kind: bytes, packed: Sequence[bytes]) -> bytes:
+    """Packed things as one packed list, behind what it is."""
+    content = b"".join((_ARRAY.pack(0xDD, len(packed)), *packed))
+    return _LEAD.pack(kind, len(content), zlib.crc32(content)) + content
