@@ -50,17 +50,23 @@ def run() -> dict[str, Any]:
         subjects["apart"] = _deciding(apart, people, "eight")
         took = alternate(subjects)
         batches = alternate({str(size): _batch(engine, people, size) for size in BATCHES})
+        most = BATCHES[-1]
+        several = alternate(
+            {name: _batch(of, people, most, "eight") for name, of in {"eight": engine, "apart": apart}.items()}
+        )
     adds = {name: took[name] - took["none, by value"] for name in ("one", "eight", "apart")}
     adds["trees"] = took["trees"] - took["none"]
     return {
         "decision_us": took,
         "adds_us": adds,
         "batch_of_trees_us_per_decision": {size: each / int(size) for size, each in batches.items()},
+        "batch_of_eight_us_per_decision": {name: each / most for name, each in several.items()},
         "ratios": {
             "trees_add_us": adds["trees"],
             "eight_over_one": took["eight"] / took["one"],
             "eight_add_over_one_adds": adds["eight"] / adds["one"],
             "apart_over_eight": took["apart"] / took["eight"],
+            "apart_over_eight_in_batches": several["apart"] / several["eight"],
         },
     }
 
@@ -127,8 +133,6 @@ def _deciding(engine: Engine, people: list[str], point: str) -> Callable[[], obj
     return lambda: engine.decide(Request(next(who), (point,), now), time.monotonic() + 1)
 
 
-def _batch(engine: Engine, people: list[str], size: int) -> Callable[[], object]:
+def _batch(engine: Engine, people: list[str], size: int, point: str = "batched") -> Callable[[], object]:
     now, who = wall_clock(), itertools.cycle(people)
-    return lambda: engine.decide_batch(
-        [Request(next(who), ("batched",), now) for _ in range(size)], time.monotonic() + 1
-    )
+    return lambda: engine.decide_batch([Request(next(who), (point,), now) for _ in range(size)], time.monotonic() + 1)

@@ -134,6 +134,31 @@ def test_one_graph_answers_bit_for_bit_as_each_model_alone(chosen: set[int], pro
                 assert not any(isinstance(one, float) and not math.isfinite(one) for one in together[number].values())
 
 
+@settings(max_examples=40)
+@given(
+    st.sets(st.sampled_from(range(len(ALL))), min_size=2),
+    st.lists(st.fixed_dictionaries(dict.fromkeys("abcd", anything)), min_size=1, max_size=9),
+)
+def test_a_batch_is_answered_bit_for_bit_as_by_each_model_alone(
+    chosen: set[int], profiles: list[dict[str, Any]]
+) -> None:
+    models = [ALL[number] for number in sorted(chosen)]
+    snapshot = Snapshot(ruleset(), {each.name: each for each in models})
+    merged, rows = Merged(models), rows_of(models, snapshot.symbols)
+    views = [
+        View({name: each for name, each in profile.items() if each is not None}, {}, {}, NOW) for profile in profiles
+    ]
+    read = [rows(view) for view in views]
+    together = merged.run([values for values, _ in read])
+    assert len(together) == len(views)
+    for number, each in enumerate(models):
+        whole = [row_of(each, snapshot.symbols)(view) or [0.0] * len(each.inputs) for view in views]
+        for answers, alone, (values, unknown) in zip(together, each.run(whole), read, strict=True):
+            assert (answers is None) is (merged.score(values) is None)
+            if answers is not None and not unknown >> number & 1:
+                assert bits(answers[number]) == bits(alone)
+
+
 def test_a_value_that_is_no_number_leaves_all_to_run_alone() -> None:
     merged = Merged(ALL[:2])
     assert merged.score([10**400, 0.0, 0.0, 1.0, 2.0]) is None
@@ -385,6 +410,41 @@ def merged_engine(store: Store) -> Engine:
             snapshot.merge(names)
             assert snapshot.merged[names]
     return _ENGINES[id(store)]
+
+
+def test_a_batch_runs_each_set_of_models_once_for_every_slice_of_it(store: Store) -> None:
+    engine = merged_engine(store)
+    count = 100
+    for number in range(count):
+        store.update(
+            Update(subject_id=f"p{number}", set={"a": number % 7, "b": 1.5, "c": number % 5, "d": 0.5})
+        ).result()
+    requests = [Request(f"p{number}", ("worth",), NOW) for number in range(count)]
+    expected = [engine.decide(request) for request in requests]
+    engine.counters.watched = True
+    try:
+        before = {name: figures.runs for name, figures in engine.counters.models.items()}
+        assert engine.decide_batch(requests) == expected
+    finally:
+        engine.counters.watched = False
+    runs = {name: figures.runs - before.get(name, 0) for (name, figures) in engine.counters.models.items()}
+    assert runs == {("click", "1"): 2, ("linear", "1"): 2, ("second", "1"): 2}
+    (joint,) = engine.current().snapshot.merged["click", "linear", "second"]
+    assert joint.pace_of_row.longest > 0
+
+
+def test_a_batch_that_would_be_late_together_is_tried_one_by_one(store: Store) -> None:
+    engine = merged_engine(store)
+    requests = [Request(f"p{number}", ("worth",), NOW) for number in range(20)]
+    expected = [engine.decide(request) for request in requests]
+    (joint,) = engine.current().snapshot.merged["click", "linear", "second"]
+    joint.pace_of_row.took(1e6)
+    longest = joint.pace_of_row.longest
+    assert engine.decide_batch(requests, time.monotonic() + 3600) == expected
+    assert joint.pace_of_row.longest < longest
+    joint.pace_of_row.took(0.0)
+    for _ in range(100):
+        joint.pace_of_row.refused()
 
 
 def test_models_that_would_be_late_together_are_tried_alone(store: Store) -> None:

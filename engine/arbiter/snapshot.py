@@ -112,11 +112,14 @@ def _taken_over(
 
 
 class Joint(msgspec.Struct, frozen=True):
-    """Models that run as one: what reads their rows from a view, see `rows_of`, their graph, and how long it takes."""
+    """Models that run as one: what reads their rows from a view, see `rows_of`, their graph, and how long it takes: for
+    one view, and for each of many.
+    """
 
     rows: Callable[[View], tuple[Row, int]]
     merged: Merged
     pace: Pace
+    pace_of_row: Pace
 
 
 class _Opened(msgspec.Struct, frozen=True):
@@ -240,7 +243,8 @@ class Snapshot:
             olds = before.merged.get(names, ()) if before else ()
             old = next((joint for joint in olds if joint.merged.models == models), None)
             rows = rows_of(models, self.symbols)
-            joints.append(Joint(rows, old.merged, old.pace) if old else Joint(rows, Merged(models), Pace()))
+            fresh = (Merged(models), Pace(), Pace())
+            joints.append(Joint(rows, *((old.merged, old.pace, old.pace_of_row) if old else fresh)))
         self.merged[names] = tuple(joints)
 
     def pieces(self) -> list[object]:

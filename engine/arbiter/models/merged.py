@@ -10,11 +10,13 @@ import threading
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 from onnx import ModelProto
 
 from arbiter.models.failure import ModelFailure, first_line
+from arbiter.models.model import column_of
 from arbiter.models.opsets import common
-from arbiter.models.session import UNFIT, bind, open_session
+from arbiter.models.session import UNFIT, bind, open_session, packer_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +24,10 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ValueInfoProto
 
     from arbiter.models.manifest import Output, Scalar
-    from arbiter.models.model import Model
+    from arbiter.models.model import Answer, Model
     from arbiter.models.session import Lane, Matrix, Scores
 
+_ALIGNED = 8  # bytes, of the widest float
 _PROBES = (0.0, 1.0, -3.5, 40.0)  # rows of these are answered alike before a merged graph is used
 
 
@@ -45,6 +48,8 @@ class Merged:
             self._matrices.append(model.matrix._replace(name=_named(number, model.matrix.name)))
             self._outputs.append([msgspec.structs.replace(o, tensor=_named(number, o.tensor)) for o in model.told])
         self._local = threading.local()
+        self._packer = packer_of(self._matrices)
+        self._stride = self._packer.size + -self._packer.size % _ALIGNED
         try:
             self._session = open_session(_graph_of(models, self._outputs).SerializeToString())
             self._probe()
@@ -52,6 +57,33 @@ class Merged:
             raise
         except Exception as error:  # onnxruntime's exceptions have no root but Exception
             raise self._failure(error) from error
+
+    def run(self, rows: Sequence[Sequence[Scalar]]) -> list[tuple[Answer, ...] | None]:
+        """Answer a batch in one call: for each row of `score`, for each model what it would answer alone.
+
+        None as there. Raises ModelFailure as it does.
+        """
+        content = bytearray(len(rows) * self._stride)
+        unfit = set()
+        for number, values in enumerate(rows):
+            try:
+                self._packer.pack_into(content, number * self._stride, *values)
+            except UNFIT:
+                unfit.add(number)
+        feeds, place = {}, 0
+        for each in self._matrices:
+            dtype = np.dtype(each.dtype)
+            place += -place % dtype.itemsize
+            shape, strides = (len(rows), each.width), (self._stride, dtype.itemsize)
+            feeds[each.name] = np.ascontiguousarray(np.ndarray(shape, dtype, content, place, strides))
+            place += each.width * dtype.itemsize
+        names = list(dict.fromkeys(each.tensor for own in self._outputs for each in own))
+        try:
+            found = dict(zip(names, self._session.run(names, feeds), strict=True))
+        except Exception as error:  # onnxruntime's exceptions have no root but Exception
+            raise self._failure(error) from error
+        told = [zip(*(column_of(found[each.tensor], each) for each in own), strict=True) for own in self._outputs]
+        return [None if n in unfit else answers for n, answers in enumerate(zip(*told, strict=True))]
 
     def score(self, values: Sequence[Scalar]) -> Scores | None:
         """The outputs of each model for its row, as it gives them alone; `values` has all rows, one after another.
@@ -85,6 +117,14 @@ class Merged:
                 continue  # not every model takes every number
             if self.score([each for row in rows for each in row]) != tuple(alone):
                 raise self._failure("together they do not answer as each does alone")
+        batches = [[[value] * matrix.width for value in _PROBES] for matrix in self._matrices]
+        try:
+            each_alone = [model.run(batch) for model, batch in zip(self.models, batches, strict=True)]
+        except ModelFailure:
+            return
+        joined = [[value for row in parts for value in row] for parts in zip(*batches, strict=True)]
+        if self.run(joined) != list(zip(*each_alone, strict=True)):
+            raise self._failure("together they do not answer a batch as each does alone")
 
     def _failure(self, error: object) -> ModelFailure:
         return ModelFailure(f"models {', '.join(self.names)} cannot be run as one: {first_line(error)}")

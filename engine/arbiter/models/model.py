@@ -150,7 +150,7 @@ class Model:
         except Exception as error:  # the same
             raise self._failure(error) from error
         tensors = dict(zip(self._tensors, results, strict=True))
-        columns = [_column(tensors[each.tensor], each) for each in self.told]
+        columns = [column_of(tensors[each.tensor], each) for each in self.told]
         answers: list[Answer] = list(zip(*columns, strict=True))
         for position in unfit:
             answers[position] = self._unknown
@@ -222,7 +222,8 @@ class Model:
         return ModelFailure(f"model `{self.name}` cannot answer: {first_line(error)}")
 
 
-def _column(tensor: NDArray[Any], output: Output) -> list[Scalar | None]:
+def column_of(tensor: NDArray[Any], output: Output) -> list[Scalar | None]:
+    """An output of each row of a batch, None for unknown."""
     read = reader_of(output)
     if output.reduce:
         return [read(values, output.labels) for values in tensor.tolist()]

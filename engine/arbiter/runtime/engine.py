@@ -300,12 +300,8 @@ class Engine:
     ) -> Generator[None, None, None]:
         """Run each model once for every walk that waits for it, and advance them; again until none waits."""
         while waiting:
-            asked: dict[str, list[View]] = {}
-            for _, _, view, need in waiting:
-                for model in need.models:
-                    asked.setdefault(model, []).append(view)
-            for model, views in asked.items():
-                yield from self.scorer.score_many(active, model, views, deadline)
+            asked = [(view, need.models) for _, _, view, need in waiting]
+            yield from self.scorer.score_all(active, asked, deadline)
             advanced, waiting = waiting, []
             for place, (number, walk, view, _) in enumerate(advanced):
                 if place % STEP == STEP - 1:

@@ -76,6 +76,26 @@ class Scorer:
             if deadline is not None:
                 model.pace.took(time.monotonic() - began)
 
+    def score_all(
+        self, active: Active, asked: Iterable[tuple[View, Sequence[str]]], deadline: float | None
+    ) -> Generator[None, None, None]:
+        """Put the outputs of the models that are asked for into each of many views, each model in as few runs as can
+        be. Pauses after each.
+        """
+        together: dict[tuple[str, ...], list[View]] = {}
+        alone: dict[str, list[View]] = {}
+        for view, names in asked:
+            if len(names) > 1 and view.models.keys().isdisjoint(names):
+                together.setdefault(tuple(names), []).append(view)
+            for name in names:
+                alone.setdefault(name, []).append(view)
+        for several, views in together.items():
+            yield from self._score_together(active, several, views, deadline)
+        for name, views in alone.items():
+            lacking = [view for view in views if name not in view.models]
+            if lacking:
+                yield from self.score_many(active, name, lacking, deadline)
+
     def score_many(
         self, active: Active, name: str, views: Sequence[View], deadline: float | None
     ) -> Generator[None, None, None]:
@@ -110,6 +130,44 @@ class Scorer:
                     having.append(view)
             self._run_slice(active, model, rows, having, deadline)
             yield
+
+    def _score_together(
+        self, active: Active, names: Sequence[str], views: Sequence[View], deadline: float | None
+    ) -> Generator[None, None, None]:
+        """Put the outputs of several models into views that lack all of them, in one run for each slice of them, where
+        they run as one. What is left lacking is for `score_many`. Pauses after each.
+        """
+        wanted = tuple([name for name in names if name not in active.dark])
+        if len(wanted) < 2 or len(views) <= FEW:  # noqa: PLR2004 - one is not several
+            return
+        joints = active.snapshot.merged.get(wanted)
+        if joints is None:
+            self.merger.ask(active.snapshot, wanted)
+            return
+        for joint in joints:
+            for start in range(0, len(views), SLICE):
+                part = views[start : start + SLICE]
+                began = time.monotonic()
+                if deadline is not None and began + joint.pace_of_row.longest * len(part) >= deadline:
+                    joint.pace_of_row.refused()
+                    continue
+                try:
+                    self._run_joint_slice(joint, part)
+                except Exception:  # noqa: BLE001 - the models are foreign code
+                    # Alone each tells whether the fault is its own.
+                    _log.debug("models %s failed together", ", ".join(wanted), exc_info=True)
+                else:
+                    joint.pace_of_row.took((time.monotonic() - began) / len(part))
+                yield
+
+    def _run_joint_slice(self, joint: Joint, views: Sequence[View]) -> None:
+        read = [joint.rows(view) for view in views]
+        rows = [values for values, _ in read]
+        models, run = joint.merged.models, joint.merged.run
+        answers = self._watched(models, len(rows), run, rows) if self.counters.watched else run(rows)
+        for view, (_, unknown), found in zip(views, read, answers, strict=True):
+            for place, (model, answer) in enumerate(zip(models, found or (), strict=False)):
+                view.models[model.name] = _NO_SCORES if unknown >> place & 1 else _scores(model, answer)
 
     def _run_slice(
         self, active: Active, model: Model, rows: list[Row], views: list[View], deadline: float | None
