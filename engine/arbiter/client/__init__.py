@@ -10,10 +10,10 @@ with Client("127.0.0.1:50051") as client:
 """
 
 from arbiter.client.access import Tls
-from arbiter.client.aio import AsyncClient
+from arbiter.client.aio import AsyncClient, AsyncSubscription
 from arbiter.client.answers import Answer, Batch, Erasure, HeldPage, Ingested, Page
 from arbiter.client.arguments import Ask
-from arbiter.client.client import Client
+from arbiter.client.client import Client, Subscription
 from arbiter.client.consents import Consent, ConsentAnswer
 from arbiter.client.events import EventPage
 from arbiter.client.failures import (
@@ -33,6 +33,15 @@ from arbiter.client.failures import (
     Violation,
 )
 from arbiter.client.fallback import Fallback
+from arbiter.client.firings import (
+    EmittedEvent,
+    Firing,
+    PendingFiring,
+    StepStanding,
+    SubjectStanding,
+    TriggerEvent,
+    TriggerStanding,
+)
 from arbiter.client.identity import Linked
 from arbiter.client.known import AttributeChange, ProfileAnswer, ProfileVersion
 from arbiter.client.retry import Retries
@@ -42,6 +51,7 @@ __all__ = [
     "Answer",
     "Ask",
     "AsyncClient",
+    "AsyncSubscription",
     "AttributeChange",
     "Batch",
     "CallFailed",
@@ -50,9 +60,11 @@ __all__ = [
     "Consent",
     "ConsentAnswer",
     "DeadlineExceeded",
+    "EmittedEvent",
     "Erasure",
     "EventPage",
     "Fallback",
+    "Firing",
     "HeldPage",
     "Ingested",
     "InvalidRequest",
@@ -60,6 +72,7 @@ __all__ = [
     "Misconfigured",
     "OutOfRange",
     "Page",
+    "PendingFiring",
     "PermissionDenied",
     "PreconditionFailed",
     "ProfileAnswer",
@@ -67,8 +80,13 @@ __all__ = [
     "ResourceExhausted",
     "Retries",
     "ServerFault",
+    "StepStanding",
     "Streamed",
+    "SubjectStanding",
+    "Subscription",
     "Tls",
+    "TriggerEvent",
+    "TriggerStanding",
     "Unauthenticated",
     "Unavailable",
     "UnknownName",

@@ -18,23 +18,53 @@ from grpc import aio
 
 from arbiter.client.calls import Awaiting
 from arbiter.client.channels import failure_of
-from arbiter.client.face import Connections, Face, Turns
+from arbiter.client.face import Connections, Face, Resumed, Turns
 from arbiter.client.failures import cancelled, failure
+from arbiter.client.following import SUBSCRIBE, Followed, Following
 from arbiter.client.retry import Send, Wait
 from arbiter.client.streaming import BATCH, INGEST_STREAM, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
     from types import TracebackType
     from typing import Self
 
     from arbiter.client.calls import Call
     from arbiter.client.failures import CallFailed
+    from arbiter.client.firings import Firing
     from arbiter.client.streaming import Streamed
     from arbiter.types import Event
     from arbiter.v1.profile_pb2 import IngestStreamRequest
 
 _T = TypeVar("_T")
+
+
+class AsyncSubscription(Followed):
+    """What triggers do, one firing after the other; to be closed. As `Subscription`."""
+
+    def __init__(self, following: Following, firings: AsyncGenerator[Firing]) -> None:
+        super().__init__(following)
+        self._firings = firings
+
+    def __aiter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> Firing:
+        """Return the next firing, when there is one. Raises CallFailed."""
+        return await anext(self._firings)
+
+    async def __aenter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End the stream."""
+        await self.close()
+
+    async def close(self) -> None:
+        """End the stream."""
+        await self._firings.aclose()
 
 
 class AsyncClient(Awaiting, Face):
@@ -146,6 +176,48 @@ class AsyncClient(Awaiting, Face):
         finally:
             arriving.cancel()
             await asyncio.gather(arriving, return_exceptions=True)
+
+    def subscribe(
+        self,
+        *,
+        after: int | None = None,
+        triggers: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        subject_id: str = "",
+        include_decision: bool = False,
+        patience: float | None = None,
+    ) -> AsyncSubscription:
+        """Tell what triggers do, as they do it, as the method of `Client`."""
+        following = Following(after, triggers, tags, subject_id, include_decision=include_decision)
+        return AsyncSubscription(following, self._followed(following, patience))
+
+    async def _followed(self, following: Following, patience: float | None) -> AsyncGenerator[Firing]:
+        connections = Resumed(self._shared, patience)
+        while True:
+            seconds, metadata = connections.begin()
+            try:
+                stream = self._teller(connections.lane, SUBSCRIBE)(
+                    following.request(), timeout=seconds, metadata=metadata
+                )
+                try:
+                    async for response in stream:
+                        connections.answered()
+                        for firing in following.read(response):
+                            following.told(firing.position)
+                            yield firing
+                        following.told(response.position)
+                finally:
+                    stream.cancel()
+            except grpc.RpcError as error:
+                await self._pause(connections.failed(failure_of(error)))
+            except asyncio.CancelledError:
+                # As in `run`.
+                task = asyncio.current_task()
+                if not self._closed.is_set() or (task is not None and task.cancelling()):
+                    raise
+                raise cancelled("the client was closed while it waited") from None
+            finally:
+                connections.leave()
 
     def _open(self, target: str) -> Any:
         if self._credentials is None:

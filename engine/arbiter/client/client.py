@@ -12,21 +12,51 @@ import grpc
 
 from arbiter.client.calls import Blocking
 from arbiter.client.channels import failure_of
-from arbiter.client.face import Connections, Face, Turns
+from arbiter.client.face import Connections, Face, Resumed, Turns
 from arbiter.client.failures import cancelled
+from arbiter.client.following import SUBSCRIBE, Followed, Following
 from arbiter.client.retry import Send, Wait
 from arbiter.client.streaming import BATCH, INGEST_STREAM, Source, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
     from arbiter.client.calls import Call
+    from arbiter.client.firings import Firing
     from arbiter.client.streaming import Streamed
     from arbiter.types import Event
 
 _T = TypeVar("_T")
+
+
+class Subscription(Followed):
+    """What triggers do, one firing after the other, for one thread; to be closed."""
+
+    def __init__(self, following: Following, firings: Generator[Firing]) -> None:
+        super().__init__(following)
+        self._firings = firings
+
+    def __iter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> Firing:
+        """Return the next firing, when there is one. Raises CallFailed."""
+        return next(self._firings)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the stream."""
+        self.close()
+
+    def close(self) -> None:
+        """End the stream."""
+        self._firings.close()
 
 
 class Client(Blocking, Face):
@@ -119,6 +149,49 @@ class Client(Blocking, Face):
                 if unanswered.fault is not None:
                     raise unanswered.fault
                 return
+            finally:
+                connections.leave()
+
+    def subscribe(
+        self,
+        *,
+        after: int | None = None,
+        triggers: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        subject_id: str = "",
+        include_decision: bool = False,
+        patience: float | None = None,
+    ) -> Subscription:
+        """Tell what triggers do, as they do it; ends never by itself.
+
+        Begins after the position `after`, with the oldest that is kept for 0, from now on without. `triggers`, `tags`
+        and `subject_id` let through what is of one of these. `include_decision` has the answers to decisions that
+        firings made told too. When the connection breaks, another takes its place, and it goes on where it was; after
+        `patience` seconds without an answer it gives up, without that never. Nothing is sent before the first firing is
+        asked for. Raises CallFailed: OutOfRange for a position whose successors are no longer kept.
+        """
+        following = Following(after, triggers, tags, subject_id, include_decision=include_decision)
+        return Subscription(following, self._followed(following, patience))
+
+    def _followed(self, following: Following, patience: float | None) -> Generator[Firing]:
+        connections = Resumed(self._shared, patience)
+        while True:
+            seconds, metadata = connections.begin()
+            try:
+                stream = self._teller(connections.lane, SUBSCRIBE)(
+                    following.request(), timeout=seconds, metadata=metadata
+                )
+                try:
+                    for response in stream:
+                        connections.answered()
+                        for firing in following.read(response):
+                            following.told(firing.position)
+                            yield firing
+                        following.told(response.position)
+                finally:
+                    stream.cancel()
+            except grpc.RpcError as error:
+                self._closed.wait(connections.failed(failure_of(error)))
             finally:
                 connections.leave()
 

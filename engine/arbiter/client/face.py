@@ -16,6 +16,7 @@ from arbiter.client.access import bearer, check_token, targets_of
 from arbiter.client.calls import Again
 from arbiter.client.channels import credentials_of, options_of
 from arbiter.client.failures import Misconfigured, cancelled
+from arbiter.client.following import STREAM_S, Resumption
 from arbiter.client.lanes import Lanes
 from arbiter.client.methods import Methods
 from arbiter.client.retry import NOT_TAKEN, AnswerLocally, Attempts, Budget, Raise, Retries, Wait
@@ -110,6 +111,10 @@ class Face(Methods):
         """Return what opens a stream of a method over a connection. Raises CallFailed when closed."""
         return self._channel(lane).stream_stream(rpc.path, rpc.request.SerializeToString, rpc.response.FromString)
 
+    def _teller(self, lane: int, rpc: Rpc[Any, Any]) -> Any:
+        """Return what opens a stream of answers to one message over a connection. Raises CallFailed when closed."""
+        return self._channel(lane).unary_stream(rpc.path, rpc.request.SerializeToString, rpc.response.FromString)
+
     def _shut(self) -> list[Any]:
         """Let nothing more be sent; return the channels, which are the face's to close."""
         with self._opening:
@@ -200,6 +205,27 @@ class Connections:
         now = monotonic()
         attempts.begin(now, _LONG_S if self._until is None else self._until - now)
         return attempts
+
+
+class Resumed(Connections):
+    """The connections that a stream goes over which nobody ends: see `Resumption`. Each carries it for a while."""
+
+    def __init__(self, shared: Shared, patience: float | None) -> None:
+        super().__init__(shared, None)
+        self._resumption = Resumption(shared.retries, patience)
+
+    def begin(self) -> tuple[float | None, Metadata | None]:
+        """As above."""
+        return STREAM_S, super().begin()[1]
+
+    def answered(self) -> None:
+        """As above."""
+        self._resumption.answered()
+
+    def failed(self, failure: CallFailed) -> float:
+        """As above."""
+        self.leave(broken=failure.code in NOT_TAKEN)
+        return self._resumption.failed(failure, monotonic(), random.random())  # noqa: S311 - as above
 
 
 class Turns(Generic[_T]):

@@ -18,6 +18,7 @@ from arbiter.client.consents import ConsentMethods
 from arbiter.client.events import EventMethods
 from arbiter.client.failures import CallFailed, InvalidRequest
 from arbiter.client.fallback import for_page, for_point, for_request, mended
+from arbiter.client.following import TriggerMethods
 from arbiter.client.identity import IdentityMethods
 from arbiter.client.known import ProfileAnswer, read_profile
 from arbiter.client.modelwatch import ModelMethods
@@ -65,7 +66,7 @@ VALIDATE = rpc(_admin["Validate"], admin_pb2.ValidateRequest, admin_pb2.Validate
 RELOAD = rpc(_admin["Reload"], admin_pb2.ReloadRequest, admin_pb2.ReloadResponse, Again.NEVER)
 
 
-class Methods(EventMethods, ConsentMethods, IdentityMethods, ModelMethods, OrderMethods):
+class Methods(EventMethods, ConsentMethods, IdentityMethods, TriggerMethods, ModelMethods, OrderMethods):
     """The methods that `Client` and `AsyncClient` share.
 
     Every one raises CallFailed, or the child of it that says what to do: InvalidRequest, before anything is sent, for
