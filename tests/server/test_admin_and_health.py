@@ -18,7 +18,9 @@ from arbiter.client import InvalidRequest, ResourceExhausted, Unavailable
 if TYPE_CHECKING:
     from tests.server.conftest import OpenShop, Shop
 
-SERVICES = ("arbiter.v1.DecisionService", "arbiter.v1.ProfileService", "arbiter.v1.AdminService")
+SERVICES = (
+    "arbiter.v1.DecisionService", "arbiter.v1.ProfileService", "arbiter.v1.TriggerService", "arbiter.v1.AdminService",
+)  # fmt: skip
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 BROKEN = "rules:\n  - id: ü\n    decision: shop.banner\n"

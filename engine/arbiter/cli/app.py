@@ -38,6 +38,7 @@ from arbiter.cli.store import store
 from arbiter.cli.terminal import diagnostic_text, err, fail
 from arbiter.cli.test import run_tests
 from arbiter.cli.token import token
+from arbiter.cli.triggers import triggers
 from arbiter.errors import ArbiterError, AuthorError, did_you_mean
 
 _INTERRUPTED = 130
@@ -85,6 +86,7 @@ app.add_typer(canary)
 app.add_typer(override)
 app.add_typer(store)
 app.add_typer(token)
+app.add_typer(triggers)
 app.command()(replay)
 app.command()(shadow)
 app.command()(bench)

@@ -53,6 +53,8 @@ Min = Annotated[Several, _each("--min", "NAME=VALUE", "Make it this, if that is 
 Max = Annotated[Several, _each("--max", "NAME=VALUE", "Make it this, if that is larger.")]
 Keep = Annotated[Several, _each("--keep", "NAME=COUNT", "Of a list that is added to, keep the newest so many.")]
 Ttl = Annotated[Several, _each("--ttl", "NAME=DURATION", "What is written goes after 30m, 12h, 7d.")]
+Enter = Annotated[Several, _each("--enter", "SEGMENT", "Put the subject into a managed segment.")]
+Leave = Annotated[Several, _each("--leave", "SEGMENT", "Take it out of one.")]
 Version = Annotated[
     int | None, typer.Option(min=0, help="Refuse unless the profile has this version; 0: was never changed.")
 ]
@@ -144,6 +146,8 @@ def set_(
     max_: Max = None,
     keep: Keep = None,
     ttl: Ttl = None,
+    enter: Enter = None,
+    leave: Leave = None,
     expected_version: Version = None,
     idempotency_key: Key = "",
     server: Asked,
@@ -160,8 +164,8 @@ def set_(
         "max": max_,
     }
     verbs: dict[str, Any] = {verb: read_assignments(written or ()) for verb, written in given.items()}
-    if not any(verbs.values()) and not unset:
-        raise typer.BadParameter("nothing to change: give name=value, or --unset NAME")
+    if not any(verbs.values()) and not unset and not enter and not leave:
+        raise typer.BadParameter("nothing to change: give name=value, --unset NAME, or --enter SEGMENT")
     with connected(server) as client:
         version = client.update_profile(
             "" if account else subject,
@@ -170,6 +174,8 @@ def set_(
             unset=unset or (),
             keep=read_numbers(keep or ()),
             ttl=read_durations(ttl or ()),
+            enter_segments=enter or (),
+            leave_segments=leave or (),
             expected_version=expected_version,
             idempotency_key=idempotency_key,
         )
@@ -179,6 +185,7 @@ def set_(
     # What holds now; whether it held before is not known here.
     counts = {"set": len(verbs.pop("set")), "unset": len(unset or ()), "changed": sum(map(len, verbs.values()))}
     holds = [f"{plural(number, 'attribute')} {what}" for what, number in counts.items() if number]
+    holds += [f"{what} {', '.join(names)}" for what, names in (("in", enter), ("out of", leave)) if names]
     out().print(f"{subject}: {', '.join(holds)}, version {version}", style="green")
 
 

@@ -17,7 +17,7 @@ from arbiter.decision.wording import shown
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
-    from arbiter.serving import ConsumerInfo, ServerInfo, WorkerFigures
+    from arbiter.serving import ConsumerInfo, ServerInfo, TriggerInfo, WorkerFigures
 
 
 @asks_a_server
@@ -27,8 +27,8 @@ def status(*, server: Asked, as_json: AsJson = False) -> None:
     And of each worker process: the calls under way, while metrics or traces are on; the writes that wait; and the calls
     that it shed because there were too many. Of one that does not answer soon they are left out.
 
-    Ends with 1 when a worker does not serve, the consumer of Kafka's topics does not read, the last reload failed, or
-    the server is stopping.
+    Ends with 1 when a worker does not serve, the consumer of Kafka's topics does not read, triggers do not run, the
+    last reload failed, or the server is stopping.
     """
     with connected(server) as client:
         info = client.server_info()
@@ -37,8 +37,8 @@ def status(*, server: Asked, as_json: AsJson = False) -> None:
     else:
         _print(info)
     last = info.status.last_reload
-    processes = [*info.workers, *([info.consumer] if info.consumer is not None else ())]
-    well = not info.draining and all(each.phase == "serving" for each in processes)
+    phases = {each.phase for each in (*info.workers, info.consumer, info.triggers) if each is not None}
+    well = not info.draining and phases <= {"serving"}
     if not well or last is None or not last.ok:
         raise typer.Exit(FINDINGS)
 
@@ -62,6 +62,8 @@ def _print(info: "ServerInfo") -> None:
             rows.append(("keys", f"{store.previous_ids:,} ids are left under an earlier key"))
     if (consumer := info.consumer) is not None:
         rows.append(("kafka", _consumed(consumer)))
+    if (triggers := info.triggers) is not None:
+        rows.append(("triggers", _triggered(triggers)))
     print_table(("what", "is"), rows, prose=("is",))
     print_table(
         ("worker", "process", "phase", "since", "snapshot", "restarts", "calls", "writes", "shed"),
@@ -88,6 +90,18 @@ def _consumed(consumer: "ConsumerInfo") -> str:
     return said
 
 
+def _triggered(triggers: "TriggerInfo") -> str:
+    """The process that runs triggers in a sentence."""
+    said = f"{triggers.phase} as process {triggers.pid}" if triggers.pid else triggers.phase
+    said += f", restarted {plural(triggers.restarts, 'time')}" if triggers.restarts else ""
+    if (figures := triggers.figures) is not None:
+        said += f", {plural(figures.triggers, 'trigger')}, {plural(figures.firings, 'firing')}"
+        said += f", {figures.passed:,} passed over"
+        said += f"; {plural(figures.lag, 'event')} and {figures.lag_seconds:,.1f} s behind" if figures.lag else ""
+        said += f"; {plural(figures.set_aside, 'event')} set aside" if figures.set_aside else ""
+    return said
+
+
 def _counted(figures: "WorkerFigures | None") -> tuple[str, str, str]:
     """Nothing where nothing is known."""
     if figures is None:
@@ -106,6 +120,8 @@ def _fields(info: "ServerInfo") -> dict[str, Any]:
     }
     for written, each in zip(fields["workers"], info.workers, strict=True):
         written["since"] = from_micros(each.since)
+    if info.triggers is not None:
+        fields["triggers"]["since"] = from_micros(info.triggers.since)
     if info.consumer is not None:
         fields["consumer"]["since"] = from_micros(info.consumer.since)
         if (figures := info.consumer.figures) is not None:

@@ -47,7 +47,7 @@ class ProfileAnswer(msgspec.Struct, frozen=True, kw_only=True):
     asked for. An account, which `account_id` names then, has neither features nor segments. `rebuilding` are changed
     features for which profiles are rewritten in the background; what they are here is right already. `consents` are
     sorted by purpose, the newest first; `denied` has what decisions do not see for lack of consent, with the purposes
-    that it lacks.
+    that it lacks. `managed_segments` are those that the subject was put into.
     """
 
     subject_id: str
@@ -64,6 +64,7 @@ class ProfileAnswer(msgspec.Struct, frozen=True, kw_only=True):
     rebuilding: tuple[str, ...] = ()
     consents: tuple[Consent, ...] = ()
     denied: dict[str, tuple[str, ...]] = {}
+    managed_segments: tuple[str, ...] = ()
 
 
 def read_profile(response: profile_pb2.GetProfileResponse) -> ProfileAnswer:
@@ -84,6 +85,7 @@ def read_profile(response: profile_pb2.GetProfileResponse) -> ProfileAnswer:
         rebuilding=tuple(response.rebuilding),
         consents=tuple(map(read_consent, response.consents)),
         denied=read_denials(response.denied),
+        managed_segments=tuple(response.managed_segments),
     )
 
 

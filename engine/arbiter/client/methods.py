@@ -195,6 +195,8 @@ class Methods(EventMethods, ConsentMethods, IdentityMethods, TriggerMethods, Mod
         max: Mapping[str, Any] | None = None,  # noqa: A002 - as above
         keep: Mapping[str, int] | None = None,
         ttl: Mapping[str, timedelta] | None = None,
+        enter_segments: Sequence[str] = (),
+        leave_segments: Sequence[str] = (),
         expected_version: int | None = None,
         idempotency_key: str = "",
         timeout: float | None = None,
@@ -203,7 +205,7 @@ class Methods(EventMethods, ConsentMethods, IdentityMethods, TriggerMethods, Mod
 
         A name stands in one verb only.
         `keep` bounds the lists that `append` and `add_to_set` name to their newest items; `ttl` is how long what is
-        written stays.
+        written stays. Managed segments are entered and left.
         Without an `idempotency_key` a client that retries makes one, so that the change is done once.
         """
         version = None if expected_version is None else arguments.number(expected_version, "expected_version")
@@ -222,6 +224,8 @@ class Methods(EventMethods, ConsentMethods, IdentityMethods, TriggerMethods, Mod
             expected_version=version,
             idempotency_key=arguments.text(idempotency_key, "idempotency_key"),
             account_id=arguments.text(account_id, "account_id"),
+            enter_segments=arguments.texts(enter_segments, "enter_segments"),
+            leave_segments=arguments.texts(leave_segments, "leave_segments"),
         )
         return UPDATE_PROFILE.call(message, lambda response: response.version, timeout)
 

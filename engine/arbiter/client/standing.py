@@ -1,4 +1,4 @@
-"""How a server is, out of its answer: its processes, its store, its consumer.
+"""How a server is, out of its answer: its processes, its store, its consumer, its triggers.
 
 Law: messages in, plain data out; as in `answers`, nothing of gRPC is known here.
 """
@@ -8,7 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arbiter.client.answers import read_status
-from arbiter.serving import ConsumerFigures, ConsumerInfo, Phase, ServerInfo, StoreSize, WorkerFigures, WorkerInfo
+from arbiter.serving import (
+    ConsumerFigures,
+    ConsumerInfo,
+    Phase,
+    ServerInfo,
+    StoreSize,
+    TriggerFigures,
+    TriggerInfo,
+    WorkerFigures,
+    WorkerInfo,
+)
 from arbiter.wire.numbers import PHASES
 from arbiter.wire.values import read_timestamp
 
@@ -41,6 +51,28 @@ def read_server(response: admin_pb2.GetStatusResponse) -> ServerInfo:
         status=read_status(response.state),
         store=_store(response.store) if response.HasField("store") else None,
         consumer=_consumer(response.consumer) if response.HasField("consumer") else None,
+        triggers=_triggers(response.triggers) if response.HasField("triggers") else None,
+    )
+
+
+def _triggers(message: admin_pb2.TriggerProcess) -> TriggerInfo:
+    said = message.figures
+    figures = TriggerFigures(
+        triggers=said.triggers,
+        position=said.position,
+        lag=said.lag,
+        lag_seconds=said.delay.ToMicroseconds() / 1e6,
+        firings=said.firings,
+        passed=said.passed,
+        set_aside=said.set_aside,
+    )
+    return TriggerInfo(
+        pid=message.pid,
+        phase=_PHASES[message.phase],
+        digest=message.digest,
+        restarts=message.restarts,
+        since=read_timestamp(message.since),
+        figures=figures if message.HasField("figures") else None,
     )
 
 

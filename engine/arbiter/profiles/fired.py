@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from arbiter.profiles.aliases import standing_for
 from arbiter.profiles.environment import UNREADABLE, unreadable
 from arbiter.profiles.firings import firings_after, firings_of, gone_firing, last_firing
+from arbiter.profiles.holdings import last_position
 from arbiter.profiles.naming import name_of
 from arbiter.profiles.pending import states_of
+from arbiter.profiles.reached import read_reached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,6 +74,12 @@ class Fired:
             key = standing_for(environment, txn, self._keys.subject(subject_id))
             name = name_of(environment, txn, self._keys, key)
             return [Told(place, name, firing) for place, firing in islice(firings_of(environment, txn, key), limit)]
+
+    def behind(self) -> int:
+        """How many positions of the event log triggers have not looked at; 0 where none ever ran."""
+        with self.looking() as (environment, txn):
+            reached = read_reached(environment, txn)
+            return max(0, last_position(environment, txn) - reached.position) if reached.since else 0
 
     def states(self, subject_id: str) -> list[bytes]:
         """The states of a subject's triggers, encoded; several where ids were linked and nothing happened since."""

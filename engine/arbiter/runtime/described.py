@@ -22,7 +22,7 @@ class Described(msgspec.Struct, frozen=True):
 
     `rebuilding` are the features for which profiles are rewritten, since they changed. `attributes` are all that are
     stored, and defaults that decisions see; `denied` has the dotted names of what decisions do not see for lack of
-    consent, with the purposes that it lacks.
+    consent, with the purposes that it lacks. `managed` are the managed segments that the subject was put into.
     """
 
     exists: bool
@@ -33,6 +33,7 @@ class Described(msgspec.Struct, frozen=True):
     expires: dict[str, int]
     denied: dict[str, tuple[str, ...]]
     rebuilding: tuple[str, ...] = ()
+    managed: tuple[str, ...] = ()
 
 
 def described(profile: Profile, view: View, snapshot: Snapshot) -> Described:
@@ -45,4 +46,5 @@ def described(profile: Profile, view: View, snapshot: Snapshot) -> Described:
         segments={name: segment_in(view, snapshot, name) for name in snapshot.symbols.segments},
         expires=profile.expires,
         denied=view.consent.denied,
+        managed=profile.managed,
     )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from arbiter.serving import (
         ConsumerInfo,
         StoreSize,
+        TriggerInfo,
         WorkerFigures,
     )
 
@@ -81,6 +82,7 @@ class AdminService:
             state=standing_of(info.status, admin_pb2.ServingState),
             store=_store(info.store),
             consumer=_consumer(info.consumer),
+            triggers=_triggers(info.triggers),
         )
 
     def _get(self, _request: admin_pb2.GetSnapshotRequest, _call: Call) -> admin_pb2.GetSnapshotResponse:
@@ -287,6 +289,27 @@ def _consumer(consumer: ConsumerInfo | None) -> admin_pb2.Consumer | None:
             last_error_at=write_timestamp(figures.last_error_at) if figures.last_error_at else None,
         ),
     )
+
+
+def _triggers(triggers: TriggerInfo | None) -> admin_pb2.TriggerProcess | None:
+    if triggers is None:
+        return None
+    process = admin_pb2.TriggerProcess(
+        pid=triggers.pid,
+        phase=PHASES[triggers.phase],
+        since=write_timestamp(triggers.since),
+        digest=triggers.digest,
+        restarts=triggers.restarts,
+    )
+    if (figures := triggers.figures) is not None:
+        process.figures.triggers = figures.triggers
+        process.figures.position = figures.position
+        process.figures.lag = figures.lag
+        process.figures.delay.FromMicroseconds(round(figures.lag_seconds * 1e6))
+        process.figures.firings = figures.firings
+        process.figures.passed = figures.passed
+        process.figures.set_aside = figures.set_aside
+    return process
 
 
 def _store(store: StoreSize | None) -> admin_pb2.StoreSize | None:

@@ -67,7 +67,7 @@ class TriggerExplainer:
         state = merged([decode_state(each) for each in fired.states(subject_id)])
         firings = _by_trigger(fired.of(subject_id, _LOOKED_THROUGH), request.firings or 1)
         response = trigger_pb2.ExplainTriggersResponse(
-            subject_id=subject_id, snapshot=active.snapshot.digest, at=write_timestamp(now)
+            subject_id=subject_id, snapshot=active.snapshot.digest, at=write_timestamp(now), behind=fired.behind()
         )
         for name in wanted:
             found = standing(opened[name], state, now, on=in_time(opened[name].trigger.active, view))

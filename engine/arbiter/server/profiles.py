@@ -75,6 +75,8 @@ class ProfileService:
             expected_version=request.expected_version if request.HasField("expected_version") else None,
             idempotency_key=request.idempotency_key,
             account_id=request.account_id,
+            enter_segments=tuple(request.enter_segments),
+            leave_segments=tuple(request.leave_segments),
             by="" if call.caller is None else call.caller.name,
         )
         return Later(self._engine.store.update(update), self._updated)
@@ -168,6 +170,7 @@ class ProfileService:
             rebuilding=found.rebuilding,
             consents=write_consents(said, history=request.consent_history),
             denied=write_denials(found.denied),
+            managed_segments=found.managed,
         )
 
     def _history(

@@ -52,23 +52,26 @@ def _headline(found: Standing) -> str:
         case "in progress":
             return "under way"
         case _:
-            return f"waits for {_pattern(found.trigger)}"
+            return f"waits for {pattern_told(found.trigger)}"
 
 
-def _pattern(trigger: Trigger) -> str:
+def pattern_told(trigger: Trigger) -> str:
     """What it waits for at its beginning."""
-    names = [_events(each.events) for each in trigger.steps]
-    within = "" if trigger.within is None else f" within {_span(trigger.within)}"
+    names = [events_told(each.events) for each in trigger.steps]
+    within = "" if trigger.within is None else f" within {span_told(trigger.within)}"
     match trigger.kind:
         case "count":
             by = f" of one `{trigger.by}`" if trigger.by else ""
-            return f"{trigger.times} times {names[0]}{by}{within}"
+            whole = f"{trigger.times} times {names[0]}{by}{within}"
         case "sequence":
-            return f"{', then '.join(names)}{within}"
+            whole = f"{', then '.join(names)}{within}"
         case "all":
-            return f"{' and '.join(names)}, in any order{within}"
+            whole = f"{' and '.join(names)}, in any order{within}"
         case _:
-            return " or ".join(names)
+            whole = " or ".join(names)
+    if (unless := trigger.unless) is None:
+        return whole
+    return f"{whole}, and no {events_told(unless.events)} for {span_told(unless.within or 0)} after that"
 
 
 def _steps(found: Standing, now: int) -> list[str]:
@@ -128,10 +131,11 @@ def acts_told(firing: FiringRecord) -> list[str]:
 
 def _asked(step: Step) -> str:
     where = "" if step.where is None else f" where {' '.join(step.where.source.split())}"
-    return f"{_events(step.events)}{where}"
+    return f"{events_told(step.events)}{where}"
 
 
-def _events(names: Sequence[str]) -> str:
+def events_told(names: Sequence[str]) -> str:
+    """Types of events, in words."""
     return " or ".join(names) or "any event"
 
 
@@ -145,11 +149,12 @@ def _event(cause: Cause) -> str:
 
 def _at(moment: int, now: int) -> str:
     """A moment, and how far off it is."""
-    far = f"in {_span(moment - now)}" if moment >= now else f"{_span(now - moment)} ago"
+    far = f"in {span_told(moment - now)}" if moment >= now else f"{span_told(now - moment)} ago"
     return f"{shown(from_micros(moment))} ({far})"
 
 
-def _span(micros: int) -> str:
+def span_told(micros: int) -> str:
+    """A duration (µs), in words."""
     seconds = micros / 1e6
     for size, unit in _UNITS:
         if seconds >= 2 * size or size == 1:

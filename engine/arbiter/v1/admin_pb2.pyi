@@ -1201,6 +1201,7 @@ class GetStatusResponse(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     CONSUMER_FIELD_NUMBER: _builtins.int
+    TRIGGERS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Its version, as `arbiter --version` says."""
     draining: _builtins.bool
@@ -1229,6 +1230,10 @@ class GetStatusResponse(_message.Message):
     def consumer(self) -> Global___Consumer:
         """The process that reads Kafka's topics. Absent where none are read."""
 
+    @_builtins.property
+    def triggers(self) -> Global___TriggerProcess:
+        """The process that runs triggers. Absent where the rules have none."""
+
     def __init__(
         self,
         *,
@@ -1240,14 +1245,109 @@ class GetStatusResponse(_message.Message):
         state: Global___ServingState | None = ...,
         store: Global___StoreSize | None = ...,
         consumer: Global___Consumer | None = ...,
+        triggers: Global___TriggerProcess | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "started_at", b"started_at", "state", b"state", "store", b"store", "uptime", b"uptime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "started_at", b"started_at", "state", b"state", "store", b"store", "triggers", b"triggers", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "draining", b"draining", "started_at", b"started_at", "state", b"state", "store", b"store", "uptime", b"uptime", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "draining", b"draining", "started_at", b"started_at", "state", b"state", "store", b"store", "triggers", b"triggers", "uptime", b"uptime", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class TriggerProcess(_message.Message):
+    """The process that runs triggers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """The process; 0 while it is down."""
+    phase: Global___WorkerPhase.ValueType
+    """What it does."""
+    digest: _builtins.str
+    """Digest of the snapshot whose triggers it runs, lower-case hex; empty while it has none."""
+    restarts: _builtins.int
+    """How often it was started again, whatever ended the process before."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    @_builtins.property
+    def figures(self) -> Global___TriggerFigures:
+        """What it has done, as it said last, a second ago at most. Absent before it said anything."""
+
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+        phase: Global___WorkerPhase.ValueType = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        digest: _builtins.str = ...,
+        restarts: _builtins.int = ...,
+        figures: Global___TriggerFigures | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "figures", b"figures", "phase", b"phase", "pid", b"pid", "restarts", b"restarts", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TriggerProcess: _TypeAlias = TriggerProcess  # noqa: Y015
+
+@_typing.final
+class TriggerFigures(_message.Message):
+    """What the process that runs triggers has done since it started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRIGGERS_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    FIRINGS_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
+    SET_ASIDE_FIELD_NUMBER: _builtins.int
+    triggers: _builtins.int
+    """The triggers that it runs."""
+    position: _builtins.int
+    """The position up to which it has looked at the event log."""
+    lag: _builtins.int
+    """The events behind that."""
+    firings: _builtins.int
+    """The firings that were done."""
+    passed: _builtins.int
+    """The patterns that were complete and did not fire."""
+    set_aside: _builtins.int
+    """The events that were set aside, since the engine died over them."""
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """For how long the first of these has been in the log."""
+
+    def __init__(
+        self,
+        *,
+        triggers: _builtins.int = ...,
+        position: _builtins.int = ...,
+        lag: _builtins.int = ...,
+        delay: _duration_pb2.Duration | None = ...,
+        firings: _builtins.int = ...,
+        passed: _builtins.int = ...,
+        set_aside: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "firings", b"firings", "lag", b"lag", "passed", b"passed", "position", b"position", "set_aside", b"set_aside", "triggers", b"triggers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TriggerFigures: _TypeAlias = TriggerFigures  # noqa: Y015
 
 @_typing.final
 class Consumer(_message.Message):

@@ -262,6 +262,8 @@ class UpdateProfileRequest(_message.Message):
     MAX_FIELD_NUMBER: _builtins.int
     KEEP_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
+    ENTER_SEGMENTS_FIELD_NUMBER: _builtins.int
+    LEAVE_SEGMENTS_FIELD_NUMBER: _builtins.int
     subject_id: _builtins.str
     """Whose attributes, 1 to 256 bytes of UTF-8. Required, unless `account_id` is given in its place."""
     expected_version: _builtins.int
@@ -326,6 +328,16 @@ class UpdateProfileRequest(_message.Message):
         whatever it had before.
         """
 
+    @_builtins.property
+    def enter_segments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Managed segments that the subject enters: those that rule files declare so. Being in one already changes nothing.
+        Not for accounts.
+        """
+
+    @_builtins.property
+    def leave_segments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Managed segments that the subject leaves. Not being in one changes nothing. None may stand in both."""
+
     def __init__(
         self,
         *,
@@ -343,10 +355,12 @@ class UpdateProfileRequest(_message.Message):
         max: _abc.Mapping[_builtins.str, _value_pb2.Value] | None = ...,
         keep: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         ttl: _abc.Mapping[_builtins.str, _duration_pb2.Duration] | None = ...,
+        enter_segments: _abc.Iterable[_builtins.str] | None = ...,
+        leave_segments: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "account_id", b"account_id", "add_to_set", b"add_to_set", "append", b"append", "expected_version", b"expected_version", "idempotency_key", b"idempotency_key", "increment", b"increment", "keep", b"keep", "max", b"max", "min", b"min", "remove", b"remove", "set", b"set", "subject_id", b"subject_id", "ttl", b"ttl", "unset", b"unset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "account_id", b"account_id", "add_to_set", b"add_to_set", "append", b"append", "enter_segments", b"enter_segments", "expected_version", b"expected_version", "idempotency_key", b"idempotency_key", "increment", b"increment", "keep", b"keep", "leave_segments", b"leave_segments", "max", b"max", "min", b"min", "remove", b"remove", "set", b"set", "subject_id", b"subject_id", "ttl", b"ttl", "unset", b"unset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
@@ -699,6 +713,7 @@ class GetProfileResponse(_message.Message):
     REBUILDING_FIELD_NUMBER: _builtins.int
     CONSENTS_FIELD_NUMBER: _builtins.int
     DENIED_FIELD_NUMBER: _builtins.int
+    MANAGED_SEGMENTS_FIELD_NUMBER: _builtins.int
     subject_id: _builtins.str
     """The subject that was asked for; empty where an account was."""
     exists: _builtins.bool
@@ -755,6 +770,10 @@ class GetProfileResponse(_message.Message):
         is stored nevertheless; `features` and `segments` are as decisions see them.
         """
 
+    @_builtins.property
+    def managed_segments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The managed segments that the subject was put into, sorted, whether the running rules declare them or not."""
+
     def __init__(
         self,
         *,
@@ -773,10 +792,11 @@ class GetProfileResponse(_message.Message):
         rebuilding: _abc.Iterable[_builtins.str] | None = ...,
         consents: _abc.Iterable[Global___Consent] | None = ...,
         denied: _abc.Iterable[_value_pb2.Denial] | None = ...,
+        managed_segments: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at", b"at", "attributes", b"attributes", "consents", b"consents", "denied", b"denied", "exists", b"exists", "expires", b"expires", "features", b"features", "history", b"history", "rebuilding", b"rebuilding", "segments", b"segments", "snapshot", b"snapshot", "subject_id", b"subject_id", "unknown_segments", b"unknown_segments", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at", b"at", "attributes", b"attributes", "consents", b"consents", "denied", b"denied", "exists", b"exists", "expires", b"expires", "features", b"features", "history", b"history", "managed_segments", b"managed_segments", "rebuilding", b"rebuilding", "segments", b"segments", "snapshot", b"snapshot", "subject_id", b"subject_id", "unknown_segments", b"unknown_segments", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
