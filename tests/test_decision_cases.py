@@ -25,6 +25,7 @@ import msgspec
 import pytest
 import yaml
 
+from arbiter.decision.assignment import Assigned, Assigners
 from arbiter.decision.explain import explain
 from arbiter.decision.walk import Need, Walk
 from arbiter.expr import cel
@@ -63,7 +64,8 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent / "cases" / "decisions"
 SHIPPED = Path(__file__).parent.parent / "models"
 ENVIRONMENT = cel.Environment(
-    dict.fromkeys(("profile", "account", "context", "features", "segments", "models"), "dyn") | {"now": "timestamp"}
+    dict.fromkeys(("profile", "account", "context", "features", "segments", "models", "experiments"), "dyn")
+    | {"now": "timestamp"}
 )
 
 
@@ -300,7 +302,9 @@ def see(snapshot: Snapshot, question: Asked, features: dict[str, Any]) -> View:
     """What a decision sees: declared defaults stand for absent attributes."""
     profile = snapshot.frame.defaults_of("profile") | question.attributes
     account = snapshot.frame.defaults_of("account") | question.question.account
-    return View(profile, question.question.context, features, question.now, account)
+    view = View(profile, question.question.context, features, question.now, account)
+    view.experiments = Assigned(Assigners(snapshot.frame.experiments, snapshot.symbols), question.subject_id)
+    return view
 
 
 class Oracle:
@@ -315,6 +319,10 @@ class Oracle:
             "features": {},
             "segments": {},
             "models": view.models,
+            "experiments": {
+                each.name: read(("experiments", each.name), view, snapshot.symbols)
+                for each in snapshot.frame.experiments.each
+            },
             "now": from_micros(question.now),
         }
         for name in snapshot.symbols.features:

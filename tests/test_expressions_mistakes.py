@@ -32,7 +32,7 @@ SCOPE = Scope(
         "segments": {"loyal": "bool"},
     },
     models={"churn": {"probability": "double", "label": "string"}},
-    unbuilt={"account": "`account` is not built yet in this version; remove it"},
+    barred={"account": "`account` cannot stand here"},
 )
 
 

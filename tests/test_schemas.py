@@ -63,7 +63,6 @@ BEYOND = {
     "a_template_that_is_never_closed": CEL,
     "actions_and_parameters_are_checked": NAMES,
     "an_account_is_declared_like_a_profile": NAMES,
-    "an_unbuilt_root_says_so": CEL,
     "an_unknown_feature_names_the_closest": NAMES,
     "positions_behind_tags_and_anchors": CEL,
     "positions_in_a_double_quoted_text": CEL,

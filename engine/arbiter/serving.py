@@ -99,10 +99,14 @@ class Canary(msgspec.Struct, frozen=True, kw_only=True):
         return f"canary:{self.digest}"
 
 
-class Override(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule or a model that is switched off until `until`. Times are µs since the epoch."""
+Kind = Literal["rule", "model", "experiment"]
+"""What can be switched off."""
 
-    kind: Literal["rule", "model"]
+
+class Override(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule, a model or an experiment that is switched off until `until`. Times are µs since the epoch."""
+
+    kind: Kind
     name: str
     since: int
     until: int

@@ -109,7 +109,9 @@ class Reason(enum.IntEnum):
 
 
 class Treatment(msgspec.Struct, frozen=True):
-    """What is delivered. `rule_id` is empty and `reason` is DEFAULT when no rule won."""
+    """What is delivered. `rule_id` is empty and `reason` is DEFAULT when no rule won. `variant` has the variants of the
+    experiments for which it is given in place of another, with commas between several.
+    """
 
     rule_id: str
     action: str
@@ -117,6 +119,35 @@ class Treatment(msgspec.Struct, frozen=True):
     priority: int = 0
     value: float | None = None
     reason: Reason = Reason.WON
+    variant: str = ""
+
+
+class Standing(enum.StrEnum):
+    """How a subject came into its variant of an experiment, or what kept it outside."""
+
+    DRAWN = "drawn"
+    FORCED = "forced"
+    SAID = "said"
+    DISABLED = "disabled"
+    OVERRIDDEN = "overridden"
+    INACTIVE = "inactive"
+    UNIT = "unit"
+    TARGETING = "targeting"
+    HOLDOUT = "holdout"
+    LAYER = "layer"
+    TRAFFIC = "traffic"
+
+
+class ExperimentOutcome(msgspec.Struct, frozen=True):
+    """How a subject stands with an experiment: its variant, empty outside, and why. `mattered` says that another
+    variant would have changed the decision.
+    """
+
+    name: str
+    variant: str
+    standing: Standing
+    detail: str = ""
+    mattered: bool = False
 
 
 class RuleOutcome(msgspec.Struct, frozen=True):
@@ -186,7 +217,9 @@ class ModelOutcome(msgspec.Struct, frozen=True):
 
 class Decision(msgspec.Struct, frozen=True):
     """The complete answer at one decision point. `valid_until` is µs since the epoch, or None when nothing can be
-    promised. `degraded` names models that could not answer. `explanation` and `models` are filled where asked for.
+    promised. `degraded` names models that could not answer. `explanation` and `models` are filled where asked for, and
+    `standings` with them. `experiments` has the variant that was drawn of each experiment where another would have
+    changed the decision.
     """
 
     point: str
@@ -196,3 +229,5 @@ class Decision(msgspec.Struct, frozen=True):
     degraded: tuple[Degradation, ...] = ()
     explanation: tuple[RuleOutcome, ...] = ()
     models: tuple[ModelOutcome, ...] = ()
+    experiments: dict[str, str] = {}
+    standings: tuple[ExperimentOutcome, ...] = ()

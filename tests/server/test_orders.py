@@ -16,8 +16,8 @@ from arbiter.decision.hashing import share
 from arbiter.runtime.admin import SetOverride
 from arbiter.runtime.local import open_local
 from arbiter.server.explanations import _WORDS
-from arbiter.types import Event, ExplainLevel, Lack, Reason, Request
-from arbiter.wire.numbers import OUTCOMES
+from arbiter.types import Event, ExplainLevel, Lack, Reason, Request, Standing
+from arbiter.wire.numbers import OUTCOMES, STANDINGS
 
 if TYPE_CHECKING:
     from tests.server.conftest import OpenShop, Shop
@@ -194,6 +194,7 @@ def test_every_reason_has_its_words() -> None:
     """What the wire, the sentences and the command line call it."""
     reasons = set(Reason) - {Reason.DEFAULT}
     assert [set(each) for each in (OUTCOMES, _WORDS, _OUTCOMES)] == [reasons] * 3
+    assert set(STANDINGS) == set(Standing) - {Standing.SAID}
 
 
 def test_what_cannot_be_overridden_is_refused(open_shop: OpenShop) -> None:
@@ -252,3 +253,33 @@ def test_a_model_that_is_off_gives_nothing_and_the_answer_says_so(tmp_path: Path
                    for each in decision.explanation)  # fmt: skip
     finally:
         engine.store.close()
+
+
+def test_an_experiment_is_switched_off_for_testers_too_and_comes_back(open_shop: OpenShop) -> None:
+    rules = """
+decisions: {d: }
+experiments: {copy: {decision: d, variants: {control: 1, short: 1}, forced: {short: [tester]}}}
+rules:
+  - {id: short, decision: d, priority: 1, when: experiments.copy == "short", then: {action: short}}
+  - {id: long, decision: d, then: {action: long}}
+"""
+    shop = open_shop()
+    shop.write(rules)
+    shop.client.reload()
+    decided = shop.client.decide("tester", "d", explain=ExplainLevel.ALL)
+    assert (decided.treatments[0].rule_id, decided.treatments[0].variant, decided.experiments) == ("short", "short", {})
+    assert [(each.variant, each.standing) for each in decided.standings] == [("short", Standing.FORCED)]
+    drawn = {name: shop.client.decide(name, "d") for name in map(str, range(20))}
+    assert {each.experiments["copy"] for each in drawn.values()} == {"control", "short"}
+    assert all(each.treatments[0].variant == each.experiments["copy"] for each in drawn.values())
+    with pytest.raises(UnknownName, match="did you mean `copy`"):
+        shop.client.override("cpoy", kind="experiment", until=soon())
+    status = shop.client.override("copy", kind="experiment", until=soon(), reason="sales fell")
+    assert [(each.kind, each.name) for each in status.overrides] == [("experiment", "copy")]
+    off = shop.client.decide("tester", "d", explain=ExplainLevel.ALL)
+    assert (off.treatments[0].rule_id, off.treatments[0].variant) == ("long", "")
+    assert off.standings[0].standing is Standing.OVERRIDDEN
+    assert "sales fell" in off.standings[0].detail
+    assert "experiment copy is without the subject, by its overridden: switched off until" in off.explanation_text
+    shop.client.clear_override("copy", kind="experiment")
+    assert shop.client.decide("tester", "d").treatments[0].rule_id == "short"

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from arbiter.cli.terminal import out, print_table
 from arbiter.decision.wording import answered, entered, shown, unconsented
-from arbiter.types import ExplainLevel, ModelOutcome, Reason
+from arbiter.types import ExperimentOutcome, ExplainLevel, ModelOutcome, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -62,6 +62,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     priority: int
     value: float | None
     reason: str
+    variant: str = ""
 
     @classmethod
     def of(cls, treatment: Treatment) -> Self:
@@ -73,6 +74,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
             priority=treatment.priority,
             value=treatment.value,
             reason="default" if treatment.reason is Reason.DEFAULT else "rule",
+            variant=treatment.variant,
         )
 
 
@@ -130,7 +132,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision. `explanation` and `models` are empty when none was asked for."""
+    """One decision. `explanation`, `models` and `standings` are empty when none was asked for."""
 
     subject_id: str
     decision: str
@@ -142,6 +144,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     decision_id: str = ""
     explanation: list[Judged] = []
     models: list[ModelOutcome] = []
+    experiments: dict[str, str] = {}
+    standings: list[ExperimentOutcome] = []
 
 
 def print_treatments(answers: Iterable[Answer]) -> None:
@@ -152,10 +156,12 @@ def print_treatments(answers: Iterable[Answer]) -> None:
             params = ", ".join(f"{name}: {shown(value)}" for name, value in sorted(given.params.items()))
             value = "" if given.value is None else shown(given.value)
             rule = given.rule_id or f"({given.reason})"
-            rows.append((answer.decision, rule, given.action, params, str(given.priority), value))
+            rows.append((answer.decision, rule, given.action, params, str(given.priority), value, given.variant))
         if not answer.treatments:
-            rows.append((answer.decision, "(nothing)", "", "", "", ""))
-    print_table(("decision", "rule", "action", "params", "priority", "value"), rows, prose=("params",))
+            rows.append((answer.decision, "(nothing)", "", "", "", "", ""))
+    heads = ("decision", "rule", "action", "params", "priority", "value", "variant")
+    shown_heads = heads if any(row[-1] for row in rows) else heads[:-1]
+    print_table(shown_heads, [row[: len(shown_heads)] for row in rows], prose=("params",))
 
 
 def print_notes(answers: Sequence[Answer]) -> None:
@@ -183,3 +189,9 @@ def print_explanation(answer: Answer) -> None:
     if answer.models:
         seen = [(f"{each.model} {each.version}", answered(each), entered(each)) for each in answer.models]
         print_table(("model", "answered", "from"), seen, prose=("answered", "from"))
+    if answer.standings:
+        stands = [
+            (each.name, each.variant, str(each.standing), "yes" if each.mattered else "no", each.detail)
+            for each in answer.standings
+        ]
+        print_table(("experiment", "variant", "by", "mattered", "why"), stands, prose=("why",))

@@ -111,4 +111,6 @@ def _answer(decision: Decision, request: Request, snapshot: Snapshot) -> Answer:
         snapshot=snapshot.digest,
         explanation=[Judged.of(each) for each in decision.explanation],
         models=list(decision.models),
+        experiments=decision.experiments,
+        standings=list(decision.standings),
     )

@@ -191,4 +191,6 @@ def answer_of(subject: str, answer: Decided) -> Answer:
         decision_id=answer.decision_id,
         explanation=[Judged.of(each) for each in answer.explanation],
         models=list(answer.models),
+        experiments=answer.experiments,
+        standings=list(answer.standings),
     )

@@ -25,6 +25,7 @@ _KINDS = {
     "segments": "segment",
     "features": "feature",
     "triggers": "trigger",
+    "experiments": "experiment",
     "models": "model",
     "declarations": "declaration",
 }

@@ -20,6 +20,7 @@ from arbiter.serving import (
     History,
     Hold,
     Kept,
+    Kind,
     ModelHold,
     Override,
     ReloadReport,
@@ -29,9 +30,9 @@ from arbiter.serving import (
     Status,
     Turn,
 )
-from arbiter.types import ModelInput, ModelOutcome, Reason, RuleOutcome, Treatment, from_micros
+from arbiter.types import ExperimentOutcome, ModelInput, ModelOutcome, Reason, RuleOutcome, Treatment, from_micros
 from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
-from arbiter.wire.numbers import CAUSES, OUTCOMES
+from arbiter.wire.numbers import CAUSES, OUTCOMES, STANDINGS
 from arbiter.wire.values import plain_value, plain_values, read_timestamp
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 _REASONS = {decision_pb2.REASON_RULE: Reason.WON, decision_pb2.REASON_DEFAULT: Reason.DEFAULT}
 _CAUSES: dict[int, Cause] = {number: cause for cause, number in CAUSES.items()}
 _OUTCOMES = {number: reason for reason, number in OUTCOMES.items()}
+_KINDS: dict[str, Kind] = {"model": "model", "experiment": "experiment"}
+_STANDINGS = {number: standing for standing, number in STANDINGS.items()}
 
 
 class Carried(Protocol):
@@ -56,8 +59,9 @@ class Carried(Protocol):
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """The decision at one point. `degraded` names what could not be computed, as ``models.churn``.
 
-    `explanation` and `models` are empty unless asked for; `explanation_text` is the same for people. `failure` is None
-    when a server decided; a `local` answer came from the caller's fallback, in place of this failure.
+    `experiments` has the subject's variant of each experiment for which the treatments are these and no others.
+    `explanation`, `models` and `standings` are empty unless asked for; `explanation_text` is the same for people.
+    `failure` is None when a server decided; a `local` answer came from the caller's fallback, in place of this failure.
     """
 
     decision: str
@@ -72,6 +76,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     models: tuple[ModelOutcome, ...] = ()
     failure: CallFailed | None = None
+    experiments: dict[str, str] = {}
+    standings: tuple[ExperimentOutcome, ...] = ()
 
     @property
     def local(self) -> bool:
@@ -153,6 +159,11 @@ def read_answer(answer: decision_pb2.DecideResponse | decision_pb2.Decision, sna
         explanation_text=answer.explanation.text,
         request_id=request_id,
         models=tuple(_model(each) for each in answer.explanation.models),
+        experiments=dict(answer.experiments),
+        standings=tuple(
+            ExperimentOutcome(each.name, each.variant, _STANDINGS[each.standing], each.detail, each.mattered)
+            for each in answer.explanation.experiments
+        ),
     )
 
 
@@ -328,9 +339,10 @@ def _canary(message: admin_pb2.Canary) -> Canary:
 
 
 def _override(message: admin_pb2.Override) -> Override:
+    target = message.WhichOneof("target")
     return Override(
-        kind="model" if message.WhichOneof("target") == "model" else "rule",
-        name=message.model or message.rule_id,
+        kind=_KINDS.get(target or "", "rule"),
+        name=message.model or message.experiment or message.rule_id,
         since=read_timestamp(message.since),
         until=read_timestamp(message.until),
         reason=message.reason,
@@ -354,6 +366,7 @@ def _treatment(message: decision_pb2.Treatment) -> Treatment:
         message.priority,
         message.value if message.HasField("value") else None,
         _REASONS[message.reason],
+        message.variant,
     )
 
 

@@ -5,7 +5,7 @@ Law: as `methods`, of which it is a part: each builds a `Call` and runs nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from arbiter.client import answers, arguments
 from arbiter.client.calls import Again, Call, Method, rpc
@@ -14,7 +14,7 @@ from arbiter.v1 import admin_pb2
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from arbiter.serving import Status
+    from arbiter.serving import Kind, Status
 
 _admin = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].methods_by_name
 
@@ -82,16 +82,18 @@ class OrderMethods:
         self,
         name: str,
         *,
-        kind: Literal["rule", "model"] = "rule",
+        kind: Kind = "rule",
         until: datetime,
         reason: str = "",
         timeout: float | None = None,
     ) -> Call[Status]:
-        """Switch a rule, by its id, or a model off until a moment; return when all workers have done so."""
+        """Switch a rule, by its id, a model or an experiment off until a moment; return when all workers have done
+        so.
+        """
         message = admin_pb2.SetOverrideRequest(
             until=arguments.moment(until, "until"), reason=arguments.text(reason, "reason")
         )
-        setattr(message, "model" if kind == "model" else "rule_id", arguments.text(name, "name"))
+        setattr(message, "rule_id" if kind == "rule" else kind, arguments.text(name, "name"))
         return SET_OVERRIDE.call(message, answers.read_outcome, timeout)
 
     @Method
@@ -99,11 +101,11 @@ class OrderMethods:
         self,
         name: str,
         *,
-        kind: Literal["rule", "model"] = "rule",
+        kind: Kind = "rule",
         reason: str = "",
         timeout: float | None = None,
     ) -> Call[Status]:
-        """Switch a rule or a model on again, before its time."""
+        """Switch a rule, a model or an experiment on again, before its time."""
         message = admin_pb2.SetOverrideRequest(clear=True, reason=arguments.text(reason, "reason"))
-        setattr(message, "model" if kind == "model" else "rule_id", arguments.text(name, "name"))
+        setattr(message, "rule_id" if kind == "rule" else kind, arguments.text(name, "name"))
         return SET_OVERRIDE.call(message, answers.read_outcome, timeout)

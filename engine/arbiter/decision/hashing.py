@@ -37,3 +37,9 @@ def share(salt: str, unit: str) -> float:
     digest = blake2b(f"{salt}\0{unit}".encode(), digest_size=8).digest()
     # 53 bits, so that the quotient is exact and never rounds up to 1.
     return (int.from_bytes(digest, "big") >> 11) / 9007199254740992.0
+
+
+def multiplier(salt: str, factor: str, level: str) -> int:
+    """The odd number by which a level's draw comes from a unit's word."""
+    digest = blake2b(f"{salt}\0{factor}\0{level}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") | 1

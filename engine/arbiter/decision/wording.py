@@ -14,7 +14,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from arbiter.types import ModelInput, ModelOutcome
+    from arbiter.types import ExperimentOutcome, ModelInput, ModelOutcome
 
 
 def shown(value: Any) -> str:
@@ -42,6 +42,15 @@ def shown(value: Any) -> str:
 def unconsented(denied: Mapping[str, Iterable[str]]) -> str:
     """What lacks consent, and to what."""
     return "; ".join(f"{name} lacks consent to {' and '.join(purposes)}" for name, purposes in denied.items())
+
+
+def stood(experiment: ExperimentOutcome) -> str:
+    """How a subject stands with an experiment."""
+    if experiment.variant:
+        said = f"experiment {experiment.name} is {shown(experiment.variant)}, {experiment.standing}"
+        return said + (", and it mattered" if experiment.mattered else "")
+    behind = f": {experiment.detail}" if experiment.detail else ""
+    return f"experiment {experiment.name} is without the subject, by its {experiment.standing}{behind}"
 
 
 def answered(model: ModelOutcome) -> str:

@@ -64,6 +64,10 @@ def occasion_filter(where: Expression) -> Callable[[Occasion], bool]:
     return writer.build(writer.truth(where.root, True), where.position)
 
 
+def _experiment(names: Sequence[str]) -> str:
+    return f"v.experiments.of({'.'.join(names)!r}, v)"
+
+
 class _Writer:
     """Writes the source of one function and of the small functions that it calls."""
 
@@ -158,6 +162,8 @@ class _Writer:
                 return f"v.{root}.get({name!r}, M)"
             case ("event", name):
                 return f"{self._event}.get({name!r}, M)"
+            case ("experiments", *names):
+                return _experiment(names)
             case ("features", name) if self._symbols.features[name].computed:
                 return self._computed(self._symbols.features[name])
             case ("features", name) if not self._symbols.features[name].unit:
@@ -244,6 +250,8 @@ class _Writer:
                 return f"v.models[{model!r}][{output!r}]"
             case ("managed", name):
                 return f"v.managed[{name!r}]"
+            case ("experiments", *names):
+                return _experiment(names)
             case ("now",):
                 return "now(v)"
         label, name = path

@@ -60,6 +60,8 @@ def read(path: tuple[str, ...], view: View, symbols: Symbols) -> Any:  # noqa: C
                 return view.models[path[1]][path[2]]
             case "managed":
                 return view.managed[path[1]]
+            case "experiments":
+                return view.experiments.of(".".join(path[1:]), view)
             case "now":
                 return now(view)
             case label:

@@ -25,7 +25,7 @@ _living: Counter[str] = Counter()  # how many functions of a source there are, b
 _lock = threading.RLock()  # a function may go, and be counted, while another is counted
 
 
-def function_of(definitions: Sequence[str], names: dict[str, Any], label: str) -> Callable[[Any], Any]:
+def function_of(definitions: Sequence[str], names: dict[str, Any], label: str) -> Callable[..., Any]:
     """The last of `definitions`, each the source of one function, which may call those before it.
 
     `names` are its globals; it is the function's from now on. `label` names the source in tracebacks.
@@ -35,7 +35,7 @@ def function_of(definitions: Sequence[str], names: dict[str, Any], label: str) -
     source = f"def make():\n{body}\n    return {entry}\n"
     filename = f"<arbiter {label} {zlib.crc32(source.encode()):08x}>"
     exec(_compiled(source, filename), names)  # noqa: S102 - see the law
-    function: Callable[[Any], Any] = names.pop("make")()
+    function: Callable[..., Any] = names.pop("make")()
     with _lock:
         _living[filename] += 1
         linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)

@@ -22,14 +22,16 @@ class Scope(msgspec.Struct, frozen=True):
     """What names an expression may use. `roots` maps a root to its names and their types; None: any name, as dyn.
     A root that is not of the language is a label: a step of a trigger, whose event's properties stand behind it.
 
-    `models` maps model → output → type. `unready` maps a model that cannot be used to what it lacks. `unbuilt` maps a
-    root that exists in the language, but not yet here, to a sentence.
+    `models` maps model → output → type. `experiments` maps what can be read of experiments,
+    by the path behind the root, to its type, None for any. `unready` maps a model that cannot be used to what it lacks.
+    `barred` maps a root that cannot stand here to a sentence that says why.
     """
 
     roots: dict[str, dict[str, str] | None]
     models: dict[str, dict[str, str]] = {}
     unready: dict[str, str] = {}
-    unbuilt: dict[str, str] = {}
+    barred: dict[str, str] = {}
+    experiments: dict[str, str] | None = {}
 
     @property
     def labels(self) -> frozenset[str]:
@@ -41,10 +43,12 @@ class Scope(msgspec.Struct, frozen=True):
         root = path[0]
         if root == "now" and "context" in self.roots:
             return "timestamp"
-        if root in self.unbuilt:
-            return self.unbuilt[root], ""
+        if root in self.barred:
+            return self.barred[root], ""
         if root == "models" and "features" in self.roots:
             return self._resolve_model(path)
+        if root == "experiments" and "features" in self.roots:
+            return self._resolve_experiment(path)
         if root not in self.roots:
             return f"unknown name `{'.'.join(path)}`", self._root_hint(path)
         if len(path) < path_length(root):
@@ -72,6 +76,18 @@ class Scope(msgspec.Struct, frozen=True):
             return f"model `{path[1]}` has no output `{path[2]}`", hint
         return outputs[path[2]]
 
+    def _resolve_experiment(self, path: tuple[str, ...]) -> str | tuple[str, str]:
+        if len(path) == 1:
+            return "`experiments` needs a name behind it", "write `experiments.name`"
+        known = self.experiments
+        if known is None or (".".join(path[1:]) in known):
+            return "string"
+        if path[1] not in known:
+            return f"unknown experiment `{path[1]}`", did_you_mean(path[1], [each for each in known if "." not in each])
+        factors = [each.partition(".")[2] for each in known if each.startswith(f"{path[1]}.")]
+        hint = did_you_mean(path[2], factors) or (f"it has: {', '.join(factors)}" if factors else "its variant is text")
+        return f"experiment `{path[1]}` has no factor `{path[2]}`", hint
+
     def _elsewhere(self, name: str) -> str:
         return next(
             (f"did you mean `{root}.{name}`?" for root, names in self.roots.items() if name in (names or ())), ""
@@ -79,7 +95,7 @@ class Scope(msgspec.Struct, frozen=True):
 
     def _root_hint(self, path: tuple[str, ...]) -> str:
         near = did_you_mean(path[0], [*self.roots, "now", "models"])
-        known = ", ".join(sorted(self.roots.keys() - self.unbuilt.keys()))
+        known = ", ".join(sorted(self.roots.keys() - self.barred.keys()))
         return self._elsewhere(path[-1]) or near or f"names start with {known}"
 
 
@@ -96,6 +112,7 @@ class Environments:
             typed |= {f"{root}.{name}": kind for name, kind in (names or {}).items()}
         for model, outputs in scope.models.items():
             typed |= {f"models.{model}.{output}": kind for output, kind in outputs.items()}
+        typed |= {f"experiments.{path}": kind for path, kind in (scope.experiments or {}).items()}
         self.typed = cel.Environment(typed)
         self.untyped = cel.Environment(roots)
         self.known: dict[tuple[str, str], Any] = {}

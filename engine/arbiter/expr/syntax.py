@@ -31,7 +31,7 @@ PATH_LENGTH = {
     "context": 2,
     "features": 2,
     "segments": 2,
-    "experiments": 2,
+    "experiments": 3,
     "models": 3,
     "event": 2,
     "now": 1,

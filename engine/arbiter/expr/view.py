@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 
 class Symbols(msgspec.Struct, frozen=True):
     """What names stand for within one snapshot: features by name, the trees of segments by name, and what each model
-    reads. `personal` are the dotted names whose values explanations withhold.
+    reads. `personal` are the dotted names whose values explanations withhold; `experiments` has by name the trees that
+    are read to say who is in it.
     """
 
     features: dict[str, FeatureRead] = {}
     segments: dict[str, Any] = {}
     model_inputs: dict[str, tuple[tuple[str, ...], ...]] = {}
     personal: frozenset[str] = frozenset()
+    experiments: dict[str, tuple[Any, ...]] = {}
 
     def segment(self, name: str) -> AnyNode:
         """The condition's tree of a declared segment."""
@@ -66,19 +68,32 @@ _NONE: Mapping[str, Lack] = {}
 _NOTHING: Mapping[str, Any] = {}
 
 
+class Outside:
+    """What the experiments are for who is in none."""
+
+    __slots__ = ()
+
+    def of(self, _name: str, _view: View) -> str:
+        """What ``experiments.NAME`` is."""
+        return ""
+
+
+_OUTSIDE = Outside()
+
+
 class View:
     """One subject at one instant. `features` is keyed by feature key, `models` by model name, then output; `clock` is
     in µs.
 
     `consent` says what was taken out for lack of consent; it is set by who takes it out. `failed` names the models that
-    gave nothing, and why. `managed` has the managed segments that the subject is in, by name. `events` are the
-    properties of the events to which a trigger's steps are bound, by label. `allowance` is how many steps costly
-    expressions may still take.
+    gave nothing, and why. `experiments` says what the experiments are for the subject, when they are read. `managed`
+    has the managed segments that the subject is in, by name. `events` are the properties of the events to which a
+    trigger's steps are bound, by label. `allowance` is how many steps costly expressions may still take.
     """
 
     __slots__ = (
-        "account", "allowance", "clock", "consent", "context", "events", "failed", "features", "managed", "models",
-        "profile",
+        "account", "allowance", "clock", "consent", "context", "events", "experiments", "failed", "features",
+        "managed", "models", "profile",
     )  # fmt: skip
 
     def __init__(
@@ -96,10 +111,20 @@ class View:
         self.clock = clock
         self.models: dict[str, Mapping[str, Any]] = {}
         self.consent = NOTHING_GRANTED
+        self.experiments: Any = _OUTSIDE
         self.failed: Mapping[str, Lack] = _NONE
         self.managed: Mapping[str, Any] = _NOTHING
         self.events: Mapping[str, Mapping[str, Any]] = _NOTHING
         self.allowance = ALLOWANCE
+
+    def elsewhere(self, experiments: Any) -> View:
+        """The same subject where the experiments are what these say. Models that ran for one ran for both."""
+        other = View(self.profile, self.context, self.features, self.clock, self.account)
+        other.models = self.models
+        other.consent = self.consent
+        other.managed = self.managed
+        other.experiments = experiments
+        return other
 
 
 class Occasion(msgspec.Struct, frozen=True, gc=False):

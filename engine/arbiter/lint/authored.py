@@ -84,6 +84,9 @@ def allowed_of(
     for feature in ruleset.features:
         always = 0 if feature.aggregate in {"count", "sum", "decay"} and not feature.purposes else None
         found["features", feature.name] = Allowed(feature.type, (), lowest.get(feature.name), always)
+    for each in ruleset.experiments.each:
+        for path, words in each.values():
+            found["profile", f"experiments.{path}"] = Allowed("string", words)
     for name, model in models.items():
         for output, kind in model.outputs.items():
             found["profile", f"models.{name}.{output}"] = Allowed(kind, tuple(model.labels.get(output, ())))

@@ -50,6 +50,7 @@ KINDS: Final[dict[str, Kind]] = {
     "no-rules": Kind("A decision without rules", "No enabled rule competes here: every answer is the default."),
     "table-gap": Kind("A gap in a decision table", "No row of the table matches this input."),
     "unused-segment": Kind("A segment that no rule uses", "No rule names it, nor does a segment that a rule uses."),
+    "unused-experiment": Kind("An experiment that no rule reads", "Whatever its variants, all get the same."),
     "unused-feature": Kind(
         "A feature that nothing reads", "It is kept for every subject, and no rule and no model reads it."
     ),

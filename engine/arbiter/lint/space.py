@@ -33,7 +33,7 @@ Path = tuple[Any, ...]
 Box = dict[int, "Cells"]
 """Name's number → cells. A name that is not there may have any; no cells, and nothing is in the box."""
 
-_READABLE: Final = frozenset({"profile", "account", "context", "features", "models"})
+_READABLE: Final = frozenset({"profile", "account", "context", "features", "models", "experiments"})
 _CHECK: Final = "check"
 _ELEMENT: Final = "element"
 _DAY_US: Final = 86_400_000_000
@@ -68,7 +68,9 @@ class Held(Check):
 
 
 class Trees:
-    """Trees as the lint compares them: without places, model outputs under names that the index takes."""
+    """Trees as the lint compares them: without places, model outputs and experiments under names that
+    the index takes.
+    """
 
     def __init__(self, symbols: Symbols) -> None:
         self._known: dict[str, AnyNode] = {}
@@ -84,7 +86,7 @@ class Trees:
 
 
 def bare(node: AnyNode) -> AnyNode:
-    """The tree without spans, model outputs as attributes of a profile that no file can name."""
+    """The tree without spans, model outputs and experiments as attributes of a profile that no file can name."""
     if isinstance(node, Name):
         return Name(named(node.path), node.type)
     return with_children(msgspec.structs.replace(node, span=(0, 0)), bare)
@@ -92,7 +94,7 @@ def bare(node: AnyNode) -> AnyNode:
 
 def named(path: tuple[str, ...]) -> tuple[str, ...]:
     """The path under which the lint knows an outside name."""
-    return ("profile", f"models.{path[1]}.{path[2]}") if path[0] == "models" else path
+    return ("profile", ".".join(path)) if path[0] in {"models", "experiments"} else path
 
 
 class Space:

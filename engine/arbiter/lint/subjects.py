@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from arbiter.decision.assignment import Said
 from arbiter.decision.hashing import share
 from arbiter.decision.walk import Need, Walk
 from arbiter.decision.wording import shown
@@ -32,8 +33,8 @@ _FULL: Final = 100
 
 
 class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Somebody at some moment. `now` is µs, None where it does not matter; `models` are outputs taken as given;
-    `managed` has the managed segments that they are in.
+    """Somebody at some moment. `now` is µs, None where it does not matter; `models` are outputs, and `experiments`
+    variants, taken as given; `managed` has the managed segments that they are in.
 
     `dated` says that the moment matters.
     """
@@ -46,12 +47,13 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     features: dict[str, Any] = {}
     models: dict[str, dict[str, Any]] = {}
     managed: dict[str, bool] = {}
+    experiments: dict[str, str] = {}
     dated: bool = False
     named: bool = False
 
     def text(self) -> str:
         """The subject as people read it."""
-        sections = ("profile", "account", "context", "features")
+        sections = ("profile", "account", "context", "features", "experiments")
         values = {f"{root}.{name}": value for root in sections for name, value in getattr(self, root).items()}
         values |= {f"models.{m}.{name}": value for m, found in self.models.items() for name, value in found.items()}
         values |= {f"segments.{name}": value for name, value in self.managed.items()}
@@ -64,7 +66,7 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     def fields(self) -> dict[str, Any]:
         """The subject for JSON."""
         found: dict[str, Any] = {"subject_id": self.id} if self.named else {}
-        for root in ("profile", "account", "context", "features", "models"):
+        for root in ("profile", "account", "context", "features", "models", "experiments"):
             found |= {root: values} if (values := getattr(self, root)) else {}
         found |= {"segments": self.managed} if self.managed else {}
         return found | {"now": from_micros(self.now)}
@@ -75,6 +77,7 @@ def subject_at(space: Space, point: Point, rolled: Iterable[Rule] = (), beside: 
     roots = ("profile", "account", "context", "features", "managed")
     found: dict[str, dict[str, Any]] = {root: {} for root in roots}
     models: dict[str, dict[str, Any]] = {}
+    experiments: dict[str, str] = {}
     lists: dict[tuple[str, ...], list[Any]] = {}
     now, dated = space.now, False
     for number, domain in enumerate(space.domains):
@@ -95,13 +98,24 @@ def subject_at(space: Space, point: Point, rolled: Iterable[Rule] = (), beside: 
         elif value is LISTED:
             found[path[0]][path[1]] = lists.setdefault(path, [])
         elif "." in path[1]:
-            _, model, output = path[1].split(".")
-            models.setdefault(model, {})[output] = value
+            _taken(path[1], value, models, experiments)
         elif number in point:
             found[path[0]][path[1]] = value
     inside = _limits(rolled)
     identity = _somebody(inside, _limits(beside) - inside)
-    return Subject(identity, now, **found, models=models, dated=dated, named=bool(inside))
+    return Subject(
+        identity, now, **found, models=models, experiments=experiments, dated=dated, named=bool(inside)
+    )  # fmt: skip
+
+
+def _taken(name: str, value: Any, models: dict[str, dict[str, Any]], experiments: dict[str, str]) -> None:
+    """Note a model's output or an experiment's variant that is taken as given, by its name in a space."""
+    root, _, rest = name.partition(".")
+    if root == "experiments":
+        experiments[rest] = value
+    else:
+        model, _, output = rest.partition(".")
+        models.setdefault(model, {})[output] = value
 
 
 def _limits(rules: Iterable[Rule]) -> frozenset[tuple[str, float]]:
@@ -148,6 +162,7 @@ def view_of(snapshot: Snapshot, subject: Subject) -> View:
     view = View(profile, subject.context, features, subject.now, account)
     view.models = dict(subject.models)
     view.managed = subject.managed
+    view.experiments = Said(subject.experiments)
     if snapshot.consent is not None:
         snapshot.consent.cover(view, snapshot.frame.purposes)
     return view

@@ -1,4 +1,4 @@
-"""What is declared and nothing uses: segments, features, actions, models.
+"""What is declared and nothing uses: segments, experiments, features, actions, models.
 
 Law: names only; whether something that is used ever matters is not asked. Attributes and events that no rule reads are
 no finding: they are declared for who sends them.
@@ -36,6 +36,7 @@ def check_names(
                 hint="use it, or remove it",
                 path=f"segments.{segment.name}",
             )
+    yield from _unread_experiments(ruleset, used)
     read = used | {path for paths in snapshot.symbols.model_inputs.values() for path in paths}
     read |= {("features", part) for f in ruleset.features if ("features", f.name) in read for part in f.of}
     for feature in ruleset.features:
@@ -69,9 +70,22 @@ def check_names(
             )
 
 
+def _unread_experiments(ruleset: Ruleset, used: set[tuple[str, ...]]) -> Iterator[Finding]:
+    for each in ruleset.experiments.each:
+        if not any(path[:2] == ("experiments", each.name) for path in used):
+            yield Finding(
+                code="unused-experiment",
+                position=each.position,
+                message=f"no rule reads the experiment `{each.name}`, so its variants are all alike",
+                hint="use it, or remove it",
+                path=f"experiments.{each.name}",
+            )
+
+
 def _used(ruleset: Ruleset) -> set[tuple[str, ...]]:
-    """Every name that a rule or a trigger reads, through segments, these among them."""
+    """Every name that a rule or a trigger reads, through segments and experiments, these among them."""
     segments = {segment.name: segment.condition.root for segment in ruleset.segments}
+    reads = ruleset.experiments.reads
     found: set[tuple[str, ...]] = set()
     pending: list[tuple[str, ...]] = [path for rule in ruleset.rules for path in _reads(rule)]
     for trigger in ruleset.triggers:
@@ -83,6 +97,8 @@ def _used(ruleset: Ruleset) -> set[tuple[str, ...]]:
         found.add(path)
         if path[0] == "segments":
             pending += _names([segments[path[1]]])
+        if path[0] == "experiments":
+            pending += _names(reads[path[1]])
     return found
 
 

@@ -29,7 +29,7 @@ _LAST_MICROS = to_micros(datetime.max.replace(tzinfo=UTC))  # there is no timest
 _FLIP = {"_<_": "_>_", "_<=_": "_>=_", "_>_": "_<_", "_>=_": "_<=_", "_==_": "_==_", "_!=_": "_!=_"}
 _NEGATE = {"_<_": "ge", "_<=_": "gt", "_>_": "le", "_>=_": "lt", "_==_": "ne", "_!=_": "eq"}
 _PLAIN = {"_<_": "lt", "_<=_": "le", "_>_": "gt", "_>=_": "ge", "_==_": "eq", "_!=_": "ne"}
-_INDEXED_ROOTS = frozenset({"profile", "account", "context", "features", "managed"})
+_INDEXED_ROOTS = frozenset({"profile", "account", "context", "features", "managed", "experiments"})
 _INDEXED_KINDS = frozenset({"bool", "int", "double", "string", "bytes", "timestamp"})
 
 
@@ -99,15 +99,20 @@ def models_of(nodes: Iterable[AnyNode], symbols: Symbols) -> frozenset[str]:
 
 
 def reads_of(nodes: Iterable[AnyNode], symbols: Symbols) -> frozenset[tuple[str, ...]]:
-    """Every outside name that evaluating `nodes` may read, with segments followed and left out."""
+    """Every outside name that evaluating `nodes` may read, with segments followed and left out, and experiments
+    followed to what tells who is in them.
+    """
     found: set[tuple[str, ...]] = set()
-    pending, seen = list(nodes), set()
+    pending, seen, followed = list(nodes), set(), set()
     while pending:
         for node in walk(pending.pop()):
             if not isinstance(node, Name):
                 continue
             if node.path[0] != "segments":
                 found.add(node.path)
+                if node.path[0] == "experiments" and node.path[1] not in followed:
+                    followed.add(node.path[1])
+                    pending.extend(symbols.experiments.get(node.path[1], ()))
             elif node.path[1] not in seen:
                 seen.add(node.path[1])
                 pending.append(symbols.segment(node.path[1]))

@@ -178,6 +178,8 @@ class Point:
         self.models = part.models
         self.timeless = part.timeless
         self.accounts = part.accounts
+        self.experiments = part.experiments
+        self.apart = part.accounts or bool(part.experiments)  # its views hold more than a profile and a context
         self.edges = part.edges
         self.known = known
         self.entries: tuple[list[Entry | None], ...] = tuple([None] * block.size for block in index.blocks)
@@ -186,6 +188,7 @@ class Point:
         self._ranked = array("I", part.ranked)
         self._rules = rules
         self._part = part
+        self._marked: dict[tuple[str, str], tuple[Treatment, Treatment]] = {}
 
     def entry(self, block: int, bit: int) -> Entry:
         """The entry of one bit, made on first use."""
@@ -194,6 +197,14 @@ class Point:
         made = (rule.branch(number), rule, -1 << (bit - number + len(rule.branches)))
         self.entries[block][bit] = made
         return made
+
+    def marked(self, treatment: Treatment, variant: str) -> Treatment:
+        """The treatment with a variant: of a constant one the same object each time, so that it is written once."""
+        key = (treatment.rule_id, variant)
+        known = self._marked.get(key)
+        if known is None or known[0] is not treatment:
+            known = self._marked[key] = treatment, msgspec.structs.replace(treatment, variant=variant)
+        return known[1]
 
     def survivors(self, view: View) -> list[CompiledRule]:
         """The rules that the index does not rule out, in static order: whatever matches is among them."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from arbiter.expr.tree import Expression
+from arbiter.ruleset.experiments.terms import Factor
 from arbiter.ruleset.patterns.words import written_of
 from arbiter.ruleset.render import text
 from arbiter.ruleset.rules import Effect
@@ -60,7 +61,7 @@ class Section(msgspec.Struct, frozen=True):
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
     """What differs between two versions. `declarations` are named ``profile.X``, ``account.X``, ``context.X``,
-    ``events.E.X`` and, for a purpose, ``consent.P``.
+    ``events.E.X``, for a purpose ``consent.P``, ``layers.L`` and ``holdout``.
     """
 
     rules: Section
@@ -68,6 +69,7 @@ class Diff(msgspec.Struct, frozen=True, kw_only=True):
     segments: Section
     features: Section
     triggers: Section
+    experiments: Section
     models: Section
     declarations: Section
 
@@ -89,6 +91,7 @@ def difference(
         segments=_section(before.segments, after.segments, lambda segment: segment.name),
         features=_section(before.features, after.features, lambda feature: feature.name),
         triggers=_section(before.triggers, after.triggers, lambda trigger: trigger.id, written_of),
+        experiments=_section(before.experiments.each, after.experiments.each, lambda each: each.name),
         models=_compared(
             {name: {"digest": (digest,)} for name, digest in (models_before or {}).items()},
             {name: {"digest": (digest,)} for name, digest in (models_after or {}).items()},
@@ -167,6 +170,9 @@ def _declared(ruleset: Ruleset) -> dict[str, _Written]:
         written[f"profile.{name}"]["merge"] = (merge,)
     for name, most in ruleset.max_items.items():
         written[name]["max_items"] = (str(most),)
+    written |= {f"layers.{layer.name}": _fields(layer) for layer in ruleset.experiments.layers}
+    if ruleset.experiments.holdout is not None:
+        written["holdout"] = _fields(ruleset.experiments.holdout)
     return written
 
 
@@ -196,6 +202,9 @@ def _text(value: Any) -> str:
     match value:
         case Expression():
             return value.source
+        case Factor(name, levels):
+            weights = ", ".join(f"{level} {text(weight)}" for level, weight in levels)
+            return f"{name}: {weights}" if name else weights
         case msgspec.Struct():
             named = [(name, getattr(value, name)) for name in value.__struct_fields__]
             return ", ".join(f"{name} {_member(name, each)}" for name, each in named if each is not None)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from arbiter.authoring.blocks import one_of
 from arbiter.authoring.nodes import Node, Scalar, kind_of
 from arbiter.authoring.offsets import raw_start
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
     from arbiter.ruleset.declarations import Typed
 
 LONGEST: Final = 8_000
-_UNBUILT: Final = {
-    "experiments": "`experiments` is not built yet in this version; remove it",
+_BARRED: Final = {
+    "models": "a model cannot say who is in an experiment; a rule can ask it",
+    "experiments": "an experiment cannot say who is in another; `layer` keeps two apart",
 }
 
 
@@ -146,7 +149,12 @@ def rule_scope(
         if lacking := [f"`{purpose}`" for purpose in purposes]:
             said = f"it is for {', '.join(lacking)}, which no file declares under `consent`: see its manifest"
             unready.setdefault(model, said)
-    return Scope(roots=roots, models=outputs, unready=unready, unbuilt=dict(_UNBUILT))
+    return Scope(roots=roots, models=outputs, unready=unready)
+
+
+def targeting(scope: Scope) -> Scope:
+    """What the targeting of experiments may name: what is known before any model runs and any variant is drawn."""
+    return msgspec.structs.replace(scope, barred=_BARRED)
 
 
 def types_of(declared: Mapping[str, Typed] | None) -> dict[str, str] | None:

@@ -29,7 +29,9 @@ from arbiter.ruleset.rules import DYNAMIC_KEYS, DecisionPoint, OrderKey, Rule, R
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-FORMAT: Final = 3
+    from arbiter.ruleset.experiments.terms import Experiments
+
+FORMAT: Final = 4
 _LEAST = 3_300  # branches in a block before a border may come
 _BORDER = 64  # one rule in so many is a border
 _DIGEST = 16  # bytes
@@ -59,8 +61,9 @@ class PointPart(msgspec.Struct, frozen=True, array_like=True):
 
     `edges` are the sorted µs at which rules begin or end; `timeless` says that, edges and feature windows apart, time
     alone cannot change an answer; `models` are those that its rules may ask for; `accounts` says that they may read the
-    attributes of an account. `reads` are the stored names and those of the context that a decision may read, through
-    models too, and `salts` those by which subjects are let in: None in an image of before they were kept.
+    attributes of an account; `experiments` are those that its rules read. `reads` are the stored names and those of the
+    context that a decision may read, through models too, and `salts` those by which subjects are let in: None in an
+    image of before they were kept.
     """
 
     name: str
@@ -72,6 +75,7 @@ class PointPart(msgspec.Struct, frozen=True, array_like=True):
     accounts: bool
     reads: tuple[tuple[str, str], ...] | None = None
     salts: tuple[str, ...] | None = None
+    experiments: tuple[str, ...] = ()
 
 
 class Image(msgspec.Struct, frozen=True, array_like=True):
@@ -121,6 +125,7 @@ def symbols_of(frame: Ruleset, model_inputs: Mapping[str, tuple[tuple[str, ...],
         {s.name: s.condition.root for s in frame.segments},
         dict(model_inputs),
         frozenset(frame.personal),
+        frame.experiments.reads,
     )
 
 
@@ -161,7 +166,7 @@ class Maker:
     def make(self, ruleset: Ruleset, model_inputs: Mapping[str, tuple[tuple[str, ...], ...]]) -> Made:
         """The image of `ruleset`. `model_inputs` has, by model, the names (root, name) that it reads."""
         symbols = symbols_of(ruleset, model_inputs)
-        segments = _encode(ruleset.segments)
+        segments = _encode([ruleset.segments, ruleset.experiments])
         known = self._pressed if segments == self._segments else {}
         # Rules are told apart by identity, and held, so that no other rule takes the place of one.
         pressed = {id(rule): known.get(id(rule)) or _press(rule, symbols) for rule in ruleset.rules}
@@ -216,7 +221,7 @@ class Maker:
                 kept[name] = known
                 contents[known[0]] = known[1]
                 blocks.append(_placed(known[0], members, numbers))
-            points.append(_point(declared, rules, blocks, numbers, symbols))
+            points.append(_point(declared, rules, blocks, numbers, symbols, ruleset.experiments))
         self._blocks = kept
         return tuple(points)
 
@@ -304,11 +309,15 @@ def _point(
     blocks: Sequence[BlockPart],
     numbers: Mapping[int, int],
     symbols: Symbols,
+    experiments: Experiments,
 ) -> PointPart:
     reads = {path for each in rules for path in each.reads}
     models = {path[1] for path in reads if path[0] == "models"}
     reads |= {path for model in models for path in symbols.model_inputs.get(model, ())}
+    read = [each for each in experiments.each if any(path[:2] == ("experiments", each.name) for path in reads)]
     actives = [each.rule.active for each in rules if each.rule.enabled and each.rule.active]
+    actives += [each.active for each in read if each.enabled and each.active]
+    edges = {t for a in actives for t in (a.start, a.until)}.union(*(each.edges for each in read))
     return PointPart(
         name=declared.name,
         blocks=tuple(blocks),
@@ -316,10 +325,11 @@ def _point(
         models=tuple(sorted(models)),
         timeless=not any(path == ("now",) or _ages(path, symbols) for path in reads)
         and not any(active.local for active in actives),
-        edges=tuple(sorted({t for a in actives for t in (a.start, a.until) if t is not None})),
+        edges=tuple(sorted(t for t in edges if t is not None)),
         accounts=any(path[0] == "account" for path in reads),
         reads=stored_names(reads, symbols),
         salts=salts_of(each.rule for each in rules),
+        experiments=tuple(each.name for each in read),
     )
 
 

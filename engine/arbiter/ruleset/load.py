@@ -16,14 +16,16 @@ from arbiter.ruleset.authored import RuleReader
 from arbiter.ruleset.cache import Beside, Cache, FileRules, digest_of
 from arbiter.ruleset.consent import bound_names, report_twins
 from arbiter.ruleset.declarations import defaults_of, max_items_of, personal_names
-from arbiter.ruleset.expressions import Expressions, rule_scope, types_of, values_of
+from arbiter.ruleset.experiments.check import Through, report_strangers, report_targeting, through
+from arbiter.ruleset.experiments.read import ExperimentReader
+from arbiter.ruleset.expressions import Expressions, rule_scope, targeting, types_of, values_of
 from arbiter.ruleset.features import FeatureReader, lowest_of
 from arbiter.ruleset.patterns.circles import report_circles
 from arbiter.ruleset.patterns.known import Known, beyond_of
 from arbiter.ruleset.patterns.read import TriggerReader
 from arbiter.ruleset.points import read_point
 from arbiter.ruleset.rules import DecisionPoint, DecisionTable, Feature, OrderKey, Rule, Ruleset, Segment
-from arbiter.ruleset.sections import RULE_FILE, SECTIONS, UNBUILT, Places, Sections, gather, read_sections
+from arbiter.ruleset.sections import RULE_FILE, SECTIONS, Places, Sections, gather, read_sections
 from arbiter.ruleset.segments import read_segment, report_nesting
 from arbiter.ruleset.tables.read import TableReader
 from arbiter.ruleset.tables.sheet import SUFFIX
@@ -43,7 +45,6 @@ __all__ = [
     "RULE_FILE",
     "SECTIONS",
     "SUFFIXES",
-    "UNBUILT",
     "Cache",
     "is_rule_file",
     "is_table_file",
@@ -124,11 +125,19 @@ def load_ruleset(
         for output, words in outputs.items()
         if words
     }
+    known = sorted(gathered.decisions) if gathered.whole else None
+    splits = ExperimentReader(report, declared, Expressions(report, targeting(scope), values), known)
+    experiments = splits.read_all(gathered.experiments, gathered.layers, gathered.holdout)
+    drawn = {path: words for each in experiments.each for path, words in each.values()}
+    refused = not gathered.whole or len(experiments.each) < len(gathered.experiments)
+    scope = msgspec.structs.replace(scope, experiments=None if refused else dict.fromkeys(drawn, "string"))
+    values |= {("experiments", *path.split(".")): words for path, words in drawn.items()}
     expressions = Expressions(report, scope, values)
     segments = _sorted(read_segment(name, entry, report, expressions) for name, entry in gathered.segments.items())
     report_nesting(segments, gathered.segments, report)
+    behind = through(segments)
+    report_targeting(experiments.each, gathered.experiments, behind, report)
     points = [read_point(name, entry, report, declared.actions) for name, entry in gathered.decisions.items()]
-    known = sorted(gathered.decisions) if gathered.whole else None
     # All that a rule's meaning depends on beside its own file: what is not named here, no rule may look at.
     orders = {point.name: point.order for point in points if point is not None}
     lowest: dict[tuple[str, ...], int] = {
@@ -139,8 +148,12 @@ def load_ruleset(
     outside = [scope, list(values.items()), known, list(declared.attributes()), declared.events, declared.purposes]
     outside += [declared.actions, declared.zone, list(orders.items()), list(lowest.items())]
     outside += [list(declared.event_purposes.items()), sorted(managed or ()), list(beyond.items())]
+    shown = {each.name: each.decisions for each in experiments.each if each.decisions}
+    outside += [list(shown.items()), list(behind.found.items()) if shown else []]
     patterns = Known(declared, scope, values, known, managed, frozenset(gathered.segments), beyond)
-    read = loading.rules(_Outside(declared, expressions, known, orders, lowest, patterns, digest_of(outside)), report)
+    digest = digest_of(outside)
+    everything = _Outside(declared, expressions, known, orders, lowest, patterns, shown, behind, digest)
+    read = loading.rules(everything, report)
     report_circles((trigger for file in read for trigger in file.triggers), report)
     loading.cache.end(good=not report)
     if report:
@@ -167,6 +180,7 @@ def load_ruleset(
         purposes=tuple(sorted(declared.purposes or ())),
         bound=bound_names(declared, (f for f in features if f is not None)),
         triggers=tuple(sorted((each.trigger for file in read for each in file.triggers), key=_trigger_id)),
+        experiments=experiments,
     ), []
 
 
@@ -184,8 +198,8 @@ def _values(declared: Declared) -> dict[str, tuple[Any, ...]]:
 
 
 class _Outside(msgspec.Struct, frozen=True):
-    """What rules are read against, and by `patterns` triggers: `orders` by decision point, `lowest` by name. `digest`
-    names all of it.
+    """What rules are read against, and by `patterns` triggers: `orders` by decision point, `lowest` by name, by
+    experiment the decisions that it is `shown` at. `digest` names all of it.
     """
 
     declared: Declared
@@ -194,6 +208,8 @@ class _Outside(msgspec.Struct, frozen=True):
     orders: Mapped[str, tuple[OrderKey, ...]]
     lowest: Mapped[tuple[str, ...], int]
     patterns: Known
+    shown: Mapped[str, tuple[str, ...]]
+    through: Through
     digest: bytes
 
 
@@ -255,6 +271,8 @@ class _Loading:
             elif (trigger := over_time.read(node, where)) is not None:
                 triggers.append(trigger)
         ids, trigger_ids = tuple(reader.ids), tuple(over_time.ids)
+        places_of_ids = {scalar.text: (scalar, where) for scalar, where in reader.ids}
+        report_strangers(rules, places_of_ids, outside.shown, outside.through, report)
         return FileRules(tuple(rules), tuple(tables.tables), ids, report, beside.read, tuple(triggers), trigger_ids)
 
 

@@ -36,7 +36,7 @@ def matcher(
     """What gives the branches that can be true for a view: of one block its mask, of several an iterator of the
     number and mask of each block that has any, best first.
     """
-    ordered = sorted(attributes, key=_share)
+    ordered = sorted(attributes, key=_turn)
     several = len(everything) != 1
     names: dict[str, Any] = {
         "M": _MISSING, "bisect": bisect_right, "datetime": datetime, "EVERYTHING": tuple(everything),
@@ -98,6 +98,11 @@ def _relevant(value: Any, members: Members) -> list[tuple[Any, Any]]:
     return list(found.values())
 
 
+def _turn(attribute: Attribute) -> tuple[bool, float]:
+    """What sorts attributes: those that leave few branches first, but experiments last, since they must be drawn."""
+    return attribute.path[0] == "experiments", _share(attribute)
+
+
 def _share(attribute: Attribute) -> float:
     """About how many branches the attribute's values leave, in the first block."""
     counts: list[int] = []
@@ -149,7 +154,8 @@ class _Writer:
         if self._hashes:
             body = ["try:", *(f"    {line}" for line in body), "except TypeError:", "    return careful(v)"]
         roots = sorted({attribute.path[0] for attribute in self._attributes} - {"now"})
-        self._define("match", "v", [*(f"{root} = v.{root}.get" for root in roots), *body])
+        takes = [f"{root} = v.{root}.{'of' if root == 'experiments' else 'get'}" for root in roots]
+        self._define("match", "v", [*takes, *body])
 
     def _define(self, name: str, arguments: str, body: list[str]) -> None:
         self.functions.append("\n".join([f"def {name}({arguments}):", *(f"    {line}" for line in body), ""]))
@@ -176,6 +182,8 @@ class _Writer:
             self.names[f"value{place}"] = feature.value
             got = found = f"value{place}({got}, v.clock)"
             missing = "None"
+        elif root == "experiments":
+            got = found = f"{root}({key!r}, v)"
         self.names[f"missing{place}"] = attribute.missing
         if short:
             lines = self._short(attribute, got, place, take, unit)

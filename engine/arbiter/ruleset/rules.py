@@ -13,6 +13,7 @@ import msgspec
 
 # msgspec reads the fields' types at run time.
 from arbiter.expr.tree import Expression  # noqa: TC001
+from arbiter.ruleset.experiments.terms import Experiments
 from arbiter.ruleset.terms import Active, Param  # noqa: TC001
 from arbiter.ruleset.triggers import Trigger  # noqa: TC001
 
@@ -170,6 +171,7 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     bound: dict[str, tuple[str, ...]] = {}
     profile_merges: dict[str, Merge] = {}
     max_items: dict[str, int] = {}
+    experiments: Experiments = Experiments()
     triggers: tuple[Trigger, ...] = ()
 
     @property

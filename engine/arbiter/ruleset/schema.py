@@ -41,6 +41,7 @@ from arbiter.ruleset.declarations import (
     PURPOSES,
 )
 from arbiter.ruleset.effects import KEYS as EFFECT_KEYS
+from arbiter.ruleset.experiments.shapes import experiments
 from arbiter.ruleset.features import AGGREGATES, OF_EITHER, OF_EVENTS
 from arbiter.ruleset.keyschemas import DURATION, active, conditions, expression, in_order, purposes, tags
 from arbiter.ruleset.patterns.shapes import trigger
@@ -60,6 +61,8 @@ FOLDED: Final = frozenset(
         "rollout",
         "active",
         "cap",
+        "variants",
+        "forced",
         "order",
         "tags",
         "values",
@@ -374,6 +377,7 @@ def rules_schema() -> Schema:
         "features": optional(_features()),
         "subject": optional(_subject()),
         "consent": optional(_consent()),
+        **experiments(),
         "rules": optional(listed("The rules, in any order.", _rule())),
         "triggers": optional(listed("Rules over time, in any order.", trigger())),
     }

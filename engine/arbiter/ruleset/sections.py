@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from arbiter.authoring.blocks import NOT_BUILT, check_identifier, check_name, one_of
+from arbiter.authoring.blocks import check_identifier, check_name, one_of
 from arbiter.authoring.documents import Form, read_documents
 from arbiter.authoring.nodes import Entry, Mapping, Node, Sequence, is_nothing, kind_of
 from arbiter.authoring.report import Report
@@ -21,12 +21,13 @@ from arbiter.ruleset.declarations import Declared
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from collections.abc import Sequence as Sequenced
 
 SECTIONS: Final = (
     "schema", "actions", "decisions", "rules", "segments", "features", "triggers", "subject", "consent",
+    "experiments", "layers", "holdout",
 )  # fmt: skip
 LISTED: Final = ("rules", "triggers")
-UNBUILT: Final = ("experiments",)
 RULE_FILE: Final = Form("a rule file", 16 << 20, "split it into several files")
 
 Places = list[tuple[str, Node]]
@@ -52,6 +53,9 @@ class Gathered(msgspec.Struct):
     decisions: dict[str, Entry] = {}
     segments: dict[str, Entry] = {}
     features: dict[str, Entry] = {}
+    experiments: dict[str, Entry] = {}
+    layers: dict[str, Entry] = {}
+    holdout: Node | None = None
     whole: bool = True
 
 
@@ -71,10 +75,8 @@ def read_sections(file: str, content: bytes, folder: str) -> tuple[Sections, Pla
             if report.full:
                 break
             node = entry.node
-            if name in UNBUILT:
-                report.at(entry.key, f"`{name}` {NOT_BUILT}", path=name)
-            elif name not in SECTIONS:
-                hint = did_you_mean(name, (*SECTIONS, *UNBUILT)) or f"it may have {one_of(SECTIONS)}"
+            if name not in SECTIONS:
+                hint = did_you_mean(name, SECTIONS) or f"it may have {one_of(SECTIONS)}"
                 report.at(entry.key, f"unknown key `{shorten(name)}` in a rule file", hint, name)
             elif node is None or is_nothing(node):
                 continue  # an empty section, or one that was refused
@@ -94,6 +96,7 @@ def gather(files: Iterable[Sections], report: Report) -> Gathered:
     """Put together what the files declare; what two of them declare is reported."""
     gathered = Gathered(Declared(report))
     subjects: list[Node] = []
+    holdouts: list[Node] = []
     for file in files:
         gathered.whole = gathered.whole and file.whole
         for name, node in file.declarations:
@@ -105,6 +108,8 @@ def gather(files: Iterable[Sections], report: Report) -> Gathered:
                 gathered.declared.read_consent(node)
             elif name == "subject":
                 subjects.append(node)
+            elif name == "holdout":
+                holdouts.append(node)
             else:
                 _gather_names(name, node, gathered, report)
     if not gathered.whole:
@@ -113,27 +118,25 @@ def gather(files: Iterable[Sections], report: Report) -> Gathered:
             declared.purposes
         ) = None
     gathered.declared.check_purposes()
-    _read_subjects(subjects, gathered.declared)
+    subject = _only(subjects, "subject", report)
+    if subject is not None:
+        gathered.declared.zone = read_subject(subject, report, gathered.declared)
+        gathered.declared.zone_refused = gathered.declared.zone is None
+    gathered.holdout = _only(holdouts, "holdout", report)
     gathered.declared.zone_refused |= not gathered.whole
     return gathered
 
 
-def _read_subjects(nodes: Iterable[Node], declared: Declared) -> None:
-    """Take in `subject`, which stands in one file."""
-    first: Node | None = None
-    for node in nodes:
-        if first is None:
-            first = node
-            declared.zone = read_subject(node, declared.report, declared)
-            declared.zone_refused = declared.zone is None
-        else:
-            place = declared.report.place_of(first)
-            message = f"`subject` stands in two places; the other is {place}"
-            declared.report.at(node, message, "remove one of the two", "subject")
+def _only(nodes: Sequenced[Node], section: str, report: Report) -> Node | None:
+    """The first of the places where a section stands that may stand in one; the others are reported."""
+    for node in nodes[1:]:
+        message = f"`{section}` stands in two places; the other is {report.place_of(nodes[0])}"
+        report.at(node, message, "remove one of the two", section)
+    return nodes[0] if nodes else None
 
 
 def _gather_names(section: str, node: Node, gathered: Gathered, report: Report) -> None:
-    """Take in one file's `decisions`, `segments` or `features`."""
+    """Take in one file's `decisions`, `segments`, `features`, `experiments` or `layers`."""
     if not isinstance(node, Mapping):
         report.at(
             node, f"`{section}` must be a mapping, this is {kind_of(node)}", "write `name: ...` for each", section
@@ -143,9 +146,9 @@ def _gather_names(section: str, node: Node, gathered: Gathered, report: Report) 
     into: dict[str, Entry] = getattr(gathered, section)
     for name, entry in node.entries.items():
         path = f"{section}.{name}"
-        if section == "decisions":
+        if section in {"decisions", "layers"}:
             sound = check_identifier(entry.key, "name", report, path)
         else:
-            sound = check_name(entry.key, f"a {what}", report, path)
+            sound = check_name(entry.key, f"{'an' if what[0] in 'aeiou' else 'a'} {what}", report, path)
         if sound and gathered.declared.first(entry.key, what, name):
             into[name] = entry

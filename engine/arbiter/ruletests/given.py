@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from arbiter.ruleset.rules import Ruleset
 
 # Keys whose names are joined, name by name, over defaults, test and case.
-MERGED: Final = ("profile", "account", "context", "changed", "features", "segments", "models")
+MERGED: Final = ("profile", "account", "context", "changed", "features", "segments", "models", "experiments")
 SETTINGS: Final = ("decision", "decisions", "now", "subject", "granted", "slots", "events", *MERGED)
 _EVENT_KEYS: Final = ("type", "at", "properties")
 MOST_SLOTS: Final = 1000
@@ -42,6 +42,7 @@ class Names:
         self.models = models
         self.features = {feature.name: feature for feature in ruleset.features}
         self.reads = reads_of(ruleset.features)
+        self.experiments = {each.name: each for each in ruleset.experiments.each}
         self.segments = {segment.name for segment in ruleset.segments}
         self.triggers = {trigger.id for trigger in ruleset.triggers}
         self.rules: dict[str, str] = {rule.id: rule.decision for rule in ruleset.rules}
@@ -82,6 +83,7 @@ def read_given(block: Block, names: Names, file: str, name: str, at: Node) -> Ru
         features=given.features(),
         models=given.models(),
         segments=given.segments(),
+        experiments=given.experiments(),
     )
 
 
@@ -222,6 +224,19 @@ class _Given(msgspec.Struct):
             value = self.values.typed(node, "bool", path)
             if self._known(key, self.names.segments, "segment", path) and value is not REFUSED:
                 given[key.text] = value
+        return given
+
+    def experiments(self) -> dict[str, str]:
+        """The variants that the subject is said to be in, by the path behind ``experiments``; empty for outside."""
+        given: dict[str, str] = {}
+        for key, node, path in self._entries("experiments", "write `{EXPERIMENT: VARIANT}`"):
+            value = self.values.typed(node, "string", path)
+            if not self._known(key, self.names.experiments, "experiment", path) or value is REFUSED:
+                continue
+            experiment = self.names.experiments[key.text]
+            if value and not is_known(value, experiment.variants, "variant", node, self.block.report, path):
+                continue
+            given |= experiment.read_as(value)
         return given
 
     def models(self) -> dict[str, dict[str, Any]]:

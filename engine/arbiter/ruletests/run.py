@@ -1,7 +1,8 @@
 """Runs tests against one snapshot.
 
 Law: pure, and no short cuts: events are counted by the code that counts stored ones, the walk decides, the explanation
-explains. What a test says of features, models and segments stands in for what would be computed, nothing else.
+explains. What a test says of features, models, segments and experiments stands in for what would be computed, nothing
+else.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from arbiter.decision.assignment import Assigned, Assigners
 from arbiter.decision.explain import explain
 from arbiter.decision.walk import Need, Walk
 from arbiter.expr.tree import Const, Expression
@@ -151,6 +153,8 @@ class _Looking:
         view.managed = course.managed
         if snapshot.consent is not None:
             snapshot.consent.cover(view, test.granted)
+        assigners = Assigners(snapshot.frame.experiments, snapshot.symbols)
+        view.experiments = Assigned(assigners, test.subject_id, test.experiments)
         return view
 
 

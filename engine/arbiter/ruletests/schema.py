@@ -130,6 +130,7 @@ def _settings() -> dict[str, Schema]:
         "changed": _values("When attributes and features changed: `{profile.NAME: 3d ago}`."),
         "features": _values("Features that are said, not computed from events."),
         "segments": _values("Segments that are said to be true or false."),
+        "experiments": _values("The variants that the subject is said to be in; empty text for none."),
         "models": _values("What models are said to answer: `{MODEL: {OUTPUT: value}}`.", optional(_values("Outputs."))),
     }
     # `null` takes back what `defaults` or the test says.

@@ -92,9 +92,9 @@ class RuleTest(msgspec.Struct, frozen=True):
 
     `name` is unique in `file`, the path below the rules directory. `decisions` are asked as one page; `expected` has
     one for each. Times are µs. `changed` and `features` are keyed as a view and a profile's changes are: by feature
-    key. `granted` are the purposes that the subject consented to. `models` and `segments` stand in for what would be
-    computed. With `foreseen` triggers look at the events, and decisions are asked of what they leave; a test may have
-    no decision then.
+    key. `granted` are the purposes that the subject consented to. `models`, `segments` and `experiments`
+    stand in for what would be computed. With `foreseen` triggers look at the events, and decisions are asked of what
+    they leave; a test may have no decision then.
     """
 
     name: str
@@ -115,3 +115,4 @@ class RuleTest(msgspec.Struct, frozen=True):
     models: dict[str, dict[str, Any]] = {}
     segments: dict[str, bool] = {}
     foreseen: Foreseen | None = None
+    experiments: dict[str, str] = {}

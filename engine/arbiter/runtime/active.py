@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from arbiter.decision.assignment import Assigners
 from arbiter.decision.hashing import share
 from arbiter.decision.wording import shown
 from arbiter.types import from_micros
@@ -37,7 +38,9 @@ class Active(msgspec.Struct, frozen=True):
     `until` is when the first of them ends (µs since the epoch), None for never. `beside` is what the canary's subjects
     get in place of it, with the canary; the canary's own has none, and says so by `canary`. `doubles` are the names of
     the context that are declared so; the defaults stand for absent attributes, by name. `split` says that not all
-    subjects get the same; `variants` has what those get on whom versions of models are tried, by the names of these.
+    subjects get the same; `experiments` say who is in which, None where none are declared; `plain` says that a view is
+    no more than a profile, a context and a clock where a decision point needs no more. `variants` has what those get on
+    whom versions of models are tried, by the names of these.
     """
 
     snapshot: Snapshot
@@ -53,6 +56,8 @@ class Active(msgspec.Struct, frozen=True):
     doubles: tuple[str, ...] = ()
     profile_defaults: Mapping[str, Any] = {}
     account_defaults: Mapping[str, Any] = {}
+    experiments: Assigners | None = None
+    plain: bool = False
 
     def of(self, subject_id: str) -> Active:
         """What this subject gets: always the same, as long as the canary, and the versions that are tried, are."""
@@ -79,13 +84,18 @@ class Active(msgspec.Struct, frozen=True):
 def active_of(snapshot: Snapshot, features: FeatureSet) -> Active:
     """What a call reads of a snapshot, with nothing switched off."""
     frame = snapshot.frame
+    doubles = tuple(name for name, kind in frame.context_types.items() if kind == "double")
+    defaults = frame.defaults_of("profile")
+    experiments = Assigners(frame.experiments, snapshot.symbols) if frame.experiments.each else None
     return Active(
         snapshot,
         features,
         split=bool(snapshot.trials),
-        doubles=tuple(name for name, kind in frame.context_types.items() if kind == "double"),
-        profile_defaults=frame.defaults_of("profile"),
+        doubles=doubles,
+        profile_defaults=defaults,
         account_defaults=frame.defaults_of("account"),
+        experiments=experiments,
+        plain=not (doubles or defaults or snapshot.consent is not None),
     )
 
 
@@ -98,11 +108,16 @@ def switched(active: Active, overrides: Iterable[Override]) -> Active:
     """The same with these rules and models switched off."""
     overrides = tuple(overrides)
     rules = [each for each in overrides if each.kind == "rule"]
+    splits = {each.name: _told(each) for each in overrides if each.kind == "experiment"}
+    experiments = active.experiments
+    if experiments is not None:
+        experiments = Assigners(active.snapshot.frame.experiments, active.snapshot.symbols, splits)
     return msgspec.structs.replace(
         active,
         off=frozenset(each.name for each in rules),
         dark=frozenset(each.name for each in overrides if each.kind == "model"),
         told={each.name: _told(each) for each in rules},
+        experiments=experiments,
         until=min((each.until for each in overrides), default=None),
     )
 

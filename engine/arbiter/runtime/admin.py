@@ -6,12 +6,12 @@ encodes to MessagePack as it stands. No gRPC, no files, no threads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 # Fields' types at run time: msgspec reads them.
-from arbiter.serving import Canary, Override  # noqa: TC001
+from arbiter.serving import Canary, Kind, Override  # noqa: TC001
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,9 +66,9 @@ class DropCanary(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class SetOverride(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Switch a rule or a model off until `until` (µs since the epoch), or on again when `until` is 0."""
+    """Switch a rule, a model or an experiment off until `until` (µs since the epoch), or on again when `until` is 0."""
 
-    kind: Literal["rule", "model"]
+    kind: Kind
     name: str
     until: int
     reason: str = ""

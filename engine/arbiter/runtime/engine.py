@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from arbiter.decision.explain import explain
+from arbiter.decision.exposure import exposed, standings
 from arbiter.decision.walk import Need, Walk
 from arbiter.errors import CallerError, NotReady
 from arbiter.expr import zones
@@ -130,13 +131,14 @@ class Engine:
         # Before the profile is read: a wrong name costs nothing.
         first = snapshot.point(asked[0])
         points = [first, *map(snapshot.point, asked[1:])] if len(asked) > 1 else ()
-        accounts = first.accounts or (points and any(point.accounts for point in points))
+        apart = first.apart or (points and any(point.apart for point in points))
+        accounts = apart and any(point.accounts for point in (points or (first,)))
         read: Callable[[str, int, FeatureSet], Profile] = self.store.read_member if accounts else self.store.read
         if self.counters.traced:
             profile = tracing.step("store.read", read, request.subject_id, request.now, active.features)
         else:
             profile = read(request.subject_id, request.now, active.features)
-        if accounts or active.doubles or active.profile_defaults or snapshot.consent is not None or profile.managed:
+        if apart or not active.plain or profile.managed:
             view = view_of(profile, request, active)
         else:
             # All that `view_of` does then, written out: a call costs as much as making the view.
@@ -191,7 +193,7 @@ class Engine:
                 view = view_of(profile, request, own)
                 if seen is not None:
                     seen.append((view, profile))
-                if len(points) == 1 and not request.explain:
+                if len(points) == 1 and not request.explain and not points[0].experiments:
                     until = profile.next_change_at if own.until is None else sooner(profile.next_change_at, own.until)
                     walk = Walk(points[0], view, request.subject_id, request.slots, (), until, profile.changes, own.off)
                     outcome = walk.advance()
@@ -257,11 +259,30 @@ class Engine:
             self.scorer.score(active, outcome.models, view, deadline)
             outcome = walk.advance()
         decision: Decision = outcome  # type: ignore[assignment]  # the loop above leaves nothing else
+        if point.experiments:
+            decision = self._exposed(active, point, decision, request, view, profile, delivered, deadline)
         if request.explain:
             decision = self._explained(active, point, decision, request, view, profile, delivered, deadline)
         if view.failed:
             decision = _degraded(decision, view)
         return decision
+
+    def _exposed(
+        self,
+        active: Active,
+        point: Point,
+        decision: Decision,
+        request: Request,
+        view: View,
+        profile: Profile,
+        delivered: tuple[Treatment, ...],
+        deadline: float | None,
+    ) -> Decision:
+        def score(models: Sequence[str], other: View) -> None:
+            self.scorer.score(active, models, other, deadline)
+
+        subject = request.subject_id
+        return exposed(decision, point, view, subject, request.slots, delivered, profile.changes, score, active.off)
 
     def _explained(
         self,
@@ -289,7 +310,9 @@ class Engine:
         )
         snapshot = active.snapshot
         asked = tuple(seen(snapshot.models[m], view, snapshot.symbols) for m in point.models if m in view.models)
-        return msgspec.structs.replace(decision, explanation=outcomes, models=asked)
+        return msgspec.structs.replace(
+            decision, explanation=outcomes, models=asked, standings=standings(decision, point, view)
+        )
 
     def _advance_together(
         self,

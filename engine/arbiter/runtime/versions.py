@@ -255,7 +255,7 @@ class Versions:
         _log.warning("%s `%s` is switched off%s", kind, name, _because(command.reason))
 
 
-_FIELDS = {"rule": "rule_id", "model": "model"}
+_FIELDS = {"rule": "rule_id", "model": "model", "experiment": "experiment"}
 
 
 def history_of(archive: Archive) -> History:
@@ -284,6 +284,8 @@ def history_of(archive: Archive) -> History:
 def _names(snapshot: Snapshot, kind: str) -> set[str]:
     if kind == "model":
         return set(snapshot.models)
+    if kind == "experiment":
+        return {each.name for each in snapshot.frame.experiments.each}
     return {rule.id for point in snapshot.points.values() for rule in point.all_rules}
 
 

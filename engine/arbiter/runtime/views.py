@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from arbiter.decision.assignment import Assigned
 from arbiter.expr.evaluate import evaluate
 from arbiter.expr.ops import Unknown
 from arbiter.expr.view import View
@@ -33,6 +34,8 @@ def view_of(profile: Profile, request: Request, active: Active) -> View:
     consent = active.snapshot.consent
     if consent is not None:
         consent.cover(view, profile.granted)
+    if active.experiments is not None:
+        view.experiments = Assigned(active.experiments, request.subject_id)
     return view
 
 

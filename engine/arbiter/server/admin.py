@@ -169,10 +169,11 @@ class AdminService:
     def _override(self, request: admin_pb2.SetOverrideRequest, _call: Call) -> admin_pb2.SetOverrideResponse:
         target = request.WhichOneof("target")
         if target is None:
-            raise InvalidField("rule_id and model are both missing: name what to switch off", field="rule_id")
+            message = "rule_id, model and experiment are all missing: name what to switch off"
+            raise InvalidField(message, field="rule_id")
         order = SetOverride(
-            kind="rule" if target == "rule_id" else "model",
-            name=self._name(request.rule_id or request.model, target),
+            kind="rule" if target == "rule_id" else target,
+            name=self._name(request.rule_id or request.model or request.experiment, target),
             until=_until(request),
             reason=_reason(request.reason),
         )
@@ -195,7 +196,7 @@ class AdminService:
         size, allowed = len(name.encode()), self._limits.id_bytes
         if size > allowed:
             raise InvalidField(
-                f"{field} has {size:,} bytes, and `id_bytes` allows {allowed}: no rule or model is called so",
+                f"{field} has {size:,} bytes, and `id_bytes` allows {allowed}: nothing is called so",
                 field=field,
                 reason="id_bytes",
             )

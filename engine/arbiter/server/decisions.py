@@ -267,8 +267,9 @@ class DecisionService:
         written.append(parts.points[point])
         # Most decisions have nothing else of their own than an id, and half a microsecond is a lot for that.
         until = decision.valid_until
-        if decision.defaulted or request_id or until is not None or decision.degraded or request.explain:
-            own = _DecideResponse(defaulted=decision.defaulted, request_id=request_id)
+        experiments = decision.experiments
+        if decision.defaulted or request_id or until is not None or experiments or decision.degraded or request.explain:
+            own = _DecideResponse(defaulted=decision.defaulted, request_id=request_id, experiments=experiments)
             if until is not None:
                 seconds, rest = divmod(until, 1_000_000)
                 stamped = own.valid_until
@@ -342,5 +343,6 @@ def _write_treatment(response: decision_pb2.DecideResponse, treatment: Treatment
         priority=treatment.priority,
         value=treatment.value,
         reason=_REASONS[treatment.reason],
+        variant=treatment.variant,
     )
     write_entries(message.params, treatment.params)

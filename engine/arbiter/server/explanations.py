@@ -8,18 +8,18 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from arbiter.decision.wording import answered, entered, shown, unconsented
+from arbiter.decision.wording import answered, entered, shown, stood, unconsented
 from arbiter.errors import InvalidField, did_you_mean
 from arbiter.types import Reason
 from arbiter.v1 import decision_pb2, value_pb2
-from arbiter.wire.numbers import OUTCOMES
+from arbiter.wire.numbers import OUTCOMES, STANDINGS
 from arbiter.wire.values import write_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from arbiter.snapshot import Snapshot
-    from arbiter.types import Decision, ModelInput, ModelOutcome, Request, RuleOutcome
+    from arbiter.types import Decision, ExperimentOutcome, ModelInput, ModelOutcome, Request, RuleOutcome
 
 _WORDS = {
     Reason.WON: "won",
@@ -70,7 +70,7 @@ def write_explanation(decision: Decision, snapshot: Snapshot) -> decision_pb2.Ex
             )
             for outcome in decision.explanation
         ],
-        text=as_text(decision.explanation, decision.models),
+        text=as_text(decision.explanation, decision.models, decision.standings),
         models=[
             decision_pb2.ModelExplanation(
                 name=model.model,
@@ -81,6 +81,16 @@ def write_explanation(decision: Decision, snapshot: Snapshot) -> decision_pb2.Ex
                 denied=write_denials(model.denied),
             )
             for model in decision.models
+        ],
+        experiments=[
+            decision_pb2.ExperimentExplanation(
+                name=each.name,
+                variant=each.variant,
+                standing=STANDINGS[each.standing],
+                detail=each.detail,
+                mattered=each.mattered,
+            )
+            for each in decision.standings
         ],
     )
 
@@ -101,9 +111,13 @@ def write_denials(denied: Mapping[str, Iterable[str]]) -> list[value_pb2.Denial]
     return [value_pb2.Denial(name=name, purposes=purposes) for name, purposes in sorted(denied.items())]
 
 
-def as_text(outcomes: Iterable[RuleOutcome], models: Iterable[ModelOutcome] = ()) -> str:
-    """Return the outcomes for people, a line each, and what models saw."""
-    return "\n".join([*map(_line, outcomes), *map(_model_line, models)])
+def as_text(
+    outcomes: Iterable[RuleOutcome],
+    models: Iterable[ModelOutcome] = (),
+    experiments: Iterable[ExperimentOutcome] = (),
+) -> str:
+    """Return the outcomes for people, a line each, what models saw, and how the subject stands with experiments."""
+    return "\n".join([*map(_line, outcomes), *map(_model_line, models), *map(stood, experiments)])
 
 
 def _line(outcome: RuleOutcome) -> str:

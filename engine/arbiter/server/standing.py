@@ -71,6 +71,8 @@ def _override(override: Override) -> admin_pb2.Override:
     since, until = write_timestamp(override.since), write_timestamp(override.until)
     if override.kind == "model":
         return admin_pb2.Override(model=override.name, since=since, until=until, reason=override.reason)
+    if override.kind == "experiment":
+        return admin_pb2.Override(experiment=override.name, since=since, until=until, reason=override.reason)
     return admin_pb2.Override(rule_id=override.name, since=since, until=until, reason=override.reason)
 
 

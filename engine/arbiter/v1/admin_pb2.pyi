@@ -425,12 +425,13 @@ Global___Canary: _TypeAlias = Canary  # noqa: Y015
 
 @_typing.final
 class Override(_message.Message):
-    """A rule or a model that is switched off."""
+    """A rule, a model or an experiment that is switched off."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RULE_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
@@ -438,6 +439,8 @@ class Override(_message.Message):
     """A rule, by its id."""
     model: _builtins.str
     """A model, by its name."""
+    experiment: _builtins.str
+    """An experiment, by its name."""
     reason: _builtins.str
     """Why, as the operator said."""
     @_builtins.property
@@ -453,15 +456,16 @@ class Override(_message.Message):
         *,
         rule_id: _builtins.str = ...,
         model: _builtins.str = ...,
+        experiment: _builtins.str = ...,
         since: _timestamp_pb2.Timestamp | None = ...,
         until: _timestamp_pb2.Timestamp | None = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "rule_id", b"rule_id", "since", b"since", "target", b"target", "until", b"until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment", "model", b"model", "rule_id", b"rule_id", "since", b"since", "target", b"target", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "reason", b"reason", "rule_id", b"rule_id", "since", b"since", "target", b"target", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment", "model", b"model", "reason", b"reason", "rule_id", b"rule_id", "since", b"since", "target", b"target", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["rule_id", "model"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["rule_id", "model", "experiment"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
@@ -502,7 +506,7 @@ class ServingState(_message.Message):
 
     @_builtins.property
     def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___Override]:
-        """What is switched off: models, then rules, by name."""
+        """What is switched off: experiments, models, then rules, by name."""
 
     @_builtins.property
     def model_holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelHold]:
@@ -579,7 +583,7 @@ class GetSnapshotResponse(_message.Message):
 
     @_builtins.property
     def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___Override]:
-        """What is switched off: models, then rules, by name."""
+        """What is switched off: experiments, models, then rules, by name."""
 
     @_builtins.property
     def model_holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelHold]:
@@ -659,7 +663,7 @@ class ReloadResponse(_message.Message):
 
     @_builtins.property
     def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___Override]:
-        """What is switched off: models, then rules, by name."""
+        """What is switched off: experiments, models, then rules, by name."""
 
     @_builtins.property
     def model_holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelHold]:
@@ -1106,12 +1110,13 @@ Global___DropCanaryResponse: _TypeAlias = DropCanaryResponse  # noqa: Y015
 
 @_typing.final
 class SetOverrideRequest(_message.Message):
-    """Asks to switch a rule or a model off, or on again."""
+    """Asks to switch a rule, a model or an experiment off, or on again."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RULE_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CLEAR_FIELD_NUMBER: _builtins.int
@@ -1119,6 +1124,8 @@ class SetOverrideRequest(_message.Message):
     """A rule of the running snapshot, or of the canary, by its id."""
     model: _builtins.str
     """A model, by its name."""
+    experiment: _builtins.str
+    """An experiment, by its name: nobody is in it, not even who is forced."""
     reason: _builtins.str
     """Why, for explanations, the log and the state: at most 1024 bytes of UTF-8."""
     clear: _builtins.bool
@@ -1132,15 +1139,16 @@ class SetOverrideRequest(_message.Message):
         *,
         rule_id: _builtins.str = ...,
         model: _builtins.str = ...,
+        experiment: _builtins.str = ...,
         until: _timestamp_pb2.Timestamp | None = ...,
         reason: _builtins.str = ...,
         clear: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "rule_id", b"rule_id", "target", b"target", "until", b"until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment", "model", b"model", "rule_id", b"rule_id", "target", b"target", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clear", b"clear", "model", b"model", "reason", b"reason", "rule_id", b"rule_id", "target", b"target", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clear", b"clear", "experiment", b"experiment", "model", b"model", "reason", b"reason", "rule_id", b"rule_id", "target", b"target", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["rule_id", "model"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["rule_id", "model", "experiment"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 

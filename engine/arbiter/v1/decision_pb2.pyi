@@ -102,6 +102,62 @@ DEGRADATION_CAUSE_OVERRIDDEN: DegradationCause.ValueType  # 3
 """An operator switched the model off, see AdminService.SetOverride."""
 Global___DegradationCause: _TypeAlias = DegradationCause  # noqa: Y015
 
+class _ExperimentStanding:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExperimentStandingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExperimentStanding.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXPERIMENT_STANDING_UNSPECIFIED: _ExperimentStanding.ValueType  # 0
+    """Never sent."""
+    EXPERIMENT_STANDING_DRAWN: _ExperimentStanding.ValueType  # 1
+    """The variant was drawn."""
+    EXPERIMENT_STANDING_FORCED: _ExperimentStanding.ValueType  # 2
+    """The unit is forced into it, as a tester."""
+    EXPERIMENT_STANDING_DISABLED: _ExperimentStanding.ValueType  # 3
+    """Outside: its author switched it off."""
+    EXPERIMENT_STANDING_OVERRIDDEN: _ExperimentStanding.ValueType  # 4
+    """Outside: an operator switched it off, see AdminService.SetOverride. `detail` says until when and why."""
+    EXPERIMENT_STANDING_INACTIVE: _ExperimentStanding.ValueType  # 5
+    """Outside: the clock is outside its dates."""
+    EXPERIMENT_STANDING_UNIT: _ExperimentStanding.ValueType  # 6
+    """Outside: what it splits by is missing."""
+    EXPERIMENT_STANDING_TARGETING: _ExperimentStanding.ValueType  # 7
+    """Outside: its targeting is not true of the subject."""
+    EXPERIMENT_STANDING_HOLDOUT: _ExperimentStanding.ValueType  # 8
+    """Outside: in the holdout of its layer, or of all experiments."""
+    EXPERIMENT_STANDING_LAYER: _ExperimentStanding.ValueType  # 9
+    """Outside: in a part of the layer that another experiment has."""
+    EXPERIMENT_STANDING_TRAFFIC: _ExperimentStanding.ValueType  # 10
+    """Outside: in a part of the layer that no experiment has."""
+
+class ExperimentStanding(_ExperimentStanding, metaclass=_ExperimentStandingEnumTypeWrapper):
+    """How a subject came into a variant, or what keeps it outside of an experiment."""
+
+EXPERIMENT_STANDING_UNSPECIFIED: ExperimentStanding.ValueType  # 0
+"""Never sent."""
+EXPERIMENT_STANDING_DRAWN: ExperimentStanding.ValueType  # 1
+"""The variant was drawn."""
+EXPERIMENT_STANDING_FORCED: ExperimentStanding.ValueType  # 2
+"""The unit is forced into it, as a tester."""
+EXPERIMENT_STANDING_DISABLED: ExperimentStanding.ValueType  # 3
+"""Outside: its author switched it off."""
+EXPERIMENT_STANDING_OVERRIDDEN: ExperimentStanding.ValueType  # 4
+"""Outside: an operator switched it off, see AdminService.SetOverride. `detail` says until when and why."""
+EXPERIMENT_STANDING_INACTIVE: ExperimentStanding.ValueType  # 5
+"""Outside: the clock is outside its dates."""
+EXPERIMENT_STANDING_UNIT: ExperimentStanding.ValueType  # 6
+"""Outside: what it splits by is missing."""
+EXPERIMENT_STANDING_TARGETING: ExperimentStanding.ValueType  # 7
+"""Outside: its targeting is not true of the subject."""
+EXPERIMENT_STANDING_HOLDOUT: ExperimentStanding.ValueType  # 8
+"""Outside: in the holdout of its layer, or of all experiments."""
+EXPERIMENT_STANDING_LAYER: ExperimentStanding.ValueType  # 9
+"""Outside: in a part of the layer that another experiment has."""
+EXPERIMENT_STANDING_TRAFFIC: ExperimentStanding.ValueType  # 10
+"""Outside: in a part of the layer that no experiment has."""
+Global___ExperimentStanding: _TypeAlias = ExperimentStanding  # noqa: Y015
+
 class _RuleOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -297,6 +353,26 @@ class DecideResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ExperimentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DECISION_ID_FIELD_NUMBER: _builtins.int
     TREATMENTS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
@@ -307,6 +383,7 @@ class DecideResponse(_message.Message):
     DECISION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    EXPERIMENTS_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Names this decision in later calls. Opaque, at most 1 KiB of printable ASCII. Empty for a dry run."""
     snapshot: _builtins.str
@@ -339,6 +416,12 @@ class DecideResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Decision]:
         """The decisions of a page: one for each entry of DecideRequest.decisions, in that order."""
 
+    @_builtins.property
+    def experiments(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The experiments that mattered, with the subject's variants: where chance had given another variant, the treatments
+        would differ. Only these tell something about the variants. Variants that were forced are not among them.
+        """
+
     def __init__(
         self,
         *,
@@ -352,10 +435,11 @@ class DecideResponse(_message.Message):
         decision: _builtins.str = ...,
         request_id: _builtins.str = ...,
         decisions: _abc.Iterable[Global___Decision] | None = ...,
+        experiments: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "valid_until", b"valid_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "decision_id", b"decision_id", "decisions", b"decisions", "defaulted", b"defaulted", "degraded", b"degraded", "explanation", b"explanation", "request_id", b"request_id", "snapshot", b"snapshot", "treatments", b"treatments", "valid_until", b"valid_until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "decision_id", b"decision_id", "decisions", b"decisions", "defaulted", b"defaulted", "degraded", b"degraded", "experiments", b"experiments", "explanation", b"explanation", "request_id", b"request_id", "snapshot", b"snapshot", "treatments", b"treatments", "valid_until", b"valid_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -369,6 +453,26 @@ class Decision(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ExperimentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DECISION_ID_FIELD_NUMBER: _builtins.int
     TREATMENTS_FIELD_NUMBER: _builtins.int
     DEFAULTED_FIELD_NUMBER: _builtins.int
@@ -376,6 +480,7 @@ class Decision(_message.Message):
     VALID_UNTIL_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
+    EXPERIMENTS_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Names this decision in later calls, see DecideResponse.decision_id."""
     defaulted: _builtins.bool
@@ -398,6 +503,10 @@ class Decision(_message.Message):
     def explanation(self) -> Global___Explanation:
         """Present when `explain` was asked for."""
 
+    @_builtins.property
+    def experiments(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The experiments that mattered, see DecideResponse.experiments."""
+
     def __init__(
         self,
         *,
@@ -408,10 +517,11 @@ class Decision(_message.Message):
         valid_until: _timestamp_pb2.Timestamp | None = ...,
         explanation: Global___Explanation | None = ...,
         decision: _builtins.str = ...,
+        experiments: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "valid_until", b"valid_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "decision_id", b"decision_id", "defaulted", b"defaulted", "degraded", b"degraded", "explanation", b"explanation", "treatments", b"treatments", "valid_until", b"valid_until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "decision_id", b"decision_id", "defaulted", b"defaulted", "degraded", b"degraded", "experiments", b"experiments", "explanation", b"explanation", "treatments", b"treatments", "valid_until", b"valid_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -462,7 +572,9 @@ class Treatment(_message.Message):
     reason: Global___Reason.ValueType
     """Why it is given."""
     variant: _builtins.str
-    """The experiment's arm that the subject is in. Empty: no experiment."""
+    """The subject's variant of the experiment for which this is given: with another it would not be. Of several
+    experiments the variants, with commas, in the order of the experiments' names. Empty: of none.
+    """
     @_builtins.property
     def params(self) -> _containers.MessageMap[_builtins.str, _value_pb2.Value]:
         """The action's parameters, rendered."""
@@ -527,6 +639,7 @@ class Explanation(_message.Message):
     RULES_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
+    EXPERIMENTS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The same for people, several lines. Not to be parsed."""
     @_builtins.property
@@ -537,20 +650,63 @@ class Explanation(_message.Message):
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelExplanation]:
         """The models that were asked, by name. At a level that judges every rule that is every model of the decision point."""
 
+    @_builtins.property
+    def experiments(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExperimentExplanation]:
+        """The experiments that rules of the decision point read, by name."""
+
     def __init__(
         self,
         *,
         rules: _abc.Iterable[Global___RuleExplanation] | None = ...,
         text: _builtins.str = ...,
         models: _abc.Iterable[Global___ModelExplanation] | None = ...,
+        experiments: _abc.Iterable[Global___ExperimentExplanation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "rules", b"rules", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiments", b"experiments", "models", b"models", "rules", b"rules", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
+
+@_typing.final
+class ExperimentExplanation(_message.Message):
+    """How the subject stands with an experiment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    MATTERED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The experiment."""
+    variant: _builtins.str
+    """What `experiments.NAME` is: the subject's variant, or empty outside."""
+    standing: Global___ExperimentStanding.ValueType
+    """How it came into it, or what keeps it outside."""
+    detail: _builtins.str
+    """More about it, one sentence for people. Not to be parsed."""
+    mattered: _builtins.bool
+    """With another variant the treatments would differ, and the variant was drawn: see DecideResponse.experiments."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        variant: _builtins.str = ...,
+        standing: Global___ExperimentStanding.ValueType = ...,
+        detail: _builtins.str = ...,
+        mattered: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "mattered", b"mattered", "name", b"name", "standing", b"standing", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExperimentExplanation: _TypeAlias = ExperimentExplanation  # noqa: Y015
 
 @_typing.final
 class ModelExplanation(_message.Message):

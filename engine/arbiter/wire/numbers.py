@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arbiter.types import ConsentState, ExplainLevel, Reason
+from arbiter.types import ConsentState, ExplainLevel, Reason, Standing
 from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2, trigger_pb2
 
 if TYPE_CHECKING:
@@ -27,6 +27,18 @@ OUTCOMES: dict[Reason, decision_pb2.RuleOutcome.ValueType] = {
     Reason.RENDER_FAILED: decision_pb2.RULE_OUTCOME_RENDER_FAILED,
     Reason.OVERRIDDEN: decision_pb2.RULE_OUTCOME_OVERRIDDEN,
     Reason.NO_CONSENT: decision_pb2.RULE_OUTCOME_NO_CONSENT,
+}
+STANDINGS: dict[Standing, decision_pb2.ExperimentStanding.ValueType] = {
+    Standing.DRAWN: decision_pb2.EXPERIMENT_STANDING_DRAWN,
+    Standing.FORCED: decision_pb2.EXPERIMENT_STANDING_FORCED,
+    Standing.DISABLED: decision_pb2.EXPERIMENT_STANDING_DISABLED,
+    Standing.OVERRIDDEN: decision_pb2.EXPERIMENT_STANDING_OVERRIDDEN,
+    Standing.INACTIVE: decision_pb2.EXPERIMENT_STANDING_INACTIVE,
+    Standing.UNIT: decision_pb2.EXPERIMENT_STANDING_UNIT,
+    Standing.TARGETING: decision_pb2.EXPERIMENT_STANDING_TARGETING,
+    Standing.HOLDOUT: decision_pb2.EXPERIMENT_STANDING_HOLDOUT,
+    Standing.LAYER: decision_pb2.EXPERIMENT_STANDING_LAYER,
+    Standing.TRAFFIC: decision_pb2.EXPERIMENT_STANDING_TRAFFIC,
 }
 CONSENTS: dict[ConsentState, profile_pb2.ConsentState.ValueType] = {
     ConsentState.GRANTED: profile_pb2.CONSENT_STATE_GRANTED,

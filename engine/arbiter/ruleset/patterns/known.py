@@ -30,13 +30,13 @@ RESERVED: Final = frozenset(
 _IN_WHERE: Final = dict.fromkeys(
     ("profile", "account", "features", "segments", "now"),
     "`where` looks at events alone: say this in the trigger's `when`, which is judged as it fires",
-) | dict.fromkeys(("context", "models"), "`where` looks at events alone")
+) | dict.fromkeys(("context", "models", "experiments"), "`where` looks at events alone")
 _IN_FIRING: Final = {
     "context": "nobody sends a request when a trigger fires, so there is no `context`",
     "models": "a trigger asks no model; `decide` can",
+    "experiments": "a trigger is for everybody alike; `decide` can tell the variants of `experiments` apart",
     "event": "`event` is for `where`; an event goes by its label here, the name of its type or what `as` says",
 }
-_EVERYWHERE: Final = {"experiments": "`experiments` is not built yet in this version; remove it"}
 
 
 class Label(msgspec.Struct, frozen=True):
@@ -93,7 +93,7 @@ class Conditions:
             typed = {label.name: properties_of(label.events, self._known.declared) for label in labels}
             scope = Scope(
                 roots={**roots, **{name: types_of(types) for name, types in typed.items()}},
-                unbuilt={**unusable, **_EVERYWHERE},
+                barred=dict(unusable),
             )
             values = dict(self._known.values) if roots else {}
             for name, types in typed.items():
@@ -121,10 +121,13 @@ def properties_of(events: tuple[str, ...] | None, declared: Declared) -> dict[st
 
 
 def beyond_of(segments: Iterable[Segment]) -> dict[str, str]:
-    """By segment the dotted name of a model's output or of context that it reads, itself or through others."""
+    """By segment the dotted name that it reads of models, context or experiments, itself or through others."""
     names = {segment.name: segment.condition.names for segment in segments}
     found = {
-        name: ".".join(path) for name, paths in names.items() for path in paths if path[0] in {"models", "context"}
+        name: ".".join(path)
+        for name, paths in names.items()
+        for path in paths
+        if path[0] in {"models", "context", "experiments"}
     }
     grown = True
     while grown:  # a level of segments at a time

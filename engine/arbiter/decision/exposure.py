@@ -1,0 +1,80 @@
+"""Which experiments a decision says something about: those of which another variant would have changed it.
+
+Law: pure. It is decided again for every other variant that chance might have given, so whoever is exposed is exposed in
+each variant alike, and only then do variants compare (triggered analysis: Kohavi, Tang and Xu, Trustworthy Online
+Controlled Experiments, 2020, chapter 20). Models that only another variant asks for run too: `score` has them run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from arbiter.decision.walk import Need, Walk, repeated
+from arbiter.types import ExperimentOutcome, Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from arbiter.decision.assignment import Assigned
+    from arbiter.expr.view import View
+    from arbiter.ruleset.compiled import Point
+    from arbiter.types import Decision, Treatment
+
+_NOTHING: frozenset[str] = frozenset()
+
+
+def exposed(
+    decision: Decision,
+    point: Point,
+    view: View,
+    subject_id: str,
+    slots: int,
+    delivered: Sequence[Treatment],
+    changes: Callable[[], dict[str, int]],
+    score: Callable[[Sequence[str], View], None],
+    off: frozenset[str] = _NOTHING,
+) -> Decision:
+    """The decision with the experiments that mattered to it, and on treatments the variants for which they are given.
+
+    The arguments are those of its walk. Of a variant that was forced the treatments tell, the experiments do not: it
+    says nothing about whom chance would have given it.
+    """
+    assigned: Assigned = view.experiments
+    experiments: dict[str, str] = {}
+    variants: list[list[str]] = [[] for _ in decision.treatments]
+    for name in point.experiments:
+        variant = assigned.of(name, view)
+        mattered = False
+        for values in assigned.others(name, variant) if variant else ():
+            other = view.elsewhere(assigned.but(values))
+            walk = Walk(point, other, subject_id, slots, delivered, None, changes, off)
+            while isinstance(outcome := walk.advance(), Need):
+                score(outcome.models, other)
+            if not _same(outcome.treatments, decision.treatments):
+                mattered = True
+                for place, treatment in enumerate(decision.treatments):
+                    if variant not in variants[place][-1:] and not repeated(treatment, outcome.treatments):
+                        variants[place].append(variant)
+        if mattered and assigned.assignment(name, view).standing is Standing.DRAWN:
+            experiments[name] = variant
+    if not any(variants) and not experiments:
+        return decision
+    treatments = tuple(
+        point.marked(treatment, ",".join(told)) if told else treatment
+        for treatment, told in zip(decision.treatments, variants, strict=True)
+    )
+    return msgspec.structs.replace(decision, treatments=treatments, experiments=experiments)
+
+
+def standings(decision: Decision, point: Point, view: View) -> tuple[ExperimentOutcome, ...]:
+    """How the subject stands with each experiment of the point."""
+    assigned: Assigned = view.experiments
+    outcomes = [assigned.outcome(name, view) for name in point.experiments]
+    return tuple(msgspec.structs.replace(each, mattered=each.name in decision.experiments) for each in outcomes)
+
+
+def _same(these: Iterable[Treatment], those: Iterable[Treatment]) -> bool:
+    one, other = list(these), list(those)
+    return len(one) == len(other) and all(repeated(each, [same]) for each, same in zip(one, other, strict=True))

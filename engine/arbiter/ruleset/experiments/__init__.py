@@ -1,0 +1,1 @@
+"""Experiments in rule files: who gets which variant of what, as authors declare it."""
