@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 NAMES = (
     "matching", "comparison", "scale", "compiling", "reload",
-    "decision", "model_latency", "store", "consent", "wire",
+    "decision", "model_latency", "store", "consent", "experiments", "wire",
     "serving", "latency", "overload", "batches", "rule_counts", "profiles", "workers", "updates", "telemetry",
     "kafka", "linking", "needing", "swapping", "openbandit",
 )  # fmt: skip

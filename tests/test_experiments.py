@@ -303,7 +303,7 @@ rules:
 """
 EXPERIMENTS = """
   copy: {decision: d, traffic: 0.6, variants: {control: 1, short: 1, twin: 1}, forced: {short: [tester]}}
-  tone: {decision: d, variants: {calm: 1, loud: 1}}
+  tone: {decision: d, variants: {control: 1, loud: 1}}
 """
 
 

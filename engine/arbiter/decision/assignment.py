@@ -22,7 +22,7 @@ from arbiter.ruleset.render import text
 from arbiter.types import ExperimentOutcome, Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from arbiter.expr.view import Symbols, View
     from arbiter.ruleset.experiments.terms import Experiment, Experiments, Holdout
@@ -50,6 +50,11 @@ class Assigner:
         self.experiment = experiment
         self.unit = unit_of(experiment.by, symbols)
         read_as = experiment.read_as
+        self.others = {
+            variant: [read_as(each) for each in experiment.drawable if each != variant]
+            for variant in experiment.variants
+        }
+        """By variant what expressions would read of each other one that might have been drawn."""
         drawn = {each: Assignment(each, Standing.DRAWN, read_as(each)) for each in experiment.drawable}
         out = {each: Assignment(OUTSIDE, each, read_as(OUTSIDE)) for each in Standing}
         forced = {
@@ -118,10 +123,9 @@ class Assigned:
         other._known.update(values)
         return other
 
-    def others(self, name: str, variant: str) -> list[Mapping[str, str]]:
+    def others(self, name: str, variant: str) -> Sequence[Mapping[str, str]]:
         """What expressions would read of the other variants that the subject might have drawn."""
-        experiment = self._all.each[name].experiment
-        return [experiment.read_as(each) for each in experiment.drawable if each != variant]
+        return self._all.each[name].others[variant]
 
     def outcome(self, name: str, view: View) -> ExperimentOutcome:
         """How the subject stands with an experiment, in words."""

@@ -15,7 +15,7 @@ from arbiter.decision.walk import Need, Walk, repeated
 from arbiter.types import ExperimentOutcome, Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from arbiter.decision.assignment import Assigned
     from arbiter.expr.view import View
@@ -43,27 +43,30 @@ def exposed(
     """
     assigned: Assigned = view.experiments
     experiments: dict[str, str] = {}
-    variants: list[list[str]] = [[] for _ in decision.treatments]
+    given = decision.treatments
+    variants: list[tuple[str, ...]] = [()] * len(given)
     for name in point.experiments:
         variant = assigned.of(name, view)
-        mattered = False
-        for values in assigned.others(name, variant) if variant else ():
+        if not variant:
+            continue
+        mattered, marked = False, set[int]()
+        for values in assigned.others(name, variant):
             other = view.elsewhere(assigned.but(values))
             walk = Walk(point, other, subject_id, slots, delivered, None, changes, off)
             while isinstance(outcome := walk.advance(), Need):
                 score(outcome.models, other)
-            if not _same(outcome.treatments, decision.treatments):
+            if not _same(outcome.treatments, given):
                 mattered = True
-                for place, treatment in enumerate(decision.treatments):
-                    if variant not in variants[place][-1:] and not repeated(treatment, outcome.treatments):
-                        variants[place].append(variant)
+                marked |= {at for at, each in enumerate(given) if not _among(each, outcome.treatments)}
+        for place in marked:
+            variants[place] += (variant,)
         if mattered and assigned.assignment(name, view).standing is Standing.DRAWN:
             experiments[name] = variant
     if not any(variants) and not experiments:
         return decision
     treatments = tuple(
         point.marked(treatment, ",".join(told)) if told else treatment
-        for treatment, told in zip(decision.treatments, variants, strict=True)
+        for treatment, told in zip(given, variants, strict=True)
     )
     return msgspec.structs.replace(decision, treatments=treatments, experiments=experiments)
 
@@ -75,6 +78,12 @@ def standings(decision: Decision, point: Point, view: View) -> tuple[ExperimentO
     return tuple(msgspec.structs.replace(each, mattered=each.name in decision.experiments) for each in outcomes)
 
 
-def _same(these: Iterable[Treatment], those: Iterable[Treatment]) -> bool:
-    one, other = list(these), list(those)
-    return len(one) == len(other) and all(repeated(each, [same]) for each, same in zip(one, other, strict=True))
+def _same(these: tuple[Treatment, ...], those: tuple[Treatment, ...]) -> bool:
+    if len(these) != len(those):
+        return False
+    return all(one is other or repeated(one, (other,)) for one, other in zip(these, those, strict=True))
+
+
+def _among(treatment: Treatment, others: tuple[Treatment, ...]) -> bool:
+    # Of a constant one it is the very same object, which spares a comparison.
+    return any(treatment is other for other in others) or repeated(treatment, others)
