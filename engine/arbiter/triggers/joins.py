@@ -22,6 +22,8 @@ _NUMBERS = frozenset({int, float})
 def key(value: Any) -> Hashable:
     """What values that are equal in CEL have in common: numbers are compared as doubles there, others by type."""
     kind = value.__class__
+    if kind is str:
+        return value  # type: ignore[no-any-return]
     if kind in _NUMBERS:
         return float(value)
     if kind is list:
@@ -51,13 +53,13 @@ class Joins:
                 together = set().union(*(classes.get(end, {end}) for end in ends))
                 classes.update(dict.fromkeys(together, together))
         variables = {min(together) for together in classes.values()}
-        self._properties: list[list[tuple[str, ...]]] = [[] for _ in steps]
+        self._properties: list[list[tuple[str, tuple[str, ...]]]] = [[] for _ in steps]
         shape: list[list[int]] = [[] for _ in steps]
         for variable, first in enumerate(sorted(variables)):
             for number in range(len(steps)):
                 names = tuple(sorted(name for place, name in classes[first] if place == number))
                 if names:
-                    self._properties[number].append(names)
+                    self._properties[number].append((names[0], names[1:]))
                     if variable < MOST_VARIABLES:
                         shape[number].append(variable)
         self.shape: tuple[tuple[int, ...], ...] = tuple(map(tuple, shape))
@@ -65,9 +67,12 @@ class Joins:
     def keys(self, number: int, properties: Mapping[str, Any]) -> Keys | None:
         """The values of the variables that an event at step `number` has, None where it can be joined with nothing."""
         found: list[Hashable] = []
-        for names in self._properties[number]:
-            values = {key(properties[name]) if name in properties else None for name in names}
-            if len(values) > 1 or None in values:
+        for name, others in self._properties[number]:
+            value = properties.get(name)
+            if value is None:
                 return None
-            found += values
+            value = key(value)
+            if others and any(other not in properties or key(properties[other]) != value for other in others):
+                return None
+            found.append(value)
         return tuple(found[: len(self.shape[number])])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from arbiter.ruleset.triggering import OpenStep, OpenTrigger
     from arbiter.triggers.choosing import Candidate
     from arbiter.triggers.plan import Question
-    from arbiter.triggers.state import Moment, SubjectState
+    from arbiter.triggers.state import Moment, Progress, SubjectState
     from arbiter.types import Event
 
     History = Callable[[Moment, int], Iterable[tuple[int, Event]]]
@@ -45,6 +45,10 @@ class _Arrival(NamedTuple):
     position: int
     at: int
     history: History
+
+
+_Keeping = tuple[Plan, "Progress", list[int]]
+"""A plan that keeps what its steps take, what it keeps of the subject, and the steps that take an event."""
 
 
 class Machine:
@@ -103,17 +107,22 @@ class Machine:
             return []
         state.events[position] = event
         now = _Arrival(state, subject, position, arrival, history)
-        ready = [self._take(plan, (position,), now, steps[0]) for plan, steps in looking.items() if not plan.keeps]
-        keeping = {plan: steps for plan, steps in looking.items() if plan.keeps}
-        for plan, steps in keeping.items():
-            plan.expire(plan.progress(state), state, arrival)
-            steps[:] = [step for step in steps if plan.takes(step, event, arrival)]
-        for plan, chosen in self._complete(keeping, state, position).items():
-            ready.append(self._take(plan, chosen, now))
-            del keeping[plan]
-        for plan, steps in keeping.items():
-            for step in steps:
-                plan.keep(plan.progress(state), state, step, position)
+        ready: list[Occurrence | None] = []
+        keeping: list[_Keeping] = []
+        for plan, steps in looking.items():
+            if not plan.keeps:
+                ready.append(self._take(plan, (position,), now, steps[0]))
+            elif steps := plan.taken(steps, event, arrival):
+                progress = plan.progress(state)
+                plan.expire(progress, state, arrival)
+                keeping.append((plan, progress, steps))
+        complete = self._complete(keeping, state, position)
+        for plan, progress, steps in keeping:
+            if plan in complete:
+                ready.append(self._take(plan, complete[plan], now))
+            else:
+                for step in steps:
+                    plan.keep(progress, state, step, position)
         return sorted((each for each in ready if each is not None), key=_best_first)
 
     def due(self, state: SubjectState, subject: bytes, now: int) -> list[Occurrence]:
@@ -145,12 +154,15 @@ class Machine:
         """Let go of what can come to nothing at `clock` (µs): events out of time, and what is of triggers that are gone
         or have another pattern.
         """
-        for name, progress in [*state.progress.items()]:
+        gone = []
+        for name, progress in state.progress.items():
             plan = self._plans.get(name)
             if plan is None or not plan.follows(progress):
-                del state.progress[name]
+                gone.append(name)
             else:
                 plan.expire(progress, state, clock)
+        for name in gone:
+            del state.progress[name]
         state.sweep()
 
     def _cancel(self, state: SubjectState, event: Event, position: int) -> None:
@@ -178,20 +190,22 @@ class Machine:
             steps.sort()
         return found
 
-    def _complete(
-        self, keeping: Mapping[Plan, list[int]], state: SubjectState, position: int
-    ) -> dict[Plan, tuple[int, ...]]:
+    def _complete(self, keeping: Iterable[_Keeping], state: SubjectState, position: int) -> dict[Plan, tuple[int, ...]]:
         """The positions of the events of an occurrence, by plan, where an event at one of some steps makes one."""
         found: dict[Plan, tuple[int, ...]] = {}
         questions: dict[Plan, list[Question]] = {}
-        for plan, steps in keeping.items():
-            progress = plan.progress(state)
+        for plan, progress, steps in keeping:
             if plan.correlates:
-                questions[plan] = [each for step in steps if (each := plan.question(progress, state, step, position))]
-            elif steps and (run := plan.run(progress, state, position)):
+                for step in steps:
+                    question = plan.question(progress, state, step, position)
+                    if question is not None:
+                        questions.setdefault(plan, []).append(question)
+            elif run := plan.run(progress, state, position):
                 found[plan] = run
+        if not questions:
+            return found
         several: dict[Plan, list[tuple[Candidate, ...]]] = {}
-        for turn in range(max(map(len, questions.values()), default=0)):
+        for turn in range(max(map(len, questions.values()))):
             asked = {plan: each[turn] for plan, each in questions.items() if turn < len(each)}
             for plan, chosen in self._chosen(asked):
                 several.setdefault(plan, []).append(chosen)

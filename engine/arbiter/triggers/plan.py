@@ -55,6 +55,7 @@ class Plan:
     def __init__(self, opened: OpenTrigger, *, late: int, since: int) -> None:
         self.trigger = trigger = opened.trigger
         self.opened = opened
+        self.id, self.key = trigger.id, trigger.key
         self.since = since
         self.keeps = trigger.kind not in {"after", "any"}
         self.correlates = trigger.kind in {"sequence", "all"}
@@ -65,6 +66,7 @@ class Plan:
         steps = range(len(trigger.steps))
         self._apart = [[self._between(*sorted((one, other))) for other in steps] for one in steps]
         self._kept_for = [self._apart[number][-1] + self.waits + late for number in steps]
+        self._steps = len(steps)
         self._most = max(MOST_ALIKE, trigger.times)
 
     def _between(self, first: int, second: int) -> float:
@@ -76,33 +78,37 @@ class Plan:
 
     def progress(self, state: SubjectState) -> Progress:
         """What is kept of it for a subject; afresh where that was for another pattern."""
-        found = state.progress.get(self.trigger.id)
-        if found is None or not self.follows(found):
-            steps = len(self.trigger.steps) if self.keeps else 0
-            found = state.progress[self.trigger.id] = Progress(self.trigger.key, self.since, [[] for _ in range(steps)])
+        found = state.progress.get(self.id)
+        if found is None or found.key != self.key or found.since != self.since:
+            steps = self._steps if self.keeps else 0
+            found = state.progress[self.id] = Progress(self.key, self.since, [[] for _ in range(steps)])
         return found
 
     def follows(self, progress: Progress) -> bool:
         """Whether what is kept is of this very pattern, watched from the same position on."""
-        return progress.key == self.trigger.key and progress.since == self.since
+        return progress.key == self.key and progress.since == self.since
 
-    def takes(self, number: int, event: Event, clock: int) -> bool:
-        """Whether an event may be one of an occurrence at a step, by what it holds and by its time: not if, at `clock`
-        (µs), all that it could complete would be late.
+    def taken(self, steps: Sequence[int], event: Event, clock: int) -> list[int]:
+        """Those of some steps at which an event may be one of an occurrence, by what it holds and by its time: not if,
+        at `clock` (µs), all that it could complete would be late.
         """
-        return event.at + self._kept_for[number] >= clock and self._keys(number, event) is not None
+        oldest = clock - event.at
+        return [step for step in steps if self._kept_for[step] >= oldest and self._keys(step, event) is not None]
 
     def expire(self, progress: Progress, state: SubjectState, clock: int) -> None:
         """Let go of the events that are out of time at `clock` (µs)."""
+        events = state.events
         for facts, kept_for in zip(progress.facts, self._kept_for, strict=False):
-            over = clock - kept_for
-            if facts and state.events[facts[0]].at < over:
-                del facts[: bisect_left(facts, over, key=lambda position: state.events[position].at)]
+            if facts and events[facts[0]].at < clock - kept_for:
+                del facts[: bisect_left(facts, clock - kept_for, key=lambda position: events[position].at)]
 
     def keep(self, progress: Progress, state: SubjectState, number: int, position: int) -> None:
         """Keep an event of `state` at a step: of those with equal keys, and of all, so many of the newest."""
         facts = progress.facts[number]
-        facts.insert(_place(facts, state, position), position)
+        if facts:
+            facts.insert(_place(facts, state, position), position)
+        else:
+            facts.append(position)
         if len(facts) > self._most:
             seen: Counter[Keys | None] = Counter()
             kept: list[int] = []
@@ -134,6 +140,10 @@ class Plan:
 
     def question(self, progress: Progress, state: SubjectState, number: int, position: int) -> Question | None:
         """Of a sequence or an all: what could be, with the event at `position` at step `number`."""
+        # Most events find another step without any, and are done with here.
+        for step, facts in enumerate(progress.facts):
+            if not facts and step != number:
+                return None
         near = [
             [position] if step == number else self._near(step, number, facts, state, position)
             for step, facts in enumerate(progress.facts)

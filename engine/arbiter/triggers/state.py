@@ -48,11 +48,6 @@ class Progress(msgspec.Struct, array_like=True):
     fired: int = 0
     last: int | None = None
 
-    @property
-    def idle(self) -> bool:
-        """Whether there is nothing to keep of it."""
-        return not (self.fired or self.waiting or any(self.facts))
-
 
 class SubjectState(msgspec.Struct):
     """What all triggers keep of a subject: `progress` by trigger id, and the events of it by position in the log.
@@ -65,19 +60,30 @@ class SubjectState(msgspec.Struct):
 
     def next_due(self) -> int | None:
         """The time (µs) at which the first of what waits is due, None while nothing waits."""
-        return min((each.due for progress in self.progress.values() for each in progress.waiting), default=None)
+        first = None
+        for progress in self.progress.values():
+            for each in progress.waiting:
+                if first is None or each.due < first:
+                    first = each.due
+        return first
 
     def sweep(self) -> None:
         """Let go of what says nothing: of triggers that are back at their beginning, and of events that none uses."""
-        if idle := [name for name, progress in self.progress.items() if progress.idle]:
-            for name in idle:
-                del self.progress[name]
         used: set[int] = set()
-        for progress in self.progress.values():
+        idle = []
+        for name, progress in self.progress.items():
+            keeps = progress.fired > 0
             for facts in progress.facts:
-                used.update(facts)
+                if facts:
+                    used.update(facts)
+                    keeps = True
             for each in progress.waiting:
                 used.update(each.events)
+                keeps = True
+            if not keeps:
+                idle.append(name)
+        for name in idle:
+            del self.progress[name]
         if len(used) < len(self.events):
             self.events = {position: event for position, event in self.events.items() if position in used}
 
@@ -108,6 +114,8 @@ class Occurrence(NamedTuple):
 
 def merged(states: Sequence[SubjectState]) -> SubjectState:
     """The state of a subject that was several: what waited for any of them waits for it."""
+    if len(states) == 1:
+        return states[0]
     whole = SubjectState()
     for state in states:
         whole.events |= state.events
