@@ -82,7 +82,8 @@ t.yaml:10:12: `kmeans` makes no propensity
 t.yaml:10:34: unknown key `num_leaves` in `random_forest`
    10 | estimator: {type: random_forest, num_leaves: 50, max_features: 0.5}
       |                                  ^^^^^^^^^^
-  hint: it may have `type`, `n_estimators`, `max_depth`, `min_samples_leaf`, `max_features`""",
+  hint: it may have `type`, `n_estimators`, `max_depth`, `min_samples_leaf`, `max_features`, \
+`calibrate`""",
     ),
     "a parameter out of bounds": (
         GOOD,

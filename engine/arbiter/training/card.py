@@ -115,7 +115,8 @@ def _missing(each: InputSpec) -> str:
 
 
 def _training(spec: Spec, metrics: dict[str, Any]) -> str:
-    chosen = ", ".join(f"`{key}: {value}`" for key, value in spec.estimator.parameters.items())
+    told = spec.estimator.parameters | ({"calibrate": spec.estimator.calibrate} if spec.estimator.calibrate else {})
+    chosen = ", ".join(f"`{key}: {value}`" for key, value in told.items())
     said = f" {spec.card.training}" if spec.card.training else ""
     logs = [f"`{each.name}`" for each in spec.inputs if each.log]
     logged = f" Of {', '.join(logs)} the logarithm of 1 + x counts." if logs else ""

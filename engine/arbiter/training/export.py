@@ -18,6 +18,7 @@ from skl2onnx.common.shape_calculator import (
     calculate_linear_regressor_output_shapes,
 )
 
+from arbiter.training.calibrating import Sigmoid, Steps
 from arbiter.training.table import TrainingFailed
 
 if TYPE_CHECKING:
@@ -141,8 +142,8 @@ def _linear(fitted: Fitted, width: int) -> _Graph:
         graph.add("Identity", [before], "score")
         graph.give("score", TensorProto.FLOAT, 1)
     elif fitted.kind == "propensity":
-        graph.add("Sigmoid", [before], "probability")
-        graph.give("probability", TensorProto.FLOAT, 1)
+        graph.add("Sigmoid", [before], _said(fitted))
+        _calibrated(graph, fitted)
     else:
         if weights.shape[1] == 1:  # scikit-learn keeps one column for two classes
             graph.weights("signs", np.array([[-1.0, 1.0]], dtype=np.float32))
@@ -207,16 +208,51 @@ def _converted(fitted: Fitted, width: int) -> _Graph:
     names = [each.name for each in made.graph.output]
     probabilities = "probabilities" in names
     if kind == "score" or not probabilities:
-        wanted = "score" if kind == "score" else "probability"
+        wanted = "score" if kind == "score" else _said(fitted)
         graph.take(made, {names[0]: wanted})
-        graph.give(wanted, TensorProto.FLOAT, 1)
+        if kind == "score":
+            graph.give(wanted, TensorProto.FLOAT, 1)
+        else:
+            _calibrated(graph, fitted)
     else:
         graph.take(made, {"probabilities": "probabilities"})
-        if kind == "propensity":
+        if kind == "propensity" and fitted.curve is not None:
+            graph.weights("second", np.array([[0.0], [1.0]], dtype=np.float32))
+            graph.add("MatMul", ["probabilities", "second"], _said(fitted))
+            _calibrated(graph, fitted)
+        elif kind == "propensity":
             graph.give("probabilities", TensorProto.FLOAT, 2)
         else:
             graph.best("probabilities", "label" if kind == "class" else "cluster", "probability")
     return graph
+
+
+def _said(fitted: Fitted) -> str:
+    """What the probability is called that the model itself says."""
+    return "probability" if fitted.curve is None else "said"
+
+
+def _calibrated(graph: _Graph, fitted: Fitted) -> None:
+    """Give the probability: what was said, by the curve if there is one. Each of its parts rises by a few hundredths
+    and is held between its ends, so that no digits are lost by adding what nearly cancels.
+    """
+    match fitted.curve:
+        case Sigmoid(slope, offset):
+            graph.weights("slope", np.array([slope], dtype=np.float32))
+            graph.weights("shift", np.array([offset], dtype=np.float32))
+            graph.add("Sigmoid", [graph.add("Add", [graph.add("Mul", ["said", "slope"], "steeper"), "shift"], "moved")],
+                      "probability")  # fmt: skip
+        case Steps(x, y):
+            knots, wide, high = np.array(x), np.diff(x), np.diff(y)
+            graph.weights("knots", knots[None, :-1].astype(np.float32))
+            graph.weights("zero", np.zeros(1, dtype=np.float32))
+            graph.weights("widths", wide[None].astype(np.float32))
+            graph.weights("rises", (high / wide)[:, None].astype(np.float32))
+            graph.weights("least", np.array([y[0]], dtype=np.float32))
+            beyond = graph.add("Sub", ["said", "knots"], "beyond")
+            held = graph.add("Min", [graph.add("Max", [beyond, "zero"], "begun"), "widths"], "held")
+            graph.add("Add", [graph.add("MatMul", [held, "rises"], "risen"), "least"], "probability")
+    graph.give("probability", TensorProto.FLOAT, 1)
 
 
 def converted(model: Any, width: int, source: str) -> ModelProto:

@@ -7,8 +7,10 @@ since sums of floats depend on how they are shared out. Knows no files and no ON
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.ensemble import (
@@ -19,17 +21,20 @@ from sklearn.ensemble import (
 )
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import StratifiedGroupKFold
 from threadpoolctl import threadpool_limits
 
+from arbiter.training.calibrating import FOLDS, curve_of
 from arbiter.training.estimators import KNOWN
 from arbiter.training.table import TrainingFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from arbiter.models.manifest import Kind
+    from arbiter.training.calibrating import Curve
     from arbiter.training.spec import Estimator
 
     Matrix = NDArray[np.float64]
@@ -69,7 +74,7 @@ class Scaling:
 
 class Fitted:
     """A model as its library has it. `scaling` is None for trees; `classes` are the words of a class or a segment, in
-    the order of their numbers.
+    the order of their numbers; `curve` calibrates a propensity.
     """
 
     def __init__(self, kind: Kind, estimator: Estimator, scaling: Scaling | None, model: Any) -> None:
@@ -77,6 +82,7 @@ class Fitted:
         self.estimator = estimator
         self.scaling = scaling
         self.model = model
+        self.curve: Curve | None = None
         self.classes: tuple[str, ...] = ()
 
     def ready(self, x: Matrix) -> Matrix:
@@ -99,7 +105,7 @@ class Fitted:
                 found = self.model.predict_proba(ready)
                 found = found[:, 1] if self.kind == "propensity" else found
         answer: Matrix = np.asarray(found, dtype=np.float64)
-        return answer
+        return answer if self.curve is None else self.curve.of(answer)
 
     @property
     def centres(self) -> Matrix:
@@ -110,10 +116,18 @@ class Fitted:
 
 
 def fit(
-    kind: Kind, estimator: Estimator, seed: int, x: Matrix, y: NDArray[Any] | None, logs: Sequence[bool], clusters: int
+    kind: Kind,
+    estimator: Estimator,
+    seed: int,
+    x: Matrix,
+    y: NDArray[Any] | None,
+    logs: Sequence[bool],
+    clusters: int,
+    whose: NDArray[np.int64] | None = None,
 ) -> Fitted:
     """Fit to the rows of `x`. `y` holds 0 and 1, the numbers of classes, or scores; `logs` says of each column whether
-    its logarithm counts. Raises TrainingFailed.
+    its logarithm counts, and `whose` of each row the number of its subject: one is on one side where a curve is learnt.
+    Raises TrainingFailed.
     """
     known = KNOWN[estimator.name]
     if y is not None and kind in {"propensity", "class"} and len(np.unique(y)) < 2:  # noqa: PLR2004 - nothing to tell apart
@@ -124,7 +138,23 @@ def fit(
     with threadpool_limits(1):
         ready = fitted.ready(x)
         fitted.model.fit(ready) if kind == "segment" else fitted.model.fit(ready, y)
+    if estimator.calibrate is not None and y is not None:
+        plain = msgspec.structs.replace(estimator, calibrate=None)
+        said = np.empty(len(y))
+        for train, held in _folds(y, whose, seed):
+            said[held] = fit(kind, plain, seed, x[train], y[train], logs, clusters).predict(x[held])
+        fitted.curve = curve_of(estimator.calibrate, said, y)
     return fitted
+
+
+def _folds(y: NDArray[Any], whose: NDArray[np.int64] | None, seed: int) -> Iterator[tuple[Any, Any]]:
+    groups = np.arange(len(y)) if whose is None else whose
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a fold without one of the labels
+            yield from StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(y, y, groups)
+    except (ValueError, UserWarning) as error:
+        raise TrainingFailed(f"too few rows to calibrate with, in {FOLDS} folds: {error}") from error
 
 
 def _kmeans(_kind: Kind, parameters: dict[str, Any], seed: int, clusters: int) -> Any:

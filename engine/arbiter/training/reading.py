@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
+import msgspec
+
 from arbiter.authoring.blocks import Block, check_name, one_of
 from arbiter.authoring.documents import Form, read_documents
 from arbiter.authoring.nodes import Mapping, Node, Scalar, kind_of
@@ -22,7 +24,7 @@ from arbiter.ruleset.features import FeatureReader
 from arbiter.ruleset.times import duration_micros, rfc3339
 from arbiter.training.estimators import KNOWN, METRICS, Number, Word
 from arbiter.training.inputs import read_input
-from arbiter.training.spec import Estimator, Gate, Moments, SegmentName, Source, Spec, Validation, Words
+from arbiter.training.spec import Calibration, Estimator, Gate, Moments, SegmentName, Source, Spec, Validation, Words
 from arbiter.types import to_micros
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ SOURCES: Final = ("table", "events", "store")
 OF_SOURCE: Final = (*SOURCES, "since", "until", "time", "subject")
 ROWS: Final = ("at", "every", "each")
 MOST_TIMES: Final = 1000
+CALIBRATE: Final = "calibrate"
 WAYS: Final = ("held_out", "folds", "latest", "after")
 LABEL_REFUSED: Final = frozenset({"ratio", "since", "decay"})
 LARGEST_SHARE: Final = 0.9
@@ -255,9 +258,16 @@ class _Reader:
         name = cast("EstimatorName", self._word(inner, "type", KNOWN))
         known = KNOWN[name].parameters
         # Read again with the keys that this estimator has, so that others are reported.
-        inner = Block(node, self._report, what=f"`{name}`", path="estimator", keys=("type", *known))
+        more = (CALIBRATE,) if "propensity" in KNOWN[name].kinds else ()
+        inner = Block(node, self._report, what=f"`{name}`", path="estimator", keys=("type", *known, *more))
         read = {key: self._parameter(inner, key, each) for key, each in known.items() if inner.has(key)}
-        return self._fitting(block, inner, "type", name, kind, {key: v for key, v in read.items() if v is not None})
+        found = self._fitting(block, inner, "type", name, kind, {key: v for key, v in read.items() if v is not None})
+        if not inner.has(CALIBRATE):
+            return found
+        if kind != "propensity" and block.has("kind"):
+            inner.refuse(inner.key(CALIBRATE), f"`{CALIBRATE}` is for probabilities of a propensity, this is a {kind}")
+        way = cast("Calibration", self._word(inner, CALIBRATE, get_args(Calibration)))
+        return msgspec.structs.replace(found, calibrate=way)
 
     def _fitting(
         self, block: Block, where: Block, key: str, name: EstimatorName, kind: Kind, parameters: dict[str, Any]

@@ -105,8 +105,9 @@ class _Run:
         logs = [each.spec.log for each in self.prepared for _ in range(each.width)]
         labels = None if y is None or spec.kind == "segment" else y[train_]
         self.fitted: Fitted = fit(
-            spec.kind, spec.estimator, spec.seed, self.x[train_], labels, logs, len(spec.segments)
-        )
+            spec.kind, spec.estimator, spec.seed, self.x[train_], labels, logs, len(spec.segments),
+            None if table.subjects is None else np.unique(table.subjects, return_inverse=True)[1][train_],
+        )  # fmt: skip
         self.fitted.classes = classes if spec.kind != "segment" else _names(spec, self.fitted, self.prepared)
         self.predicted = self.fitted.predict(self.x[held])
 
@@ -190,6 +191,7 @@ def _exported(spec: Spec, content: bytes, table: Table, final: _Run, metrics: di
         "training": {
             "estimator": spec.estimator.name,
             "parameters": spec.estimator.parameters,
+            **({"calibrate": spec.estimator.calibrate} if spec.estimator.calibrate else {}),
             "seed": spec.seed,
             "rows": metrics["rows"],
             "held_out": metrics["held_out"],

@@ -27,8 +27,16 @@ from arbiter.models.manifest import Kind, Root
 from arbiter.ruleset.features import AGGREGATES, OF_EVENTS
 from arbiter.ruleset.times import TIMESTAMP
 from arbiter.training.estimators import KNOWN, METRICS, Number, Parameter
-from arbiter.training.reading import LABEL_REFUSED, LARGEST_SHARE, LATEST_SEED, MOST_FOLDS, MOST_TIMES, REQUIRED
-from arbiter.training.spec import Encoding, Impute
+from arbiter.training.reading import (
+    CALIBRATE,
+    LABEL_REFUSED,
+    LARGEST_SHARE,
+    LATEST_SEED,
+    MOST_FOLDS,
+    MOST_TIMES,
+    REQUIRED,
+)
+from arbiter.training.spec import Calibration, Encoding, Impute
 
 _MOMENT: Final = text("A moment, as in 2026-06-01T00:00:00Z.", pattern=whole(TIMESTAMP.pattern))
 _DURATION: Final = text("A duration, as in 30d.", pattern=whole("0*[1-9][0-9]*" + f"[{''.join(UNITS)}]"))
@@ -139,6 +147,9 @@ def _input() -> Schema:
 def _estimator(estimator: str) -> Schema:
     known = KNOWN[estimator]  # type: ignore[index]
     keys = {"type": word("Which.", [estimator])} | {key: _parameter(each) for key, each in known.parameters.items()}
+    if "propensity" in known.kinds:
+        said = "Of a propensity: the form of a curve from what it says to how often that happens."
+        keys[CALIBRATE] = word(said, get_args(Calibration))
     return closed("", keys, required=["type"])
 
 

@@ -26,6 +26,7 @@ EstimatorName = Literal[
 ]
 Impute = Literal["mean", "median", "most_frequent"]
 Encoding = Literal["index", "onehot"]
+Calibration = Literal["sigmoid", "isotonic"]
 Metric = Literal["auc", "log_loss", "brier", "accuracy", "rmse", "r2", "silhouette"]
 
 
@@ -100,10 +101,13 @@ class SegmentName(msgspec.Struct, frozen=True):
 
 
 class Estimator(msgspec.Struct, frozen=True):
-    """What learns, and its parameters by the names that its library has for them."""
+    """What learns, and its parameters by the names that its library has for them; `calibrate` is the form of the curve
+    from what it says to how often that happens, None for none.
+    """
 
     name: EstimatorName
     parameters: dict[str, Scalar] = {}
+    calibrate: Calibration | None = None
 
 
 class Validation(msgspec.Struct, frozen=True):

@@ -63,7 +63,7 @@ def _rounded(figure: float) -> float:
 def _outputs(fitted: Fitted) -> dict[str, dict[str, Any]]:
     words = list(fitted.classes)
     match fitted.kind:
-        case "propensity" if hasattr(fitted.model, "predict_proba") and fitted.scaling is None:
+        case "propensity" if hasattr(fitted.model, "predict_proba") and not (fitted.scaling or fitted.curve):
             return {"probability": {"tensor": "probabilities", "index": 1, "type": "double"}}
         case "propensity":
             return {"probability": {"tensor": "probability", "type": "double"}}
