@@ -78,7 +78,7 @@ def test_the_usage_line_shows_assignments_as_they_are_typed() -> None:
 def test_check_counts_what_a_good_set_holds(rules: Path) -> None:
     done = arbiter("check", rules)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "no mistakes: 3 decisions, 27 rules, 12 segments, 12 features, 2 models\n"
+    assert done.stdout == "no mistakes: 3 decisions, 27 rules, 16 segments, 12 features, 2 models, 6 triggers\n"
 
 
 def test_check_shows_every_mistake_where_it_stands(rules: Path) -> None:

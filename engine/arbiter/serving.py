@@ -25,6 +25,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     segments: int
     features: int
     models: int
+    triggers: int = 0
 
 
 class SnapshotFile(msgspec.Struct, frozen=True, order=True, kw_only=True):

@@ -282,12 +282,13 @@ class Snapshot:
         return found
 
     def counts(self) -> dict[str, int]:
-        """How many of each thing the snapshot holds."""
+        """How many of each thing the snapshot holds; triggers are left out where there are none."""
         frame = self.frame
-        return {
+        found = {
             "decisions": len(frame.decisions), "rules": self.image.rules, "segments": len(frame.segments),
-            "features": len(frame.features), "models": len(self.models),
+            "features": len(frame.features), "models": len(self.models), "triggers": len(frame.triggers),
         }  # fmt: skip
+        return found if frame.triggers else {name: number for name, number in found.items() if name != "triggers"}
 
 
 def open_snapshot(
