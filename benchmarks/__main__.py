@@ -30,7 +30,7 @@ NAMES = (
     "matching", "comparison", "scale", "compiling", "reload",
     "decision", "model_latency", "store", "consent", "experiments", "wire",
     "serving", "latency", "overload", "batches", "rule_counts", "profiles", "workers", "updates", "telemetry",
-    "kafka", "linking", "needing", "swapping", "openbandit", "triggers",
+    "kafka", "linking", "needing", "swapping", "openbandit", "triggers", "firing",
 )  # fmt: skip
 LARGE = ("profiles_10m",)  # only when named
 

@@ -153,6 +153,8 @@ RATIOS = {
     "read_over_bare_lmdb": "reading a profile over a bare LMDB get and decode",
     "drawn_over_hash": "drawing one of two variants in a part of a layer, over one published hash",
     "beside_over_without": "a decision that reads no experiment, in a rule set with and without some",
+    "answer_to_firing_p99_ms": "from the answer to an event to the firing at who follows, 99th percentile, ms",
+    "decision_p99_on_over_off": "99th percentile of decisions beside 2,000 events a second, with triggers over without",
     "hiding_over_read": "what hiding six attributes and four features adds to a decision, over the read of the profile",
     "read_us": "reading a profile of 30 attributes and 20 features, µs, in the quickest of nine rounds",
     "grouped_writes_per_commit": "updates that share a commit, 64 in flight",

@@ -116,10 +116,16 @@ def test_nothing_has_happened(run: Run) -> None:
         found = run.standing(trigger)
         assert (found.stage, found.pending, found.fired) == ("idle", (), 0)
         assert not any(seen(found))
-    assert run.text("invited") == "invited: waits for signed_up, then invited, then joined within 3 hours"
-    assert run.text("both") == "both: waits for read and wrote and shared, in any order within 60 minutes"
-    assert run.text("learner") == "learner: waits for 3 times lesson of one `course` within 60 minutes"
-    assert run.text("either") == "either: waits for left or paused"
+    assert run.text("invited") == (
+        "invited: waits for signed_up as signup, then invited as invite where event.team == signup.team within 2h, "
+        "then joined where event.team == invite.team, all within 3h"
+    )
+    assert (
+        run.text("both")
+        == "both: waits for read as one, and wrote where event.page == one.page, and shared, all within 1h"
+    )
+    assert run.text("learner") == "learner: waits for 3 times lesson of one event.course within 1h"
+    assert run.text("either") == "either: waits for left, or paused"
 
 
 def test_what_is_complete_says_when_it_fires_and_what_would_keep_it_from_it(run: Run) -> None:

@@ -68,12 +68,12 @@ def test_the_commands_list_follow_and_explain_and_the_status_names_the_process(
     write(folder, BOUGHT, ABANDONED, OFTEN)
     listed = forked.arbiter("triggers", "list", str(folder / "rules")).stdout.splitlines()
     assert listed[1].split("\t")[:5] == [
-        "abandoned", "viewed, and no added for 1 seconds after that", "sets abandoned; adds to abandonments", "every",
-        "yes",
+        "abandoned", "viewed as view, unless added where event.product == view.product within 1s",
+        "set abandoned = ${view.product}; increment abandonments by 1", "every", "yes",
     ]  # fmt: skip
     (_, _, often, _) = json.loads(forked.arbiter("triggers", "list", str(folder / "rules"), "--json").stdout)
-    assert (often["kind"], often["waits_for"], often["tags"]) == (
-        "count", "1000 times purchase within 7 days", ["loyalty"],
+    assert (often["kind"], often["pattern"], often["tags"]) == (
+        "count", ["1000 times purchase within 7d"], ["loyalty"],
     )  # fmt: skip
     served = serve("--workers", "1")
     client = served.client(served.address)

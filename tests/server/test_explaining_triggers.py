@@ -83,7 +83,7 @@ def test_of_an_unknown_subject_nothing_has_happened(shop: Shop) -> None:
         ("past", trigger_pb2.TRIGGER_STAGE_INACTIVE),
     ]
     assert answer.triggers[0].position.startswith("shop.yaml:")
-    assert answer.triggers[1].text == "learner: waits for 3 times lesson within 60 minutes"
+    assert answer.triggers[1].text == "learner: waits for 3 times lesson within 1h"
 
 
 def test_what_waits_what_is_under_way_and_what_was_done(shop: Shop) -> None:

@@ -17,10 +17,11 @@ from arbiter.cli.remote import Asked, asks_a_server, connected
 from arbiter.cli.terminal import err, fail, out, plural, print_json, print_table
 from arbiter.decision.wording import shown
 from arbiter.errors import AuthorError
+from arbiter.ruleset.patterns.words import pattern_text, written_of
 
 if TYPE_CHECKING:
     from arbiter.client import Firing, SubjectStanding, TriggerStanding
-    from arbiter.ruleset.triggers import Act, Trigger
+    from arbiter.ruleset.triggers import Trigger
 
 triggers = typer.Typer(name="triggers", help="Rules over time: what fires, and when.", no_args_is_help=True)
 
@@ -59,7 +60,7 @@ def list_(rules: Rules, *, models: Models = None, as_json: AsJson = False) -> No
         return
     print_table(
         ("trigger", "waits for", "does", "repeat", "on", "where"),
-        [tuple(_row(each)) for each in declared],
+        [_row(each) for each in declared],
         title=plural(len(declared), "trigger"),
         prose=("waits for", "does"),
     )
@@ -170,58 +171,12 @@ def _print_trigger(found: "TriggerStanding") -> None:
 
 def _listed(trigger: "Trigger") -> dict[str, Any]:
     """A trigger for JSON."""
-    cells = _row(trigger)
-    return {
-        "trigger": trigger.id,
-        "kind": trigger.kind,
-        "waits_for": cells[1],
-        "does": cells[2],
-        "repeat": cells[3],
-        "enabled": trigger.enabled,
-        "priority": trigger.priority,
-        "tags": list(trigger.tags),
-        "position": trigger.position,
-    }
+    written = {name: list(said) for name, said in written_of(trigger).items()}
+    return {"trigger": trigger.id, "kind": trigger.kind, **written, "position": trigger.position}
 
 
-def _row(trigger: "Trigger") -> list[str]:
-    from arbiter.server.triggerwords import pattern_told, span_told  # noqa: PLC0415 - as above
-
-    repeat = trigger.repeat
-    again = f"once per {span_told(repeat.period)}" if repeat.kind == "per" else repeat.kind
-    return [
-        trigger.id,
-        pattern_told(trigger),
-        "; ".join(map(_does, trigger.then)),
-        again,
-        "yes" if trigger.enabled else "no",
-        trigger.position,
-    ]
-
-
-def _does(act: "Act") -> str:
-    from arbiter.ruleset.triggers import (  # noqa: PLC0415 - as above
-        Decide,
-        Emit,
-        EnterSegment,
-        Increment,
-        LeaveSegment,
-        Set,
-        Unset,
-    )
-
-    match act:
-        case Set(values):
-            return f"sets {', '.join(values)}"
-        case Unset(names):
-            return f"removes {', '.join(names)}"
-        case Increment(values):
-            return f"adds to {', '.join(values)}"
-        case EnterSegment(segments):
-            return f"enters {', '.join(segments)}"
-        case LeaveSegment(segments):
-            return f"leaves {', '.join(segments)}"
-        case Emit(event, _):
-            return f"emits {event}"
-        case Decide(decision, _):
-            return f"decides {decision}"
+def _row(trigger: "Trigger") -> tuple[str, ...]:
+    written = written_of(trigger)
+    (repeat,), (enabled,) = written["repeat"], written["enabled"]
+    does = "; ".join(written["then"])
+    return trigger.id, pattern_text(trigger), does, repeat, "yes" if enabled == "true" else "no", trigger.position

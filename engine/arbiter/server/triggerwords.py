@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arbiter.decision.wording import shown
+from arbiter.ruleset.patterns.words import events_text, pattern_text
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
@@ -52,26 +53,7 @@ def _headline(found: Standing) -> str:
         case "in progress":
             return "under way"
         case _:
-            return f"waits for {pattern_told(found.trigger)}"
-
-
-def pattern_told(trigger: Trigger) -> str:
-    """What it waits for at its beginning."""
-    names = [events_told(each.events) for each in trigger.steps]
-    within = "" if trigger.within is None else f" within {span_told(trigger.within)}"
-    match trigger.kind:
-        case "count":
-            by = f" of one `{trigger.by}`" if trigger.by else ""
-            whole = f"{trigger.times} times {names[0]}{by}{within}"
-        case "sequence":
-            whole = f"{', then '.join(names)}{within}"
-        case "all":
-            whole = f"{' and '.join(names)}, in any order{within}"
-        case _:
-            whole = " or ".join(names)
-    if (unless := trigger.unless) is None:
-        return whole
-    return f"{whole}, and no {events_told(unless.events)} for {span_told(unless.within or 0)} after that"
+            return f"waits for {pattern_text(found.trigger)}"
 
 
 def _steps(found: Standing, now: int) -> list[str]:
@@ -102,14 +84,14 @@ def _fired(firing: FiringRecord) -> list[str]:
         f"{each.type} at {shown(from_micros(each.at))} (event {shown(each.event_id)})" for each in firing.causes
     )
     lines = [f"at {shown(from_micros(firing.at))} because of {causes}"]
-    if done := acts_told(firing):
+    if done := _done(firing):
         lines.append(f"  it {'; '.join(done)}")
     if firing.dropped:
         lines.append(f"  {firing.dropped}")
     return lines
 
 
-def acts_told(firing: FiringRecord) -> list[str]:
+def _done(firing: FiringRecord) -> list[str]:
     """What a firing did, as ends of a sentence that begins with it."""
     acts, done = firing.acts, []
     if "set" in acts:
@@ -131,12 +113,7 @@ def acts_told(firing: FiringRecord) -> list[str]:
 
 def _asked(step: Step) -> str:
     where = "" if step.where is None else f" where {' '.join(step.where.source.split())}"
-    return f"{events_told(step.events)}{where}"
-
-
-def events_told(names: Sequence[str]) -> str:
-    """Types of events, in words."""
-    return " or ".join(names) or "any event"
+    return f"{events_text(step)}{where}"
 
 
 def _listed(causes: Iterable[Cause]) -> str:
@@ -149,12 +126,11 @@ def _event(cause: Cause) -> str:
 
 def _at(moment: int, now: int) -> str:
     """A moment, and how far off it is."""
-    far = f"in {span_told(moment - now)}" if moment >= now else f"{span_told(now - moment)} ago"
+    far = f"in {_span(moment - now)}" if moment >= now else f"{_span(now - moment)} ago"
     return f"{shown(from_micros(moment))} ({far})"
 
 
-def span_told(micros: int) -> str:
-    """A duration (µs), in words."""
+def _span(micros: int) -> str:
     seconds = micros / 1e6
     for size, unit in _UNITS:
         if seconds >= 2 * size or size == 1:
