@@ -16,7 +16,7 @@ from arbiter.expr import cel
 from arbiter.expr.cost import nested_macros
 from arbiter.expr.hints import FUNCTIONS, end_hint, operand_hint, word_hint
 from arbiter.expr.limits import LEVELS, MACROS, PATTERN_LENGTH, PATTERN_SIZE, pattern_size
-from arbiter.expr.scope import Environments, Scope, environments_of
+from arbiter.expr.scope import PARSER, Environments, Scope, environments_of
 from arbiter.expr.shapes import Shape, cut, shape_of
 from arbiter.expr.syntax import PATH_LENGTH, Unreadable, convert, walk, with_children
 from arbiter.expr.tree import AnyNode, Call, Const, Fold, ListOf, Local, MapOf, Name, Select
@@ -96,7 +96,7 @@ def _read(source: str, scope: Scope, environments: Environments, expect: str) ->
             Mistake(0, max(1, len(source)), "the expression is empty", "write an expression, or take it away")
         )
     try:
-        root = convert(environments.untyped.parse(source), source, scope.labels)
+        root = convert(PARSER.parse(source), source, scope.labels)
     except cel.CelFailure as failure:
         return _refused(*_syntax_mistakes(failure, source))
     except Unreadable as problem:
@@ -106,7 +106,8 @@ def _read(source: str, scope: Scope, environments: Environments, expect: str) ->
     nodes = walk(root)
     # cel-cpp types has() on a declared dotted name wrongly, so such expressions are checked with names as dyn.
     tests = any(isinstance(n, Call) and n.function == "has" for n in nodes)
-    environment = environments.untyped if tests else environments.typed
+    roots = frozenset(n.path[0] for n in nodes if isinstance(n, Name))
+    environment = environments.checking(roots, typed=not tests)
     mistakes += _null_mistakes(nodes)
     mistakes += _type_mistakes(environment, source, nodes, known={m.start for m in mistakes})
     mistakes += _number_mistakes(nodes)

@@ -6,7 +6,7 @@ Law: declarations only; nothing here reads an expression.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -18,6 +18,9 @@ _SINGULAR = {"features": "feature", "segments": "segment", "models": "model", "e
 _SECTION = {"profile": "attribute", "context": "attribute", "account": "attribute", "event": "property"}
 
 
+Roots = dict[str, dict[str, str] | None]
+
+
 class Scope(msgspec.Struct, frozen=True):
     """What names an expression may use. `roots` maps a root to its names and their types; None: any name, as dyn.
     A root that is not of the language is a label: a step of a trigger, whose event's properties stand behind it.
@@ -27,7 +30,7 @@ class Scope(msgspec.Struct, frozen=True):
     `barred` maps a root that cannot stand here to a sentence that says why.
     """
 
-    roots: dict[str, dict[str, str] | None]
+    roots: Roots
     models: dict[str, dict[str, str]] = {}
     unready: dict[str, str] = {}
     barred: dict[str, str] = {}
@@ -99,6 +102,10 @@ class Scope(msgspec.Struct, frozen=True):
         return self._elsewhere(path[-1]) or near or f"names start with {known}"
 
 
+PARSER: Final = cel.Environment({})
+"""What parses: that takes no declarations. A fresh environment takes a millisecond over its first expression."""
+
+
 class Environments:
     """cel-cpp's view of one scope: names with their declared types, and names as dyn.
 
@@ -106,17 +113,35 @@ class Environments:
     """
 
     def __init__(self, scope: Scope) -> None:
-        roots = dict.fromkeys([*PATH_LENGTH, *scope.roots], "dyn") | {"now": "timestamp"}
-        typed = dict(roots)
-        for root, names in scope.roots.items():
-            typed |= {f"{root}.{name}": kind for name, kind in (names or {}).items()}
-        for model, outputs in scope.models.items():
-            typed |= {f"models.{model}.{output}": kind for output, kind in outputs.items()}
-        typed |= {f"experiments.{path}": kind for path, kind in (scope.experiments or {}).items()}
-        self.typed = cel.Environment(typed)
-        self.untyped = cel.Environment(roots)
+        self._scope = scope
+        self._checking: dict[tuple[bool, frozenset[str]], cel.Environment] = {}
         self.known: dict[tuple[str, str], Any] = {}
         self.shapes: dict[tuple[str, ...], Any] = {}
+
+    def checking(self, roots: frozenset[str], *, typed: bool) -> cel.Environment:
+        """What checks an expression that reads names of these roots. Scopes that differ in others' labels share it."""
+        labels = self._scope.labels & roots
+        found = self._checking.get((typed, labels))
+        if found is None:
+            left = {root: names for root, names in self._scope.roots.items() if root in labels | PATH_LENGTH.keys()}
+            scope = self._scope
+            content = msgspec.msgpack.encode((left, scope.models, scope.experiments or {}, typed), order="sorted")
+            found = self._checking[typed, labels] = _environment(content)
+        return found
+
+
+@functools.lru_cache(maxsize=32)
+def _environment(content: bytes) -> cel.Environment:
+    declared: tuple[Roots, dict[str, dict[str, str]], dict[str, str], bool] = msgspec.msgpack.decode(content)
+    roots, models, experiments, typed = declared
+    variables = dict.fromkeys([*PATH_LENGTH, *roots], "dyn") | {"now": "timestamp"}
+    if typed:
+        for root, names in roots.items():
+            variables |= {f"{root}.{name}": kind for name, kind in (names or {}).items()}
+        for model, outputs in models.items():
+            variables |= {f"models.{model}.{output}": kind for output, kind in outputs.items()}
+        variables |= {f"experiments.{path}": kind for path, kind in experiments.items()}
+    return cel.Environment(variables)
 
 
 class _ByIdentity:
