@@ -61,6 +61,8 @@ segments:
   active: features.visits_7d >= 2
   europe: profile.country in ["DE", "FR"]
 actions: {show: {params: {text: string, days: double}}}
+experiments:
+  tone: {decision: [home, side], traffic: 0.7, variants: {calm: 1, loud: 2}, when: profile.country != "FR"}
 decisions:
   home: {slots: 2, order: [priority, value, recency], default: {action: show, params: {text: none, days: 0.0}}}
   side: {slots: 1, order: [priority], default: {action: show, params: {text: side, days: 0.0}}}
@@ -75,6 +77,8 @@ rules:
      then: {action: show, params: {text: europe, days: 1.0}}}
   - {id: grown, decision: home, priority: 8, when: ['profile.born < timestamp("2000-01-01T00:00:00Z")'],
      requires_consent: [marketing], then: {action: show, params: {text: grown, days: 1.0}}}
+  - {id: loud, decision: home, priority: 8, when: ['experiments.tone == "loud"'], value: 0.5,
+     then: {action: show, params: {text: "${experiments.tone}", days: 4.0}}}
   - {id: few, decision: home, priority: 7, rollout: {percent: 40, by: subject, salt: few}, when: ["true"],
      then: {action: show, params: {text: few, days: 2.0}}}
   - {id: teams, decision: home, priority: 6, rollout: {percent: 40, by: profile.team, salt: teams}, when: ["true"],
@@ -207,7 +211,7 @@ def test_ten_thousand_decisions_come_out_the_same(logged: Logged) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("field", ["at", "values", "shares", "granted", "horizon", "slots", "won"])
+@pytest.mark.parametrize("field", ["at", "values", "shares", "granted", "horizon", "slots", "won", "variants"])
 def test_a_log_that_was_changed_is_found_out(logged: Logged, field: str) -> None:
 
     changes: dict[str, Callable[[Row], Any]] = {
@@ -218,6 +222,7 @@ def test_a_log_that_was_changed_is_found_out(logged: Logged, field: str) -> None
         "horizon": lambda row: (row.horizon or 0) + 1,
         "slots": lambda row: 1 if row.slots == 0 else 2,
         "won": lambda row: tuple(reversed(row.won)),
+        "variants": lambda row: {name: "" if variant == "loud" else "loud" for name, variant in row.variants.items()},
     }
     reproduction = Reproduction(logged.opened, 3)
     for head, row in logged.rows[:3000]:
@@ -286,6 +291,21 @@ def test_what_the_log_does_not_hold_is_said_and_not_guessed(logged: Logged) -> N
     side = sum(head.point == "side" for head, _ in of)
     assert found.redrawn == side
     assert 0.4 < found.by_rule["drawn"][1] / side < 0.6
+
+
+def test_variants_are_those_of_then_and_an_experiment_that_the_log_does_not_know_is_drawn_anew(logged: Logged) -> None:
+    of = [each for each in logged.rows if each[0].snapshot == logged.snapshot.digest and each[1].values is not None]
+    seen = {row.variants.get("tone") for head, row in of if head.point == "home"}
+    assert seen == {"", "calm", "loud"}
+    assert all(set(row.exposed) <= {name for name, variant in row.variants.items() if variant} for _, row in of)
+    # Other weights draw nobody anew who has a variant already; another experiment draws everybody.
+    for rules, redrawn in ((RAISED.replace("loud: 2", "loud: 9"), 0), (RAISED.replace("tone", "voice"), 1)):
+        comparison = Comparison(logged.candidate(rules), 0)
+        for head, row in of:
+            comparison.add(head, row)
+        found = comparison.result()
+        assert found.redrawn == redrawn * sum(head.point == "home" for head, _ in of)
+        assert bool(found.changed) is bool(redrawn)
 
 
 def test_a_snapshot_that_is_gone_is_said(logged: Logged) -> None:

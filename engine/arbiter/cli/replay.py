@@ -159,7 +159,7 @@ def _print_compared(found: "Compared", *, as_json: bool) -> None:
         names = ", ".join(found.unlogged[:_SHOWN])
         out().print(f"{found.open:,} more hang on what the log does not hold: {names}", highlight=False)
     if found.redrawn:
-        out().print(f"{found.redrawn:,} have a share of subjects that was drawn anew: its salt is not in the log",
+        out().print(f"{found.redrawn:,} have a share or a variant that was drawn anew: it is not in the log",
                     highlight=False)  # fmt: skip
     _print_left_out(found.left_out)
     if found.changed:

@@ -25,6 +25,7 @@ _WON: Final = pa.struct([
 ])  # fmt: skip
 _LACKING: Final = pa.struct([("model", pa.string()), ("cause", pa.string())])
 _LOST: Final = pa.struct([("rule", pa.string()), ("stage", pa.string()), ("lost_to", pa.string())])
+_ASSIGNED: Final = pa.struct([("experiment", pa.string()), ("variant", pa.string()), ("exposed", pa.bool_())])
 SCHEMA: Final = pa.schema(
     [
         ("id", pa.string()),
@@ -41,6 +42,7 @@ SCHEMA: Final = pa.schema(
         ("place", pa.int32()),
         ("canary", pa.bool_()),
         ("losers", pa.list_(_LOST)),
+        ("experiments", pa.list_(_ASSIGNED)),
         ("reads", _NAME),
         ("row", pa.binary()),
     ]
@@ -86,6 +88,10 @@ def table_of(packed: Sequence[msgspec.Raw], rows: Sequence[Row], heads: Sequence
         "canary": [row.canary for row in rows],
         "losers": _listed(
             [None if row.losers is None else [(r.rule, r.stage, r.lost_to) for r in row.losers] for row in rows], _LOST
+        ),
+        "experiments": _listed(
+            [[(name, variant, name in row.exposed) for name, variant in row.variants.items()] for row in rows],
+            _ASSIGNED,
         ),
         "reads": _named([reads[head.number] for head in heads]),
         "row": [bytes(each) for each in packed],

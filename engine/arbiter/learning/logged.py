@@ -63,7 +63,8 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
     was asked for; `page` the id of the first decision of a page, `place` the number in it; `off` the rules that
     were switched off; `changes` the µs times of the last changes, where the order asks for them; `trials` the models of
     which a version was tried on the subject; `lacking` those without outputs, and why. `losers` is None where nobody
-    looked.
+    looked. `variants` are those of the experiments that the decision may read, empty outside; `exposed` the experiments
+    that mattered to it.
     """
 
     head: int
@@ -86,6 +87,8 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
     lacking: tuple[tuple[str, str], ...] = ()
     canary: bool = False
     losers: tuple[Lost, ...] | None = None
+    variants: dict[str, str] = {}
+    exposed: tuple[str, ...] = ()
 
 
 encode: Final = msgspec.msgpack.Encoder().encode

@@ -57,7 +57,7 @@ class Reproduced(msgspec.Struct, kw_only=True):
 class Compared(msgspec.Struct, kw_only=True):
     """How a candidate compares with a log: how many `decisions` were compared, how many would be `changed`, in what is
     delivered. `open` are those of which the log does not hold all that the candidate reads, `unlogged`, and which hang
-    on it; `redrawn` those for which a share of subjects was drawn by a salt that the log does not know.
+    on it; `redrawn` those for which a share of subjects, or a variant, was drawn that the log does not know.
 
     By rule: how many it delivered and would deliver; from which rule to which the changes go, by ``FROM → TO``; by
     decision point and by segment of the candidate, how many decisions there are and how many would change.
@@ -173,7 +173,9 @@ class Comparison:
             self._open += 1
             self._names.update(unlogged.names)
             return
-        self._redrawn += any(salt not in row.shares for salt in unlogged.salts)
+        self._redrawn += any(salt not in row.shares for salt in unlogged.salts) or any(
+            name not in row.variants for name in unlogged.experiments
+        )
         after = won_of(decision)
         changed = delivered(after) != delivered(row.won)
         self._count(head, row, view, after, changed=changed)

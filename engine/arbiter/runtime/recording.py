@@ -60,8 +60,8 @@ class _Pen:
     """
 
     __slots__ = (
-        "_account", "_context", "_features", "_managed", "_profile", "changes", "consent", "head", "line",
-        "plain", "salts",
+        "_account", "_context", "_features", "_managed", "_profile", "changes", "consent", "experiments", "head",
+        "line", "plain", "salts",
     )  # fmt: skip
 
     def __init__(self, head: int, point: Point, snapshot: Snapshot, *, consent: bool) -> None:
@@ -82,10 +82,11 @@ class _Pen:
         self._managed = _reader(by_root["managed"])
         self.consent = consent
         self.salts = point.salts
+        self.experiments = point.experiments
         changing = {f"{root}.{key or name}" for root, name, key in reads}
         self.changes = frozenset(changing) if "recency" in point.dynamic else frozenset()
-        # Whether the subject's consent, its share and its changes are no matter.
-        self.plain = snapshot.consent is None and not self.salts and not self.changes
+        # Whether the subject's consent, its share, its variants and its changes are no matter.
+        self.plain = snapshot.consent is None and not (self.salts or self.changes or self.experiments)
 
     def values(self, view: View) -> Sequence[Any]:
         """What is known of the head's names, None for what is missing."""
@@ -239,6 +240,8 @@ class Recorder:
                 lacking_of(decision),
                 active.canary,
                 losers,
+                {name: view.experiments.of(name, view) for name in pen.experiments},
+                tuple(decision.experiments),
             )
         )
 

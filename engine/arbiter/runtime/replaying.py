@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from arbiter.decision.assignment import Assigned, Assigners
 from arbiter.decision.explain import judge_condition
 from arbiter.decision.hashing import Drawn
 from arbiter.decision.walk import Need, Walk
 from arbiter.expr.view import View
 from arbiter.learning.logged import lacking_of, won_of
 from arbiter.profiles.features import FeatureSet
+from arbiter.ruleset.experiments.terms import OUTSIDE
 from arbiter.ruleset.image import STORED
 from arbiter.runtime.active import active_of
 from arbiter.runtime.scoring import Scorer
@@ -45,6 +47,8 @@ class Again:
         self._features = FeatureSet(snapshot.frame.features)
         self._scorer = Scorer(Counters())
         self._delivered: dict[str, tuple[Treatment, ...]] = {}
+        self._experiments = {each.name: each for each in snapshot.frame.experiments.each}
+        self._assigners = Assigners(snapshot.frame.experiments, snapshot.symbols)
 
     def view(self, head: Head, row: Row) -> View:
         """What the decision saw, as far as this snapshot knows the names."""
@@ -54,9 +58,20 @@ class Again:
                 found[root][key or name] = value
         view = View(found["profile"], found["context"], found["features"], row.at, found["account"])
         view.managed = found["managed"]
+        if self._experiments:
+            view.experiments = Assigned(self._assigners, row.subject, self._variants(row))
         if self.snapshot.consent is not None:
             self.snapshot.consent.cover(view, row.granted)
         return view
+
+    def _variants(self, row: Row) -> dict[str, str]:
+        """What expressions read of experiments that the row tells and this snapshot has. All others are drawn anew."""
+        said: dict[str, str] = {}
+        for name, variant in row.variants.items():
+            experiment = self._experiments.get(name)
+            if experiment is not None and variant in (OUTSIDE, *experiment.variants):
+                said |= experiment.read_as(variant)
+        return said
 
     def decide(self, head: Head, row: Row, view: View, *, off: Iterable[str] = ()) -> Decision:
         """The decision; the rules `off` are switched off. Raises NotFound for a point that the snapshot has not."""
@@ -95,7 +110,7 @@ class Again:
 
 class Unlogged:
     """What a candidate reads at a point that rows with a head do not hold: the names, the rules that read them, and the
-    salts that rows may lack.
+    salts and experiments that rows may lack.
     """
 
     def __init__(self, point: Point, head: Head) -> None:
@@ -107,6 +122,7 @@ class Unlogged:
             if (root, symbols[name].key if root == "features" else name) not in known
         )
         self.salts = point.salts
+        self.experiments = point.experiments
         missing = frozenset(self.names)
         self._rules = [
             rule for rule in point.all_rules if rule.enabled and missing & point.names_of(rule)
