@@ -30,13 +30,26 @@ if TYPE_CHECKING:
     from arbiter.types import Decision
 
 
-def load(rules: Path, models: Path | None) -> tuple[Snapshot | None, list[Diagnostic]]:
-    """Load as a server would. The snapshot is None when the files hold an error.
+def load(
+    rules: Path, models: Path | None, versions: Mapping[str, int] | None = None
+) -> tuple[Snapshot | None, list[Diagnostic]]:
+    """Load as a server would, but with these `versions` of models, by name, in place of those that are live. The
+    snapshot is None when the files hold an error.
 
-    Files are named by paths that a terminal can open: the directory as it was given, then the place in it.
+    Files are named by paths that a terminal can open: the directory as it was given, then the place in it. Raises
+    NotFound for a version that is not there, AuthorError for one that the rules cannot do with.
     """
-    attempt = Loader(rules, models, None, _names(rules, models)).load()
-    return None if attempt.built is None else attempt.built.snapshot, list(attempt.diagnostics)
+    loader = Loader(rules, models, None, _names(rules, models))
+    attempt = loader.load()
+    built, found = attempt.built, list(attempt.diagnostics)
+    if built is None:
+        return None, found
+    for name, version in (versions or {}).items():
+        files = loader.version_files(name, version) if name in built.snapshot.models else None
+        if files is None:
+            raise NotFound(f"there is no version {version} of a model `{name}` in {models}", field="model")
+        built = loader.exchange(built, name, *files)
+    return built.snapshot, found
 
 
 def read_test_files(rules: Path) -> Mapping[str, bytes]:

@@ -17,6 +17,7 @@ from arbiter.cli.check import models_beside
 from arbiter.cli.terminal import FINDINGS, diagnostic_text, err, fail, out, plural, print_json, print_table
 from arbiter.cli.values import read_moment
 from arbiter.cli.versions import archive_in
+from arbiter.models.versions import version_of
 from arbiter.types import from_micros, to_micros
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ Models = Annotated[
         metavar="DIR", help="Their models. [default: `models` beside the rules]", exists=True, file_okay=False
     ),
 ]
+Versions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model", metavar="NAME=VERSION", help="Another version of a model than the live one of --models; repeatable."
+    ),
+]
 Since = Annotated[str, typer.Option(metavar="TIME", help="Only decisions from then on: an ISO 8601 moment.")]
 Until = Annotated[str, typer.Option(metavar="TIME", help="Only decisions before then.")]
 Point = Annotated[str, typer.Option("--decision", metavar="NAME", help="Only decisions at this decision point.")]
@@ -52,6 +59,7 @@ def replay(
     *,
     rules: Candidate = None,
     models: Models = None,
+    model: Versions = None,
     data: Data = Path("data"),
     since: Since = "",
     until: Until = "",
@@ -69,7 +77,7 @@ def replay(
 
     rows = _chosen(read_log(log), since, until, decision)
     if rules is not None:
-        comparison = Comparison(_candidate(rules, models), examples)
+        comparison = Comparison(_candidate(rules, models, model), examples)
         for head, row in rows:
             comparison.add(head, row)
         _print_compared(comparison.result(), as_json=as_json)
@@ -88,6 +96,7 @@ def shadow(
     log: Annotated[Path, typer.Option(metavar="LOG", help="The folder of the decision log.", exists=True)],
     *,
     models: Models = None,
+    model: Versions = None,
     decision: Point = "",
     every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How often what came of it is told.")] = 10.0,
     seconds: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="End after so long; 0 for never.")] = 0.0,
@@ -102,7 +111,7 @@ def shadow(
     from arbiter.runtime.following import Following  # noqa: PLC0415
 
     os.nice(_KINDLY)
-    comparison, following = Comparison(_candidate(rules, models), examples), Following(log)
+    comparison, following = Comparison(_candidate(rules, models, model), examples), Following(log)
     began = told = time.monotonic()
     with contextlib.suppress(KeyboardInterrupt):
         while not seconds or time.monotonic() - began < seconds:
@@ -120,10 +129,16 @@ def shadow(
     _print_compared(comparison.result(), as_json=as_json)
 
 
-def _candidate(rules: Path, models: Path | None) -> "Snapshot":
+def _candidate(rules: Path, models: Path | None, versions: list[str] | None) -> "Snapshot":
     from arbiter.cli.offline import load  # noqa: PLC0415 - loads onnxruntime
 
-    snapshot, found = load(rules, models or models_beside(rules))
+    wanted = {}
+    for said in versions or ():
+        name, _, version = said.partition("=")
+        if not (number := version_of(version)):
+            raise typer.BadParameter(f"`{said}`: write NAME=VERSION, `churn=v3` say", param_hint="--model")
+        wanted[name] = number
+    snapshot, found = load(rules, models or models_beside(rules), wanted)
     if snapshot is None:
         for each in found:
             err().print(diagnostic_text(each))
