@@ -17,7 +17,6 @@ from arbiter.cli.check import models_beside
 from arbiter.cli.terminal import FINDINGS, diagnostic_text, err, fail, out, plural, print_json, print_table
 from arbiter.cli.values import read_moment
 from arbiter.cli.versions import archive_in
-from arbiter.models.versions import version_of
 from arbiter.types import from_micros, to_micros
 
 if TYPE_CHECKING:
@@ -130,7 +129,8 @@ def shadow(
 
 
 def _candidate(rules: Path, models: Path | None, versions: list[str] | None) -> "Snapshot":
-    from arbiter.cli.offline import load  # noqa: PLC0415 - loads onnxruntime
+    from arbiter.cli.offline import load  # noqa: PLC0415 - loads onnxruntime, as does this
+    from arbiter.models.versions import version_of  # noqa: PLC0415
 
     wanted = {}
     for said in versions or ():
