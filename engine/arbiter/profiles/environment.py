@@ -142,7 +142,11 @@ def open_environment(path: Path, map_size: int, *, scans: bool = True) -> Enviro
 
 def _choose(path: Path) -> int:
     """The generation to open; the first one is made where there was none. Raises StoreError, OSError."""
-    generation, known = generations.newest(path), generations.last_known(path)
+    # In this order: others make and remove generations meanwhile, and what is known is not known before it is there.
+    known = generations.last_known(path)
+    generation = generations.newest(path)
+    if generation < known or (known and not generation):
+        generation = generations.newest(path)  # a folder that changes while it is listed may hide what it gets
     if generation < known or (known and not generation):
         lost = generations.folder(path, max(known, 1)).name
         raise StoreError(f"the store in {path} has lost its data: {lost}/{DATA} is missing. {_WAY_BACK}")
