@@ -83,10 +83,11 @@ $(BENCH_STAMP): $(STAMP)
 soak: $(STAMP) ## half an hour of traffic with all that goes wrong, every answer checked
 	$(BIN)/python -m benchmarks.soak --minutes 30
 
-faults: $(STAMP) ## kill -9 and power cuts on the store alone, thousands of them, and torn files: ROUNDS=2000, WAYS=8, TORN=600
+faults: $(STAMP) ## kill -9 and power cuts on the store alone, thousands of them, torn files, and kills of triggers: ROUNDS=2000, WAYS=8, TORN=600, KILLS=500
 	PYTHONPATH=engine:. $(BIN)/python -m tests.faults.kills $(or $(ROUNDS),2000)
 	POWER_CUTS=$(or $(WAYS),8) $(BIN)/python -m pytest -q tests/faults/test_power_cuts.py
 	TORN_FILES=$(or $(TORN),600) $(BIN)/python -m pytest -q tests/faults/test_torn_files.py
+	PYTHONPATH=engine:. $(BIN)/python -m tests.triggers.kills $(or $(KILLS),500)
 
 audit: $(STAMP) ## ask whether dependencies have known holes, and say so when nobody answers
 	@$(BIN)/python -m pip install --quiet 'pip-audit>=2.10,<3'

@@ -15,6 +15,9 @@ import msgspec
 # A value is a bool, int (64 bits), finite float, str, bytes, aware datetime, list, or dict of str to values.
 type_names = ("bool", "int", "double", "string", "bytes", "timestamp", "list", "map")
 
+# Begins the ids of events that triggers emit, which nobody else may send.
+EMITTED = "trigger:"
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 

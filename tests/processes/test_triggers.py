@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +70,12 @@ def now() -> int:
     return time.time_ns() // 1000
 
 
+def trigger_process(served: Served) -> int:
+    """The process that runs triggers; 0 for none."""
+    workers = {worker.pid for worker in served.client(served.address).server_info().workers}
+    return next((pid for pid in served.workers() if pid not in workers), 0)
+
+
 def attributes(client: Client, subject: str) -> dict[str, Any]:
     return dict(client.get_profile(subject).attributes)
 
@@ -108,3 +116,56 @@ def test_what_happens_changes_profiles_and_is_recorded(
         ("pair", ["a2", "b"]), ("abandoned", ["v1"]),
     ]  # fmt: skip
     assert not any(each.dropped for each in (first, second, *others))
+
+
+def test_rules_are_reloaded_while_events_flow_and_no_pair_is_lost(
+    folder: Path, serve: Callable[..., Served], eventually: Callable[..., None]
+) -> None:
+    write(folder, PAIR)
+    served = serve()
+    client = served.client(served.address)
+    eventually(lambda: looked_for(folder) == {"pair"})
+    more = [PAIR, BOUGHT, ABANDONED]
+    for turn in range(30):
+        client.ingest_events([Event(f"a{turn}", "ann", "a", now(), {"n": turn})])
+        if turn % 10 == 5:
+            more = more[1:] + more[:1]
+            write(folder, PAIR, *(each for each in more[:2] if each != PAIR))
+        client.ingest_events([Event(f"b{turn}", "ann", "b", now(), {"n": turn})])
+    eventually(lambda: attributes(client, "ann").get("pairs") == 30)
+    write(folder)
+    eventually(lambda: looked_for(folder) == set())
+    eventually(lambda: not (folder / "data" / "triggers.at").exists())
+    client.ingest_events([Event(f"{name}99", "ann", name, now(), {"n": 99}) for name in "ab"])
+    write(folder, PAIR)
+    eventually(lambda: looked_for(folder) == {"pair"})
+    client.ingest_events([Event(f"{name}100", "ann", name, now(), {"n": 100}) for name in "ab"])
+    eventually(lambda: attributes(client, "ann").get("pair") == 100)
+    assert attributes(client, "ann")["pairs"] == 31
+    assert len({firing.id for firing in fired(folder)}) == 31
+
+
+def test_a_process_that_dies_or_hangs_is_started_again_and_each_occurrence_fires_once(
+    folder: Path, serve: Callable[..., Served], eventually: Callable[..., None]
+) -> None:
+    write(folder, PAIR)
+    served = serve("--workers", "1", "--triggers-watchdog-seconds", "5")
+    client = served.client(served.address)
+    eventually(lambda: looked_for(folder) == {"pair"} and trigger_process(served))
+    gone: list[int] = []
+    for turn, number in enumerate((signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP)):
+        client.ingest_events([Event(f"a{turn}", "ann", "a", now(), {"n": turn})])
+        eventually(lambda: trigger_process(served) not in {0, *gone})
+        gone.append(trigger_process(served))
+        os.kill(gone[-1], number)
+        client.ingest_events([Event(f"b{turn}", "ann", "b", now(), {"n": turn})])
+        eventually(lambda turn=turn: attributes(client, "ann").get("pairs") == turn + 1)
+    assert len(set(gone)) == 3
+    assert "hangs: nothing was heard of it for" in served.log
+    assert "looked at before another opens it" not in served.log  # the store has nothing to do with it
+    served.stop(signal.SIGKILL)
+    served = serve()
+    client = served.client(served.address)
+    client.ingest_events([Event(f"{name}9", "ann", name, now(), {"n": 9}) for name in "ab"])
+    eventually(lambda: attributes(client, "ann").get("pairs") == 4)
+    assert len(fired(folder)) == 4

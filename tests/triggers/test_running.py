@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from arbiter.errors import InvalidField
 from arbiter.profiles.consenting import ConsentChange
 from arbiter.profiles.reached import read_reached
 from arbiter.profiles.store import Store, Update
@@ -16,7 +17,7 @@ from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime.engine import Engine
 from arbiter.runtime.triggering.advancing import Advance, Overtaken
 from arbiter.runtime.triggering.aside import DEATHS, AtWork
-from arbiter.runtime.triggering.evaluating import Evaluator
+from arbiter.runtime.triggering.evaluating import Evaluator, Known
 from arbiter.runtime.triggering.loading import rules_of
 from arbiter.runtime.triggering.loop import Loop
 from arbiter.snapshot import Snapshot
@@ -261,6 +262,20 @@ def test_old_history_fires_nothing(world: World) -> None:
     assert world.counters.trigger_passed == {"late": 1}  # the pair is not even looked for
 
 
+def test_what_late_events_complete_fires_by_their_arrival_however_long_nobody_looks(world: World) -> None:
+    world.load(triggers(QUIET))
+    world.clock.now += 30 * 60 * SECOND
+    world.store.ingest([Event("e", "ann", "a", T0, {"n": 1})]).result()  # half an hour late: its ten seconds are over
+    world.clock.now += 5 * HOUR
+    world.store.ingest([Event("f", "bob", "c", world.clock(), {})]).result()
+    world.go()
+    assert [firing.at for firing in world.fired()] == [T0 + 10 * SECOND]
+    world.store.ingest([Event("g", "cyd", "a", world.clock() - 30 * 60 * SECOND, {"n": 1})]).result()
+    world.clock.now += 5 * HOUR
+    world.go()
+    assert len(world.fired()) == 2
+
+
 # Links, erasures
 
 
@@ -301,13 +316,20 @@ def test_that_nothing_came_holds_only_while_nothing_comes(world: World) -> None:
     running, reached = world.loop._running, world.loop._reached
     assert running is not None
     with world.store.fired.looking() as (environment, txn):
-        evaluation = Evaluator(environment, txn, running.machine, reached, world.loop._at_work).evaluate(world.clock())
+        evaluator = Evaluator(environment, txn, running.machine, reached, world.loop._at_work, Known())
+        evaluation = evaluator.evaluate(world.clock())
     assert evaluation is not None
     world.store.ingest([Event("b", "ann", "b", T0 + SECOND, {})]).result()
     assert isinstance(world.store.write(Advance(running, evaluation)).exception(), Overtaken)
     assert world.fired() == []
     world.go()  # the event came when the time was over
     assert [firing.at for firing in world.fired()] == [T0 + 10 * SECOND]
+
+
+def test_ids_of_events_that_triggers_emit_are_nobody_elses(world: World) -> None:
+    error = world.store.ingest([Event("trigger:1.1", "ann", "a", T0)]).exception()
+    assert isinstance(error, InvalidField)
+    assert error.field == "events[0].id"
 
 
 # What goes wrong

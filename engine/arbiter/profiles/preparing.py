@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from arbiter.errors import LimitExceeded
+from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.profiles import records
 from arbiter.profiles.declared import Declared
 from arbiter.profiles.values import check_id, check_name, check_time, check_value
+from arbiter.types import EMITTED
 
 if TYPE_CHECKING:
     from arbiter.profiles.declared import Declarations
@@ -28,6 +29,11 @@ _NOTHING = Declared()
 def prepared(event: Event, field: str, keys: Keys, declared: Declarations, limits: Limits) -> Entry:
     """An event as it is stored. `field` is what errors call it. Raises InvalidField, LimitExceeded."""
     check_id(event.subject_id, f"{field}.subject_id")
+    if event.id.startswith(EMITTED):
+        raise InvalidField(
+            f"{field}.id begins with `{EMITTED}`, as do those of events that triggers emit: give it another",
+            field=f"{field}.id",
+        )
     key = keys.subject(event.subject_id)
     sealed = keys.sealed(key, event.subject_id) if declared.named else b""
     event, written = encoded(event, field, declared, limits)

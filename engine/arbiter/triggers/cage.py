@@ -88,6 +88,11 @@ class Cage:
                 found[int(name)].add(tuple(place for _, place in places))
         return found
 
+    def open(self) -> None:
+        """Make all rule sets now, so that nothing is left for the first event."""
+        for number in range(-(-len(self._shapes) // _PATTERNS)):
+            self._rule_set(number)
+
     def close(self) -> None:
         """Give back what the engine holds; it can be asked again."""
         while self._sets:

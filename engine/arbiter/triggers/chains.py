@@ -5,10 +5,7 @@ Law: ids and numbers.
 
 from __future__ import annotations
 
-from typing import Final
-
-EMITTED: Final = "trigger:"
-"""Begins the ids of events that triggers emit."""
+from arbiter.types import EMITTED
 
 
 def emitted_id(firing: str, depth: int) -> str:

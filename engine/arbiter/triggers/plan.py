@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from arbiter.expr.ops import eq
 from arbiter.ruleset.triggering import bindings_of
-from arbiter.triggers.chains import EMITTED
 from arbiter.triggers.choosing import Candidate, Search
 from arbiter.triggers.joins import Joins, exact_key
 from arbiter.triggers.state import Cause, Progress
+from arbiter.types import EMITTED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Sequence

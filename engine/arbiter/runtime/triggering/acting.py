@@ -7,7 +7,7 @@ goes on: a record says what was done and what was not, and why.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,7 +24,8 @@ from arbiter.profiles.updating import UpdateAttributes
 from arbiter.ruleset.triggering import ToDecide, ToEmit, ToIncrement, ToSet, Unrenderable, bindings_of
 from arbiter.ruleset.triggers import EnterSegment, LeaveSegment, Unset
 from arbiter.runtime.views import view_of
-from arbiter.types import Event, Request
+from arbiter.triggers.chains import depth_of, emitted_id
+from arbiter.types import EMITTED, Event, Request
 
 if TYPE_CHECKING:
     from arbiter.expr.view import View
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from arbiter.triggers.state import Occurrence, SubjectState
 
 _log = logging.getLogger("arbiter.triggers")
-EMITTED: Final = "trigger:"
 
 
 class Firing:
@@ -111,7 +111,7 @@ class Firing:
 
     def _do(self, name: str, active: Active, acts: tuple[Todo, ...]) -> None:
         occurrence, group = self._occurrence, self._group
-        depth = max(map(_depth, (cause.event.id for cause in occurrence.causes)))
+        depth = max(depth_of(cause.event.id) for cause in occurrence.causes)
         done = dict(map(_told, acts))
         self._update(name, done)
         for act in acts:
@@ -167,7 +167,7 @@ class Firing:
         if depth >= self._running.rules.chain:
             self._dropped.append(f"nothing is emitted: {depth} firings led here, and `triggers.chain` allows no more")
             return
-        event = Event(f"{EMITTED}{self._occurrence.id}.{depth + 1}", "", act.event, self._occurrence.at, act.properties)
+        event = Event(emitted_id(self._occurrence.id, depth + 1), "", act.event, self._occurrence.at, act.properties)
         try:
             emit(self._group, self._key, event)
         except CallerError as error:
@@ -205,9 +205,3 @@ def _told(act: Todo) -> tuple[str, Any]:
             return "emit", {"event": event, "properties": properties}
         case ToDecide(decision, context):
             return "decide", {"decision": decision, "context": context}
-
-
-def _depth(event_id: str) -> int:
-    """How many firings led to an event, as its id tells; 0 for one that none emitted."""
-    told = event_id.rpartition(".")[2] if event_id.startswith(EMITTED) else ""
-    return int(told) if told.isascii() and told.isdigit() else 0

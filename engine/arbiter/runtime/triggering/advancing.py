@@ -15,7 +15,6 @@ from arbiter.errors import ArbiterError
 from arbiter.profiles.pending import put_state, states_of
 from arbiter.profiles.reached import Reached, put_reached, read_reached
 from arbiter.runtime.triggering.acting import Firing
-from arbiter.runtime.triggering.evaluating import encoded
 
 if TYPE_CHECKING:
     from arbiter.profiles.group import Group
@@ -48,6 +47,7 @@ class Advance:
     def apply(self, group: Group) -> Advanced:
         """Check, fire, write."""
         evaluation, fired, passed = self._evaluation, Counter[str](), Counter[str]()
+        again: set[bytes] = set()
         self._check(group)
         if evaluation.ready:
             group.check_quota()
@@ -62,10 +62,12 @@ class Advance:
             else:
                 fired[occurrence.trigger.id] += 1
                 seen.changed = True
+                again.add(key)
+        for key in again:
+            evaluation.subjects[key].write()
         for key, seen in evaluation.subjects.items():
             if seen.changed:
-                seen.state.sweep()
-                put_state(group.environment, group.txn, key, b"".join(encoded(seen.state)), seen.state.next_due())
+                put_state(group.environment, group.txn, key, seen.written, seen.due)
         reached = msgspec.structs.replace(evaluation.before, position=evaluation.position)
         put_reached(group.environment, group.txn, reached)
         group.wrote = True

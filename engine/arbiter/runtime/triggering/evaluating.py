@@ -2,25 +2,27 @@
 
 Law: reads one state of the store and writes nothing; the correlating engine runs here, so that whatever becomes of it
 no lock is held. Time is what the arrivals of commits say: before the events of a commit, deadlines up to its arrival
-come due; at the end of the log those up to now. What is found holds as long as nobody else changed what was read.
+come due, and after them those that they set and that are over by then; at the end of the log those up to now. What is
+found holds as long as nobody else changed what was read.
 """
 
 from __future__ import annotations
 
 import heapq
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from arbiter.profiles import records
-from arbiter.profiles.arrivals import arrivals_from
+from arbiter.profiles.arrivals import arrivals_from, last_arrival
 from arbiter.profiles.holdings import last_position
 from arbiter.profiles.pending import states_of, subjects_due
 from arbiter.profiles.subjects import Subject
 from arbiter.triggers.state import SubjectState, decode_state, encode_state, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import lmdb
 
@@ -37,21 +39,56 @@ MOST_EVENTS: Final = 1_000
 # What one transaction writes at most, about, while other writers wait: some ms of work.
 _MOST_CHANGED: Final = 300
 _MOST_FIRINGS: Final = 60
+_KNOWN: Final = 4_096
 
 
 class Seen:
-    """A subject that was looked at: its states as they were read, what became of them, and the position of the last of
-    its events that was looked at, 0 for none.
+    """A subject that was looked at: its states as they were read, what became of them, how that is `written`, and the
+    position of the last of its events that was looked at, 0 for none.
     """
 
-    __slots__ = ("changed", "due", "position", "raw", "state")
+    __slots__ = ("changed", "due", "position", "raw", "state", "written")
 
-    def __init__(self, raw: list[bytes]) -> None:
+    def __init__(self, raw: list[bytes], state: SubjectState) -> None:
         self.raw: Final = raw
-        self.state: SubjectState = merged([decode_state(each) for each in raw]) if raw else SubjectState()
-        self.due = self.state.next_due()
+        self.state = state
+        self.due = state.next_due()
         self.position = 0
         self.changed = len(raw) > 1
+        self.written = b""
+
+    def write(self) -> None:
+        """Have the state written as it is now; nothing where it says nothing."""
+        self.due = self.state.next_due()
+        self.written = encode_state(self.state) if self.state.progress else b""
+
+
+class Known:
+    """The states of the subjects that were looked at last, so that they need not be decoded again.
+
+    What was taken is to be `kept` once it is written, and otherwise is known no longer.
+    """
+
+    def __init__(self) -> None:
+        self._states: dict[bytes, tuple[bytes, SubjectState]] = {}
+
+    def take(self, key: bytes, raw: list[bytes]) -> SubjectState:
+        """The state of the subject with this key, of which `raw` is stored."""
+        if not raw:
+            return SubjectState()
+        if len(raw) > 1:
+            return merged([decode_state(each) for each in raw])
+        known = self._states.pop(key, None)
+        return known[1] if known is not None and known[0] == raw[0] else decode_state(raw[0])
+
+    def keep(self, subjects: Mapping[bytes, Seen]) -> None:
+        """These are stored as they are."""
+        for key, seen in subjects.items():
+            written = seen.written if seen.changed else b"".join(seen.raw)
+            if written:
+                self._states[key] = written, seen.state
+        for key in list(islice(self._states, max(0, len(self._states) - _KNOWN))):
+            del self._states[key]
 
 
 class Evaluation(msgspec.Struct):
@@ -82,13 +119,20 @@ class Evaluator:
     """Evaluates in one state of the store, once. `at_work` is told before the engine is asked of an event."""
 
     def __init__(
-        self, environment: Environment, txn: Transaction, machine: Machine, reached: Reached, at_work: AtWork
+        self,
+        environment: Environment,
+        txn: Transaction,
+        machine: Machine,
+        reached: Reached,
+        at_work: AtWork,
+        known: Known,
     ) -> None:
         self._environment = environment
         self._txn = txn
         self._machine = machine
         self._reached = reached
         self._at_work = at_work
+        self._known = known
         self._subjects: dict[bytes, Seen] = {}
         self._ready: list[tuple[bytes, Occurrence]] = []
         self._dues: list[tuple[int, bytes]] = []
@@ -100,21 +144,23 @@ class Evaluator:
         last = last_position(self._environment, self._txn)
         if last >= first:
             return self._events(first, min(last, first + MOST_EVENTS - 1))
-        self._pass_time(now)
+        if self._pass_time(last_arrival(self._environment, self._txn)):
+            self._pass_time(now)
         if not self._ready and not self._changed:
             return None
         return self._found(self._reached.position, now, 0, quiet=True)
 
     def _events(self, first: int, last: int) -> Evaluation:
-        arrivals = iter(arrivals_from(self._environment, self._txn, first, last))
+        # With that of the commit before: what its events completed may have been over already when they came.
+        arrivals = iter(arrivals_from(self._environment, self._txn, max(1, first - 1), last))
         following = next(arrivals, None)
         reached, arrival, looked = first - 1, records.NEVER, 0
         for position, key, raw in self._log(first, last):
             while following is not None and following[0] <= position:
-                arrival = following[1]
-                if not self._pass_time(arrival) or self._full:
+                begins, at = following
+                if begins >= first and not (self._pass_time(arrival) and self._pass_time(at) and not self._full):
                     return self._found(reached, arrival, looked)
-                following = next(arrivals, None)
+                arrival, following = at, next(arrivals, None)
             event = records.decode_event(raw)
             looked += 1
             if self._machine.interested(event.type):
@@ -176,7 +222,8 @@ class Evaluator:
     def _seen(self, key: bytes) -> Seen:
         seen = self._subjects.get(key)
         if seen is None:
-            seen = self._subjects[key] = Seen(states_of(self._environment, self._txn, key))
+            raw = states_of(self._environment, self._txn, key)
+            seen = self._subjects[key] = Seen(raw, self._known.take(key, raw))
             self._changed += seen.changed
             if seen.due is not None:
                 heapq.heappush(self._dues, (seen.due, key))
@@ -211,7 +258,8 @@ class Evaluator:
         for seen in self._subjects.values():
             if seen.changed:
                 self._machine.prune(seen.state, clock)
-                seen.changed = encoded(seen.state) != seen.raw
+                seen.write()
+                seen.changed = seen.written != b"".join(seen.raw) or len(seen.raw) > 1
         return Evaluation(self._reached, position, clock, events, self._subjects, self._ready, quiet)
 
 
@@ -219,8 +267,3 @@ def begin_anew(state: SubjectState) -> None:
     """Forget the events that wait to be used; what waits for its time, and what fired, stays."""
     for progress in state.progress.values():
         progress.facts = [[] for _ in progress.facts]
-
-
-def encoded(state: SubjectState) -> list[bytes]:
-    """A state as it is stored: nothing where it says nothing."""
-    return [encode_state(state)] if state.progress else []

@@ -19,7 +19,10 @@ from arbiter.triggers.cage import Cage
 from arbiter.triggers.machine import Machine
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from arbiter.profiles.reached import Reached
+    from arbiter.triggers.cage import Shape
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -38,8 +41,15 @@ class Rules(msgspec.Struct, frozen=True):
     def run(self, reached: Reached) -> Running:
         """Have them ready to look at events, each from where it has come."""
         since = {pattern: position + 1 for pattern, position in reached.patterns.items()}
-        machine = Machine(self.triggers, late=self.late, since=since, cage=Cage)
+        machine = Machine(self.triggers, late=self.late, since=since, cage=_opened)
         return Running(self, machine, {each.trigger.id: each for each in self.triggers})
+
+
+def _opened(shapes: Sequence[Shape]) -> Cage:
+    """A cage that is ready: what it does for an event is that event's, and nothing of its making."""
+    cage = Cage(shapes)
+    cage.open()
+    return cage
 
 
 class Running(msgspec.Struct):
