@@ -14,6 +14,7 @@ from arbiter.cli.asking import AsJson
 from arbiter.cli.remote import Asked, asks_a_server, connected
 from arbiter.cli.terminal import FINDINGS, out, plural, print_json, print_table
 from arbiter.cli.trainingdata import declared_in, model_in
+from arbiter.ruleset.times import duration_micros
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
@@ -53,8 +54,6 @@ def report(
 
     Ends with 1 when something has shifted, is missing more or less often, or lies beyond all that was trained on.
     """
-    from arbiter.ruleset.times import duration_micros  # noqa: PLC0415 - loads CEL
-
     if rules is None:
         alarmed = _live(model, page, server, as_json=as_json)
     else:

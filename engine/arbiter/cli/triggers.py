@@ -17,7 +17,6 @@ from arbiter.cli.remote import Asked, asks_a_server, connected
 from arbiter.cli.terminal import err, fail, out, plural, print_json, print_table
 from arbiter.decision.wording import shown
 from arbiter.errors import AuthorError
-from arbiter.ruleset.patterns.words import pattern_text, written_of
 
 if TYPE_CHECKING:
     from arbiter.client import Firing, SubjectStanding, TriggerStanding
@@ -171,11 +170,15 @@ def _print_trigger(found: "TriggerStanding") -> None:
 
 def _listed(trigger: "Trigger") -> dict[str, Any]:
     """A trigger for JSON."""
+    from arbiter.ruleset.patterns.words import written_of  # noqa: PLC0415 - loads CEL
+
     written = {name: list(said) for name, said in written_of(trigger).items()}
     return {"trigger": trigger.id, "kind": trigger.kind, **written, "position": trigger.position}
 
 
 def _row(trigger: "Trigger") -> tuple[str, ...]:
+    from arbiter.ruleset.patterns.words import pattern_text, written_of  # noqa: PLC0415 - loads CEL
+
     written = written_of(trigger)
     (repeat,), (enabled,) = written["repeat"], written["enabled"]
     does = "; ".join(written["then"])
