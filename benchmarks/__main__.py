@@ -31,6 +31,7 @@ NAMES = (
     "decision", "model_latency", "store", "consent", "experiments", "wire",
     "serving", "latency", "overload", "batches", "rule_counts", "profiles", "workers", "updates", "telemetry",
     "kafka", "linking", "needing", "swapping", "openbandit", "triggers", "firing",
+    "recording",
 )  # fmt: skip
 LARGE = ("profiles_10m",)  # only when named
 
