@@ -198,16 +198,31 @@ class StoreSize(msgspec.Struct, frozen=True, kw_only=True):
     previous_ids: int = 0
 
 
+class LogFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """The log of decisions: how many were `written` down and `dropped`, rows of which Parquet was made (`kept`), its
+    bytes, how many seconds old the oldest rows are that are no Parquet yet, and what keeps it from going on.
+    """
+
+    written: int = 0
+    dropped: int = 0
+    kept: int = 0
+    size: int = 0
+    lag_s: float = 0.0
+    error: str = ""
+
+
 class WorkerFigures(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker has to do, as it said when it was asked.
 
     `calls` are under way in it, None while nobody follows calls, since neither metrics nor traces are on; `writes` wait
-    for the disk. `shed` counts the calls that it refused because there were too many, by the limit that was full.
+    for the disk. `shed` counts the calls that it refused because there were too many, by the limit that was full. `log`
+    is None where decisions are not written down.
     """
 
     calls: int | None
     writes: int
     shed: dict[str, int]
+    log: LogFigures | None = None
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -344,7 +359,7 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     Times are µs since the epoch. With `draining` it ends. A worker that drains stands beside the one that follows it.
     `store` is None when no worker answered soon, `consumer` when no topics are read, `triggers` when the rules
-    have none.
+    have none, `decision_log` when no decisions are written down.
     """
 
     version: str
@@ -356,3 +371,4 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     store: StoreSize | None = None
     consumer: ConsumerInfo | None = None
     triggers: TriggerInfo | None = None
+    decision_log: LogFigures | None = None

@@ -121,4 +121,7 @@ def test_a_disk_without_room_is_told_and_decisions_go_on(
     eventually(lambda: "arbiter_decision_log_stopped 1.0" in told())
     assert client.decide("s1", "home").treatments
     assert "decisions are not logged" in served.log
+    log = client.server_info().decision_log
+    assert log is not None
+    assert "spare_mib" in log.error
     assert served.stop() == 0

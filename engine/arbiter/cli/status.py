@@ -17,7 +17,7 @@ from arbiter.decision.wording import shown
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
-    from arbiter.serving import ConsumerInfo, ServerInfo, TriggerInfo, WorkerFigures
+    from arbiter.serving import ConsumerInfo, LogFigures, ServerInfo, TriggerInfo, WorkerFigures
 
 
 @asks_a_server
@@ -64,6 +64,8 @@ def _print(info: "ServerInfo") -> None:
         rows.append(("kafka", _consumed(consumer)))
     if (triggers := info.triggers) is not None:
         rows.append(("triggers", _triggered(triggers)))
+    if (log := info.decision_log) is not None:
+        rows.append(("decision log", _logged(log)))
     print_table(("what", "is"), rows, prose=("is",))
     print_table(
         ("worker", "process", "phase", "since", "snapshot", "restarts", "calls", "writes", "shed"),
@@ -100,6 +102,12 @@ def _triggered(triggers: "TriggerInfo") -> str:
         said += f"; {plural(figures.lag, 'event')} and {figures.lag_seconds:,.1f} s behind" if figures.lag else ""
         said += f"; {plural(figures.set_aside, 'event')} set aside" if figures.set_aside else ""
     return said
+
+
+def _logged(log: "LogFigures") -> str:
+    """The log of decisions in a sentence."""
+    said = f"{log.written:,} written, {log.dropped:,} dropped, {log.kept:,} made Parquet, {log.size:,} bytes"
+    return f"{said}; stopped: {log.error}" if log.error else said
 
 
 def _counted(figures: "WorkerFigures | None") -> tuple[str, str, str]:

@@ -11,6 +11,7 @@ from arbiter.client.answers import read_status
 from arbiter.serving import (
     ConsumerFigures,
     ConsumerInfo,
+    LogFigures,
     Phase,
     ServerInfo,
     StoreSize,
@@ -52,6 +53,7 @@ def read_server(response: admin_pb2.GetStatusResponse) -> ServerInfo:
         store=_store(response.store) if response.HasField("store") else None,
         consumer=_consumer(response.consumer) if response.HasField("consumer") else None,
         triggers=_triggers(response.triggers) if response.HasField("triggers") else None,
+        decision_log=_decision_log(response.decision_log) if response.HasField("decision_log") else None,
     )
 
 
@@ -73,6 +75,17 @@ def _triggers(message: admin_pb2.TriggerProcess) -> TriggerInfo:
         restarts=message.restarts,
         since=read_timestamp(message.since),
         figures=figures if message.HasField("figures") else None,
+    )
+
+
+def _decision_log(message: admin_pb2.DecisionLog) -> LogFigures:
+    return LogFigures(
+        written=message.written,
+        dropped=message.dropped,
+        kept=message.kept,
+        size=message.size_bytes,
+        lag_s=message.lag.ToMicroseconds() / 1e6,
+        error=message.error,
     )
 
 

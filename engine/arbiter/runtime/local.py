@@ -79,6 +79,7 @@ class LocalAdmin:
                 workers=(serving,),
                 status=status,
                 store=store,
+                decision_log=figures.log,
             )
 
     def models(self) -> tuple[WatchedModel, ...]:

@@ -8,6 +8,7 @@ server it makes Parquet of what the workers left.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import logging
 import multiprocessing
@@ -130,6 +131,8 @@ def run_keeper(pipe: Connection, encoded: bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(_KINDLY)
+    # Rows by the ten thousand, and no circles: the collector would walk them again and again.
+    gc.set_threshold(1_000_000, 10, 10)
     settings = msgspec.msgpack.decode(encoded, type=Settings)
     start_logging(settings.log_level.upper(), "decision log")
     with contextlib.ExitStack() as stack:

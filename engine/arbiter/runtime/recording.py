@@ -49,8 +49,10 @@ _AT_ONCE: Final = 256  # rows of one write
 _REFERRING: Final = 10_000  # rows that wait for the reference of their subject
 _MINUTE: Final = 60_000_000
 _PENS: Final = 1_000
+_CURIOUS: Final = 64  # decisions that wait to be looked at
 _SURVIVORS: Final = 200  # a decision that has more is not looked into: calls would wait for it
-_SHARE: Final = 100  # of a processor's time, looking into decisions takes one part in so many at most
+_SHARE: Final = 200  # of a processor's time, looking into decisions takes one part in so many at most
+_CREDIT_S: Final = 0.05  # of a processor, that may be taken at once
 
 
 class _Pen:
@@ -151,8 +153,9 @@ class Recorder:
         self._seconds = seconds
         self._most = most
         self._waiting: deque[bytes] = deque()
-        self._curious: deque[tuple[str, Request, Decision, Active, Seen]] = deque(maxlen=64)
-        self._looked_until = 0.0
+        self._curious: deque[tuple[str, Request, Decision, Active, Seen]] = deque()
+        self._credit = _CREDIT_S  # s of a processor that looking into decisions may take now,
+        self._credited = time.monotonic()  # and when that was reckoned
         self._referring = 0
         self._pens: dict[tuple[str, str], _Pen] = {}
         # Those of the present pens, and of the ones before them, for rows that wait.
@@ -161,6 +164,7 @@ class Recorder:
         self._making = threading.Lock()
         # By rule, and by head for a default: a constant treatment is the very same object each time.
         self._won: dict[str | int, tuple[Treatment, msgspec.Raw]] = {}
+        counters.logs = True
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="arbiter-log", daemon=True)
         self._thread.start()
@@ -198,7 +202,7 @@ class Recorder:
 
     def _chosen(self) -> bool:
         """Whether it is looked at, too, who lost."""
-        return random.random() < self._losers and time.monotonic() >= self._looked_until  # noqa: S311 - no secret
+        return random.random() < self._losers and len(self._curious) < _CURIOUS  # noqa: S311 - no secret
 
     def _row(
         self,
@@ -330,18 +334,21 @@ class Recorder:
         self._counters.log_error = why
 
     def _look(self) -> None:
-        """Find out who lost in the decisions that were chosen for it, and write them down."""
+        """Find out who lost in the decisions that were chosen for it, as far as there is time, and write them down."""
+        now = time.monotonic()
+        self._credit = min(self._credit + (now - self._credited) / _SHARE, _CREDIT_S)
+        self._credited = now
         while self._curious:
             number, request, decision, active, seen = self._curious.popleft()
             began = time.thread_time()
             lost = None
             try:
-                lost = self._lost(request, decision, active, seen)
+                lost = self._lost(request, decision, active, seen) if self._credit > 0 else None
             except ArbiterError:
                 _log.debug("a decision could not be looked into", exc_info=True)
             pen, reference = self._pen(active.snapshot, decision.point), seen[1].reference.hex()
             self._waiting.append(self._row(pen, number, reference, request, decision, active, seen, "", 0, lost))
-            self._looked_until = time.monotonic() + _SHARE * (time.thread_time() - began)
+            self._credit -= time.thread_time() - began
 
     def _lost(self, request: Request, decision: Decision, active: Active, seen: Seen) -> tuple[Lost, ...] | None:
         """The rules that matched and were not delivered; None where there are too many to look at."""

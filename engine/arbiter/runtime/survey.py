@@ -17,10 +17,10 @@ import msgspec
 from arbiter.errors import StoreError
 from arbiter.runtime import messages
 from arbiter.runtime.modelwatch import ModelWatch
-from arbiter.serving import StoreSize, WorkerFigures
+from arbiter.serving import LogFigures, StoreSize, WorkerFigures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from arbiter.profiles.store import Store
     from arbiter.runtime.desk import Desk
@@ -103,7 +103,9 @@ class Survey:
         question = self._open.pop(number, None)
         if question is not None:
             server = self._roster.info(self._started_at, self._desk.status, question.figures, question.store)
-            question.asker.send(messages.Answer(question.ask, server=self._beside(server)))
+            log = log_of(question.figures.values(), self._desk.counters)
+            server = msgspec.structs.replace(self._beside(server), decision_log=log)
+            question.asker.send(messages.Answer(question.ask, server=server))
 
 
 def follow(store: Store, counters: Counters) -> None:
@@ -117,12 +119,31 @@ def follow(store: Store, counters: Counters) -> None:
     counters.sources.append(read)
 
 
+def log_of(workers: Iterable[WorkerFigures], counters: Counters) -> LogFigures | None:
+    """The log of decisions by what workers say, and the counters of who keeps it; None where there is none."""
+    logs = [each.log for each in workers if each.log is not None]
+    if not logs:
+        return None
+    return LogFigures(
+        written=sum(each.written for each in logs),
+        dropped=sum(each.dropped for each in logs),
+        kept=counters.log_kept,
+        size=counters.log_size,
+        lag_s=counters.log_lag_s,
+        error=next((each.error for each in logs if each.error), counters.log_error),
+    )
+
+
 def look(counters: Counters) -> tuple[WorkerFigures, StoreSize | None]:
     """Return what the process of these counters has to do, and its store; None when that could never be read."""
     counters.refresh()
     store = counters.store
+    log = LogFigures(written=counters.log_rows, dropped=sum(counters.log_dropped.values()), error=counters.log_error)
     figures = WorkerFigures(
-        calls=counters.in_flight if counters.watched else None, writes=store.waiting, shed=dict(counters.shed)
+        calls=counters.in_flight if counters.watched else None,
+        writes=store.waiting,
+        shed=dict(counters.shed),
+        log=log if counters.logs else None,
     )
     if not store.quota_bytes:
         return figures, None

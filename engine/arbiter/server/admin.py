@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from arbiter.server.calls import Call, Work
     from arbiter.serving import (
         ConsumerInfo,
+        LogFigures,
         StoreSize,
         TriggerInfo,
         WorkerFigures,
@@ -83,6 +84,7 @@ class AdminService:
             store=_store(info.store),
             consumer=_consumer(info.consumer),
             triggers=_triggers(info.triggers),
+            decision_log=_decision_log(info.decision_log),
         )
 
     def _get(self, _request: admin_pb2.GetSnapshotRequest, _call: Call) -> admin_pb2.GetSnapshotResponse:
@@ -263,6 +265,16 @@ def _figures(figures: WorkerFigures | None) -> admin_pb2.WorkerFigures | None:
     if figures is None:
         return None
     return admin_pb2.WorkerFigures(calls=figures.calls, writes=figures.writes, shed=figures.shed)
+
+
+def _decision_log(log: LogFigures | None) -> admin_pb2.DecisionLog | None:
+    if log is None:
+        return None
+    lag = Duration()
+    lag.FromMicroseconds(round(log.lag_s * 1e6))
+    return admin_pb2.DecisionLog(
+        written=log.written, dropped=log.dropped, kept=log.kept, size_bytes=log.size, lag=lag, error=log.error
+    )
 
 
 def _consumer(consumer: ConsumerInfo | None) -> admin_pb2.Consumer | None:

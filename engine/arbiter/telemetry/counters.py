@@ -120,8 +120,9 @@ class Counters:
     trigger_restarts: int = 0
     followers: int = 0  # streams that a worker serves with firings,
     firings_told: int = 0  # and how many it sent over them
-    # The log of decisions: rows on disk and those that were lost, by what for; what keeps it from going on; and what
-    # the process beside it has made of them.
+    # The log of decisions: whether there is one, rows on disk and those that were lost, by what for; what keeps it from
+    # going on; and what the process beside it has made of them.
+    logs: bool = False
     log_rows: int = 0
     log_dropped: defaultdict[str, int] = field(default_factory=_counts)
     log_error: str = ""

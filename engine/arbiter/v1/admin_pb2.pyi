@@ -1210,6 +1210,7 @@ class GetStatusResponse(_message.Message):
     STORE_FIELD_NUMBER: _builtins.int
     CONSUMER_FIELD_NUMBER: _builtins.int
     TRIGGERS_FIELD_NUMBER: _builtins.int
+    DECISION_LOG_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Its version, as `arbiter --version` says."""
     draining: _builtins.bool
@@ -1242,6 +1243,10 @@ class GetStatusResponse(_message.Message):
     def triggers(self) -> Global___TriggerProcess:
         """The process that runs triggers. Absent where the rules have none."""
 
+    @_builtins.property
+    def decision_log(self) -> Global___DecisionLog:
+        """The log of decisions. Absent where none is written."""
+
     def __init__(
         self,
         *,
@@ -1254,10 +1259,11 @@ class GetStatusResponse(_message.Message):
         store: Global___StoreSize | None = ...,
         consumer: Global___Consumer | None = ...,
         triggers: Global___TriggerProcess | None = ...,
+        decision_log: Global___DecisionLog | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "started_at", b"started_at", "state", b"state", "store", b"store", "triggers", b"triggers", "uptime", b"uptime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "decision_log", b"decision_log", "started_at", b"started_at", "state", b"state", "store", b"store", "triggers", b"triggers", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "draining", b"draining", "started_at", b"started_at", "state", b"state", "store", b"store", "triggers", b"triggers", "uptime", b"uptime", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "decision_log", b"decision_log", "draining", b"draining", "started_at", b"started_at", "state", b"state", "store", b"store", "triggers", b"triggers", "uptime", b"uptime", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1356,6 +1362,50 @@ class TriggerFigures(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TriggerFigures: _TypeAlias = TriggerFigures  # noqa: Y015
+
+@_typing.final
+class DecisionLog(_message.Message):
+    """The log of decisions: what workers wrote since they started, and what became of it since the supervisor did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WRITTEN_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    written: _builtins.int
+    """The decisions that were written down."""
+    dropped: _builtins.int
+    """The decisions that were not, since too much waited, or since their subjects got no reference."""
+    kept: _builtins.int
+    """The rows of which Parquet was made."""
+    size_bytes: _builtins.int
+    """The bytes that it takes on its disk."""
+    error: _builtins.str
+    """What keeps it from going on; empty for nothing."""
+    @_builtins.property
+    def lag(self) -> _duration_pb2.Duration:
+        """How old the oldest rows are of which no Parquet was made yet."""
+
+    def __init__(
+        self,
+        *,
+        written: _builtins.int = ...,
+        dropped: _builtins.int = ...,
+        kept: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        lag: _duration_pb2.Duration | None = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lag", b"lag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "error", b"error", "kept", b"kept", "lag", b"lag", "size_bytes", b"size_bytes", "written", b"written"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecisionLog: _TypeAlias = DecisionLog  # noqa: Y015
 
 @_typing.final
 class Consumer(_message.Message):
