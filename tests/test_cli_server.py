@@ -192,7 +192,7 @@ def test_a_number_too_large_for_the_call_is_a_sentence(server: Server) -> None:
         (("country=null",), "an absent value is said by --unset country"),
         (("visits=9223372036854775808",), "an integer must fit 64 bits"),
         (("country=CA", "country=US"), "`country=US`: country is given twice"),
-        ((), "nothing to change: give name=value, or --unset NAME"),
+        ((), "nothing to change: give name=value, --unset NAME, or --enter SEGMENT"),
     ],
 )
 def test_what_is_no_assignment_is_wrong_usage(server: Server, written: tuple[str, ...], said: str) -> None:

@@ -290,7 +290,7 @@ def test_what_the_log_does_not_hold_is_said_and_not_guessed(logged: Logged) -> N
     assert found.open == europe
     side = sum(head.point == "side" for head, _ in of)
     assert found.redrawn == side
-    assert 0.4 < found.by_rule["drawn"][1] / side < 0.6
+    assert 0.3 < found.by_rule["drawn"][1] / side < 0.7  # half of 200 people, who are drawn anew in each run
 
 
 def test_variants_are_those_of_then_and_an_experiment_that_the_log_does_not_know_is_drawn_anew(logged: Logged) -> None:
