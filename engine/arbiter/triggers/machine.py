@@ -7,6 +7,7 @@ moments at which it was asked what is due. What is kept of a subject is the call
 from __future__ import annotations
 
 from hashlib import blake2b
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
@@ -82,6 +83,8 @@ class Machine:
         self._numbers = {plan: number for number, plan in enumerate(correlating)}
         self._cage = cage([plan.joins.shape for plan in correlating]) if correlating else None
         self.cancelled = 0
+        patterns = [late, [(plan.id, plan.key, plan.since) for plan in self._plans.values()]]
+        self._known = blake2b(msgspec.msgpack.encode(patterns), digest_size=8).hexdigest()
 
     def close(self) -> None:
         """Give back what the cage holds."""
@@ -117,6 +120,7 @@ class Machine:
                 plan.expire(progress, state, arrival)
                 keeping.append((plan, progress, steps))
         complete = self._complete(keeping, state, position)
+        state.loose = state.loose or not keeping
         for plan, progress, steps in keeping:
             if plan in complete:
                 ready.append(self._take(plan, complete[plan], now))
@@ -133,6 +137,7 @@ class Machine:
             over = [each for each in progress.waiting if each.due <= now]
             if over and plan is not None and plan.follows(progress):
                 progress.waiting = [each for each in progress.waiting if each.due > now]
+                state.loose = True
                 found += [self._occurrence(plan, each, state, subject, now) for each in over]
         return sorted(found, key=lambda each: (each.at, *_best_first(each)))
 
@@ -154,16 +159,29 @@ class Machine:
         """Let go of what can come to nothing at `clock` (µs): events out of time, and what is of triggers that are gone
         or have another pattern.
         """
-        gone = []
+        if state.known != self._known:
+            gone = [
+                name
+                for name, progress in state.progress.items()
+                if (plan := self._plans.get(name)) is None or not plan.follows(progress)
+            ]
+            for name in gone:
+                del state.progress[name]
+            state.known, state.loose = self._known, True
+            self._expire(state, clock)
+        elif state.over is not None and state.over < clock:
+            self._expire(state, clock)
+        state.sweep()
+
+    def _expire(self, state: SubjectState, clock: int) -> None:
+        """Let go of all events out of time, and say when the next will be."""
+        first = inf
         for name, progress in state.progress.items():
             plan = self._plans.get(name)
-            if plan is None or not plan.follows(progress):
-                gone.append(name)
-            else:
+            if plan is not None and plan.follows(progress):
                 plan.expire(progress, state, clock)
-        for name in gone:
-            del state.progress[name]
-        state.sweep()
+                first = min(first, plan.over(progress, state))
+        state.over = None if first == inf else int(first)
 
     def _cancel(self, state: SubjectState, event: Event, position: int) -> None:
         """Let go of the occurrences that an event keeps from firing."""
@@ -175,6 +193,7 @@ class Machine:
                 left = [each for each in progress.waiting if not plan.prevents(each, state, event, position)]
                 self.cancelled += len(progress.waiting) - len(left)
                 progress.waiting = left
+                state.loose = True
 
     def _looking(self, event: Event, position: int) -> dict[Plan, list[int]]:
         """The steps that an event passes by what they ask of it alone, by plan, first to last; of plans that were there
@@ -226,7 +245,7 @@ class Machine:
         """
         state = now.state
         if plan.keeps:
-            plan.use(plan.progress(state), positions)
+            plan.use(plan.progress(state), state, positions)
         completes = max((state.events[position].at, position) for position in positions)
         waiting = Waiting(completes[0] + plan.waits, completes, positions, step)
         if plan.opened.unless is None or waiting.due + self._late < now.at:

@@ -81,6 +81,7 @@ class Plan:
         found = state.progress.get(self.id)
         if found is None or found.key != self.key or found.since != self.since:
             steps = self._steps if self.keeps else 0
+            state.loose = state.loose or found is not None
             found = state.progress[self.id] = Progress(self.key, self.since, [[] for _ in range(steps)])
         return found
 
@@ -101,15 +102,25 @@ class Plan:
         for facts, kept_for in zip(progress.facts, self._kept_for, strict=False):
             if facts and events[facts[0]].at < clock - kept_for:
                 del facts[: bisect_left(facts, clock - kept_for, key=lambda position: events[position].at)]
+                state.loose = True
+
+    def over(self, progress: Progress, state: SubjectState) -> float:
+        """The time (µs) after which the first of its events is out of time."""
+        kept = zip(progress.facts, self._kept_for, strict=False)
+        return min((state.events[facts[0]].at + kept_for for facts, kept_for in kept if facts), default=inf)
 
     def keep(self, progress: Progress, state: SubjectState, number: int, position: int) -> None:
         """Keep an event of `state` at a step: of those with equal keys, and of all, so many of the newest."""
         facts = progress.facts[number]
+        over = state.events[position].at + self._kept_for[number]
+        if over != inf and (state.over is None or over < state.over):
+            state.over = int(over)
         if facts:
             facts.insert(_place(facts, state, position), position)
         else:
             facts.append(position)
         if len(facts) > self._most:
+            state.loose = True
             seen: Counter[Keys | None] = Counter()
             kept: list[int] = []
             for each in reversed(facts):
@@ -120,8 +131,9 @@ class Plan:
             facts[:] = reversed(kept)
 
     @staticmethod
-    def use(progress: Progress, positions: Collection[int]) -> None:
+    def use(progress: Progress, state: SubjectState, positions: Collection[int]) -> None:
         """Events are used by an occurrence, and so by no other."""
+        state.loose = True
         progress.facts = [[each for each in facts if each not in positions] for facts in progress.facts]
 
     def run(self, progress: Progress, state: SubjectState, position: int) -> tuple[int, ...] | None:

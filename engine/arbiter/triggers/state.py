@@ -49,14 +49,19 @@ class Progress(msgspec.Struct, array_like=True):
     last: int | None = None
 
 
-class SubjectState(msgspec.Struct):
+class SubjectState(msgspec.Struct, omit_defaults=True):
     """What all triggers keep of a subject: `progress` by trigger id, and the events of it by position in the log.
 
-    Its form names its fields, since it is shown to whom it is about.
+    Its form names its fields, since it is shown to whom it is about. `known` is the digest of the patterns that it was
+    last held to, `over` the time (µs) from which an event may be out of time, None for never, and `loose` says that
+    there may be something that `sweep` lets go of: so that looking for it is spared where there is nothing.
     """
 
     progress: dict[str, Progress] = {}
     events: dict[int, Event] = {}
+    known: str = ""
+    over: int | None = None
+    loose: bool = False
 
     def next_due(self) -> int | None:
         """The time (µs) at which the first of what waits is due, None while nothing waits."""
@@ -69,6 +74,9 @@ class SubjectState(msgspec.Struct):
 
     def sweep(self) -> None:
         """Let go of what says nothing: of triggers that are back at their beginning, and of events that none uses."""
+        if not self.loose:
+            return
+        self.loose = False
         used: set[int] = set()
         idle = []
         for name, progress in self.progress.items():
@@ -116,7 +124,7 @@ def merged(states: Sequence[SubjectState]) -> SubjectState:
     """The state of a subject that was several: what waited for any of them waits for it."""
     if len(states) == 1:
         return states[0]
-    whole = SubjectState()
+    whole = SubjectState(loose=True)
     for state in states:
         whole.events |= state.events
     for state in states:

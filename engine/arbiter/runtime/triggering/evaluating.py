@@ -267,3 +267,4 @@ def begin_anew(state: SubjectState) -> None:
     """Forget the events that wait to be used; what waits for its time, and what fired, stays."""
     for progress in state.progress.values():
         progress.facts = [[] for _ in progress.facts]
+    state.loose = True
