@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from arbiter.config.limits import Limits
 from arbiter.config.options import Kafka, KafkaFormat
-from arbiter.consumer.process import open_loop, wall_clock
+from arbiter.consumer.process import open_loop
 from arbiter.consumer.told import Told
 from arbiter.profiles.store import Store
+from arbiter.runtime.engine import wall_clock
 from arbiter.telemetry.counters import Counters
 from arbiter.v1 import profile_pb2
 from arbiter.wire.values import write_entries, write_timestamp

@@ -1,12 +1,13 @@
-"""Files that are there after a crash, whole.
+"""Files that are there after a crash, whole, and locks that are not.
 
 Law: what is written here has reached the disk when the call returns, the file's name too. Knows nothing of contents.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,3 +36,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def hold(path: Path, *, wait: bool = False) -> IO[str]:
+    """A lock file, made if need be and held until it is closed or the process dies: nothing stays locked by the dead.
+
+    Raises BlockingIOError while another holds it, unless it is to `wait`, and OSError.
+    """
+    lock = path.open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BaseException:
+        lock.close()
+        raise
+    return lock

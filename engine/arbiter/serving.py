@@ -262,14 +262,19 @@ class ConsumerFigures(msgspec.Struct, frozen=True, kw_only=True):
     last_error_at: int = 0
 
 
-class ConsumerInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The process that reads Kafka's topics; fields are as a worker's. `figures` is None before it said anything."""
+class BesideInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A process beside the workers; fields are as a worker's."""
 
     pid: int
     phase: Phase
     digest: str
     restarts: int
     since: int
+
+
+class ConsumerInfo(BesideInfo, frozen=True, kw_only=True):
+    """The process that reads Kafka's topics. `figures` is None before it said anything."""
+
     figures: ConsumerFigures | None = None
 
 
@@ -290,14 +295,9 @@ class TriggerFigures(msgspec.Struct, frozen=True, kw_only=True):
     set_aside: int = 0
 
 
-class TriggerInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The process that runs triggers; fields are as a worker's. `figures` is None before it said anything."""
+class TriggerInfo(BesideInfo, frozen=True, kw_only=True):
+    """The process that runs triggers. `figures` is None before it said anything."""
 
-    pid: int
-    phase: Phase
-    digest: str
-    restarts: int
-    since: int
     figures: TriggerFigures | None = None
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arbiter.consumer.process import open_loop, wall_clock
+from arbiter.consumer.process import open_loop
 from arbiter.consumer.told import Told
 from arbiter.errors import AuthorError
 from arbiter.profiles.store import Store
 from arbiter.runtime.alone import alone
 from arbiter.runtime.declared import keep_to
+from arbiter.runtime.engine import wall_clock
 from arbiter.runtime.keyfiles import read_secrets
 from arbiter.runtime.loader import Loader
 from arbiter.telemetry.counters import Counters

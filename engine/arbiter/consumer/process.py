@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import logging
 import signal
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,15 +17,13 @@ import msgspec
 from arbiter.consumer.properties import BadProperties, consumer_properties, read_properties
 from arbiter.consumer.reading import reader_of
 from arbiter.consumer.told import Told
-from arbiter.errors import ArbiterError
-from arbiter.profiles.store import Store
 from arbiter.runtime import messages
 from arbiter.runtime.archive import Archive
 from arbiter.runtime.beside import Beside
 from arbiter.runtime.declared import keep_to
-from arbiter.runtime.keyfiles import read_secrets
-from arbiter.runtime.logs import start_logging
-from arbiter.runtime.settings import Settings
+from arbiter.runtime.engine import wall_clock
+from arbiter.runtime.entry import enter
+from arbiter.runtime.storing import open_store
 from arbiter.runtime.survey import follow
 from arbiter.server.settings import FaceSettings
 from arbiter.telemetry import publish
@@ -41,9 +36,9 @@ if TYPE_CHECKING:
     from arbiter.config.limits import Limits
     from arbiter.config.options import Kafka
     from arbiter.consumer.loop import Loop
+    from arbiter.profiles.store import Store
     from arbiter.runtime.admin import Live
-
-_log = logging.getLogger("arbiter.consumer")
+    from arbiter.runtime.settings import Settings
 
 
 def check_consumer(options: Kafka) -> None:
@@ -68,17 +63,7 @@ def open_loop(options: Kafka, limits: Limits, store: Store, told: Told, clock: C
 
 def run_consumer(pipe: Connection, _number: int, settings: bytes) -> None:
     """Read topics until told to stop, by the pipe or by SIGTERM. The entry of a spawned process."""
-    # Ctrl-C reaches the whole process group; the supervisor decides what follows from it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    chosen = msgspec.msgpack.decode(settings, type=Settings)
-    start_logging(chosen.log_level.upper(), "consumer")
-    try:
-        _run(pipe, chosen)
-    except ArbiterError as error:
-        # The sentence says it all; a traceback is for faults of ours.
-        _log.error("%s: %s", type(error).__name__, error)
-        sys.exit(1)
+    enter("consumer", settings, lambda chosen: _run(pipe, chosen))
 
 
 def _run(pipe: Connection, settings: Settings) -> None:
@@ -86,15 +71,7 @@ def _run(pipe: Connection, settings: Settings) -> None:
         counters = Counters()
         publisher = publish.start(counters, "consumer", scraped=bool(settings.metrics))
         stack.callback(publisher.shutdown)
-        # Records of another feature set are rewritten by the workers.
-        store = stack.enter_context(
-            Store.open(
-                settings.store_directory,
-                limits=settings.store_limits,
-                background=False,
-                secrets=read_secrets(settings.profiles),
-            )
-        )
+        store = stack.enter_context(open_store(settings))
         follow(store, counters)
         told = Told(counters, wall_clock)
         limits = msgspec.msgpack.decode(settings.face, type=FaceSettings).limits
@@ -118,8 +95,3 @@ def _run(pipe: Connection, settings: Settings) -> None:
 
 def _given(options: Kafka) -> dict[str, str]:
     return read_properties(Path(options.properties)) if options.properties else {}
-
-
-def wall_clock() -> int:
-    """µs since the epoch."""
-    return time.time_ns() // 1000

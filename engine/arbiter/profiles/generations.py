@@ -13,7 +13,7 @@ import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from arbiter.durable import replace, sync_folder, write_through
+from arbiter.durable import hold, replace, sync_folder, write_through
 from arbiter.errors import StoreError
 
 if TYPE_CHECKING:
@@ -180,12 +180,10 @@ def in_use(place: Path) -> bool:
 def one_at_a_time(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold what makes and removes generations of a store. Raises StoreError when another process does, or waits."""
     try:
-        lock = (path / _BUSY).open("w")
+        lock = hold(path / _BUSY, wait=wait)
+    except BlockingIOError:
+        raise StoreError(f"the store in {path} is being compacted or moved by another process: wait") from None
     except OSError as error:
         raise StoreError(f"cannot use the store in {path}: {error}") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError:
-            raise StoreError(f"the store in {path} is being compacted or moved by another process: wait") from None
         yield

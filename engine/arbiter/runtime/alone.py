@@ -5,10 +5,10 @@ Law: one lock file, held as long as the process lives, so that a killed server l
 
 from __future__ import annotations
 
-import fcntl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from arbiter.durable import hold
 from arbiter.errors import StoreError
 
 if TYPE_CHECKING:
@@ -21,14 +21,12 @@ def alone(directory: Path, what: str) -> Iterator[None]:
     """Make and hold a directory: two servers would prune each other's files. `what` names it. Raises StoreError."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / "supervisor.lock").open("w")
+        lock = hold(directory / "supervisor.lock")
+    except BlockingIOError:
+        raise StoreError(
+            f"the {what} {directory} is in use by another `arbiter serve`: stop that one, or name another directory"
+        ) from None
     except OSError as error:
         raise StoreError(f"cannot use the {what} {directory}: {error}") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreError(
-                f"the {what} {directory} is in use by another `arbiter serve`: stop that one, or name another directory"
-            ) from None
         yield

@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from arbiter.errors import ArbiterError
-from arbiter.profiles.store import Store
-from arbiter.runtime.keyfiles import read_secrets
 from arbiter.runtime.logs import start_logging
 from arbiter.runtime.settings import Settings
 from arbiter.runtime.spool import MIB, segments
+from arbiter.runtime.storing import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
 
+    from arbiter.profiles.store import Store
     from arbiter.telemetry.counters import Counters
 
 _log = logging.getLogger("arbiter.log")
@@ -136,20 +136,11 @@ def run_keeper(pipe: Connection, encoded: bytes) -> None:
     settings = msgspec.msgpack.decode(encoded, type=Settings)
     start_logging(settings.log_level.upper(), "decision log")
     with contextlib.ExitStack() as stack:
-        keeper = Keeper(settings, lambda: stack.enter_context(_open_store(settings)))
+        keeper = Keeper(settings, lambda: stack.enter_context(open_store(settings)))
         with contextlib.suppress(EOFError, OSError):
             while not pipe.poll(_ROUND_S):
                 pipe.send_bytes(msgspec.msgpack.encode(keeper.round()))
         keeper.round()
-
-
-def _open_store(settings: Settings) -> Store:
-    return Store.open(
-        settings.store_directory,
-        limits=settings.store_limits,
-        background=False,
-        secrets=read_secrets(settings.profiles),
-    )
 
 
 class Keeper:

@@ -15,9 +15,8 @@ from arbiter.errors import StoreError
 from arbiter.profiles.copies import open_existing
 from arbiter.profiles.inspecting import inspect
 from arbiter.profiles.keys import UnderPrevious  # noqa: TC001 - a field's type at run time
-from arbiter.profiles.store import Store
 from arbiter.runtime.alone import alone
-from arbiter.runtime.keyfiles import read_secrets
+from arbiter.runtime.storing import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,9 +41,7 @@ def rekey(settings: Settings, names: Iterable[str], *, accounts: bool) -> Rekeye
     open_existing(path).handle.close()  # none is made where there is none
     with (
         _beside(settings.data_directory) as beside,
-        Store.open(
-            path, limits=settings.store_limits, background=False, secrets=read_secrets(settings.profiles)
-        ) as store,
+        open_store(settings) as store,
     ):
         if beside and not store.keys.begun:
             raise StoreError(

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from grpc_status import rpc_status
 
 from arbiter.runtime.faults import told
-from arbiter.server.calls import Later, Slow, name_of, slowly, written
+from arbiter.server.calls import LATE, Later, Slow, name_of, slowly, written
 from arbiter.server.grpcio import _common, _server, cygrpc
-from arbiter.server.refusals import Refusal, late
+from arbiter.server.refusals import Refusal
+from arbiter.server.status import DeadlinePassed
 from arbiter.server.stock import overloaded
 from arbiter.server.tags import WAKE, WENT, End, Message, Slot, Wake, Went
 
@@ -72,7 +73,7 @@ class InlineLoop:
         self._rpcs = tuple(rpcs)
         self._pool = pool
         self._allowed = allowed
-        self._full, self._late = Refusal(overloaded(allowed)), late()
+        self._full, self._late = Refusal(overloaded(allowed)), Refusal(DeadlinePassed(LATE))
         self._calls = 0  # calls under way
         self._ends = 0  # calls whose end is watched and has not come
         # Writes that are on disk, or failed.

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from grpc_status import rpc_status
 
-from arbiter.server.calls import LATE
-from arbiter.server.status import DeadlinePassed, status_of
+from arbiter.server.status import status_of
 
 if TYPE_CHECKING:
     from arbiter.errors import ArbiterError
@@ -25,8 +24,3 @@ class Refusal:
         self.error = error
         self.status = rpc_status.to_status(status_of(error, "a call"))
         self.code: int = self.status.code.value[0]
-
-
-def late() -> Refusal:
-    """The refusal of a call that comes, or comes to its turn, when its deadline has passed."""
-    return Refusal(DeadlinePassed(LATE))

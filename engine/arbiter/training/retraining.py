@@ -8,7 +8,6 @@ make no second version.
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -18,7 +17,7 @@ import msgspec
 from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
-from arbiter.durable import replace, sync_folder
+from arbiter.durable import hold, replace, sync_folder
 from arbiter.errors import ArbiterError
 from arbiter.models import from_bytes
 from arbiter.models.loader import MANIFEST, ONNX, chosen_in, holds_model, read_version, versions_in
@@ -135,14 +134,12 @@ def _alone(place: Path) -> Iterator[None]:
     """Hold the model's folder: made, if it is not there. Raises Busy, TrainingFailed."""
     try:
         place.mkdir(parents=True, exist_ok=True)
-        lock = (place / _LOCK).open("w")
+        lock = hold(place / _LOCK)
+    except BlockingIOError:
+        raise Busy(f"another retraining of {place} is under way: wait until it has ended") from None
     except OSError as error:
         raise TrainingFailed(f"{place} cannot be written: {error.strerror}") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Busy(f"another retraining of {place} is under way: wait until it has ended") from None
         yield
 
 

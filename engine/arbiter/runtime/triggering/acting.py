@@ -21,8 +21,7 @@ from arbiter.profiles.reading import ACCOUNT, member_of
 from arbiter.profiles.records import Update
 from arbiter.profiles.subjects import is_right, unknown
 from arbiter.profiles.updating import UpdateAttributes
-from arbiter.ruleset.triggering import ToDecide, ToEmit, ToIncrement, ToSet, Unrenderable, bindings_of
-from arbiter.ruleset.triggers import EnterSegment, LeaveSegment, Unset
+from arbiter.ruleset.triggering import ToDecide, ToEmit, Unrenderable, bindings_of, told
 from arbiter.runtime.views import view_of
 from arbiter.triggers.chains import depth_of, emitted_id
 from arbiter.types import EMITTED, Event, Request
@@ -112,7 +111,7 @@ class Firing:
     def _do(self, name: str, active: Active, acts: tuple[Todo, ...]) -> None:
         occurrence, group = self._occurrence, self._group
         depth = max(depth_of(cause.event.id) for cause in occurrence.causes)
-        done = dict(map(_told, acts))
+        done = dict(map(told, acts))
         self._update(name, done)
         for act in acts:
             if isinstance(act, ToEmit):
@@ -186,22 +185,3 @@ class Firing:
             self._dropped.append(f"nothing is decided: {error}")
         else:
             self._decision = msgspec.msgpack.encode(decision)
-
-
-def _told(act: Todo) -> tuple[str, Any]:
-    """An act by its key of `then`, in plain values."""
-    match act:
-        case ToSet(values):
-            return "set", values
-        case Unset(names):
-            return "unset", list(names)
-        case ToIncrement(values):
-            return "increment", values
-        case EnterSegment(segments):
-            return "enter_segment", list(segments)
-        case LeaveSegment(segments):
-            return "leave_segment", list(segments)
-        case ToEmit(event, properties):
-            return "emit", {"event": event, "properties": properties}
-        case ToDecide(decision, context):
-            return "decide", {"decision": decision, "context": context}
