@@ -115,7 +115,7 @@ def test_a_record_that_is_not_as_its_log_is_told_with_both_values(tmp_path: Path
 
     def more(raw: bytes) -> bytes:
         profile = records.decode_profile(raw)
-        profile.features[COUNT.key] += 1
+        profile.features = {**profile.features, COUNT.key: profile.features[COUNT.key] + 1}
         return records.encode(profile)
 
     key = tamper(tmp_path, "profile", more)
@@ -214,7 +214,7 @@ def test_the_command_says_it_beside_a_server_and_ends_with_one_for_differences(t
 
     def more(raw: bytes) -> bytes:
         profile = records.decode_profile(raw)
-        profile.features[orders] += 1
+        profile.features = {**profile.features, orders: profile.features[orders] + 1}
         return records.encode(profile)
 
     key = tamper(home, "profile", more)

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from arbiter.errors import StoreError
+from arbiter.expr.shaped import Shaped
 from arbiter.profiles import records
 from arbiter.profiles.features import FeatureSet
 from arbiter.profiles.store import Store, Update
@@ -62,7 +63,7 @@ def expect_whole(folder: Path) -> None:
         assert store.ingest([Event("e1", "s1", "buy", 7, {})]).result().duplicates == 1
         assert store.update(Update("s1", {"name": "another"})).result() == 2
         with store._environment.handle.begin(store._environment.meta) as txn:
-            assert txn.get(b"schema") == b"\0\2"
+            assert txn.get(b"schema") == b"\0\3"
     assert not (folder / "data.mdb").exists()
     assert not (folder / "lock.mdb").exists()
     assert (folder / "1" / "data.mdb").exists()
@@ -108,6 +109,46 @@ def test_a_store_that_an_older_arbiter_has_open_is_left_alone(tmp_path: Path) ->
         finally:
             older.kill()
     expect_whole(tmp_path)
+
+
+def test_a_store_of_schema_2_reads_as_before_and_its_records_change_their_form_when_they_are_written(
+    tmp_path: Path,
+) -> None:
+    """Its hot records have dictionaries where names and values are apart now; nothing else differs."""
+    with Store.open(tmp_path, background=False) as store:
+        store.use_features(FeatureSet([COUNT]))
+        for n in range(20):
+            store.update(Update(f"s{n}", {"name": f"person {n}", "age": n}, ttl={"age": 10**9})).result()
+            store.ingest([Event(f"e{n}", f"s{n}", "buy", 7, {})]).result()
+        store.update(Update(account_id="acme", set={"seats": 3})).result()
+        now = store._writer.clock()
+        expected = [_told(store, f"s{n}", now) for n in range(20)]
+    with lmdb.open(str(tmp_path / "1"), max_dbs=32, map_size=1 << 30) as handle:
+        profile, meta = handle.open_db(b"profile", create=False), handle.open_db(b"meta", create=False)
+        with handle.begin(write=True) as txn:
+            for key, raw in [(bytes(key), bytes(raw)) for key, raw in txn.cursor(profile)]:
+                txn.put(key, records.encode(records.decode_profile(raw)), db=profile)
+                assert msgspec.msgpack.decode(txn.get(key, b"", db=profile))[1].keys() <= {"name", "age", "seats"}
+            txn.put(b"schema", b"\0\2", db=meta)
+    with Store.open(tmp_path, background=False) as store:
+        store.use_features(FeatureSet([COUNT]))
+        assert [_told(store, f"s{n}", now) for n in range(20)] == expected
+        assert store.read_account("acme", now).attributes == {"seats": 3}
+        with store.reading() as read:
+            assert [read(f"s{n}", now).attributes for n in range(20)] == [told[1] for told in expected]
+        assert store.read("s1", now + 10**10).attributes == {"name": "person 1"}
+        assert isinstance(store.read("s2", now).attributes, dict)
+        store.update(Update("s2", {"name": "another"})).result()
+        assert isinstance(store.read("s2", now).attributes, Shaped)
+        assert store.read("s2", now).attributes == {"age": 2, "name": "another"}
+        assert store.link("s3", "s4").result().linked
+        assert store.read("s3", now).features == {"buys": 2}
+
+
+def _told(store: Store, subject: str, now: int) -> tuple[object, ...]:
+    profile = store.read(subject, now)
+    found = (profile.version, dict(profile.attributes), dict(profile.features), profile.changes(), profile.expires)
+    return (*found, profile.valid_from, profile.next_change_at)
 
 
 def test_a_folder_with_two_stores_is_refused(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ class World:
         self.go()
 
     def attributes(self, subject: str = "ann") -> dict[str, Any]:
-        return self.store.read(subject, self.clock()).attributes
+        return dict(self.store.read(subject, self.clock()).attributes)
 
     def fired(self) -> list[FiringRecord]:
         return [told.firing for told in self.store.fired.after(0, 1000)[0]]

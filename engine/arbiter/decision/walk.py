@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _NOTHING: frozenset[str] = frozenset()
 # Bits that are looked at ahead of a model's run: more would take longer than running apart does.
 _AHEAD = 64
+# Rules that are left when a check fails, or that compete, from which on many more values are likely to be read singly.
+_MANY = 8
 
 
 class Need(msgspec.Struct, frozen=True):
@@ -142,6 +144,8 @@ class Walk:
             self._rank = rule.rank
             if not out:
                 self._eligible.append(Candidate(rule, *self._dynamic_keys(rule)))
+                if len(self._eligible) == _MANY:
+                    self._view.unfold()
 
     def _settle(self) -> bool:
         """Arbitrate within the tier that was collected; True when all slots are full."""
@@ -155,7 +159,7 @@ class Walk:
 
         Its bits stay set until it is dealt with.
         """
-        view, mask = self._view, self._mask
+        view, mask, folded = self._view, self._mask, True
         while mask or (mask := self._next_block()):
             low = mask & -mask
             bit = low.bit_length() - 1
@@ -166,6 +170,9 @@ class Walk:
                 return None
             if branch.before is not None and not branch.before(view):
                 mask ^= low
+                if folded and mask.bit_count() > _MANY:
+                    view.unfold()
+                    folded = False
                 continue
             if (rule.guarded and not let_in(rule, view, self._subject)) or (self._off and rule.id in self._off):
                 mask &= behind

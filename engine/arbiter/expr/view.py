@@ -12,6 +12,7 @@ import msgspec
 
 from arbiter.expr.limits import ALLOWANCE
 from arbiter.expr.reads import FeatureRead  # noqa: TC001 - msgspec reads the annotations
+from arbiter.expr.shaped import Shaped
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
@@ -116,6 +117,15 @@ class View:
         self.managed: Mapping[str, Any] = _NOTHING
         self.events: Mapping[str, Mapping[str, Any]] = _NOTHING
         self.allowance = ALLOWANCE
+
+    def unfold(self) -> None:
+        """Make dictionaries of what has its names apart: it pays from some twenty values asked for one by one."""
+        if isinstance(self.profile, Shaped):
+            self.profile = self.profile.plain()
+        if isinstance(self.account, Shaped):
+            self.account = self.account.plain()
+        if isinstance(self.features, Shaped):
+            self.features = self.features.plain()
 
     def elsewhere(self, experiments: Any) -> View:
         """The same subject where the experiments are what these say. Models that ran for one ran for both."""

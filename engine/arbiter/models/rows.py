@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from arbiter.expr.generated import function_of
+from arbiter.expr.shaped import taker
 from arbiter.models.failure import ModelFailure
 from arbiter.types import to_micros
 
@@ -44,7 +45,7 @@ def row_of(model: Model, symbols: Symbols) -> Callable[[View], Row | None]:
     """
     writer = _Writer(["return None"], "v.clock")
     columns = [writer.columns(item, dtype, *_read(item, symbols, writer)) for item, dtype in model.takes]
-    lines = [_roots([model]), *writer.lines]
+    lines = [*writer.takes(), *writer.lines]
     return function_of([_function("row(v)", lines, columns, "")], writer.names, f"inputs of model {model.name}")
 
 
@@ -66,7 +67,7 @@ def rows_of(models: Sequence[Model], symbols: Symbols) -> Callable[[View], tuple
                 writer.lacking = [f"u |= {users[key]}"]
                 known[key] = writer.columns(item, dtype, *_read(item, symbols, writer))
             columns.append(known[key])
-    lines = [_roots(models), "    u = 0", *writer.lines]
+    lines = [*writer.takes(), "    u = 0", *writer.lines]
     names = ", ".join(model.name for model in models)
     return function_of([_function("rows(v)", lines, columns, ", u")], writer.names, f"inputs of models {names}")
 
@@ -97,12 +98,6 @@ def _function(head: str, lines: list[str], columns: list[str], more: str) -> str
     return "\n".join([f"def {head}:", *lines, f"    return [{', '.join(columns)}]{more}", ""])
 
 
-def _roots(models: Sequence[Model]) -> str:
-    """The line that takes what the models read out of the view."""
-    roots = sorted({item.root for model in models for item, _ in model.takes})
-    return "    " + "; ".join(f"{root[0]} = v.{root}" for root in roots)
-
-
 def _alike(item: Input, dtype: str) -> str:
     return repr((msgspec.structs.replace(item, name=""), dtype))
 
@@ -110,11 +105,11 @@ def _alike(item: Input, dtype: str) -> str:
 def _read(item: Input, symbols: Symbols, writer: _Writer) -> tuple[str, str]:
     """The expression that reads a value, and the one, of ``{}``, that makes it of what was read, where that differs."""
     if item.root != "features":
-        return f"{item.root[0]}.get({item.attribute!r})", ""
+        return writer.taken(item.root, item.attribute), ""
     feature = symbols.features.get(item.attribute)
     if feature is None:
         return "None", ""
-    read = f"f.get({feature.key!r})"
+    read = writer.taken("features", feature.key)
     if feature.computed:
         return f"{writer.named('value', feature.value)}({read}, v.clock)", ""
     return read, f"(v.clock - {{}}) / {feature.unit}" if feature.unit else ""
@@ -133,6 +128,25 @@ class _Writer:
         }  # fmt: skip
         self._clock = clock
         self._count = 0
+        self._taken: dict[str, list[str]] = {}
+
+    def taken(self, root: str, key: str) -> str:
+        """The name under which the lines find the value of a root's `key`, None where it is missing."""
+        keys = self._taken.setdefault(root, [])
+        if key not in keys:
+            keys.append(key)
+        return f"{root}{keys.index(key)}"
+
+    def takes(self) -> list[str]:
+        """The lines that take out of the view what was asked for."""
+        lines = []
+        for root, keys in self._taken.items():
+            if len(keys) == 1:
+                lines.append(f"    {root}0 = v.{root}.get({keys[0]!r})")
+                continue
+            every = ", ".join(f"{root}{number}" for number in range(len(keys)))
+            lines.append(f"    {every} = {self.named('take', taker(tuple(keys)))}(v.{root})")
+        return lines
 
     def named(self, stem: str, value: Any) -> str:
         """The name under which the lines find `value`."""

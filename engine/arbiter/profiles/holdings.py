@@ -277,7 +277,7 @@ def _profile_shown(_rest: bytes, value: bytes) -> dict[str, Any]:
 
 
 def _profile_live(value: bytes, now: int) -> bytes:
-    return records.encode(records.decode_profile(value).live(now))
+    return records.encode_profile(records.decode_profile(value).live(now))
 
 
 def _window_shown(_rest: bytes, value: bytes) -> dict[str, Any]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import lmdb
 
-SCHEMA = 2
+SCHEMA = 3
 _KEY = b"schema"
 _MOVING = "moving"
 

@@ -12,7 +12,7 @@ import msgspec
 
 from arbiter.profiles.aliases import ALIAS_BYTES, standing_for
 from arbiter.profiles.keys import Turning
-from arbiter.profiles.records import Member, decode_profile
+from arbiter.profiles.records import Member, decode_hot
 from arbiter.profiles.subjects import Subject, is_right, unknown
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Reading:
             key, raw = raw, self._txn.get(raw, None, self._environment.profile)
         if raw is None:
             return unknown(self._features)
-        profile = decode_profile(raw)
+        profile = decode_hot(raw)
         if is_right(profile, self._features, now):
             return profile
         self._notice(key)

@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from arbiter.expr.shaped import Shaped, shaped
 from arbiter.profiles.windows import State  # noqa: TC001 - msgspec reads the annotations
 from arbiter.types import Event
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    Values = Mapping[str, Any]
+else:
+    Values = Shaped | dict[str, Any]  # what it is when it is read
 
 NEVER = -(1 << 63)
 _POSITION = struct.Struct(">16sQQ")
@@ -36,11 +41,14 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     that do. `touched` is the µs time at which attributes were last updated or an event last stored; 0 for a record of
     before that was kept. `managed` are the managed segments that the subject is in, sorted. `reference` names the
     subject in the log of decisions, empty before anything of it was logged.
+
+    Attributes and features are stored, and read by decisions, as `Shaped`: names and values apart. Records of before
+    that have dictionaries there, and so has what is made or changed.
     """
 
     version: int
-    attributes: dict[str, Any]
-    features: dict[str, Any]
+    attributes: Values
+    features: Values
     feature_set: str
     valid_from: int
     next_change_at: int | None
@@ -223,9 +231,26 @@ def at_moment(packed: bytes) -> int:
     return int.from_bytes(packed, "big") - _BIAS
 
 
+def decode_profile(raw: bytes) -> Profile:
+    """A hot record with dictionaries, for who goes through them or changes them. Raises msgspec.MsgspecError."""
+    profile = decode_hot(raw)
+    attributes, features = profile.attributes, profile.features
+    if isinstance(attributes, Shaped):
+        profile.attributes = attributes.plain()
+    if isinstance(features, Shaped):
+        profile.features = features.plain()
+    return profile
+
+
+def encode_profile(profile: Profile) -> bytes:
+    """The hot record of a profile."""
+    attributes, features = shaped(profile.attributes), shaped(profile.features)
+    return encode(msgspec.structs.replace(profile, attributes=attributes, features=features))
+
+
 encode = msgspec.msgpack.Encoder().encode
 encode_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
-decode_profile = msgspec.msgpack.Decoder(Profile).decode
+decode_hot = msgspec.msgpack.Decoder(Profile).decode
 decode_cold = msgspec.msgpack.Decoder(Cold).decode
 decode_event = msgspec.msgpack.Decoder(Event).decode
 decode_answer = msgspec.msgpack.Decoder(Answer).decode

@@ -122,7 +122,7 @@ def _compared(
     stored = {"window": features.read(kept, now, subject.events, cold.gone).values}
     ready = is_right(hot, features, now)
     if ready:
-        stored["profile"] = hot.features
+        stored["profile"] = dict(hot.features)
     differing = []
     for each, read in reads_of(features.by_key.values()).items():
         feature = features.by_key[each]

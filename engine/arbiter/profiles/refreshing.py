@@ -61,7 +61,7 @@ class Rebuild:
                 if not found:
                     break
                 value = cursor.value()
-                if len(value) != ALIAS_BYTES and records.decode_profile(value).feature_set != features.id:
+                if len(value) != ALIAS_BYTES and records.decode_hot(value).feature_set != features.id:
                     group.open_states(cursor.key())
                 found = cursor.next()
             if found:

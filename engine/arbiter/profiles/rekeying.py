@@ -50,7 +50,7 @@ def turn(group: Group, key: Turning) -> None:
             holdings.move_all(environment, txn, old, to)
             if txn.delete(to, db=environment.name):  # it was sealed under the old key
                 naming.keep_name(environment, txn, to, key.sealed)
-            _keep_rebuilding(group, to, records.decode_profile(raw).feature_set)
+            _keep_rebuilding(group, to, records.decode_hot(raw).feature_set)
         tombstones.move(environment, txn, old, to)
         txn.delete(old, db=environment.previous)
         group.join(old, to)

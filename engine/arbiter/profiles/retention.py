@@ -53,7 +53,7 @@ class Retention:
         if len(raw) == KEY_BYTES:  # an alias
             return False
         if self._limits.inactive is not None:
-            touched = records.decode_profile(raw).touched
+            touched = records.decode_hot(raw).touched
             if not touched or self.is_inactive(touched):
                 return True
         found = (next(self.events(key), None), next(self.ids(key), None))

@@ -114,7 +114,7 @@ class Subject:
 
     def write_hot(self, profile: Profile) -> None:
         """Store the hot record."""
-        self._txn.put(self.key, records.encode(profile), db=self._environment.profile)
+        self._txn.put(self.key, records.encode_profile(profile), db=self._environment.profile)
 
     def read_hot(self) -> Profile | None:
         """The hot record as it stands."""

@@ -67,7 +67,9 @@ class UpdateAttributes:
                 field="expected_version",
             )
         stored, times, limit = profile.attributes, profile.attribute_times(), group.limits.record_bytes
-        attributes = changed_attributes(stored, self._update, group.declared.of(self._update), group.limits)
+        changed = changed_attributes(stored, self._update, group.declared.of(self._update), group.limits)
+        # By name, so that who has the same attributes has them in the same order: they share what `Shaped` shares.
+        attributes = dict(sorted(changed.items()))
         size = len(records.encode(attributes))
         if size > limit:
             raise LimitExceeded(

@@ -1,7 +1,9 @@
 """The function that matches: generated for one index, it looks every attribute up and ANDs what it finds.
 
 Law: text and names in, a function out; a loop over attributes would pay for each of their kinds at every call. The
-attributes that leave fewest branches stand come first, and nothing is looked up once none stands.
+attributes that leave fewest branches stand come first, and nothing is looked up once none stands. The values of a root
+are taken in one call: of a record whose names are kept apart by their places, which are found once for all records with
+the same names.
 
 Attributes whose values of one kind matter, and of which all other values and none at all leave the same, as most are,
 take a short form. Where that meets a value that cannot be hashed, the long form answers the whole call.
@@ -15,6 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from arbiter.expr.generated import function_of
+from arbiter.expr.shaped import taker
 from arbiter.ruleset.blocks import KINDS
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ _MISSING = object()
 _LOOKS = 2  # attributes between two looks whether anything stands: a look costs a tenth of a look-up
 _SAMPLE = 8  # rows of a table that are looked at to tell how many branches they leave
 _BOOLS, _NUMBERS = 0, 1  # places in KINDS
+_STORED = ("account", "features", "profile")  # roots whose values are never None
 _HASHED = (2, 3, 4)  # places of the kinds whose values equal none of another kind
 
 
@@ -136,6 +140,12 @@ class _Writer:
         self.names = names
         self._several = several
         self._hashes = False  # a value is looked up whatever it is
+        read: dict[str, list[str]] = {root: [] for root in _STORED}
+        for attribute in attributes:
+            if attribute.path[0] in read:
+                read[attribute.path[0]].append(self._key(attribute))
+        # The names of each root of which more than one is read, each once.
+        self._taken = {root: list(dict.fromkeys(keys)) for root, keys in read.items() if len(set(keys)) > 1}
 
     def write(self, *, short: bool) -> None:
         """Write the whole function."""
@@ -154,8 +164,20 @@ class _Writer:
         if self._hashes:
             body = ["try:", *(f"    {line}" for line in body), "except TypeError:", "    return careful(v)"]
         roots = sorted({attribute.path[0] for attribute in self._attributes} - {"now"})
-        takes = [f"{root} = v.{root}.{'of' if root == 'experiments' else 'get'}" for root in roots]
-        self._define("match", "v", [*takes, *body])
+        self._define("match", "v", [*map(self._take, roots), *body])
+
+    def _take(self, root: str) -> str:
+        """The line that takes what is read of a root, or the way to it."""
+        if root in self._taken:
+            self.names[f"take_{root}"] = taker(tuple(self._taken[root]))
+            every = ", ".join(f"{root}{number}" for number in range(len(self._taken[root])))
+            return f"{every} = take_{root}(v.{root})"
+        return f"{root} = v.{root}.{'of' if root == 'experiments' else 'get'}"
+
+    def _key(self, attribute: Attribute) -> str:
+        """What the view calls an attribute."""
+        root, _, name = ".".join(attribute.path).partition(".")
+        return self._symbols.features[name].key if root == "features" else name
 
     def _define(self, name: str, arguments: str, body: list[str]) -> None:
         self.functions.append("\n".join([f"def {name}({arguments}):", *(f"    {line}" for line in body), ""]))
@@ -173,11 +195,14 @@ class _Writer:
         root, _, name = ".".join(attribute.path).partition(".")
         if root == "now":
             return ["x = v.clock", *self._by_kind(attribute.kinds[_NUMBERS], f"{place}_n", take)]
-        key, unit = name, 0
+        key, unit = self._key(attribute), 0
         if root == "features":
             feature = self._symbols.features[name]
-            key, unit = feature.key, feature.unit
+            unit = feature.unit
         got, found, missing = f"{root}({key!r})", f"{root}({key!r}, M)", "M"
+        if root in self._taken:
+            got = found = f"{root}{self._taken[root].index(key)}"
+            missing = "None"
         if root == "features" and feature.computed:
             self.names[f"value{place}"] = feature.value
             got = found = f"value{place}({got}, v.clock)"

@@ -23,6 +23,7 @@ import msgspec
 from arbiter.decision.explain import explain
 from arbiter.decision.hashing import share
 from arbiter.errors import ArbiterError
+from arbiter.expr.shaped import Shaped, taker
 from arbiter.learning.logged import Head, Lost, Won, encode, lacking_of
 from arbiter.runtime.active import sooner
 from arbiter.runtime.spool import MIB, Spool
@@ -115,9 +116,11 @@ def _reader(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ..
     if len(names) == 1:
         (only,) = names
         return lambda values: (values.get(only),)
-    every = itemgetter(*names)
+    every, take = itemgetter(*names), taker(names)
 
     def read(values: Mapping[str, Any]) -> tuple[Any, ...]:
+        if isinstance(values, Shaped):
+            return tuple(take(values))
         try:
             return every(values)  # type: ignore[no-any-return]
         except KeyError:

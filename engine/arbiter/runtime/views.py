@@ -39,7 +39,7 @@ def view_of(profile: Profile, request: Request, active: Active) -> View:
     return view
 
 
-def filled(attributes: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def filled(attributes: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
     """The attributes, and the defaults of those that are absent.
 
     What a subject does not consent to is hidden from the result: what is denied is unknown and has no default.

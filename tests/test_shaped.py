@@ -1,0 +1,104 @@
+"""Values whose names are kept apart read as a dictionary of the same does, wherever they are read."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arbiter.errors import StoreError
+from arbiter.expr import shaped as module
+from arbiter.expr.shaped import PLACES, Shaped, taker
+from arbiter.expr.view import View
+from arbiter.profiles import records
+from arbiter.profiles.records import NEVER, Profile
+
+NAMES = st.text(max_size=4) | st.sampled_from(["age", "country", "tags"])
+VALUES = st.recursive(
+    st.booleans()
+    | st.integers(-(1 << 63), (1 << 63) - 1)
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.datetimes(timezones=st.just(UTC)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def shaped(plain: dict[str, Any]) -> Any:
+    """Any, since it stands for a `Mapping` that is none to the type checker."""
+    return module.shaped(plain)
+
+
+MAPPINGS = st.dictionaries(NAMES, VALUES, max_size=8)
+
+
+@given(MAPPINGS, NAMES)
+def test_it_reads_like_the_dictionary(plain: dict[str, Any], name: str) -> None:
+    values = shaped(plain)
+    assert (len(values), list(values), bool(values)) == (len(plain), list(plain), bool(plain))
+    assert (list(values.items()), list(values.values())) == (list(plain.items()), list(plain.values()))
+    assert (values.keys() - {name}, name in values) == (plain.keys() - {name}, name in plain)
+    assert (values.get(name), values.get(name, 7)) == (plain.get(name), plain.get(name, 7))
+    assert values == plain == values == shaped(plain)
+    assert [values != plain, plain != values, values != shaped(plain)] == [False] * 3
+    assert (values != {**plain, "one more": 1}, values == 3, repr(values)) == (True, False, repr(plain))
+    assert {**values, "one more": 1} == {**plain, "one more": 1}
+    assert all(values[each] is plain[each] for each in plain)
+    with pytest.raises(KeyError):
+        values["no such name"]
+
+
+@given(MAPPINGS, MAPPINGS, st.sampled_from([None, 1 << 50]))
+def test_a_hot_record_comes_back_as_it_went_in_either_form(
+    attributes: dict[str, Any], features: dict[str, Any], until: int | None
+) -> None:
+    tail = records.pack_times(attributes, {}) + records.pack_times(features, dict.fromkeys(features, 5))
+    profile = Profile(3, attributes, features, "set", NEVER, until, tail, ("ads",), {"age": 9}, 4, ("vip",), b"r" * 16)
+    raw = records.encode_profile(profile)
+    hot = records.decode_hot(raw)
+    assert isinstance(hot.attributes, Shaped)
+    assert isinstance(hot.features, Shaped)
+    assert hot == records.decode_profile(raw) == profile
+    assert records.encode_profile(hot) == records.encode_profile(records.decode_profile(raw)) == raw
+    assert hot.changes() == profile.changes() == records.decode_profile(records.encode(profile)).changes()
+    assert msgspec.msgpack.encode(records.decode_profile(raw)) == records.encode(profile)
+
+
+@given(st.lists(MAPPINGS, min_size=1, max_size=4), st.lists(NAMES, min_size=2, max_size=5, unique=True))
+def test_names_are_taken_alike_from_either_form_whatever_was_taken_before(
+    mappings: list[dict[str, Any]], names: list[str]
+) -> None:
+    take = taker(names)
+    for plain in mappings * 2:
+        expected = [plain.get(name) for name in names]
+        assert list(take(plain)) == list(take(shaped(plain))) == expected
+
+
+def test_no_more_shapes_are_kept_than_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHAPES", 10)
+    PLACES.clear()
+    take = taker(("a", "b"))
+    for n in range(50):
+        values = shaped({f"name{n}": 0, "a": n})
+        assert (values["a"], list(take(values))) == (n, [n, None])
+        assert len(PLACES) <= 10
+
+
+def test_names_that_are_none_are_an_error_of_the_store() -> None:
+    with pytest.raises(StoreError, match="does not say what its values are called"):
+        Shaped(b"\xc1", [1]).get("a")
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        Shaped(msgspec.msgpack.encode(("a", "b")), [1]).plain()
+
+
+def test_a_view_unfolds_to_dictionaries() -> None:
+    view = View(shaped({"a": 1}), {}, shaped({"f": 2}), 0, shaped({"seats": 3}))
+    view.unfold()
+    assert [type(each) for each in (view.profile, view.features, view.account)] == [dict, dict, dict]
+    assert (view.profile, view.features, view.account) == ({"a": 1}, {"f": 2}, {"seats": 3})
