@@ -35,14 +35,19 @@ def fill(store: Path, count: int = 40) -> None:
             future.result()
 
 
+def is_leaf_of_people(content: bytearray, at: int) -> bool:
+    """Whether the page at this place has entries of them; what is left before those of another page is not looked at."""
+    _, _, flags, _, upper = struct.unpack_from("=QHHHH", content, at)
+    return flags == 2 and b"person" in content[at + upper : at + PAGE]
+
+
 def damage(store: Path) -> None:
     """Have an entry of every leaf claim to be longer than its page."""
     data = generations.folder(store, generations.newest(store)) / "data.mdb"
     with data.open("r+b") as file:
         content = bytearray(file.read())
         for at in range(2 * PAGE, len(content), PAGE):
-            _, _, flags, _, _ = struct.unpack_from("=QHHHH", content, at)
-            if flags == 2 and b"person" in content[at : at + PAGE]:
+            if is_leaf_of_people(content, at):
                 (entry,) = struct.unpack_from("=H", content, at + 16)
                 struct.pack_into("=HH", content, at + entry, 0xFFFF, 0x0FFF)
         file.seek(0)
@@ -154,8 +159,8 @@ def test_a_walk_finds_what_readers_would_and_a_look_at_every_page_the_rest(folde
     data = store / "1" / "data.mdb"
     content = bytearray(data.read_bytes())
     for at in range(2 * PAGE, len(content), PAGE):
-        _, _, flags, lower, _ = struct.unpack_from("=QHHHH", content, at)
-        if flags == 2 and lower - 16 > 4 and b"person" in content[at : at + PAGE]:  # two keys change places
+        _, _, _, lower, _ = struct.unpack_from("=QHHHH", content, at)
+        if lower - 16 > 4 and is_leaf_of_people(content, at):  # two keys change places
             first, second = struct.unpack_from("=HH", content, at + 16)
             struct.pack_into("=HH", content, at + 16, second, first)
     data.write_bytes(content)
