@@ -17,6 +17,14 @@ from arbiter.expr.view import View
 from arbiter.profiles import records
 from arbiter.profiles.records import NEVER, Profile
 
+
+@pytest.fixture(autouse=True)
+def shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nothing was written by this process before, and room for all that a test writes."""
+    monkeypatch.setattr(module, "SHARED", 1 << 20)
+    monkeypatch.setattr(module, "_shared", set())
+
+
 NAMES = st.text(max_size=4) | st.sampled_from(["age", "country", "tags"])
 VALUES = st.recursive(
     st.booleans()
@@ -31,7 +39,7 @@ VALUES = st.recursive(
 
 
 def shaped(plain: dict[str, Any]) -> Any:
-    """Any, since it stands for a `Mapping` that is none to the type checker."""
+    """Any, since what it gives is no `Mapping` to the type checker."""
     return module.shaped(plain)
 
 
@@ -88,6 +96,14 @@ def test_no_more_shapes_are_kept_than_are_allowed(monkeypatch: pytest.MonkeyPatc
         values = shaped({f"name{n}": 0, "a": n})
         assert (values["a"], list(take(values))) == (n, [n, None])
         assert len(PLACES) <= 10
+
+
+def test_what_shares_its_names_with_nobody_stays_a_dictionary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHARED", 3)
+    monkeypatch.setattr(module, "_shared", set())
+    made = [shaped({f"name{n % 5}": n}) for n in range(10)]
+    assert [type(each) for each in made] == [Shaped, Shaped, Shaped, dict, dict] * 2
+    assert made == [{f"name{n % 5}": n} for n in range(10)]
 
 
 def test_names_that_are_none_are_an_error_of_the_store() -> None:

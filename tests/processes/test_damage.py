@@ -36,7 +36,7 @@ def fill(store: Path, count: int = 40) -> None:
 
 
 def is_leaf_of_people(content: bytearray, at: int) -> bool:
-    """Whether the page at this place has entries of them; what is left before those of another page is not looked at."""
+    """Whether the page at this place has entries of them; what is left of another page is not looked at."""
     _, _, flags, _, upper = struct.unpack_from("=QHHHH", content, at)
     return flags == 2 and b"person" in content[at + upper : at + PAGE]
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Sequence, ValuesView
 
 SHAPES = 4_096  # tables that are kept, of some 3 kB for 30 names
+SHARED = 1_024  # sets of names that a process keeps apart from values; fewer, so that what is read has its tables
 
 _decode_names = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -39,6 +40,7 @@ class _Places(dict[bytes, dict[str, int]]):
 
 
 PLACES = _Places()
+_shared: set[bytes] = set()
 
 
 class Shaped(msgspec.Struct, array_like=True, gc=False, eq=False, repr_omit_defaults=True):
@@ -114,9 +116,16 @@ class Shaped(msgspec.Struct, array_like=True, gc=False, eq=False, repr_omit_defa
 Mapping.register(Shaped)
 
 
-def shaped(values: Mapping[str, Any]) -> Shaped:
-    """The values of a mapping, in its order."""
-    return values if isinstance(values, Shaped) else Shaped(_encode(tuple(values)), list(values.values()))
+def shaped(values: Mapping[str, Any]) -> Shaped | dict[str, Any]:
+    """The values of a mapping, in its order: a dictionary where more sets of names were met than are worth a table."""
+    if isinstance(values, Shaped):
+        return values
+    names = _encode(tuple(values))
+    if names not in _shared:
+        if len(_shared) >= SHARED:
+            return dict(values)
+        _shared.add(names)
+    return Shaped(names, list(values.values()))
 
 
 def taker(names: Sequence[str]) -> Callable[[Mapping[str, Any]], Iterable[Any]]:

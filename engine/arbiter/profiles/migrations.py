@@ -4,8 +4,9 @@ Law: the one place that knows what older schemas looked like. A step is harmless
 goes on where it stopped, and what changes entries shares a transaction with the number of the schema.
 
 Schema 1 had its data in the folder of the store itself; since schema 2 each generation has a folder of its own. The
-entries are the same: nothing is rewritten, so no backup is made first. A later step that rewrites entries belongs into
-`migrate`, and makes one.
+entries are the same: nothing is rewritten, so no backup is made first. Schema 3 keeps the names of a hot record apart
+from its values; records of before are read as they are, and change their form when they are next written. A later step
+that rewrites entries belongs into `migrate`, and makes a backup.
 """
 
 from __future__ import annotations
