@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import lmdb
 import msgspec
 import pytest
 from hypothesis import given
@@ -15,7 +16,12 @@ from arbiter.expr import shaped as module
 from arbiter.expr.shaped import PLACES, Shaped, taker
 from arbiter.expr.view import View
 from arbiter.profiles import records
+from arbiter.profiles.checking import check_store
 from arbiter.profiles.records import NEVER, Profile
+from arbiter.profiles.store import Store, Update
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -109,8 +115,25 @@ def test_what_shares_its_names_with_nobody_stays_a_dictionary(monkeypatch: pytes
 def test_names_that_are_none_are_an_error_of_the_store() -> None:
     with pytest.raises(StoreError, match="does not say what its values are called"):
         Shaped(b"\xc1", [1]).get("a")
-    with pytest.raises(ValueError, match=r"shorter|longer"):
+    with pytest.raises(StoreError, match="2 names for 1 values"):
         Shaped(msgspec.msgpack.encode(("a", "b")), [1]).plain()
+
+
+@pytest.mark.parametrize(("damaged", "said"), [(b"\xc1", "what its values are called"), (b"\x90", "0 names for 1")])
+def test_a_check_of_the_store_says_which_record_does_not_tell_its_names(
+    tmp_path: Path, damaged: bytes, said: str
+) -> None:
+    with Store.open(tmp_path, background=False) as store:
+        store.update(Update("ann", {"age": 3})).result()
+    with lmdb.open(str(tmp_path / "1"), max_dbs=32) as handle, handle.begin(write=True) as txn:
+        profile = handle.open_db(b"profile", txn, create=False)
+        ((key, raw),) = [(bytes(key), bytes(raw)) for key, raw in txn.cursor(profile)]
+        hot = records.decode_hot(raw)
+        assert isinstance(hot.attributes, Shaped)
+        hot.attributes.names = damaged
+        txn.put(key, records.encode(hot), db=profile)
+    (finding,) = check_store(tmp_path).findings
+    assert said in finding.what
 
 
 def test_a_view_unfolds_to_dictionaries() -> None:

@@ -88,11 +88,13 @@ class Shaped(msgspec.Struct, array_like=True, gc=False, eq=False, repr_omit_defa
         return self.plain().items()
 
     def plain(self) -> dict[str, Any]:
-        """The same as a dictionary, which is the caller's own. Raises ValueError where names and values do not pair."""
+        """The same as a dictionary, which is the caller's own. Raises StoreError where names and values do not pair."""
         places = PLACES[self.names]
+        if len(places) != len(self.held):
+            raise StoreError(f"a record of the store has {len(places)} names for {len(self.held)} values")
         # A copy has the room: this takes three quarters of what `dict(zip())` does.
         made: dict[str, Any] = {**places}
-        for name, value in zip(places, self.held, strict=True):
+        for name, value in zip(places, self.held, strict=False):
             made[name] = value  # noqa: PERF403 - see above
         return made
 

@@ -126,7 +126,7 @@ class _Records:
         try:
             profile = records.decode_profile(value)
             profile.changes()
-        except (msgspec.MsgspecError, struct.error, ValueError) as error:
+        except (msgspec.MsgspecError, struct.error, ValueError, StoreError) as error:
             return f"the record cannot be read: {error}"
         return ""
 

@@ -232,7 +232,7 @@ def at_moment(packed: bytes) -> int:
 
 
 def decode_profile(raw: bytes) -> Profile:
-    """A hot record with dictionaries, for who goes through them or changes them. Raises msgspec.MsgspecError."""
+    """A hot record with dictionaries, for who changes them. Raises msgspec.MsgspecError, StoreError."""
     profile = decode_hot(raw)
     attributes, features = profile.attributes, profile.features
     if isinstance(attributes, Shaped):
