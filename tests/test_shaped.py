@@ -21,6 +21,7 @@ from arbiter.profiles.records import NEVER, Profile
 from arbiter.profiles.store import Store, Update
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -117,6 +118,17 @@ def test_names_that_are_none_are_an_error_of_the_store() -> None:
         Shaped(b"\xc1", [1]).get("a")
     with pytest.raises(StoreError, match="2 names for 1 values"):
         Shaped(msgspec.msgpack.encode(("a", "b")), [1]).plain()
+
+
+@pytest.mark.parametrize("read", [lambda values: values["b"], lambda values: values.get("b"), taker(("a", "b"))])
+def test_values_that_a_damaged_record_has_lost_are_an_error_of_the_store(read: Callable[[Shaped], Any]) -> None:
+    with pytest.raises(StoreError, match="2 names for 1 values"):
+        read(Shaped(msgspec.msgpack.encode(("a", "b")), [1]))
+
+
+def test_values_that_a_damaged_record_has_too_many_of_are_nobodys() -> None:
+    values: Any = Shaped(msgspec.msgpack.encode(("a",)), [1, 2])
+    assert list(taker(("a", "missing"))(values)) == [1, None]
 
 
 @pytest.mark.parametrize(("damaged", "said"), [(b"\xc1", "what its values are called"), (b"\x90", "0 names for 1")])

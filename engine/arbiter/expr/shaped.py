@@ -57,11 +57,18 @@ class Shaped(msgspec.Struct, array_like=True, gc=False, eq=False, repr_omit_defa
     def get(self, name: str, default: Any = None) -> Any:
         """The value of a name, or the default."""
         place = PLACES[self.names].get(name)
-        return default if place is None else self.held[place]
+        try:
+            return default if place is None else self.held[place]
+        except IndexError:
+            raise self.unpaired() from None
 
     def __getitem__(self, name: str) -> Any:
         """The value of a name; KeyError where there is none."""
-        return self.held[PLACES[self.names][name]]
+        place = PLACES[self.names][name]
+        try:
+            return self.held[place]
+        except IndexError:
+            raise self.unpaired() from None
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a value of that name."""
@@ -91,12 +98,16 @@ class Shaped(msgspec.Struct, array_like=True, gc=False, eq=False, repr_omit_defa
         """The same as a dictionary, which is the caller's own. Raises StoreError where names and values do not pair."""
         places = PLACES[self.names]
         if len(places) != len(self.held):
-            raise StoreError(f"a record of the store has {len(places)} names for {len(self.held)} values")
+            raise self.unpaired()
         # A copy has the room: this takes three quarters of what `dict(zip())` does.
         made: dict[str, Any] = {**places}
         for name, value in zip(places, self.held, strict=False):
             made[name] = value  # noqa: PERF403 - see above
         return made
+
+    def unpaired(self) -> StoreError:
+        """The error of a record that is damaged so that it has fewer values than names."""
+        return StoreError(f"a record of the store has {len(self.places)} names for {len(self.held)} values")
 
     def __eq__(self, other: object) -> bool:
         """Whether the other mapping has the same values by the same names."""
@@ -142,13 +153,16 @@ def taker(names: Sequence[str]) -> Callable[[Mapping[str, Any]], Iterable[Any]]:
             if len(known) >= SHAPES:
                 known.clear()
             get = known[values.names] = _getter(values.places, names)
-        return get(values.held)
+        try:
+            return get(values.held)
+        except IndexError:
+            raise values.unpaired() from None
 
     return take
 
 
 def _getter(places: Mapping[str, int], names: Sequence[str]) -> Callable[[list[Any]], Iterable[Any]]:
-    get = itemgetter(*(places.get(name, len(places)) for name in names))
+    get = itemgetter(*(places.get(name, -1) for name in names))
     if all(name in places for name in names):
         return get
     return lambda held: get([*held, None])
