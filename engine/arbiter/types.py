@@ -109,6 +109,7 @@ class Reason(enum.IntEnum):
     RENDER_FAILED = 11
     OVERRIDDEN = 12
     NO_CONSENT = 13
+    CAPPED = 14
 
 
 class Treatment(msgspec.Struct, frozen=True):

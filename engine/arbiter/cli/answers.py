@@ -38,6 +38,7 @@ _OUTCOMES = {
     Reason.RENDER_FAILED: "render_failed",
     Reason.OVERRIDDEN: "overridden",
     Reason.NO_CONSENT: "no_consent",
+    Reason.CAPPED: "capped",
 }
 
 

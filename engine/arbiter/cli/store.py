@@ -142,7 +142,7 @@ def _recount(place: Path, rules: Path, models: Path | None) -> "Recounted":
     snapshot, found = load(rules, models or models_beside(rules))
     if snapshot is None:
         raise AuthorError(found)
-    return recount(place, FeatureSet(snapshot.frame.features), wall_clock)
+    return recount(place, FeatureSet(snapshot.frame.computed), wall_clock)
 
 
 def _print_recounted(found: "Recounted") -> None:

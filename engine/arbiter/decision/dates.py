@@ -12,7 +12,7 @@ from arbiter.types import from_micros
 
 if TYPE_CHECKING:
     from arbiter.expr.view import View
-    from arbiter.ruleset.terms import Active, LocalDates
+    from arbiter.ruleset.terms import Active, LocalDates, SubjectZone
 
 
 def in_time(active: Active | None, view: View) -> bool:
@@ -27,21 +27,21 @@ def in_time(active: Active | None, view: View) -> bool:
 
 
 def _in_local(local: LocalDates, view: View) -> bool:
-    zone = zone_name(local, view)
+    zone = zone_name(local.zone, view)
     return (local.start is None or view.clock >= instant_of(zone, local.start)) and (
         local.until is None or view.clock < instant_of(zone, local.until)
     )
 
 
-def zone_name(local: LocalDates, view: View) -> str:
+def zone_name(zone: SubjectZone, view: View) -> str:
     """The zone of the subject: as its profile says, else the default."""
-    name = view.profile.get(local.zone.attribute)
-    return name if name is not None and zone_of(name) is not None else local.zone.default
+    name = view.profile.get(zone.attribute)
+    return name if name is not None and zone_of(name) is not None else zone.default
 
 
 def outside(active: Active | None, view: View) -> str:
     """What the clock reads, in words, where it is outside."""
-    zone = "" if active is None else active.zone or (zone_name(active.local, view) if active.local else "")
+    zone = "" if active is None else active.zone or (zone_name(active.local.zone, view) if active.local else "")
     found = zone_of(zone)
     if found is None:
         return "the clock is outside `active`"

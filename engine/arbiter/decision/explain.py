@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from arbiter.decision.capping import fullness, has_room
 from arbiter.decision.dates import in_time, outside
 from arbiter.decision.walk import in_rollout, last_change, order_key, rendered, repeated
 from arbiter.decision.wording import shown
@@ -73,7 +74,7 @@ def explain(
         ExplainLevel.NONE: frozenset[Reason](),
         ExplainLevel.WINNERS: frozenset({Reason.WON}),
         ExplainLevel.LOSERS: frozenset(
-            {Reason.WON, Reason.LOST_GROUP, Reason.LOST_SLOT, Reason.DUPLICATE, Reason.RENDER_FAILED}
+            {Reason.WON, Reason.LOST_GROUP, Reason.LOST_SLOT, Reason.DUPLICATE, Reason.RENDER_FAILED, Reason.CAPPED}
         ),
         ExplainLevel.ALL: frozenset(Reason),
     }[level]
@@ -120,6 +121,9 @@ def _judge(
         unit = [Name(tuple(rollout.by.split(".")))] if rollout else []
         outer = RuleOutcome(rule.id, Reason.ROLLED_OUT_OF, rule.position, detail=detail)
         return _Judged(compiled, _with_denied(outer, unit, point, view))
+    if not has_room(compiled, view):
+        full = RuleOutcome(rule.id, Reason.CAPPED, rule.position, detail=fullness(compiled, view))
+        return _Judged(compiled, full)
     value = compiled.value(view) if compiled.valued else None
     change = last_change(compiled, changes(), view) if "recency" in point.dynamic else None
     return _Judged(compiled, None, value, change)

@@ -2,7 +2,7 @@
 
 Law: pure. Clock, profile and scores are arguments. A model is asked for by returning `Need`: the caller puts the
 scores into the view and calls `advance` again, which goes on where it stopped. Gates in order: residual checks,
-consent, dates and rollout, models, group, rendering, duplicate, slot.
+consent, dates and rollout, cap, models, group, rendering, duplicate, slot.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from arbiter.decision.capping import frees, has_room
 from arbiter.decision.dates import in_time
 from arbiter.decision.hashing import share
 from arbiter.expr.ops import FAILURES, eq
@@ -60,6 +61,7 @@ class Walk:
         "_delivered",
         "_eligible",
         "_entries",
+        "_frees",
         "_groups",
         "_horizon",
         "_mask",
@@ -92,6 +94,7 @@ class Walk:
         self._horizon = horizon
         self._changes = changes
         self._off = off
+        self._frees: int | None = None  # when the first cap that kept a rule out has room again
         self._groups: set[str] | None = None  # made when first needed: most decisions have no group
         self._placed: list[Treatment] = []
         found = point.index.match(view)
@@ -175,6 +178,8 @@ class Walk:
                     folded = False
                 continue
             if (rule.guarded and not let_in(rule, view, self._subject)) or (self._off and rule.id in self._off):
+                if rule.cap is not None:
+                    self._note_full(rule)
                 mask &= behind
                 continue
             if branch.after is not None:
@@ -192,6 +197,12 @@ class Walk:
             return entry
         self._mask = 0
         return None
+
+    def _note_full(self, rule: CompiledRule) -> None:
+        """Know when a cap has room again that keeps the rule out."""
+        free = frees(rule, self._view)
+        if free is not None and (self._frees is None or free < self._frees):
+            self._frees = free
 
     def _next_block(self) -> int:
         """The survivors of the next block that has any; 0 when none has."""
@@ -297,14 +308,21 @@ class Walk:
             after = bisect_right(point.edges, self._view.clock)
             if after < len(point.edges) and (until is None or point.edges[after] < until):
                 until = point.edges[after]
+        if point.timeless and self._frees is not None and (until is None or self._frees < until):
+            until = self._frees
         if self._placed:
             return Decision(point.name, tuple(self._placed), False, until)
         return Decision(point.name, (point.default,) if point.default else (), True, until)
 
 
 def let_in(rule: CompiledRule, view: View, subject_id: str) -> bool:
-    """Whether consent, dates and rollout let the rule in."""
-    return rule.requires <= view.consent.granted and in_time(rule.active, view) and in_rollout(rule, view, subject_id)
+    """Whether consent, dates, rollout and cap let the rule in."""
+    return (
+        rule.requires <= view.consent.granted
+        and in_time(rule.active, view)
+        and in_rollout(rule, view, subject_id)
+        and has_room(rule, view)
+    )
 
 
 def in_rollout(rule: CompiledRule, view: View, subject_id: str) -> bool:

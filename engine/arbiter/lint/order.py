@@ -42,6 +42,7 @@ KNOWN_FIELDS = frozenset(
         "table",
         "row",
         "requires_consent",
+        "cap",
     ]
 )
 """The fields of `Rule` that the lint accounts for. Another one may be a gate, and then claims would be wrong."""
@@ -175,8 +176,10 @@ class Rivals:
 
 
 def limited(rule: Rule) -> bool:
-    """Whether the rule's rollout leaves somebody out."""
-    return rule.rollout is not None and (rule.rollout.percent < _FULL or rule.rollout.by != "subject")
+    """Whether the rule's rollout or cap leaves somebody out."""
+    return rule.cap is not None or (
+        rule.rollout is not None and (rule.rollout.percent < _FULL or rule.rollout.by != "subject")
+    )
 
 
 def gift_of(effect: Effect) -> Gift:

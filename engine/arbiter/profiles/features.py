@@ -44,7 +44,7 @@ class Readings(msgspec.Struct, frozen=True, gc=False):
 class _Compiled:
     """One feature. Events of another type never reach it."""
 
-    __slots__ = ("aggregate", "double", "event", "half_life", "key", "number", "property", "where", "window")
+    __slots__ = ("aggregate", "double", "event", "half_life", "keep", "key", "number", "property", "where", "window")
 
     def __init__(self, feature: Feature) -> None:
         self.key = feature.key
@@ -56,6 +56,7 @@ class _Compiled:
         self.double = _gives_double(feature)
         self.number = feature.aggregate in {"sum", "min", "max", "mean"}
         self.half_life = feature.half_life
+        self.keep = feature.keep
 
     def take(self, event: Event) -> Any:
         """What the event adds to the feature; `_ABSENT` when it does not count."""
@@ -64,6 +65,8 @@ class _Compiled:
         if not self.property:
             return decays.part(1, event.at, self.half_life) if self.half_life else None
         value = event.properties.get(self.property, _ABSENT)
+        if self.keep:
+            return (value, self.keep[value]) if type(value) is str and value in self.keep else _ABSENT
         if self.half_life:
             return decays.part(value, event.at, self.half_life) if type(value) in _NUMBERS else _ABSENT
         if self.number:

@@ -7,6 +7,7 @@ to one bucket and the newest `NEWEST`). A bucket that an edge of a window later 
 events, fetched again from the log: at most 1/`GOAL` of the window's events, and mostly a few, since the buckets next to
 the edge are kept small. So the state is bounded, reads are exact, and no event leaves a window late. `distinct` keeps
 the newest time of each value and counts to `DISTINCT`, exactly; for more values it says `DISTINCT`.
+A `tally` keeps the newest times of each name, those ahead of the clock too, and reads the same at every clock.
 
 Events may leave the log. What an all-time feature had of them is kept in a state of its own, `gone`, and stands in for
 them wherever events are fetched again. A window never needs one: its events leave the log after they left the window.
@@ -14,7 +15,8 @@ them wherever events are fetched again. A window never needs one: its events lea
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import copy
+from bisect import bisect_right, insort
 from heapq import nlargest
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
@@ -46,6 +48,7 @@ _FOLDS: dict[Aggregate, Callable[[list[Any]], Any]] = {
     "sum": totals.fold,
     "mean": totals.fold,
     "decay": decays.fold,
+    "tally": lambda parts: {name: sorted(at for p in parts for at in p.get(name, ())) for name in set().union(*parts)},
 }
 
 
@@ -98,6 +101,9 @@ def insert(state: State, aggregate: Aggregate, at: int, value: Any) -> None:
         if known is None or at > known:
             state.latest[value] = at
         return
+    if aggregate == "tally":
+        _keep(state.buckets, at, *value)
+        return
     buckets = state.buckets
     index = bisect_right(buckets, at, key=_first) - 1
     if index < 0 or at > buckets[index].last:
@@ -108,6 +114,17 @@ def insert(state: State, aggregate: Aggregate, at: int, value: Any) -> None:
     if aggregate == "first" or (aggregate == "last" and at < bucket.last):
         return
     bucket.data = _FOLDS[aggregate]([bucket.data, value])
+
+
+def _keep(buckets: list[Bucket], at: int, name: str, most: int) -> None:
+    """Keep `at` among the newest `most` times of a name: a tally is one bucket with the times of each name."""
+    if not buckets:
+        buckets.append(Bucket(at, at, 0, {}))
+    bucket = buckets[0]
+    bucket.first, bucket.last, bucket.count = min(bucket.first, at), max(bucket.last, at), bucket.count + 1
+    times = bucket.data.setdefault(name, [])
+    insort(times, at)
+    del times[:-most]
 
 
 def compact(state: State, aggregate: Aggregate, window: int | None, now: int) -> None:
@@ -173,7 +190,8 @@ def joined(gone: State, other: State, aggregate: Aggregate) -> State:
 
 def copied(gone: State) -> State:
     """A state that begins with what left the log, and may be changed."""
-    return State(gone.floor, [msgspec.structs.replace(bucket) for bucket in gone.buckets], dict(gone.latest))
+    buckets = [msgspec.structs.replace(each, data=copy.deepcopy(each.data)) for each in gone.buckets]
+    return State(gone.floor, buckets, dict(gone.latest))
 
 
 def read(
@@ -186,6 +204,8 @@ def read(
     lower = None if window is None else now - window
     if aggregate == "distinct":
         return _read_distinct(state, window, now, fetch, gone)
+    if aggregate == "tally":
+        return Reading(copy.deepcopy(state.buckets[0].data) if state.buckets else None, None, None, None)
     for edge in (lower, now):
         if edge is not None:
             _split(state.buckets, aggregate, edge, fetch, gone)

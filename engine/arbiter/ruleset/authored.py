@@ -15,6 +15,7 @@ from arbiter.authoring.nodes import Mapping, Node, Scalar, kind_of
 from arbiter.authoring.scalars import INT64, shorten
 from arbiter.errors import did_you_mean
 from arbiter.expr.syntax import conjuncts
+from arbiter.ruleset.caps import read_cap
 from arbiter.ruleset.dates import read_active
 from arbiter.ruleset.effects import read_effect
 from arbiter.ruleset.keys import read_purposes, read_tags, read_when
@@ -41,10 +42,10 @@ KEYS: Final = (
     "requires_consent",
     "rollout",
     "active",
+    "cap",
     "tags",
     "enabled",
 )
-UNBUILT: Final = ("cap",)
 BY: Final = ("profile", "account", "context")
 PERCENT: Final = 100
 
@@ -73,7 +74,7 @@ class RuleReader(msgspec.Struct):
             return []
         table = any(key in node.entries for key in TABLE_KEYS)
         what, keys = ("a decision table", KEYS + TABLE_KEYS) if table else ("a rule", KEYS)
-        block = Block(node, report, what=what, path=path, keys=keys, unbuilt=UNBUILT)
+        block = Block(node, report, what=what, path=path, keys=keys)
         block.require("id", f"{'every table' if table else 'every rule'} has an id of its own, `win-back-offer` say")
         at = node.entries["id"].node if block.has("id") else None
         block.require("decision", "say at which decision point it competes", at=at if isinstance(at, Scalar) else None)
@@ -106,6 +107,7 @@ class RuleReader(msgspec.Struct):
         requires = read_purposes(block, "requires_consent", self.declared)
         rollout = self._rollout(block, identifier)
         active = read_active(block, self.declared)
+        cap = read_cap(block, self.declared)
         tags = read_tags(block)
         enabled = block.boolean("enabled")
         if identifier is None or decision is None or then is None:
@@ -125,6 +127,7 @@ class RuleReader(msgspec.Struct):
             position=identifier.source.position(identifier.start),
             specificity=sum(len(conjuncts(expression.root)) for expression in when),
             requires_consent=requires,
+            cap=cap,
         )
 
     def _id(self, block: Block) -> Scalar | None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from arbiter.expr.tree import Expression
     from arbiter.ruleset.declarations import Declared, Typed
 
-AGGREGATES: Final[tuple[Aggregate, ...]] = get_args(Aggregate)
+AGGREGATES: Final[tuple[Aggregate, ...]] = tuple(each for each in get_args(Aggregate) if each != "tally")
 OF_EVENTS: Final = frozenset({"count", "since"})
 OF_EITHER: Final = frozenset({"decay"})
 _OF_NUMBERS: Final = frozenset({"sum", "min", "max", "mean", "decay"})

@@ -22,6 +22,7 @@ from arbiter.expr.tree import Name
 from arbiter.expr.view import Symbols
 from arbiter.ruleset.blocks import MOST, block_of
 from arbiter.ruleset.branches import Literal, branches_of, reads_of
+from arbiter.ruleset.caps import tally_name
 from arbiter.ruleset.reads import reads_by_name
 from arbiter.ruleset.render import expressions_of
 from arbiter.ruleset.rules import DYNAMIC_KEYS, DecisionPoint, OrderKey, Rule, Ruleset
@@ -121,7 +122,7 @@ class _Pressed(msgspec.Struct, frozen=True):
 def symbols_of(frame: Ruleset, model_inputs: Mapping[str, tuple[tuple[str, ...], ...]]) -> Symbols:
     """What names stand for in a rule set with these models."""
     return Symbols(
-        reads_by_name(frame.features),
+        reads_by_name(frame.computed),
         {s.name: s.condition.root for s in frame.segments},
         dict(model_inputs),
         frozenset(frame.personal),
@@ -247,7 +248,11 @@ def names_read(rule: Rule, symbols: Symbols) -> frozenset[tuple[str, ...]]:
         nodes.append(Name(tuple(rule.rollout.by.split("."))))
     if rule.active is not None and rule.active.local is not None:
         nodes.append(Name(("profile", rule.active.local.zone.attribute)))
-    return reads_of(nodes, symbols)
+    if rule.cap is None:
+        return reads_of(nodes, symbols)
+    if rule.cap.zone is not None:
+        nodes.append(Name(("profile", rule.cap.zone.attribute)))
+    return reads_of(nodes, symbols) | {("features", tally_name(rule.cap.on))}
 
 
 def stored_names(reads: Iterable[tuple[str, ...]], symbols: Symbols) -> tuple[tuple[str, str], ...]:

@@ -14,6 +14,7 @@ import msgspec
 from arbiter.authoring.report import Report
 from arbiter.ruleset.authored import RuleReader
 from arbiter.ruleset.cache import Beside, Cache, FileRules, digest_of
+from arbiter.ruleset.caps import tallies_of
 from arbiter.ruleset.consent import bound_names, report_twins
 from arbiter.ruleset.declarations import defaults_of, max_items_of, personal_names
 from arbiter.ruleset.experiments.check import Through, report_strangers, report_targeting, through
@@ -159,9 +160,10 @@ def load_ruleset(
     if report:
         return None, report.found
 
+    rules = tuple(sorted((rule for file in read for rule in file.rules), key=_rule_id))
     return Ruleset(
         decisions=_sorted(points),
-        rules=tuple(sorted((rule for file in read for rule in file.rules), key=_rule_id)),
+        rules=rules,
         segments=segments,
         features=_sorted(features),
         profile_types=dict(sorted((types_of(declared.profile) or {}).items())),
@@ -181,6 +183,7 @@ def load_ruleset(
         bound=bound_names(declared, (f for f in features if f is not None)),
         triggers=tuple(sorted((each.trigger for file in read for each in file.triggers), key=_trigger_id)),
         experiments=experiments,
+        tallies=tallies_of(rules),
     ), []
 
 

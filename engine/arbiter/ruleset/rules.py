@@ -14,10 +14,12 @@ import msgspec
 # msgspec reads the fields' types at run time.
 from arbiter.expr.tree import Expression  # noqa: TC001
 from arbiter.ruleset.experiments.terms import Experiments
-from arbiter.ruleset.terms import Active, Param  # noqa: TC001
+from arbiter.ruleset.terms import Active, Cap, Param  # noqa: TC001
 from arbiter.ruleset.triggers import Trigger  # noqa: TC001
 
-Aggregate = Literal["count", "sum", "since", "distinct", "first", "last", "min", "max", "mean", "decay", "ratio"]
+Aggregate = Literal[
+    "count", "sum", "since", "distinct", "first", "last", "min", "max", "mean", "decay", "ratio", "tally"
+]
 OrderKey = Literal["priority", "value", "recency", "specificity"]
 HitPolicy = Literal["unique", "first", "priority", "any"]
 # What becomes of an attribute that two ids of one subject both have, when they are linked.
@@ -67,6 +69,7 @@ class Rule(msgspec.Struct, frozen=True, gc=False):
     table: str = ""
     row: int = 0
     requires_consent: tuple[str, ...] = ()
+    cap: Cap | None = None
 
 
 class DecisionPoint(msgspec.Struct, frozen=True, gc=False):
@@ -98,7 +101,8 @@ class Feature(msgspec.Struct, frozen=True, gc=False):
     stores keep values under it. `property` is empty for ``count`` and ``since``, and for a ``decay`` of events. `where`
     reads names ``("event", PROPERTY)``. `type` is the declared type of its value. A ``ratio`` is of two features, of
     which it has names (`of`) and keys (`parts`), and of no event. `purposes`, sorted, are its own and those of all that
-    it is computed from.
+    it is computed from. A ``tally``, which no file declares, has by the values of its property the newest times of the
+    events, oldest first: as many of each value as `keep` says, and none of others.
     """
 
     name: str
@@ -115,6 +119,7 @@ class Feature(msgspec.Struct, frozen=True, gc=False):
     of: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     purposes: tuple[str, ...] = ()
+    keep: dict[str, int] = {}
 
 
 class TableInput(msgspec.Struct, frozen=True, gc=False):
@@ -152,7 +157,7 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     `purposes` are what consent is given for; `bound` are the dotted names that have a value only with consent to all of
     their purposes.
     `profile_merges` are the declared ways to merge a subject's attributes; `max_items` bound stored lists, as
-    ``profile.NAME`` or ``account.NAME``. `triggers` are rules over time.
+    ``profile.NAME`` or ``account.NAME``. `triggers` are rules over time. `tallies` count for the caps of rules.
     """
 
     decisions: tuple[DecisionPoint, ...]
@@ -173,6 +178,12 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     max_items: dict[str, int] = {}
     experiments: Experiments = Experiments()
     triggers: tuple[Trigger, ...] = ()
+    tallies: tuple[Feature, ...] = ()
+
+    @property
+    def computed(self) -> tuple[Feature, ...]:
+        """All that stores compute from events: the declared features, and the tallies."""
+        return (*self.features, *self.tallies)
 
     @property
     def managed(self) -> tuple[str, ...]:

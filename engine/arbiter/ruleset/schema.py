@@ -43,7 +43,7 @@ from arbiter.ruleset.declarations import (
 from arbiter.ruleset.effects import KEYS as EFFECT_KEYS
 from arbiter.ruleset.experiments.shapes import experiments
 from arbiter.ruleset.features import AGGREGATES, OF_EITHER, OF_EVENTS
-from arbiter.ruleset.keyschemas import DURATION, active, conditions, expression, in_order, purposes, tags
+from arbiter.ruleset.keyschemas import DURATION, active, cap, conditions, expression, in_order, purposes, tags
 from arbiter.ruleset.patterns.shapes import trigger
 from arbiter.ruleset.points import KEYS as POINT_KEYS
 from arbiter.ruleset.points import MAX_SLOTS, ORDER_KEYS
@@ -331,6 +331,7 @@ def _rule() -> Schema:
             required=["percent"],
         ),
         "active": active("rule"),
+        "cap": cap(),
         "tags": tags(),
         "enabled": boolean("`false` takes the rule out, and explanations say so."),
     }  # fmt: skip

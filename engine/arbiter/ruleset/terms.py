@@ -55,6 +55,18 @@ class LocalDates(msgspec.Struct, frozen=True, gc=False):
     zone: SubjectZone
 
 
+class Cap(msgspec.Struct, frozen=True, gc=False):
+    """How often a subject may be shown a rule: `most` times in a period. `per` is it as it was written: a duration, of
+    which `span` has the µs, or ``day`` and ``week`` of the subject's `zone`, or ``lifetime``. `on` is what counts.
+    """
+
+    most: int
+    per: str
+    span: int
+    on: str
+    zone: SubjectZone | None = None
+
+
 class Active(msgspec.Struct, frozen=True, gc=False):
     """The half-open range of µs since the epoch in which a rule is on; None is open. `zone` is where its dates were
     written for, and only to be shown.

@@ -33,7 +33,9 @@ class Reach(enum.IntEnum):
     WON = 3
 
 
-_NOT_ELIGIBLE = frozenset({Reason.FAILED, Reason.UNKNOWN, Reason.INACTIVE, Reason.ROLLED_OUT_OF, Reason.DISABLED})
+_NOT_ELIGIBLE = frozenset(
+    {Reason.FAILED, Reason.UNKNOWN, Reason.INACTIVE, Reason.ROLLED_OUT_OF, Reason.DISABLED, Reason.CAPPED}
+)
 
 
 class Covered(msgspec.Struct, frozen=True):

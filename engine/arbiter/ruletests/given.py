@@ -12,6 +12,7 @@ import msgspec
 
 from arbiter.authoring.blocks import Block, check_name, under
 from arbiter.authoring.nodes import Mapping, Node, Scalar, Sequence, as_text, kind_of
+from arbiter.ruleset.caps import tally_name
 from arbiter.ruleset.consent import known_purposes, named_purposes
 from arbiter.ruleset.reads import reads_of
 from arbiter.ruletests.firings import KEYS as FORESEEN
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from arbiter.ruleset.rules import Ruleset
 
 # Keys whose names are joined, name by name, over defaults, test and case.
-MERGED: Final = ("profile", "account", "context", "changed", "features", "segments", "models", "experiments")
+MERGED: Final = ("profile", "account", "context", "changed", "features", "segments", "models", "experiments", "shown")
 SETTINGS: Final = ("decision", "decisions", "now", "subject", "granted", "slots", "events", *MERGED)
 _EVENT_KEYS: Final = ("type", "at", "properties")
 MOST_SLOTS: Final = 1000
@@ -43,6 +44,7 @@ class Names:
         self.features = {feature.name: feature for feature in ruleset.features}
         self.reads = reads_of(ruleset.features)
         self.experiments = {each.name: each for each in ruleset.experiments.each}
+        self.caps = {rule.id: rule.cap for rule in ruleset.rules if rule.cap is not None}
         self.segments = {segment.name for segment in ruleset.segments}
         self.triggers = {trigger.id for trigger in ruleset.triggers}
         self.rules: dict[str, str] = {rule.id: rule.decision for rule in ruleset.rules}
@@ -78,7 +80,7 @@ def read_given(block: Block, names: Names, file: str, name: str, at: Node) -> Ru
         profile=given.attributes("profile", names.ruleset.profile_types),
         account=given.attributes("account", names.ruleset.account_types),
         context=given.attributes("context", names.ruleset.context_types),
-        events=tuple(given.events(subject_id)),
+        events=(*given.events(subject_id), *given.shown(subject_id)),
         changed=given.changed(),
         features=given.features(),
         models=given.models(),
@@ -186,6 +188,21 @@ class _Given(msgspec.Struct):
                 continue
             properties = self._properties(event, declared.get(kind.text), kind.text)
             yield Event(f"e{number}", subject_id, kind.text, when, properties)
+
+    def shown(self, subject_id: str) -> Iterator[Event]:
+        """The events that caps count, of rules that were shown at the times that are said."""
+        hint = "write `{RULE: [3d ago, 1h ago]}`"
+        for key, node, path in self._entries("shown", hint):
+            if not self._known(key, self.names.caps, "rule with a `cap`", path):
+                continue
+            if not isinstance(node, Sequence):
+                self.block.report.at(node, f"when a rule was shown is a list, this is {kind_of(node)}", hint, path)
+                continue
+            kind = tally_name(self.names.caps[key.text].on)
+            for number, item in enumerate(node.items):
+                at = None if item is None else self.values.moment(item, f"{path}[{number}]")
+                if at is not None:
+                    yield Event(f"{kind}:{key.text}:{number}", subject_id, kind, at, {"rule": key.text})
 
     def _properties(self, event: Block, types: Mapped[str, str] | None, kind: str) -> dict[str, Any]:
         entries = {name: entry for name, entry in event.node.entries.items() if name not in _EVENT_KEYS}

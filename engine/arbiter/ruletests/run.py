@@ -58,7 +58,7 @@ class Runner:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._features = FeatureSet(snapshot.frame.features)
+        self._features = FeatureSet(snapshot.frame.computed)
         self._managed = frozenset(snapshot.frame.managed)
         self._triggers: dict[Snapshot, Triggers] = {}
         self._variants: dict[tuple[frozenset[tuple[str, bool]], tuple[str, ...]], Snapshot] = {}

@@ -131,6 +131,7 @@ def _settings() -> dict[str, Schema]:
         "features": _values("Features that are said, not computed from events."),
         "segments": _values("Segments that are said to be true or false."),
         "experiments": _values("The variants that the subject is said to be in; empty text for none."),
+        "shown": _values("When rules with a `cap` were shown: `{RULE: [3d ago, 1h ago]}`.", listed("", text(moment))),
         "models": _values("What models are said to answer: `{MODEL: {OUTPUT: value}}`.", optional(_values("Outputs."))),
     }
     # `null` takes back what `defaults` or the test says.

@@ -20,7 +20,7 @@ def keep_to(store: Store, frame: Ruleset, beside: Ruleset | None = None) -> Feat
 
     Both read the union: a profile then holds what either needs, and is as fresh for one as for the other.
     """
-    features = FeatureSet([*(beside.features if beside is not None else ()), *frame.features])
+    features = FeatureSet([*(beside.computed if beside is not None else ()), *frame.computed])
     store.use_declared(declared_by(frame))
     store.use_features(features)
     return features

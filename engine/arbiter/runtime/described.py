@@ -42,7 +42,7 @@ def described(profile: Profile, view: View, snapshot: Snapshot) -> Described:
         exists=profile.exists,
         version=profile.version,
         attributes={**view.profile, **profile.attributes},
-        features={name: feature_in(view, snapshot, name) for name in snapshot.symbols.features},
+        features={name: feature_in(view, snapshot, name) for name in (each.name for each in snapshot.frame.features)},
         segments={name: segment_in(view, snapshot, name) for name in snapshot.symbols.segments},
         expires=profile.expires,
         denied=view.consent.denied,

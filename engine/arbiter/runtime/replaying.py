@@ -44,7 +44,7 @@ class Again:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self._features = FeatureSet(snapshot.frame.features)
+        self._features = FeatureSet(snapshot.frame.computed)
         self._scorer = Scorer(Counters())
         self._delivered: dict[str, tuple[Treatment, ...]] = {}
         self._experiments = {each.name: each for each in snapshot.frame.experiments.each}

@@ -34,6 +34,7 @@ _WORDS = {
     Reason.RENDER_FAILED: "could not be rendered",
     Reason.OVERRIDDEN: "is overridden",
     Reason.NO_CONSENT: "is out for lack of consent",
+    Reason.CAPPED: "is capped",
 }
 
 

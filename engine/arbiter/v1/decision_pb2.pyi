@@ -190,6 +190,8 @@ class _RuleOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RuleOutco
     """Switched off by an operator, see AdminService.SetOverride. `detail` says until when and why."""
     RULE_OUTCOME_NO_CONSENT: _RuleOutcome.ValueType  # 12
     """It requires consent that the subject has not granted; `denied` says to which purposes."""
+    RULE_OUTCOME_CAPPED: _RuleOutcome.ValueType  # 13
+    """Its cap is full for this subject; `detail` says how full, and when it is free again."""
 
 class RuleOutcome(_RuleOutcome, metaclass=_RuleOutcomeEnumTypeWrapper):
     """The stage at which a rule's way ended."""
@@ -220,6 +222,8 @@ RULE_OUTCOME_OVERRIDDEN: RuleOutcome.ValueType  # 11
 """Switched off by an operator, see AdminService.SetOverride. `detail` says until when and why."""
 RULE_OUTCOME_NO_CONSENT: RuleOutcome.ValueType  # 12
 """It requires consent that the subject has not granted; `denied` says to which purposes."""
+RULE_OUTCOME_CAPPED: RuleOutcome.ValueType  # 13
+"""Its cap is full for this subject; `detail` says how full, and when it is free again."""
 Global___RuleOutcome: _TypeAlias = RuleOutcome  # noqa: Y015
 
 @_typing.final

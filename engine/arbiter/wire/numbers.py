@@ -27,6 +27,7 @@ OUTCOMES: dict[Reason, decision_pb2.RuleOutcome.ValueType] = {
     Reason.RENDER_FAILED: decision_pb2.RULE_OUTCOME_RENDER_FAILED,
     Reason.OVERRIDDEN: decision_pb2.RULE_OUTCOME_OVERRIDDEN,
     Reason.NO_CONSENT: decision_pb2.RULE_OUTCOME_NO_CONSENT,
+    Reason.CAPPED: decision_pb2.RULE_OUTCOME_CAPPED,
 }
 STANDINGS: dict[Standing, decision_pb2.ExperimentStanding.ValueType] = {
     Standing.DRAWN: decision_pb2.EXPERIMENT_STANDING_DRAWN,
