@@ -24,8 +24,9 @@ from arbiter.expr.check import read_expression
 from arbiter.expr.hints import FUNCTIONS
 from arbiter.expr.scope import Scope
 from arbiter.lint.finding import KINDS
-from arbiter.ruleset import authored, expressions, load, points, segments
+from arbiter.ruleset import authored, caps, expressions, load, points, segments
 from arbiter.ruleset.experiments.read import KEYS as EXPERIMENT_KEYS
+from arbiter.ruleset.features import AGGREGATES
 from arbiter.ruleset.patterns.acts import KEYS as ACT_KEYS
 from arbiter.ruleset.patterns.read import KEYS as TRIGGER_KEYS
 from arbiter.ruleset.patterns.steps import MOST_JOINS, MOST_STEPS, MOST_TIMES, MOST_TYPES

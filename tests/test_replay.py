@@ -16,7 +16,9 @@ from arbiter.cli.app import app
 from arbiter.config.limits import Limits
 from arbiter.config.options import DecisionLog
 from arbiter.errors import StoreError
+from arbiter.profiles import records
 from arbiter.profiles.consenting import ConsentChange
+from arbiter.profiles.ingesting import IngestEvents
 from arbiter.profiles.store import Update
 from arbiter.runtime import logfiles
 from arbiter.runtime.archive import Archive
@@ -70,6 +72,12 @@ decisions:
 rules:
   - {id: calm, decision: calm, priority: 1, when: [features.visits_7d >= 1],
      then: {action: show, params: {text: calm, days: 0.0}}}
+  - {id: rare, decision: calm, priority: 2, when: ['profile.country == "FR"'],
+     cap: {max: 2, per: day, count_on: exposure},
+     then: {action: show, params: {text: rare, days: 0.0}}}
+  - {id: rarer, decision: calm, priority: 3, when: ['profile.country != "FR"'],
+     cap: {max: 1, per: 7d, count_on: exposure},
+     then: {action: show, params: {text: rarer, days: 0.0}}}
   - {id: active, decision: home, priority: 9, when: [segments.active], group: one,
      value: features.spend_30d * profile.score,
      then: {action: show, params: {text: "Hi ${profile.name}", days: "${features.since_visit}"}}}
@@ -167,6 +175,17 @@ class _Clock:
         return self.now
 
 
+def _exposures(store: Any, chance: random.Random, number: int) -> list[Any]:
+    """Reports that rules with caps were shown: none, or some of the last days."""
+    key = store.keys.subject(f"s{number}")
+    found = []
+    for n in range(chance.randrange(7)):
+        rule, at = chance.choice(["rare", "rarer"]), NOW - chance.randrange(9 * DAY)
+        event = Event(f"x{n}", "", "arbiter.exposure", at, {"rule": rule})
+        found.append((key, records.seen_key(key, event.id), event, records.encode(event), b""))
+    return found
+
+
 def _person(store: Any, chance: random.Random, number: int) -> list[Any]:
     attributes = {
         "country": chance.choice(["DE", "FR", "US"]), "name": f"N{number}", "score": chance.random(),
@@ -188,6 +207,7 @@ def _person(store: Any, chance: random.Random, number: int) -> list[Any]:
         *done,
         store.update(Update(account_id=f"a{number % 5}", set={"plan": chance.choice(["gold", "free"])})),
         *([store.ingest(events)] if events else []),
+        store.write(IngestEvents(_exposures(store, chance, number))),
     ]
 
 
@@ -207,7 +227,7 @@ def test_ten_thousand_decisions_come_out_the_same(logged: Logged) -> None:
     assert (found.different, found.examples, found.left_out) == (0, [], {"impersonal": impersonal})
     # They are worth deciding again: every rule of either point won, and the default did.
     assert {won.rule for _, row in logged.rows for won in row.won} >= {
-        "active", "europe", "grown", "few", "teams", "rich", "plan", "morning", "calm", "",
+        "active", "europe", "grown", "rare", "rarer", "few", "teams", "rich", "plan", "morning", "calm", "",
     }  # fmt: skip
 
 

@@ -43,10 +43,12 @@ def frees(rule: CompiledRule, view: View) -> int | None:
     cap = rule.cap
     if cap is None or has_room(rule, view):
         return None
+    first = _times(rule, view)[-cap.most]  # of those that fill it: when it no longer counts, there is room
     if cap.span:
-        return int(_times(rule, view)[-cap.most]) + cap.span
+        return first + cap.span
     if cap.per in _DAYS:
-        return max(_calendar(cap, view)[1], view.clock + 1)  # a clock that is put back past midnight reads a day again
+        _, following = _calendar(cap, view, max(first, view.clock))
+        return max(following, view.clock + 1)  # a clock that is put back past midnight reads a day again
     return None
 
 
@@ -73,14 +75,16 @@ def _counts(cap: Cap, at: int, view: View) -> bool:
     """Whether something at `at` (µs) is inside the period."""
     if cap.span:
         return at > view.clock - cap.span
-    return cap.per not in _DAYS or at >= _calendar(cap, view)[0]
+    return cap.per not in _DAYS or at >= _calendar(cap, view, view.clock)[0]
 
 
-def _calendar(cap: Cap, view: View) -> tuple[int, int]:
-    """Where (µs) the subject's day or week begins, and where the next one does. Weeks begin on Mondays."""
+def _calendar(cap: Cap, view: View, at: int) -> tuple[int, int]:
+    """Where (µs) the subject's day or week begins that `at` lies in, and where the next one does. Weeks begin on
+    Mondays.
+    """
     name = zone_name(cap.zone, view) if cap.zone is not None else "UTC"
-    clock = min(max(view.clock, _EARLIEST), _LATEST)
-    day = to_micros(from_micros(clock).astimezone(zone_of(name)).replace(tzinfo=UTC)) // _DAY
+    inside = min(max(at, _EARLIEST), _LATEST)
+    day = to_micros(from_micros(inside).astimezone(zone_of(name)).replace(tzinfo=UTC)) // _DAY
     if cap.per == "week":
         day -= (day + _MONDAY) % 7
     return instant_of(name, day * _DAY), instant_of(name, (day + _DAYS[cap.per]) * _DAY)

@@ -15,6 +15,7 @@ from arbiter.ruleset.experiments.terms import Factor
 from arbiter.ruleset.patterns.words import written_of
 from arbiter.ruleset.render import text
 from arbiter.ruleset.rules import Effect
+from arbiter.ruleset.terms import Cap
 from arbiter.ruleset.written import constant_text, duration_text, param_text
 from arbiter.types import from_micros
 
@@ -205,6 +206,8 @@ def _text(value: Any) -> str:
         case Factor(name, levels):
             weights = ", ".join(f"{level} {text(weight)}" for level, weight in levels)
             return f"{name}: {weights}" if name else weights
+        case Cap(most, per, _, on):
+            return f"max {most}, per {per}, count_on {on}"
         case msgspec.Struct():
             named = [(name, getattr(value, name)) for name in value.__struct_fields__]
             return ", ".join(f"{name} {_member(name, each)}" for name, each in named if each is not None)
