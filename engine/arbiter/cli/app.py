@@ -24,11 +24,12 @@ from arbiter.cli.explain import explain
 from arbiter.cli.fmt import fmt
 from arbiter.cli.health import health
 from arbiter.cli.model import model
-from arbiter.cli.modelreport import report
+from arbiter.cli.modelreport import report as model_report
 from arbiter.cli.override import override
 from arbiter.cli.privacy import delete, export
 from arbiter.cli.profile import profile
 from arbiter.cli.replay import replay, shadow
+from arbiter.cli.report import report
 from arbiter.cli.retrain import retrain
 from arbiter.cli.schema import schema
 from arbiter.cli.serve import serve
@@ -78,7 +79,7 @@ profile.command("delete")(delete)
 app.add_typer(profile)
 events.command("consume")(consume)
 app.add_typer(events)
-model.command("report")(report)
+model.command("report")(model_report)
 model.command("retrain")(retrain)
 app.add_typer(model)
 app.add_typer(snapshot)
@@ -89,6 +90,7 @@ app.add_typer(token)
 app.add_typer(triggers)
 app.command()(replay)
 app.command()(shadow)
+app.command()(report)
 app.command()(bench)
 app.command()(demo)
 

@@ -47,6 +47,11 @@ def files(directory: Path) -> list[Path]:
     return sorted(directory.glob("decisions-*.parquet"))
 
 
+def happened_in(place: Path) -> list[Path]:
+    """The Parquet files of exposures and outcomes beside a log, the oldest first; none beside a single file."""
+    return sorted(place.glob("outcomes-*.parquet"))
+
+
 def newest_of(file: Path) -> int:
     """The µs of a file's newest row, as its name says."""
     return int(file.name.split("-")[1])
@@ -137,6 +142,27 @@ def read_log(place: Path) -> Iterator[tuple[Head, Row]]:
                 row = decode_row(each)
                 if row.head in heads:
                     yield heads[row.head], row
+
+
+def whole(place: Path) -> tuple[list[Path], pa.Table]:
+    """The files of a log, or the one file, and as a table what waits in its spool: each row is in one of both.
+
+    Raises OSError, pyarrow.ArrowException.
+    """
+    waiting: dict[str, list[pa.Table]] = {}
+    for path in segments(place):
+        for heads, packed in _rows_in(path):
+            rows = [decode_row(each) for each in packed]
+            known = [n for n, row in enumerate(rows) if row.head in heads]
+            chosen = [rows[n] for n in known]
+            table = table_of([packed[n] for n in known], chosen, [heads[row.head] for row in chosen])
+            waiting.setdefault(path.name, []).append(table)
+    found = [place] if place.is_file() else files(place)
+    for file in found if waiting else ():
+        for name in _segments_in(file):  # it became Parquet meanwhile
+            waiting.pop(name, None)
+    tables = [table for own in waiting.values() for table in own]
+    return found, pa.concat_tables([SCHEMA.empty_table(), *tables], promote_options="permissive").unify_dictionaries()
 
 
 def _write(directory: Path, sealed: Sequence[Path], erased: Collection[str]) -> Made:

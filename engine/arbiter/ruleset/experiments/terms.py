@@ -94,6 +94,19 @@ class Experiment(msgspec.Struct, frozen=True, gc=False):
         return tuple(JOINT.join(each) for each in product(*levels))
 
     @property
+    def shares(self) -> dict[str, float]:
+        """By variant the share of its units that chance gives it."""
+        found: dict[str, float] = {"": 1.0}
+        for factor in self.factors:
+            whole = sum(weight for _, weight in factor.levels)
+            found = {
+                f"{variant}{JOINT}{level}" if variant else level: share * weight / whole
+                for variant, share in found.items()
+                for level, weight in factor.levels
+            }
+        return found
+
+    @property
     def widest(self) -> float:
         """The most traffic that it ever has."""
         return max(step.traffic for step in self.steps)

@@ -1,0 +1,167 @@
+"""`arbiter report`: what a log of decisions says of experiments, rules and people.
+
+Law: reads a log and the snapshots of then, asks `learning.report`, and prints. Asks no server.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from arbiter.cli.asking import AsJson
+from arbiter.cli.replay import Log
+from arbiter.cli.terminal import FINDINGS, fail, out, print_json, print_table
+from arbiter.ruleset.times import duration_micros
+
+if TYPE_CHECKING:
+    from arbiter.learning.report.terms import Design, Question, Reach, RuleFigures, Told
+    from arbiter.runtime.archive import Archive
+
+Data = Annotated[
+    Path,
+    typer.Option(metavar="DIR", help="The data directory of the server, for the experiments and rules of then.",
+                 file_okay=False),
+]  # fmt: skip
+Page = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write one HTML page with plots there.")]
+Within = Annotated[
+    str, typer.Option(metavar="DURATION", help="Count outcomes that came sooner after their decision: `7d`, say.")
+]
+Level = Annotated[float, typer.Option(min=0.5, max=0.9999, metavar="SHARE", help="The level of the intervals.")]
+Least = Annotated[
+    float, typer.Option(min=0, max=1, metavar="SHARE", help="A rule reaches almost no one below this share of people.")
+]
+Most = Annotated[
+    float, typer.Option(min=0, max=1, metavar="SHARE", help="Somebody gets everything with this share of the rules.")
+]
+
+
+def report(
+    log: Log,
+    *,
+    data: Data = Path("data"),
+    within: Within = "",
+    level: Level = 0.95,
+    least: Least = 0.001,
+    most: Most = 0.8,
+    page: Page = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a log holds of experiments, rules and people.
+
+    Of each experiment whether its arms have the sizes they should, and how variants differ in outcomes, with intervals;
+    of each rule how often it was eligible, won, lost and to whom, was shown and converted; which rules reach almost no
+    one, and how many people get everything.
+
+    Ends with 1 when the arms of an experiment do not have their sizes: then believe none of its effects.
+    """
+    if importlib.util.find_spec("duckdb") is None or importlib.util.find_spec("pyarrow") is None:
+        fail("a report needs DuckDB and pyarrow: pip install 'arbiter[report]'")
+    from arbiter.learning.report.reading import opened  # noqa: PLC0415 - loads DuckDB, as these do
+    from arbiter.learning.report.whole import report as make  # noqa: PLC0415
+    from arbiter.runtime.logfiles import happened_in, whole  # noqa: PLC0415
+
+    micros = duration_micros(within) if within else None
+    if within and micros is None:
+        raise typer.BadParameter(f"`{within}` is no duration: write `7d`, say", param_hint="--within")
+    files, waiting = whole(log)
+    with opened(files, waiting, happened_in(log)) as records:
+        snapshots = [digest for (digest,) in records.rows(
+            "SELECT snapshot FROM decisions GROUP BY snapshot ORDER BY max(moment) DESC"
+        )]  # fmt: skip
+        told = make(records, _question(data, snapshots, micros, level, least, most))
+    if page is not None:
+        from arbiter.learning.report.page import page_of  # noqa: PLC0415 - seldom asked for
+
+        page.write_text(page_of(told), "utf-8")
+    if as_json:
+        print_json(told)
+    else:
+        _print(told)
+    raise typer.Exit(FINDINGS if told.mismatched else 0)
+
+
+def _question(
+    data: Path, snapshots: list[str], within: int | None, level: float, least: float, most: float
+) -> "Question":
+    """What is asked, with what the snapshots that are still there say of experiments and rules."""
+    from arbiter.learning.report.terms import Question  # noqa: PLC0415 - loads msgspec's structs when asked for
+    from arbiter.runtime.archive import Archive  # noqa: PLC0415 - loads onnxruntime
+
+    kept = data / "snapshots"
+    if not kept.is_dir():
+        return Question(within=within, level=level, least=least, most=most)
+    archive = Archive(kept)
+    designs = {digest: _designs(archive, digest) for digest in snapshots}
+    rules = _rules(archive, snapshots[0]) if snapshots else {}
+    return Question(designs, rules, within, level, least, most)
+
+
+def _designs(archive: "Archive", digest: str) -> "dict[str, Design]":
+    from arbiter.errors import StoreError  # noqa: PLC0415
+    from arbiter.learning.report.terms import Design  # noqa: PLC0415
+
+    try:
+        experiments = archive.frame(digest).experiments.each
+    except StoreError:
+        return {}  # it was taken away meanwhile: what came by it is said to be unchecked
+    return {each.name: Design(each.shares, each.by) for each in experiments}
+
+
+def _rules(archive: "Archive", digest: str) -> dict[str, list[str]]:
+    from arbiter.errors import StoreError  # noqa: PLC0415
+
+    try:
+        snapshot = archive.read(digest, {})
+    except StoreError:
+        return {}
+    return {name: [rule.id for rule in snapshot.point(name).all_rules] for name in snapshot.points}
+
+
+def _print(told: "Told") -> None:
+    from arbiter.learning.report.words import TAKES, figure, interval, ratio_said, share, summary  # noqa: PLC0415
+
+    for line in summary(told):
+        out().print(line, highlight=False)
+    for trial in told.experiments:
+        out().print(ratio_said(trial), style="red" if trial.name in told.mismatched else "", highlight=False)
+        ratio = trial.ratio
+        if ratio is not None:
+            print_table(
+                (f"variant of {trial.name}", "units", "expected"),
+                [(name, f"{count:,}", f"{ratio.expected[name]:,.1f}") for name, count in ratio.counts.items()],
+            )
+        if trial.effects:
+            print_table(
+                ("outcome", "figure", "variant", "it has", trial.control, "difference", "interval", "lift"),
+                [
+                    (
+                        each.outcome, TAKES[each.take], each.variant, figure(each.take, each.found.arm),
+                        figure(each.take, each.found.control), figure(each.take, each.found.difference),
+                        interval(each), share(each.found.lift),
+                    )
+                    for each in trial.effects
+                ],
+            )  # fmt: skip
+    for reach in told.reach:
+        _print_point(reach, [each for each in told.rules if each.point == reach.point])
+
+
+def _print_point(reach: "Reach", rules: "list[RuleFigures]") -> None:
+    from arbiter.learning.report.words import lost_to, reach_said  # noqa: PLC0415
+
+    outcomes = sorted({name for each in rules for name in each.converted})
+    print_table(
+        (f"rule of {reach.point}", "eligible", "won", "subjects", "shown", *outcomes, "lost to"),
+        [
+            (
+                each.rule or "default", "" if each.eligible is None else f"{each.eligible:,} of {each.looked:,}",
+                f"{each.won:,}", f"{each.subjects:,}", f"{each.shown:,}",
+                *(f"{each.converted.get(name, 0):,}" for name in outcomes), lost_to(each),
+            )
+            for each in rules
+        ],
+        prose=("lost to",),
+    )  # fmt: skip
+    for line in reach_said(reach):
+        out().print(line, highlight=False)

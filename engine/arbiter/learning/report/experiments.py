@@ -1,0 +1,139 @@
+"""What a log says of experiments: the sizes of their arms, and what variants do to outcomes.
+
+Law: asks the records, and leaves all that is chance to `learning.effects`. Only decisions count to which an experiment
+mattered, and units are what chance assigned. All of a unit's decisions are added up before anything is compared, since
+what one unit does several times is not independent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from arbiter.learning.effects import Pair, Sample, means, proportions, ratios, sample_ratio
+from arbiter.learning.report.terms import Design, Effect, Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from arbiter.learning.effects import Difference, SampleRatio
+    from arbiter.learning.report.reading import Records
+    from arbiter.learning.report.terms import Question, Take
+
+_CONTROL: Final = "control"
+
+_EXPOSED: Final = """
+    CREATE OR REPLACE TABLE exposed AS
+    SELECT id, moment, snapshot, e.variant AS variant,
+        CASE WHEN ? = '' THEN subject ELSE json_extract_string(inputs, ?) END AS unit
+    FROM (
+        SELECT id, moment, snapshot, subject, inputs, unnest(experiments) AS e FROM decisions WHERE subject IS NOT NULL
+    ) WHERE e.experiment = ? AND e.exposed
+"""
+_UNITS: Final = """
+    CREATE OR REPLACE TABLE units AS
+    SELECT unit, arg_min(variant, moment) AS variant, arg_min(snapshot, moment) AS snapshot, count(*) AS decisions,
+        count(DISTINCT variant) > 1 AS crossed
+    FROM exposed WHERE unit IS NOT NULL GROUP BY unit
+"""
+_MOMENTS: Final = """
+    WITH counted AS (
+        SELECT x.unit, count(*) AS times, coalesce(sum(h.value), 0) AS total
+        FROM happened h JOIN exposed x ON h.decision = x.id
+        WHERE h.kind = 'outcome' AND h.name = ? AND h.moment >= h.decided_at
+            AND (? IS NULL OR h.moment - h.decided_at < ?)
+        GROUP BY x.unit
+    ), each_unit AS (
+        SELECT u.variant, u.decisions::DOUBLE AS decisions, coalesce(c.times, 0)::DOUBLE AS times,
+            coalesce(c.total, 0)::DOUBLE AS total
+        FROM units u LEFT JOIN counted c ON c.unit = u.unit WHERE NOT u.crossed
+    )
+    SELECT variant, count(*), count(*) FILTER (times > 0),
+        avg(times), coalesce(var_samp(times), 0), avg(total), coalesce(var_samp(total), 0),
+        avg(decisions), coalesce(var_samp(decisions), 0), coalesce(covar_samp(times, decisions), 0)
+    FROM each_unit GROUP BY variant
+"""
+
+
+def trials(records: Records, question: Question) -> list[Trial]:
+    """Every experiment that mattered to a decision of the log, or of which a snapshot knows, by name."""
+    logged = records.rows("""
+        SELECT DISTINCT e.experiment FROM (SELECT unnest(experiments) AS e FROM decisions) ORDER BY 1
+    """)
+    outcomes = records.rows("""
+        SELECT name, bool_or(value IS NOT NULL) FROM happened WHERE kind = 'outcome' AND name IS NOT NULL
+        GROUP BY name ORDER BY name
+    """)
+    return [_trial(records, name, outcomes, question) for (name,) in logged]
+
+
+def _trial(records: Records, name: str, outcomes: Sequence[tuple[Any, ...]], question: Question) -> Trial:
+    newest = records.rows("SELECT snapshot FROM decisions GROUP BY snapshot ORDER BY max(moment) DESC")
+    known = [question.designs[s][name] for (s,) in newest if name in question.designs.get(s, {})]
+    design = known[0] if known else Design({})
+    path = "" if design.by == "subject" else "$." + ".".join(f'"{part}"' for part in design.by.split("."))
+    records.make(_EXPOSED, path, path or "$", name)
+    records.make(_UNITS)
+    counts = dict(records.rows("SELECT variant, count(*) FROM units WHERE NOT crossed GROUP BY variant"))
+    crossed, decisions = records.row("""
+        SELECT count(*) FILTER (crossed), coalesce(sum(decisions), 0)::BIGINT FROM units
+    """)
+    names = [*design.weights, *sorted(counts.keys() - design.weights.keys())]
+    units = {each: counts[each] for each in names if each in counts}
+    control = _CONTROL if _CONTROL in names or not names else names[0]
+    ratio, unchecked = _ratio(records, name, question)
+    others = [each for each in units if each != control]
+    effects = [
+        effect
+        for outcome, valued in outcomes
+        for effect in _effects(records, outcome, others, control, question, valued=valued)
+    ]
+    return Trial(name, design.by, control, units, decisions, crossed, unchecked, ratio, effects)
+
+
+def _ratio(records: Records, name: str, question: Question) -> tuple[SampleRatio | None, int]:
+    """Sizes by the first variant of each unit, with the weights of then; and how many units could not be checked."""
+    strata: dict[tuple[tuple[str, float], ...], dict[str, int]] = {}
+    unchecked = 0
+    for snapshot, variant, count in records.rows("SELECT snapshot, variant, count(*) FROM units GROUP BY ALL"):
+        design = question.designs.get(snapshot, {}).get(name)
+        if design is None:
+            unchecked += count
+            continue
+        own = strata.setdefault(tuple(design.weights.items()), {})
+        own[variant] = own.get(variant, 0) + count
+    return sample_ratio((counts, dict(weights)) for weights, counts in strata.items()), unchecked
+
+
+def _effects(
+    records: Records, outcome: str, variants: Sequence[str], control: str, question: Question, *, valued: bool
+) -> list[Effect]:
+    within = question.within
+    found = {row[0]: row[1:] for row in records.rows(_MOMENTS, outcome, within, within)}
+    if control not in found:
+        return []
+    takes: tuple[Take, ...] = ("any", "count", "sum", "each") if valued else ("any", "count", "each")
+    return [
+        Effect(outcome, take, variant, _difference(take, found[variant], found[control], question.level))
+        for take in takes
+        for variant in variants
+    ]
+
+
+def _difference(take: Take, arm: tuple[Any, ...], control: tuple[Any, ...], level: float) -> Difference:
+    match take:
+        case "any":
+            return proportions(arm[1], arm[0], control[1], control[0], level)
+        case "count":
+            return means(_sample(arm, 2), _sample(control, 2), level)
+        case "sum":
+            return means(_sample(arm, 4), _sample(control, 4), level)
+        case "each":
+            return ratios(_pair(arm), _pair(control), level)
+
+
+def _sample(row: tuple[Any, ...], place: int) -> Sample:
+    return Sample(row[0], row[place], row[place + 1])
+
+
+def _pair(row: tuple[Any, ...]) -> Pair:
+    return Pair(_sample(row, 2), _sample(row, 6), row[8])

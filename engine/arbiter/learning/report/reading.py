@@ -1,0 +1,91 @@
+"""A log of decisions opened for questions: DuckDB over its Parquet files, and what waits to become such.
+
+Law: the one module that imports DuckDB. Reads what it is given, in memory and without a network; writes nothing.
+
+Three tables come of it. `decisions` are those of the log; `won` has one row for each treatment of them, with an empty
+`rule` for the default; `happened` are exposures and outcomes. Times are µs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from arbiter.errors import ArbiterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import pyarrow as pa
+
+_DECISIONS = """
+    SELECT CAST(id AS VARCHAR) AS id, epoch_us("at") AS moment, CAST(subject AS VARCHAR) AS subject,
+        CAST(point AS VARCHAR) AS point, CAST(snapshot AS VARCHAR) AS snapshot, inputs,
+        list_transform(won, lambda w: w.rule) AS won, defaulted, losers, experiments
+    FROM {source}
+"""
+_HAPPENED = """
+    SELECT kind, decision, epoch_us("at") AS moment, epoch_us(decided_at) AS decided_at,
+        CAST(point AS VARCHAR) AS point, CAST(rule AS VARCHAR) AS rule, CAST(name AS VARCHAR) AS name, value
+    FROM {source}
+"""
+_NOTHING = """
+    (SELECT '' AS kind, '' AS decision, TIMESTAMPTZ 'epoch' AS "at", TIMESTAMPTZ 'epoch' AS decided_at, '' AS point,
+        '' AS rule, '' AS name, CAST(0 AS DOUBLE) AS value WHERE false)
+"""
+
+
+class UnreadableLog(ArbiterError):
+    """The files are no log, or changed while they were read."""
+
+
+class Records:
+    """The log, ready for questions in SQL."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """What a question gives, with `values` in place of its ``?``."""
+        return self._connection.execute(sql, values or None).fetchall()
+
+    def row(self, sql: str, *values: Any) -> tuple[Any, ...]:
+        """The one row of a question that always gives one."""
+        return self.rows(sql, *values)[0]
+
+    def make(self, sql: str, *values: Any) -> None:
+        """Do what makes a table."""
+        self._connection.execute(sql, values or None)
+
+
+@contextlib.contextmanager
+def opened(decisions: Sequence[Path], waiting: pa.Table, happened: Sequence[Path]) -> Iterator[Records]:
+    """The records of files of decisions, of those that `waiting` holds in the same columns, and of files of exposures
+    and outcomes. Raises UnreadableLog, within the block too.
+    """
+    try:
+        with duckdb.connect(config={"autoinstall_known_extensions": False, "enable_external_access": True}) as db:
+            db.execute("SET TimeZone = 'UTC'")
+            db.register("waiting", waiting)
+            parts = [_DECISIONS.format(source="waiting")]
+            if decisions:
+                parts.append(_DECISIONS.format(source=f"read_parquet({_listed(decisions)})"))
+            db.execute(f"CREATE TABLE decisions AS {' UNION ALL '.join(parts)}")
+            source = f"read_parquet({_listed(happened)}, union_by_name = true)" if happened else _NOTHING
+            db.execute(f"CREATE TABLE happened AS {_HAPPENED.format(source=source)}")
+            db.execute("""
+                CREATE TABLE won AS SELECT DISTINCT id, moment, subject, point, unnest(won) AS rule
+                FROM decisions WHERE id <> ''
+            """)
+            yield Records(db)
+    except duckdb.Error as error:
+        raise UnreadableLog(
+            f"the log cannot be read: {error}; where a server writes it, files come and go: ask again"
+        ) from error
+
+
+def _listed(files: Sequence[Path]) -> str:
+    return "[" + ", ".join("'" + str(file).replace("'", "''") + "'" for file in files) + "]"

@@ -1,0 +1,141 @@
+"""What a report says, and what it is asked.
+
+Law: data, as it is printed as JSON. Times are µs. Figures that nothing is known of are None or NaN, which JSON shows as
+null.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+# msgspec reads the fields' types at run time.
+from arbiter.learning.effects import Difference, SampleRatio  # noqa: TC001
+
+Take = Literal["any", "count", "sum", "each"]
+"""What is made of a unit's outcomes: whether there was one, how many, the sum of their values; or how many there were
+for each decision at which the experiment mattered.
+"""
+
+
+class Design(msgspec.Struct, frozen=True):
+    """An experiment as a snapshot has it: the weights of its variants in the order of their names, and what is split:
+    ``subject`` or a path such as ``profile.team``.
+    """
+
+    weights: dict[str, float]
+    by: str = "subject"
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What is asked of a log. `designs` are the experiments by snapshot and name, `rules` all rules by decision point,
+    as far as they are known. An outcome counts when it came less than `within` µs after its decision, None for ever.
+    `level` is that of the intervals. A rule reaches almost no one below the share `least` of a point's subjects, and
+    somebody gets everything who gets the share `most` of a point's rules.
+    """
+
+    designs: dict[str, dict[str, Design]] = {}
+    rules: dict[str, list[str]] = {}
+    within: int | None = None
+    level: float = 0.95
+    least: float = 0.001
+    most: float = 0.8
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """What one variant does to one outcome, against the control."""
+
+    outcome: str
+    take: Take
+    variant: str
+    found: Difference
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """An experiment: how many units it mattered to, by what they are split, and in how many decisions. `crossed` of
+    them were seen in several variants, and are in no effect; `unchecked` came by a snapshot of which the weights are
+    not known, and are not in the sample ratio. `units` are those by variant that effects are of.
+    """
+
+    name: str
+    by: str
+    control: str
+    units: dict[str, int]
+    decisions: int
+    crossed: int
+    unchecked: int
+    ratio: SampleRatio | None
+    effects: list[Effect]
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """How often a rule lost at a stage, and to which rule, empty where to none."""
+
+    stage: str
+    to: str
+    times: int
+
+
+class RuleFigures(msgspec.Struct, frozen=True):
+    """A rule at its decision point; the empty id is the default. `won` are the decisions that delivered it, to so many
+    `subjects`, `shown` those of which that was said, and `converted` those with an outcome of a name, by name.
+
+    Of `looked` decisions it was noted, too, who lost; the rule was `eligible` in so many of them, None where there are
+    none, and `lost` says to whom, most often first.
+    """
+
+    point: str
+    rule: str
+    won: int
+    subjects: int
+    shown: int
+    converted: dict[str, int]
+    looked: int
+    eligible: int | None
+    lost: list[Lost]
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """How far the rules of a decision point reach. `bare` are the subjects who never got anything but the default.
+
+    `rare` are the rules that reach almost no one, `never` those that the log does not deliver once, of those known.
+    `different` says how many subjects got so many different rules, `everything` how many got nearly all of `rules`;
+    None where there are too few rules to say so. `heaviest` is the share of deliveries that the tenth of the subjects
+    had who had most.
+    """
+
+    point: str
+    decisions: int
+    subjects: int
+    bare: int
+    rules: int
+    rare: list[str]
+    never: list[str]
+    different: dict[int, int]
+    everything: int | None
+    heaviest: float | None
+
+
+class Told(msgspec.Struct, frozen=True):
+    """A report. `impersonal` decisions say nothing of whom they were for, and count for rules alone. `unjoined` are
+    exposures and outcomes of decisions that the log does not hold. `first` and `last` are None for an empty log.
+    """
+
+    decisions: int
+    subjects: int
+    impersonal: int
+    exposures: int
+    outcomes: int
+    unjoined: int
+    first: int | None
+    last: int | None
+    level: float
+    experiments: list[Trial]
+    rules: list[RuleFigures]
+    reach: list[Reach]
+
+    @property
+    def mismatched(self) -> list[str]:
+        """The experiments whose arms do not have the sizes that chance would give them."""
+        return [each.name for each in self.experiments if each.ratio is not None and each.ratio.suspect]
