@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from arbiter.learning.chance import chi_square_beyond, student_below, student_quantile
-from arbiter.learning.effects import Pair, Sample, means, proportions, ratios, sample_ratio
+from arbiter.learning.effects import Pair, Sample, combined, means, proportions, ratios, sample_ratio
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 counts = st.integers(1, 100_000)
 
@@ -90,8 +94,7 @@ def test_the_difference_of_proportions_is_newcombes(n: int, m: int, p: float, q:
 def test_the_difference_of_means_is_welchs(seed: int, n: int, m: int) -> None:
     draw = np.random.default_rng(seed)
     arm, control = draw.gamma(1, 20, n), draw.normal(15, 3, m)
-    one, other = (Sample(len(x), float(x.mean()), float(x.var(ddof=1))) for x in (arm, control))
-    found = means(one, other)
+    found = means(_sample(arm), _sample(control))
     low, high = CompareMeans(DescrStatsW(arm), DescrStatsW(control)).tconfint_diff(usevar="unequal")
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-6)
 
@@ -114,6 +117,37 @@ def test_the_interval_of_ratios_holds_the_truth_as_often_as_it_says_where_one_of
         held_by_rows += naive.low <= 0 <= naive.high
     assert stats.binomtest(held, 600, 0.95).pvalue > 0.001
     assert stats.binomtest(held_by_rows, 600, 0.95).pvalue < 0.001
+
+
+def test_weights_that_change_make_no_effect_of_what_differs_between_times() -> None:
+    """Nine to one at first, one to one later, when there is three times as much to win: nothing differs by arm."""
+    draw = np.random.default_rng(888)
+    held = held_together = 0
+    for _ in range(600):
+        arms, controls, strata = [], [], []
+        for n, m, size in ((40, 360, 5.0), (150, 150, 15.0)):
+            arm, control = draw.gamma(1, size, n), draw.gamma(1, size, m)
+            strata.append((n + m, means(_sample(arm), _sample(control))))
+            arms.append(arm)
+            controls.append(control)
+        found, together = combined(strata), means(_sample(np.concatenate(arms)), _sample(np.concatenate(controls)))
+        held += found.low <= 0 <= found.high
+        held_together += together.low <= 0 <= together.high
+    assert stats.binomtest(held, 600, 0.95).pvalue > 0.001
+    assert held_together < 300
+
+
+def test_of_one_stratum_it_is_the_difference_itself_and_what_is_not_known_spoils_no_other() -> None:
+    alone, unknown = proportions(30, 100, 40, 200), means(Sample(1, 9.0, 0.0), Sample(7, 1.0, 1.0))
+    for found in (combined([(300, alone)]), combined([(300, alone), (8, unknown)])):
+        assert (found.arm, found.control) == (alone.arm, alone.control)
+        assert (found.low, found.high) == pytest.approx((alone.low, alone.high))
+    assert math.isnan(combined([(8, unknown)]).low)
+    assert combined([(8, unknown)]).difference == 8.0
+
+
+def _sample(values: NDArray[np.float64]) -> Sample:
+    return Sample(len(values), float(values.mean()), float(values.var(ddof=1)))
 
 
 def test_what_cannot_be_said_is_not_a_number() -> None:

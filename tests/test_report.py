@@ -160,8 +160,7 @@ def test_arms_are_compared_with_the_weights_of_the_snapshot_by_which_each_subjec
     crossed = {who for who, variants in seen.items() if len(variants) > 1}
     assert crossed
     assert trial["crossed"] == len(crossed)
-    assert trial["units"] == Counter(first[who][1] for who in seen if who not in crossed)
-    assert trial["ratio"]["counts"] == Counter(variant for _, variant in first.values())
+    assert trial["units"] == trial["ratio"]["counts"] == Counter(variant for _, variant in first.values())
     old, new = (known.rows[place][0].snapshot for place in (0, -1))
     statistic = 0.0
     for snapshot, share in ((old, 0.75), (new, 0.5)):
@@ -175,35 +174,41 @@ def test_arms_are_compared_with_the_weights_of_the_snapshot_by_which_each_subjec
 
 
 @pytest.mark.parametrize(("name", "unit"), [("tone", "subject"), ("team", "profile.team")])
-def test_effects_add_up_what_a_unit_did_before_they_compare(
+def test_effects_add_up_what_a_unit_did_and_compare_those_who_came_by_the_same_weights(
     known: Known, told: dict[str, Any], name: str, unit: str
 ) -> None:
     trial = next(each for each in told["experiments"] if each["name"] == name)
-    other = {"tone": "loud", "team": "new"}[name]
-    units = {row.id: row.subject if unit == "subject" else _team(head, row) for head, row in exposed(known, name)}
-    variants: dict[str, set[str]] = defaultdict(set)
+    rows = sorted(exposed(known, name), key=lambda each: each[1].at)
+    units = {row.id: row.subject if unit == "subject" else _team(head, row) for head, row in rows}
+    first: dict[str, tuple[str, str]] = {}
+    for head, row in rows:
+        first.setdefault(units[row.id], (head.snapshot if name == "tone" else "", row.variants[name]))
     decisions = Counter(units.values())
-    for _, row in exposed(known, name):
-        variants[units[row.id]].add(row.variants[name])
     times: Counter[str] = Counter()
     values: dict[str, float] = defaultdict(float)
     for each in known.outcomes("bought"):
         if each["decision"] in units:
             times[units[each["decision"]]] += 1
             values[units[each["decision"]]] += each["value"]
-    arms = {arm: [u for u, own in variants.items() if own == {arm}] for arm in ("control", other)}
+    strata = sorted({stratum for stratum, _ in first.values()})
+    assert len(strata) == {"tone": 2, "team": 1}[name]
     found = {each["take"]: each["found"] for each in trial["effects"] if each["outcome"] == "bought"}
     assert trial["by"] == unit
     assert trial["control"] == "control"
-    for arm, place in ((other, "arm"), ("control", "control")):
-        own = arms[arm]
-        assert found["any"][place] == pytest.approx(mean(times[u] > 0 for u in own))
-        assert found["count"][place] == pytest.approx(mean(times[u] for u in own))
-        assert found["sum"][place] == pytest.approx(mean(values[u] for u in own))
-        assert found["each"][place] == pytest.approx(sum(times[u] for u in own) / sum(decisions[u] for u in own))
-    welch = stats.ttest_ind([values[u] for u in arms[other]], [values[u] for u in arms["control"]], equal_var=False)
-    low, high = welch.confidence_interval(0.95)
-    assert (found["sum"]["low"], found["sum"]["high"]) == pytest.approx((low, high), rel=1e-6)
+    for arm, place in (({"tone": "loud", "team": "new"}[name], "arm"), ("control", "control")):
+        expected: dict[str, float] = defaultdict(float)
+        for stratum in strata:
+            own = [u for u, come in first.items() if come == (stratum, arm)]
+            share = sum(come[0] == stratum for come in first.values()) / len(first)
+            expected["any"] += share * mean(times[u] > 0 for u in own)
+            expected["count"] += share * mean(times[u] for u in own)
+            expected["sum"] += share * mean(values[u] for u in own)
+            expected["each"] += share * sum(times[u] for u in own) / sum(decisions[u] for u in own)
+        assert {take: each[place] for take, each in found.items()} == pytest.approx(dict(expected))
+    if name == "team":
+        new, control = ([values[u] for u, own in first.items() if own[1] == arm] for arm in ("new", "control"))
+        low, high = stats.ttest_ind(new, control, equal_var=False).confidence_interval(0.95)
+        assert (found["sum"]["low"], found["sum"]["high"]) == pytest.approx((low, high), rel=1e-6)
     assert {each["take"] for each in trial["effects"] if each["outcome"] == "clicked"} == {"any", "count", "each"}
 
 
@@ -261,7 +266,7 @@ def test_without_the_snapshots_of_then_it_says_what_it_could_not_check(known: Kn
     assert code == 0
     trial = next(each for each in found["experiments"] if each["name"] == "tone")
     assert trial["ratio"] is None
-    assert trial["unchecked"] == sum(trial["units"].values()) + trial["crossed"]
+    assert trial["unchecked"] == sum(trial["units"].values())
     assert trial["effects"]
 
 

@@ -6,12 +6,13 @@ independent of each other, and what one unit did several times is not.
 Sources. Sample ratio: Pearson's chi-square (Philosophical Magazine 50, 1900); as a check of experiments Fabijan et al.,
 KDD 2019. Difference of proportions: Newcombe's hybrid score interval (method 10, Statistics in Medicine 17, 1998) of
 Wilson's intervals. Difference of means: Welch, Biometrika 34, 1947. Ratio of two means of a unit by the delta method:
-Deng, Knoblich and Lu, KDD 2018.
+Deng, Knoblich and Lu, KDD 2018. Over strata: post-stratification, with the interval that is recovered from those of the
+strata (Zou and Donner, Statistics in Medicine 27, 2008).
 """
 
 from __future__ import annotations
 
-from math import inf, nan, sqrt
+from math import inf, isfinite, nan, sqrt
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +20,7 @@ import msgspec
 from arbiter.learning.chance import chi_square_beyond, normal_quantile, student_quantile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 SUSPECT = 0.001
 """The p below which arms are said to have the wrong sizes: strict, since each report looks again."""
@@ -124,6 +125,24 @@ def means(arm: Sample, control: Sample, level: float = 0.95) -> Difference:
 def ratios(arm: Pair, control: Pair, level: float = 0.95) -> Difference:
     """The difference of two ratios, as of all purchases to all decisions, where chance assigned what made these."""
     return _welch(_linear(arm), _linear(control), level)
+
+
+def combined(strata: Sequence[tuple[int, Difference]]) -> Difference:
+    """The difference over strata, each with how many units it has, which is its weight.
+
+    Where the weights of arms changed, units of one time are many in one arm and few in the other: compared together,
+    what differs between times would look like an effect. Strata whose interval is not known are left out where others
+    have one; of one stratum it is the difference itself.
+    """
+    known = [each for each in strata if isfinite(each[1].low)] or list(strata)
+    whole = sum(units for units, _ in known)
+    shares = [(units / whole, found) for units, found in known]
+    arm, control, difference = (
+        sum(share * getattr(found, figure) for share, found in shares) for figure in ("arm", "control", "difference")
+    )
+    below = sqrt(sum((share * (found.difference - found.low)) ** 2 for share, found in shares))
+    above = sqrt(sum((share * (found.high - found.difference)) ** 2 for share, found in shares))
+    return _of(arm, control, difference - below, difference + above)
 
 
 def _wilson(found: int, of: int, level: float) -> tuple[float, float, float]:

@@ -2,14 +2,17 @@
 
 Law: asks the records, and leaves all that is chance to `learning.effects`. Only decisions count to which an experiment
 mattered, and units are what chance assigned. All of a unit's decisions are added up before anything is compared, since
-what one unit does several times is not independent.
+what one unit does several times is not independent. A unit counts for the variant in which it was first seen, with all
+that came of it since: leaving out those who changed theirs would take the frequent ones, and from one arm. Units that
+came by different weights are compared among themselves, and then put together.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from arbiter.learning.effects import Pair, Sample, means, proportions, ratios, sample_ratio
+from arbiter.learning.effects import Pair, Sample, combined, means, proportions, ratios, sample_ratio
 from arbiter.learning.report.terms import Design, Effect, Trial
 
 if TYPE_CHECKING:
@@ -43,14 +46,14 @@ _MOMENTS: Final = """
             AND (? IS NULL OR h.moment - h.decided_at < ?)
         GROUP BY x.unit
     ), each_unit AS (
-        SELECT u.variant, u.decisions::DOUBLE AS decisions, coalesce(c.times, 0)::DOUBLE AS times,
+        SELECT s.stratum, u.variant, u.decisions::DOUBLE AS decisions, coalesce(c.times, 0)::DOUBLE AS times,
             coalesce(c.total, 0)::DOUBLE AS total
-        FROM units u LEFT JOIN counted c ON c.unit = u.unit WHERE NOT u.crossed
+        FROM units u JOIN strata s ON s.snapshot = u.snapshot LEFT JOIN counted c ON c.unit = u.unit
     )
-    SELECT variant, count(*), count(*) FILTER (times > 0),
+    SELECT stratum, variant, count(*), count(*) FILTER (times > 0),
         avg(times), coalesce(var_samp(times), 0), avg(total), coalesce(var_samp(total), 0),
         avg(decisions), coalesce(var_samp(decisions), 0), coalesce(covar_samp(times, decisions), 0)
-    FROM each_unit GROUP BY variant
+    FROM each_unit GROUP BY ALL ORDER BY ALL
 """
 
 
@@ -73,7 +76,7 @@ def _trial(records: Records, name: str, outcomes: Sequence[tuple[Any, ...]], que
     path = "" if design.by == "subject" else "$." + ".".join(f'"{part}"' for part in design.by.split("."))
     records.make(_EXPOSED, path, path or "$", name)
     records.make(_UNITS)
-    counts = dict(records.rows("SELECT variant, count(*) FROM units WHERE NOT crossed GROUP BY variant"))
+    counts = dict(records.rows("SELECT variant, count(*) FROM units GROUP BY variant"))
     crossed, decisions = records.row("""
         SELECT count(*) FILTER (crossed), coalesce(sum(decisions), 0)::BIGINT FROM units
     """)
@@ -91,32 +94,45 @@ def _trial(records: Records, name: str, outcomes: Sequence[tuple[Any, ...]], que
 
 
 def _ratio(records: Records, name: str, question: Question) -> tuple[SampleRatio | None, int]:
-    """Sizes by the first variant of each unit, with the weights of then; and how many units could not be checked."""
-    strata: dict[tuple[tuple[str, float], ...], dict[str, int]] = {}
-    unchecked = 0
+    """Sizes of the arms, by the weights by which each unit came; and how many units could not be checked.
+
+    Makes the strata: snapshots with equal weights are one, and each whose weights are not known is one of its own.
+    """
+    weights: dict[str, tuple[tuple[str, float], ...] | None] = {}
+    found: dict[str, dict[str, int]] = {}
     for snapshot, variant, count in records.rows("SELECT snapshot, variant, count(*) FROM units GROUP BY ALL"):
         design = question.designs.get(snapshot, {}).get(name)
-        if design is None:
-            unchecked += count
-            continue
-        own = strata.setdefault(tuple(design.weights.items()), {})
-        own[variant] = own.get(variant, 0) + count
-    return sample_ratio((counts, dict(weights)) for weights, counts in strata.items()), unchecked
+        weights[snapshot] = None if design is None else tuple(design.weights.items())
+        found.setdefault(snapshot, {})[variant] = count
+    strata: dict[tuple[tuple[str, float], ...], Counter[str]] = {}
+    records.make("CREATE OR REPLACE TABLE strata (snapshot VARCHAR, stratum VARCHAR)")
+    for snapshot, own in weights.items():
+        records.make("INSERT INTO strata VALUES (?, ?)", snapshot, snapshot if own is None else repr(own))
+        if own is not None:
+            strata.setdefault(own, Counter()).update(found[snapshot])
+    unchecked = sum(sum(found[snapshot].values()) for snapshot, own in weights.items() if own is None)
+    return sample_ratio((counts, dict(own)) for own, counts in strata.items()), unchecked
 
 
 def _effects(
     records: Records, outcome: str, variants: Sequence[str], control: str, question: Question, *, valued: bool
 ) -> list[Effect]:
     within = question.within
-    found = {row[0]: row[1:] for row in records.rows(_MOMENTS, outcome, within, within)}
-    if control not in found:
-        return []
+    strata: dict[str, dict[str, tuple[Any, ...]]] = {}
+    for stratum, variant, *moments in records.rows(_MOMENTS, outcome, within, within):
+        strata.setdefault(stratum, {})[variant] = tuple(moments)
     takes: tuple[Take, ...] = ("any", "count", "sum", "each") if valued else ("any", "count", "each")
-    return [
-        Effect(outcome, take, variant, _difference(take, found[variant], found[control], question.level))
-        for take in takes
-        for variant in variants
-    ]
+    found = []
+    for take in takes:
+        for variant in variants:
+            both = [arms for arms in strata.values() if variant in arms and control in arms]
+            differences = [
+                (arms[variant][0] + arms[control][0], _difference(take, arms[variant], arms[control], question.level))
+                for arms in both
+            ]
+            if differences:
+                found.append(Effect(outcome, take, variant, combined(differences)))
+    return found
 
 
 def _difference(take: Take, arm: tuple[Any, ...], control: tuple[Any, ...], level: float) -> Difference:

@@ -54,8 +54,8 @@ class Effect(msgspec.Struct, frozen=True):
 
 class Trial(msgspec.Struct, frozen=True):
     """An experiment: how many units it mattered to, by what they are split, and in how many decisions. `crossed` of
-    them were seen in several variants, and are in no effect; `unchecked` came by a snapshot of which the weights are
-    not known, and are not in the sample ratio. `units` are those by variant that effects are of.
+    them were seen in several variants, and count for the first; `unchecked` came by a snapshot of which the weights are
+    not known, and are not in the sample ratio. `units` are all of them, by variant.
     """
 
     name: str

@@ -43,7 +43,7 @@ def summary(told: Told) -> list[str]:
 def ratio_said(trial: Trial) -> str:
     """The sizes of the arms, and whether chance gives such."""
     split = "subjects" if trial.by == "subject" else f"units of `{trial.by}`"
-    total = sum(trial.units.values()) + trial.crossed
+    total = sum(trial.units.values())
     said = f"{trial.name}: it mattered to {total:,} {split} in {trial.decisions:,} decisions"
     if trial.ratio is not None:
         rough = ", roughly: arms are small" if trial.ratio.rough else ""
@@ -52,7 +52,7 @@ def ratio_said(trial: Trial) -> str:
     if trial.unchecked:
         said += f"; {trial.unchecked:,} came by snapshots whose weights are not known"
     if trial.crossed:
-        said += f"; {trial.crossed:,} saw several variants and are in no effect"
+        said += f"; {trial.crossed:,} saw several variants and count for the first"
     return said
 
 
