@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from arbiter.learning.report.terms import Design, Question, Reach, RuleFigures, Told
     from arbiter.runtime.archive import Archive
 
+_SHOWN = 25  # rules of a decision point, of which there may be many
 Data = Annotated[
     Path,
     typer.Option(metavar="DIR", help="The data directory of the server, for the experiments and rules of then.",
@@ -124,7 +125,8 @@ def _print(told: "Told") -> None:
     for line in summary(told):
         out().print(line, highlight=False)
     for trial in told.experiments:
-        out().print(ratio_said(trial), style="red" if trial.name in told.mismatched else "", highlight=False)
+        for line in ratio_said(trial):
+            out().print(line, style="red" if trial.name in told.mismatched else "", highlight=False)
         ratio = trial.ratio
         if ratio is not None:
             print_table(
@@ -159,9 +161,11 @@ def _print_point(reach: "Reach", rules: "list[RuleFigures]") -> None:
                 f"{each.won:,}", f"{each.subjects:,}", f"{each.shown:,}",
                 *(f"{each.converted.get(name, 0):,}" for name in outcomes), lost_to(each),
             )
-            for each in rules
+            for each in rules[:_SHOWN]
         ],
         prose=("lost to",),
     )  # fmt: skip
+    if len(rules) > _SHOWN:
+        out().print(f"{reach.point}: {len(rules) - _SHOWN:,} more rules, all of them by --json", highlight=False)
     for line in reach_said(reach):
         out().print(line, highlight=False)

@@ -42,7 +42,10 @@ def chi_square_beyond(statistic: float, freedom: int) -> float:
 
 def student_below(t: float, freedom: float) -> float:
     """The probability that Student's t with `freedom` degrees (any number above 0) is `t` or less."""
-    beyond = _beta(freedom / 2, 0.5, freedom / (freedom + t * t)) / 2
+    whole = freedom + t * t
+    # By the smaller of two shares that add up to 1: what is next to 1 has lost how far it is from there.
+    inside = _beta(0.5, freedom / 2, t * t / whole) if t * t < freedom else 1 - _beta(freedom / 2, 0.5, freedom / whole)
+    beyond = (1 - inside) / 2
     return 1 - beyond if t > 0 else beyond
 
 

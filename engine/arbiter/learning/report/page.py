@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from arbiter.learning.report.terms import Effect, Reach, RuleFigures, Told, Trial
 
 _LINE, _LABEL, _LONG = 22, 300, 420
+_SHOWN = 100  # rules of a decision point, of which there may be many
 _DARK, _LIGHT, _ALARM = "#1f5fa8", "#c8d7ea", "#b00"
 
 
@@ -33,7 +34,7 @@ def page_of(told: Told) -> str:
 
 def _trial(trial: Trial, level: float) -> Iterable[str]:
     yield page.heading(f"Experiment {trial.name}")
-    said = ratio_said(trial)
+    said = "; ".join(ratio_said(trial))
     wrong = trial.ratio is not None and trial.ratio.suspect
     yield f'<p class="alarm">{html.escape(said)}</p>' if wrong else page.line(said)
     expected = {} if trial.ratio is None else trial.ratio.expected
@@ -62,6 +63,9 @@ def _trial(trial: Trial, level: float) -> Iterable[str]:
 
 def _point(reach: Reach, rules: Sequence[RuleFigures]) -> Iterable[str]:
     yield page.heading(f"Decision point {reach.point}")
+    if len(rules) > _SHOWN:
+        yield page.line(f"The {_SHOWN} that won most of {len(rules):,} rules; the report as JSON has all.")
+    rules = rules[:_SHOWN]
     outcomes = sorted({name for each in rules for name in each.converted})
     yield _table(
         ("rule", "eligible", "won", "subjects", "shown", *outcomes, "lost to"),
@@ -127,6 +131,7 @@ def _forest(effects: Sequence[Effect]) -> str:
         tone = _ALARM if each.found.sure and each.found.high < 0 else _DARK if each.found.sure else "#6b7a88"
         title = f"<title>{html.escape(each.variant)}: {html.escape(interval(each))}</title>"
         parts.append(_text(0, top + 4, f"{TAKES[each.take]}, {each.variant}"))
+        parts.append(_text(_LABEL + _LONG + 8, top + 4, interval(each)))
         parts.append(
             f'<g stroke="{tone}" fill="{tone}">{title}<path d="M{low:.1f} {top}H{high:.1f}" stroke-width="3"/>'
             f'<circle cx="{at:.1f}" cy="{top}" r="4.5"/></g>'
@@ -139,5 +144,5 @@ def _text(x: float, y: float, text: str) -> str:
 
 
 def _drawn(said: str, high: int, parts: Sequence[str]) -> str:
-    wide = _LABEL + _LONG + 130
+    wide = _LABEL + _LONG + 170
     return f'<svg width="{wide}" height="{high}" role="img" aria-label="{html.escape(said)}">{"".join(parts)}</svg>'

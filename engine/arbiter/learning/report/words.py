@@ -40,31 +40,30 @@ def summary(told: Told) -> list[str]:
     return said
 
 
-def ratio_said(trial: Trial) -> str:
+def ratio_said(trial: Trial) -> list[str]:
     """The sizes of the arms, and whether chance gives such."""
     split = "subjects" if trial.by == "subject" else f"units of `{trial.by}`"
-    total = sum(trial.units.values())
-    said = f"{trial.name}: it mattered to {total:,} {split} in {trial.decisions:,} decisions"
+    said = [f"{trial.name}: it mattered to {sum(trial.units.values()):,} {split} in {trial.decisions:,} decisions"]
     if trial.ratio is not None:
-        rough = ", roughly: arms are small" if trial.ratio.rough else ""
-        chance = "arms do NOT have the sizes they should" if trial.ratio.suspect else "arms have the sizes they should"
-        said += f"; {chance} (χ² {trial.ratio.statistic:.2f}, {trial.ratio.freedom} df, p {trial.ratio.p:.4f}{rough})"
+        found = "arms do NOT have the sizes they should" if trial.ratio.suspect else "arms have the sizes they should"
+        rough = "; roughly, since arms are small" if trial.ratio.rough else ""
+        said.append(f"{found} (χ² {trial.ratio.statistic:.2f}, {trial.ratio.freedom} df, p {trial.ratio.p:.4f}{rough})")
     if trial.unchecked:
-        said += f"; {trial.unchecked:,} came by snapshots whose weights are not known"
+        said.append(f"{trial.unchecked:,} came by snapshots whose weights are not known")
     if trial.crossed:
-        said += f"; {trial.crossed:,} saw several variants and count for the first"
+        said.append(f"{trial.crossed:,} saw several variants and count for the first")
     return said
 
 
 def reach_said(reach: Reach) -> list[str]:
     """How far the rules of a decision point reach."""
-    said = f"{reach.point}: {reach.subjects:,} subjects, {reach.bare:,} of whom never got anything but the default"
+    said = [f"{reach.point}: {reach.subjects:,} subjects, {reach.bare:,} of whom never got anything but the default"]
     if reach.heaviest is not None:
-        said += f"; the tenth who got most had {reach.heaviest:.0%} of all"
+        said.append(f"the tenth who got most had {reach.heaviest:.0%} of all that was delivered")
     if reach.everything is not None:
-        said += f"; {reach.everything:,} got nearly all of {reach.rules:,} rules"
+        said.append(f"{reach.everything:,} got nearly all of {reach.rules:,} rules")
     rules = (("reach almost no one", reach.rare), ("were never delivered", reach.never))
-    return [said, *(f"{reach.point}: rules that {words}: {_some(names)}" for words, names in rules if names)]
+    return [*said, *(f"rules that {words}: {_some(names)}" for words, names in rules if names)]
 
 
 def _some(names: list[str]) -> str:
