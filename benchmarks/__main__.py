@@ -33,7 +33,7 @@ NAMES = (
     "kafka", "linking", "needing", "swapping", "openbandit", "triggers", "firing",
     "recording",
 )  # fmt: skip
-LARGE = ("profiles_10m",)  # only when named
+LARGE = ("profiles_10m", "trigger_memory")  # only when named
 
 
 def main() -> int:
@@ -43,7 +43,7 @@ def main() -> int:
         "names",
         nargs="*",
         choices=[*NAMES, *LARGE, []],
-        help=f"of {', '.join(NAMES)}, which all run when none is given, or {LARGE[0]}",
+        help=f"of {', '.join(NAMES)}, which all run when none is given, or of {', '.join(LARGE)}, only when named",
     )
     parser.add_argument("--out", type=Path, default=HERE / "out", help="where results and plots go")
     arguments = parser.parse_args()

@@ -140,6 +140,7 @@ RATIOS = {
     "hard_all_rules_100000_over_100": "all that hold of 100,000 hard rules over all of 100",
     "narrow_resident_gigabytes": "memory of 100,000 narrow rules in a worker, GB",
     "hard_resident_gigabytes": "memory of 100,000 hard rules in a worker, GB",
+    "memory_after_all_over_after_half": "memory of triggers after five million events over after half of them",
     "log_over_bare_reading": "bare reading of a log over 200 triggers that catch up on it, events a second",
     "triggers_2000_over_200": "an event through 2,000 triggers, which make ten times as much of it, over 200",
     "cold_seconds": "compiling 10,000 rules from 100 files, cold, seconds",

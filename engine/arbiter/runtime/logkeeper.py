@@ -8,7 +8,6 @@ server it makes Parquet of what the workers left.
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib.util
 import logging
 import multiprocessing
@@ -23,6 +22,7 @@ import msgspec
 
 from arbiter.errors import ArbiterError
 from arbiter.runtime.logs import start_logging
+from arbiter.runtime.quiet import in_bulk
 from arbiter.runtime.settings import Settings
 from arbiter.runtime.spool import MIB, segments
 from arbiter.runtime.storing import open_store
@@ -131,8 +131,7 @@ def run_keeper(pipe: Connection, encoded: bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(_KINDLY)
-    # Rows by the ten thousand, and no circles: the collector would walk them again and again.
-    gc.set_threshold(1_000_000, 10, 10)
+    in_bulk()
     settings = msgspec.msgpack.decode(encoded, type=Settings)
     start_logging(settings.log_level.upper(), "decision log")
     with contextlib.ExitStack() as stack:

@@ -29,6 +29,7 @@ def _run(pipe: Connection, settings: Settings) -> None:
     from arbiter.runtime.archive import Archive  # noqa: PLC0415 - as above, as are the next
     from arbiter.runtime.beside import Beside  # noqa: PLC0415
     from arbiter.runtime.engine import Engine, wall_clock  # noqa: PLC0415
+    from arbiter.runtime.quiet import in_bulk  # noqa: PLC0415
     from arbiter.runtime.storing import open_store  # noqa: PLC0415
     from arbiter.runtime.survey import follow  # noqa: PLC0415
     from arbiter.runtime.triggering.aside import AtWork  # noqa: PLC0415
@@ -57,5 +58,6 @@ def _run(pipe: Connection, settings: Settings) -> None:
             return
         signal.signal(signal.SIGTERM, lambda *_: loop.stop())
         beside.follow(load)
+        in_bulk()
         loop.run()
         beside.end()
