@@ -178,8 +178,7 @@ class Walk:
                     folded = False
                 continue
             if (rule.guarded and not let_in(rule, view, self._subject)) or (self._off and rule.id in self._off):
-                if rule.cap is not None:
-                    self._note_full(rule)
+                self._note_full(rule)
                 mask &= behind
                 continue
             if branch.after is not None:
@@ -199,7 +198,9 @@ class Walk:
         return None
 
     def _note_full(self, rule: CompiledRule) -> None:
-        """Know when a cap has room again that keeps the rule out."""
+        """Know when a cap has room again, where one keeps the rule out."""
+        if rule.cap is None:
+            return
         free = frees(rule, self._view)
         if free is not None and (self._frees is None or free < self._frees):
             self._frees = free

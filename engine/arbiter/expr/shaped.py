@@ -18,6 +18,7 @@ from arbiter.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Sequence, ValuesView
 
+STORED = ("account", "features", "profile")  # the roots of a view that may be kept so
 SHAPES = 4_096  # tables that are kept, of some 3 kB for 30 names
 SHARED = 1_024  # sets of names that a process keeps apart from values; fewer, so that what is read has its tables
 

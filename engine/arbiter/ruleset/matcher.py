@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from arbiter.expr.generated import function_of
-from arbiter.expr.shaped import taker
+from arbiter.expr.shaped import STORED, taker
 from arbiter.ruleset.blocks import KINDS
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ _MISSING = object()
 _LOOKS = 2  # attributes between two looks whether anything stands: a look costs a tenth of a look-up
 _SAMPLE = 8  # rows of a table that are looked at to tell how many branches they leave
 _BOOLS, _NUMBERS = 0, 1  # places in KINDS
-_STORED = ("account", "features", "profile")  # roots whose values are never None
 _HASHED = (2, 3, 4)  # places of the kinds whose values equal none of another kind
 
 
@@ -140,7 +139,7 @@ class _Writer:
         self.names = names
         self._several = several
         self._hashes = False  # a value is looked up whatever it is
-        read: dict[str, list[str]] = {root: [] for root in _STORED}
+        read: dict[str, list[str]] = {root: [] for root in STORED}
         for attribute in attributes:
             if attribute.path[0] in read:
                 read[attribute.path[0]].append(self._key(attribute))
@@ -202,11 +201,11 @@ class _Writer:
         got, found, missing = f"{root}({key!r})", f"{root}({key!r}, M)", "M"
         if root in self._taken:
             got = found = f"{root}{self._taken[root].index(key)}"
-            missing = "None"
+            missing = "None"  # which no value of these roots is
         if root == "features" and feature.computed:
             self.names[f"value{place}"] = feature.value
             got = found = f"value{place}({got}, v.clock)"
-            missing = "None"
+            missing = "None"  # which no value of these roots is
         elif root == "experiments":
             got = found = f"{root}({key!r}, v)"
         self.names[f"missing{place}"] = attribute.missing

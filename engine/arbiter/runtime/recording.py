@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,14 +22,15 @@ import msgspec
 from arbiter.decision.explain import explain
 from arbiter.decision.hashing import share
 from arbiter.errors import ArbiterError
-from arbiter.expr.shaped import Shaped, taker
+from arbiter.expr.generated import function_of
+from arbiter.expr.shaped import STORED, taker
 from arbiter.learning.logged import Head, Lost, Won, encode, lacking_of
 from arbiter.runtime.active import sooner
 from arbiter.runtime.spool import MIB, Spool
 from arbiter.types import ExplainLevel, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from arbiter.config.options import DecisionLog
@@ -46,14 +46,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger("arbiter.log")
 
 MOST: Final = 100_000  # rows that wait
-_AT_ONCE: Final = 256  # rows of one write
+_AT_ONCE: Final = 2_048  # rows of one write: each gives the interpreter away, and waits to have it again
 _REFERRING: Final = 10_000  # rows that wait for the reference of their subject
 _MINUTE: Final = 60_000_000
 _PENS: Final = 1_000
 _CURIOUS: Final = 64  # decisions that wait to be looked at
 _SURVIVORS: Final = 200  # a decision that has more is not looked into: calls would wait for it
-_SHARE: Final = 200  # of a processor's time, looking into decisions takes one part in so many at most
-_CREDIT_S: Final = 0.05  # of a processor, that may be taken at once
+_SHARE: Final = 400  # of a processor's time, looking into decisions takes one part in so many at most
+_CREDIT_S: Final = 0.02  # of a processor, that may be taken at once
 
 
 class _Pen:
@@ -62,10 +62,7 @@ class _Pen:
     With `consent` a subject must have granted the purpose of the log.
     """
 
-    __slots__ = (
-        "_account", "_context", "_features", "_managed", "_profile", "changes", "consent", "experiments", "head",
-        "line", "plain", "salts",
-    )  # fmt: skip
+    __slots__ = ("changes", "consent", "experiments", "head", "line", "plain", "salts", "values")
 
     def __init__(self, head: int, point: Point, snapshot: Snapshot, *, consent: bool) -> None:
         symbols = point.symbols.features
@@ -78,11 +75,8 @@ class _Pen:
         )
         self.head = head
         self.line = encode(Head(head, point.name, snapshot.digest, reads))
-        self._profile = _reader(by_root["profile"])
-        self._features = _reader([keys[name] for name in by_root["features"]])
-        self._context = _reader(by_root["context"])
-        self._account = _reader(by_root["account"])
-        self._managed = _reader(by_root["managed"])
+        self.values = _reader(reads)
+        """Gives what a view knows of the head's names, None for what is missing."""
         self.consent = consent
         self.salts = point.salts
         self.experiments = point.experiments
@@ -91,41 +85,27 @@ class _Pen:
         # Whether the subject's consent, its share, its variants and its changes are no matter.
         self.plain = snapshot.consent is None and not (self.salts or self.changes or self.experiments)
 
-    def values(self, view: View) -> Sequence[Any]:
-        """What is known of the head's names, None for what is missing."""
-        found: tuple[Any, ...] = self._profile(view.profile)
-        if self._features is not _nothing:
-            found += self._features(view.features)
-        if self._context is not _nothing:
-            found += self._context(view.context)
-        if self._account is not _nothing:
-            found += self._account(view.account)
-        if self._managed is not _nothing:
-            found += self._managed(view.managed)
-        return found
 
-
-def _nothing(_values: Mapping[str, Any]) -> tuple[Any, ...]:
-    return ()
-
-
-def _reader(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-    """What takes these names out of a mapping, which mostly has them all: then it is one call in C."""
-    if not names:
-        return _nothing
-    if len(names) == 1:
-        (only,) = names
-        return lambda values: (values.get(only),)
-    every, take = itemgetter(*names), taker(names)
-
-    def read(values: Mapping[str, Any]) -> tuple[Any, ...]:
-        if isinstance(values, Shaped):
-            return tuple(take(values))
-        try:
-            return every(values)  # type: ignore[no-any-return]
-        except KeyError:
-            return tuple(map(values.get, names))
-
+def _reader(reads: tuple[tuple[str, str, str], ...]) -> Callable[[View], tuple[Any, ...]]:
+    """Generated, since every decision that is logged is read by it; mostly nothing is missing."""
+    by_root: dict[str, list[str]] = {}
+    for root, name, key in reads:
+        by_root.setdefault(root, []).append(key or name)
+    names: dict[str, Any] = {}
+    held, found = [], []
+    for root, keys in by_root.items():
+        if root in STORED and len(keys) > 1:
+            names[f"take_{root}"] = taker(tuple(keys))
+            held.append(f"*take_{root}(v.{root})")
+            found.append(held[-1])
+        else:
+            held += [f"v.{root}[{key!r}]" for key in keys]
+            found += [f"v.{root}.get({key!r})" for key in keys]
+    if not held:
+        return lambda _view: ()
+    lines = ["def f(v):", "    try:", f"        return ({', '.join(held)},)"]
+    lines += ["    except KeyError:", f"        return ({', '.join(found)},)", ""]
+    read: Callable[[View], tuple[Any, ...]] = function_of(["\n".join(lines)], names, "what is logged")
     return read
 
 
@@ -197,15 +177,11 @@ class Recorder:
             self._waiting.append(_impersonal(pen, request, decision))
         elif profile.feature_set and not profile.reference:
             self._find_reference(number, request, decision, active, seen, page, place)
-        elif self._losers and not page and self._chosen():
+        elif self._losers and not page and random.random() < self._losers and len(self._curious) < _CURIOUS:  # noqa: S311 - no secret
             self._curious.append((number, request, decision, active, seen))
         else:
             reference = profile.reference.hex()
             self._waiting.append(self._row(pen, number, reference, request, decision, active, seen, page, place))
-
-    def _chosen(self) -> bool:
-        """Whether it is looked at, too, who lost."""
-        return random.random() < self._losers and len(self._curious) < _CURIOUS  # noqa: S311 - no secret
 
     def _row(
         self,
@@ -222,7 +198,11 @@ class Recorder:
     ) -> bytes:
         view, profile = seen
         until = profile.next_change_at if active.until is None else sooner(profile.next_change_at, active.until)
-        won = [self._won_of(treatment, pen) for treatment in decision.treatments]
+        won = []
+        for treatment in decision.treatments:
+            # As `_won_of` does, written out: mostly it is there.
+            known = self._won.get(treatment.rule_id or pen.head)
+            won.append(known[1] if known and known[0] is treatment else self._won_of(treatment, pen))
         values = pen.values(view)
         row = (
             pen.head, number, request.now, reference, values, won, decision.defaulted, decision.valid_until, until,
@@ -253,14 +233,10 @@ class Recorder:
         )
 
     def _won_of(self, treatment: Treatment, pen: _Pen) -> msgspec.Raw:
-        key = treatment.rule_id or pen.head
-        known = self._won.get(key)
-        if known is not None and known[0] is treatment:
-            return known[1]
         won = msgspec.Raw(
             encode(Won(treatment.rule_id, treatment.action, treatment.params, treatment.priority, treatment.value))
         )
-        self._won[key] = treatment, won
+        self._won[treatment.rule_id or pen.head] = treatment, won
         return won
 
     def _pen(self, snapshot: Snapshot, name: str) -> _Pen:

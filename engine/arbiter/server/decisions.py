@@ -220,10 +220,11 @@ class DecisionService:
         recorder = self._recorder
         if asked.decision:
             number = "" if asked.dry_run else self._number(request)
+            if seen and recorder is not None and number:
+                # First, and what was seen is let go of: the answer then has its memory, which is near.
+                recorder.note(number, request, decisions[0], active, seen.pop())
             # Last in the parts stands what differs per call, the request's own id included.
             own = self._own(decisions[0], parts, number, request, asked.request_id, active)
-            if seen and recorder is not None and number:
-                recorder.note(number, request, decisions[0], active, seen[0])
             return b"".join((*own, parts.digest))
         response = _DecideResponse(request_id=asked.request_id)
         page, first = response.decisions, ""
