@@ -299,6 +299,22 @@ def test_a_server_decides_and_explains(server: Server, tmp_path: Path) -> None:
     assert "did you mean `store.home_banner`?" in refused.stderr
 
 
+def test_what_became_of_a_decision_is_told_by_hand(server: Server) -> None:
+    (answer,) = json.loads(server.ask("decide", "flora", "store.home_banner", "--json").stdout)
+    given = answer["decision_id"]
+    assert json.loads(server.ask("outcomes", "shown", given, "--json").stdout) == {"result": "accepted"}
+    bought = ("outcomes", "record", given, "purchase", "--value", "9.5", "--idempotency-key", "7", "--at", days_ago(0))
+    assert server.ask(*bought).stdout == "recorded\n"
+    assert server.ask(*bought).stdout == "recorded before: nothing changed\n"
+    cut = server.ask("outcomes", "shown", given[:-4])
+    assert cut.returncode == 1
+    assert "is no id of a decision" in cut.stderr
+    assert server.ask("profile", "delete", "flora", "--yes").returncode == 0
+    gone = server.ask("outcomes", "record", given, "click", "--json")
+    assert (gone.returncode, json.loads(gone.stdout)) == (1, {"result": "subject_erased"})
+    assert "erased after the decision" in gone.stderr
+
+
 def test_what_is_held_is_exported_and_erased(server: Server, tmp_path: Path) -> None:
     assert server.ask("profile", "set", "gina", "first_name=Gina", "seen=2026-11-20T18:30:00Z").returncode == 0
     lines = "".join(

@@ -41,7 +41,7 @@ from arbiter.server import status
 from arbiter.telemetry.instruments import INSTRUMENTS
 from arbiter.telemetry.prometheus import name_of
 from arbiter.types import type_names
-from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2, trigger_pb2
+from arbiter.v1 import admin_pb2, decision_pb2, outcome_pb2, profile_pb2, trigger_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,7 +149,7 @@ def test_the_readme_and_the_program_have_the_same_commands() -> None:
 def test_the_api_page_lists_every_call() -> None:
     calls = [
         method.name
-        for file in (decision_pb2, profile_pb2, trigger_pb2, admin_pb2)
+        for file in (decision_pb2, profile_pb2, outcome_pb2, trigger_pb2, admin_pb2)
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     ]

@@ -17,6 +17,9 @@ type_names = ("bool", "int", "double", "string", "bytes", "timestamp", "list", "
 
 # Begins the ids of events that triggers emit, which nobody else may send.
 EMITTED = "trigger:"
+# Begins the types and the ids of events that Arbiter records of itself, which nobody else may send.
+RESERVED = "arbiter."
+EXPOSURE, OUTCOME = f"{RESERVED}exposure", f"{RESERVED}outcome"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -33,7 +33,7 @@ from arbiter.runtime.versions import Versions
 from arbiter.server.app import Server
 from arbiter.server.settings import FaceSettings
 from arbiter.telemetry.counters import Counters
-from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2, trigger_pb2
+from arbiter.v1 import admin_pb2, decision_pb2, outcome_pb2, profile_pb2, trigger_pb2
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +56,7 @@ DECIDE = "/arbiter.v1.DecisionService/Decide"
 UPDATE = "/arbiter.v1.ProfileService/UpdateProfile"
 PROFILE = "/arbiter.v1.ProfileService/GetProfile"
 FOLLOW = "/arbiter.v1.TriggerService/Subscribe"
+OUTCOMES = "/arbiter.v1.OutcomeService/RecordOutcomes"
 SNAPSHOT = "/arbiter.v1.AdminService/GetSnapshot"
 OVERRIDE = "/arbiter.v1.AdminService/SetOverride"
 REQUESTS: dict[str, Message] = {
@@ -63,6 +64,7 @@ REQUESTS: dict[str, Message] = {
     UPDATE: profile_pb2.UpdateProfileRequest(subject_id="ann"),
     PROFILE: profile_pb2.GetProfileRequest(subject_id="ann"),
     FOLLOW: trigger_pb2.SubscribeRequest(subject_id="ann"),
+    OUTCOMES: outcome_pb2.RecordOutcomesRequest(outcomes=[outcome_pb2.Outcome(decision_id="1.a.b", name="click")]),
     SNAPSHOT: admin_pb2.GetSnapshotRequest(),
     OVERRIDE: admin_pb2.SetOverrideRequest(rule_id="named", clear=True, reason="a reason"),
 }

@@ -21,7 +21,7 @@ from arbiter.server.auth.callers import read_callers
 from arbiter.server.auth.porter import Porter
 from arbiter.server.auth.roles import NEEDS, ROLES
 from arbiter.server.gate import PermissionDenied, Unauthenticated
-from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2, trigger_pb2
+from arbiter.v1 import admin_pb2, decision_pb2, outcome_pb2, profile_pb2, trigger_pb2
 from tests.security.conftest import DECIDE, FOLLOW, OVERRIDE, PROFILE, SNAPSHOT, UPDATE, put
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def admitted(gate: Porter, method: str, *authorization: str, names: tuple[bytes,
 def test_every_method_of_the_protos_needs_a_role() -> None:
     methods = {
         f"/{service.full_name}/{method.name}"
-        for module in (decision_pb2, profile_pb2, trigger_pb2, admin_pb2)
+        for module in (decision_pb2, profile_pb2, outcome_pb2, trigger_pb2, admin_pb2)
         for service in module.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }
@@ -89,7 +89,7 @@ def test_reflection_answers_callers_that_are_known(serve: Open, roll: Roll) -> N
     stub = reflection_pb2_grpc.ServerReflectionStub(server.channel())
     asked = reflection_pb2.ServerReflectionRequest(list_services="")
     (answer,) = stub.ServerReflectionInfo(iter([asked]), metadata=[("authorization", f"Bearer {token}")])
-    assert len(answer.list_services_response.service) == 6
+    assert len(answer.list_services_response.service) == 7
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.ServerReflectionInfo(iter([asked])))
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from arbiter.client import Client
-from arbiter.profiles.store import Store
+from arbiter.profiles.store import Limits, Store
 from arbiter.runtime.archive import Archive
 from arbiter.runtime.desk import Desk
 from arbiter.runtime.engine import Engine
@@ -83,12 +83,14 @@ rules:
 class Shop:
     """A server with all that stands behind it."""
 
-    def __init__(self, folder: Path, settings: FaceSettings | None = None, *, load: bool = True) -> None:
+    def __init__(
+        self, folder: Path, settings: FaceSettings | None = None, *, load: bool = True, bounds: Limits | None = None
+    ) -> None:
         self.rules = folder / "rules"
         self.rules.mkdir()
         self.write(RULES)
         archive = Archive(folder / "data" / "snapshots")
-        self.store = Store.open(folder / "data" / "store")
+        self.store = Store.open(folder / "data" / "store", limits=bounds)
         self.counters = Counters()
         self.engine = Engine(self.store, counters=self.counters)
         loader, desk = Loader(self.rules, None, archive), Desk(archive, self.counters)
@@ -124,11 +126,11 @@ def transport(request: pytest.FixtureRequest) -> str:
 def open_shop(tmp_path: Path, transport: str) -> Iterator[OpenShop]:
     opened: list[Shop] = []
 
-    def opener(*, load: bool = True, **settings: object) -> Shop:
+    def opener(*, load: bool = True, bounds: Limits | None = None, **settings: object) -> Shop:
         face = msgspec.convert({"transport": transport, **settings}, FaceSettings)
         folder = tmp_path / str(len(opened))
         folder.mkdir()
-        opened.append(Shop(folder, face, load=load))
+        opened.append(Shop(folder, face, load=load, bounds=bounds))
         return opened[-1]
 
     yield opener

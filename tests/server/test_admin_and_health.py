@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tests.server.conftest import OpenShop, Shop
 
 SERVICES = (
-    "arbiter.v1.DecisionService", "arbiter.v1.ProfileService", "arbiter.v1.TriggerService", "arbiter.v1.AdminService",
+    "arbiter.v1.DecisionService", "arbiter.v1.ProfileService", "arbiter.v1.OutcomeService", "arbiter.v1.TriggerService",
+    "arbiter.v1.AdminService",
 )  # fmt: skip
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -25,6 +25,7 @@ from arbiter.cli.fmt import fmt
 from arbiter.cli.health import health
 from arbiter.cli.model import model
 from arbiter.cli.modelreport import report as model_report
+from arbiter.cli.outcomes import outcomes
 from arbiter.cli.override import override
 from arbiter.cli.privacy import delete, export
 from arbiter.cli.profile import profile
@@ -88,6 +89,7 @@ app.add_typer(override)
 app.add_typer(store)
 app.add_typer(token)
 app.add_typer(triggers)
+app.add_typer(outcomes)
 app.command()(replay)
 app.command()(shadow)
 app.command()(report)

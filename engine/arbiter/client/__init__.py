@@ -44,6 +44,7 @@ from arbiter.client.firings import (
 )
 from arbiter.client.identity import Linked
 from arbiter.client.known import AttributeChange, ProfileAnswer, ProfileVersion
+from arbiter.client.outcomes import Exposure, Outcome, ReportResult
 from arbiter.client.retry import Retries
 from arbiter.client.streaming import Streamed
 
@@ -63,6 +64,7 @@ __all__ = [
     "EmittedEvent",
     "Erasure",
     "EventPage",
+    "Exposure",
     "Fallback",
     "Firing",
     "HeldPage",
@@ -71,12 +73,14 @@ __all__ = [
     "Linked",
     "Misconfigured",
     "OutOfRange",
+    "Outcome",
     "Page",
     "PendingFiring",
     "PermissionDenied",
     "PreconditionFailed",
     "ProfileAnswer",
     "ProfileVersion",
+    "ReportResult",
     "ResourceExhausted",
     "Retries",
     "ServerFault",

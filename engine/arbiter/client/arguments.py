@@ -6,6 +6,7 @@ its field, as a server would say it; limits are the server's to judge.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -109,6 +110,19 @@ def number(given: int, field: str, allowed: range = _INT64) -> int:
     if _of(int, given, field) not in allowed:
         raise _wrong(field, f"is {given}: the range is {allowed[0]} to {allowed[-1]}")
     return given
+
+
+def real(given: float, field: str) -> float:
+    """Return a number. Raises InvalidRequest unless it is a finite one."""
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise _wrong(field, f"is {_kind(given)}: give a float")
+    try:
+        found = float(given)
+    except OverflowError:
+        found = math.inf
+    if not math.isfinite(found):
+        raise _wrong(field, f"is {found}: numbers must be finite")
+    return found
 
 
 def numbers(given: Mapping[str, int] | None, field: str) -> dict[str, int]:

@@ -23,6 +23,7 @@ from arbiter.client.identity import IdentityMethods
 from arbiter.client.known import ProfileAnswer, read_profile
 from arbiter.client.modelwatch import ModelMethods
 from arbiter.client.orders import OrderMethods
+from arbiter.client.outcomes import OutcomeMethods
 from arbiter.types import ExplainLevel
 from arbiter.v1 import admin_pb2, decision_pb2, profile_pb2
 
@@ -66,7 +67,9 @@ VALIDATE = rpc(_admin["Validate"], admin_pb2.ValidateRequest, admin_pb2.Validate
 RELOAD = rpc(_admin["Reload"], admin_pb2.ReloadRequest, admin_pb2.ReloadResponse, Again.NEVER)
 
 
-class Methods(EventMethods, ConsentMethods, IdentityMethods, TriggerMethods, ModelMethods, OrderMethods):
+class Methods(
+    EventMethods, OutcomeMethods, ConsentMethods, IdentityMethods, TriggerMethods, ModelMethods, OrderMethods
+):
     """The methods that `Client` and `AsyncClient` share.
 
     Every one raises CallFailed, or the child of it that says what to do: InvalidRequest, before anything is sent, for

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # long.
 LASTING_S = 60.0
 _BYTES: Final = 16
+PROOF_BYTES: Final = 17
+"""With a subject's key a multiple of three: its text needs no padding."""
 _CURRENT: Final = b"subject_key"  # in `meta`: the check value of the secret in use; none for the store's own salt,
 _EARLIER: Final = b"earlier_keys"  # and those of all before it
 
@@ -67,6 +69,7 @@ class _Hashes:
         self.subject = blake2b(digest_size=_BYTES, key=key)
         self.account = blake2b(digest_size=_BYTES, key=key, person=b"account")
         self.check = blake2b(digest_size=_BYTES, key=key, person=b"check").digest()
+        self.proof = blake2b(digest_size=PROOF_BYTES, key=key, person=b"decision ids")
         self._mask = blake2b(key=key, person=b"subject names")
 
     def masked(self, key: bytes, text: bytes) -> bytes:
@@ -81,7 +84,8 @@ class _Hashes:
 
 
 class Keys:
-    """The keys of one store. `subject_hash` is what the id of a subject is fed to for the current one.
+    """The keys of one store. `subject_hash` is what the id of a subject is fed to for the current one, `proof` what the
+    ids of decisions are fed to, to prove that this store's servers gave them.
 
     `begun` says whether the store has taken the current secret, as it does before the first write with it; `turning`,
     whether ids may lie under earlier keys. Raises StoreError when the store cannot be read with these
@@ -96,6 +100,7 @@ class Keys:
         self._own, self._current = own.check, current
         self._ended = 0.0  # when it was first seen that nothing is left under earlier keys, by the monotonic clock
         self.subject_hash = current.subject
+        self.proof = current.proof
         try:
             with environment.handle.begin() as txn:
                 stored = txn.get(_CURRENT, own.check, environment.meta)
@@ -123,6 +128,29 @@ class Keys:
     def subject(self, subject_id: str) -> bytes:
         """The key of a subject's id."""
         return self._of(subject_id.encode(), account=False)
+
+    def asked(self, subject_id: str) -> bytes:
+        """The key of a subject's id as it stands in the id of a decision; while the store turns to another secret, with
+        all that finds the subject where it lies still.
+        """
+        if self.turning:
+            key = self._of(subject_id.encode(), account=False)
+            if isinstance(key, Turning):
+                return b"".join((key, bytes([len(key.olds)]), *key.olds, key.sealed))
+            return key
+        hashed = self.subject_hash.copy()
+        hashed.update(subject_id.encode())
+        return hashed.digest()
+
+    def of_asked(self, asked: bytes) -> bytes:
+        """The key that `asked` gave."""
+        if len(asked) == _BYTES:
+            return asked
+        key = Turning(asked[:_BYTES])
+        ends = range(_BYTES + 1, _BYTES + 1 + _BYTES * asked[_BYTES], _BYTES)
+        key.olds = tuple(asked[start : start + _BYTES] for start in ends)
+        key.sealed = asked[ends.stop :]
+        return key
 
     def sealed(self, key: bytes, subject_id: str) -> bytes:
         """A subject's id, as it may be kept under `key`, its own."""

@@ -14,7 +14,7 @@ from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.profiles import records
 from arbiter.profiles.declared import Declared
 from arbiter.profiles.values import check_id, check_name, check_time, check_value
-from arbiter.types import EMITTED
+from arbiter.types import EMITTED, RESERVED
 
 if TYPE_CHECKING:
     from arbiter.profiles.declared import Declarations
@@ -34,6 +34,13 @@ def prepared(event: Event, field: str, keys: Keys, declared: Declarations, limit
             f"{field}.id begins with `{EMITTED}`, as do those of events that triggers emit: give it another",
             field=f"{field}.id",
         )
+    for name, text in (("id", event.id), ("type", event.type)):
+        if text.startswith(RESERVED):
+            raise InvalidField(
+                f"{field}.{name} begins with `{RESERVED}`, as do those of exposures and outcomes: give it another, and "
+                "report what became of decisions by RecordExposures and RecordOutcomes",
+                field=f"{field}.{name}",
+            )
     key = keys.subject(event.subject_id)
     sealed = keys.sealed(key, event.subject_id) if declared.named else b""
     event, written = encoded(event, field, declared, limits)

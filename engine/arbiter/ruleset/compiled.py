@@ -185,6 +185,7 @@ class Point:
         self.apart = part.accounts or bool(part.experiments)  # its views hold more than a profile and a context
         self.edges = part.edges
         self.known = known
+        self.groups: dict[str, str] = {}  # of rules that were needed and are in one, by id
         self.entries: tuple[list[Entry | None], ...] = tuple([None] * block.size for block in index.blocks)
         self._numbers = tuple(array("I", block.rules) for block in part.blocks)
         self._branches = tuple(block.branches for block in part.blocks)
@@ -267,6 +268,8 @@ class Point:
         if found is None:
             found = CompiledRule(self._rules.rule(number), self.symbols, self.declared.order, self.static)
             self.known[digest] = found
+        if found.group:
+            self.groups[found.id] = found.group
         return found
 
 

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from arbiter.errors import ArbiterError
 from arbiter.runtime.address import ListenError
-from arbiter.server import admin, decisions, health, privacy, profiles, triggers
+from arbiter.server import admin, decisions, health, outcomes, privacy, profiles, triggers
 from arbiter.server.calls import Entry, Rpc
 from arbiter.server.grpcio import missing, only_lost
 from arbiter.server.guard import Guard
@@ -39,6 +39,7 @@ _HANDSHAKE_MS = 10_000  # for who connects and says nothing; grpc's own is two m
 INLINE = {
     decisions.SERVICE: frozenset({"Decide", "DecideBatch"}),
     profiles.SERVICE: frozenset({"UpdateProfile", "IngestEvents", "SetConsent"}),
+    outcomes.SERVICE: frozenset({"RecordExposures", "RecordOutcomes"}),
 }
 # How long a server that stops goes on answering after it has said NOT_SERVING.
 FAREWELL_S = 0.25
@@ -75,6 +76,7 @@ class Server:
         services: dict[str, dict[str, Work]] = {
             decisions.SERVICE: decisions.DecisionService(backing.engine, limits, counters, backing.recorder).works(),
             profiles.SERVICE: {**stored.works(), **privacy.Privacy(backing.engine, limits, counters).works()},
+            outcomes.SERVICE: outcomes.OutcomeService(backing.engine, limits, counters).works(),
             triggers.SERVICE: triggering.works(),
             admin.SERVICE: admin.AdminService(backing.admin, limits).works(),
         }

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from arbiter.errors import CallerError, LimitExceeded
+from arbiter.learning import token
 from arbiter.runtime.engine import STEP
 from arbiter.runtime.faults import let_go
 from arbiter.server.calls import Call, Slow, malformed, parse
@@ -49,6 +50,8 @@ _DecideRequest = decision_pb2.DecideRequest
 _DecideResponse = decision_pb2.DecideResponse
 _parse_request = _DecideRequest.FromString
 NOBODY = Call()
+_STATEMENTS = 10_000  # that are kept
+_SHORT, _LONG = 1 << 7, 1 << 14  # lengths below these are written in one byte, and in two
 _REASONS = {Reason.WON: decision_pb2.REASON_RULE, Reason.DEFAULT: decision_pb2.REASON_DEFAULT}
 _RESULT_TAG = bytes([decision_pb2.DecideBatchResponse.RESULTS_FIELD_NUMBER << 3 | 2])
 _RESPONSE_TAG = bytes([decision_pb2.DecideBatchResult.RESPONSE_FIELD_NUMBER << 3 | 2])
@@ -69,12 +72,33 @@ class _Parts:
     def __init__(self, snapshot: Snapshot, counters: Counters) -> None:
         self.of = weakref.ref(snapshot)
         self.name = snapshot.digest
+        self._statements: dict[tuple[str, ...], bytes] = {}
         self._counters = counters
         self.digest = _DecideResponse(snapshot=snapshot.digest).SerializeToString()
         self.points = {name: _DecideResponse(decision=name).SerializeToString() for name in snapshot.points}
         # By rule (by point for a default), so there are never more than rules. A hit is the very same object: one
         # with constant parameters. A rendered one is new each time; it takes the place of the last.
         self._treatments: dict[str, tuple[Treatment, bytes]] = {}
+
+    def statement(self, decision: Decision, snapshot: Snapshot) -> bytes:
+        """What decisions that gave the same say in their ids."""
+        treatments, experiments = decision.treatments, decision.experiments
+        if len(treatments) == 1:
+            key: tuple[str, ...] = (decision.point, treatments[0].rule_id)
+        else:
+            key = (decision.point, *[each.rule_id for each in treatments])
+        if experiments:
+            key = (*key, "", *experiments, *experiments.values())
+        known = self._statements.get(key)
+        if known is None:
+            if len(self._statements) >= _STATEMENTS:
+                self._statements = {}
+            groups = snapshot.points[decision.point].groups
+            delivered = tuple(
+                token.Delivered(each.rule_id, each.action, groups.get(each.rule_id, "")) for each in treatments
+            )
+            known = self._statements[key] = token.stated(decision.point, self.name, delivered, experiments)
+        return known
 
     def treatment(self, treatment: Treatment, point: str) -> bytes:
         key = treatment.rule_id or point
@@ -93,6 +117,7 @@ class DecisionService:
 
     def __init__(self, engine: Engine, limits: Limits, counters: Counters, recorder: Recorder | None = None) -> None:
         self._engine = engine
+        self._keys = engine.store.keys
         self._recorder = recorder
         self._limits = limits
         self._counters = counters
@@ -218,26 +243,28 @@ class DecisionService:
         if request.explain_rules:
             check_rules(request, snapshot)
         recorder = self._recorder
+        subject = b"" if asked.dry_run else self._keys.asked(request.subject_id)
         if asked.decision:
             number = "" if asked.dry_run else self._number(request)
             if seen and recorder is not None and number:
                 # First, and what was seen is let go of: the answer then has its memory, which is near.
                 recorder.note(number, request, decisions[0], active, seen.pop())
             # Last in the parts stands what differs per call, the request's own id included.
-            own = self._own(decisions[0], parts, number, request, asked.request_id, active)
+            own = self._own(decisions[0], parts, number, subject, request, asked.request_id, active)
             return b"".join((*own, parts.digest))
         response = _DecideResponse(request_id=asked.request_id)
         page, first = response.decisions, ""
         for place, decision in enumerate(decisions):
             number = "" if asked.dry_run else self._number(request)
             first = first or number
-            page.add().MergeFromString(b"".join(self._own(decision, parts, number, request, "", active)))
+            own = self._own(decision, parts, number, subject, request, "", active)
+            page.add().MergeFromString(b"".join(own))
             if seen and recorder is not None and number:
                 recorder.note(number, request, decision, active, seen[0], first, place)
         return response.SerializeToString() + parts.digest
 
     def _number(self, request: Request) -> str:
-        """An id for a decision. A dry run has none, counts nothing and is not logged."""
+        """The number of a decision, with which its id begins. A dry run has none, counts nothing and is not logged."""
         return f"{request.now:x}-{self._process}-{next(self._numbers):x}"
 
     def _parts_of(self, active: Active) -> _Parts:
@@ -255,6 +282,7 @@ class DecisionService:
         decision: Decision,
         parts: _Parts,
         number: str,
+        subject: bytes,
         request: Request,
         request_id: str,
         active: Active,
@@ -281,9 +309,14 @@ class DecisionService:
                 own.explanation.CopyFrom(write_explanation(decision, active.snapshot))
             written.append(own.SerializeToString())
         if number:
-            decision_id = number.encode()
-            # Written by hand: tag, length in one byte (it has at most 50 characters), text.
-            written.append(b"%c%c%b" % (_ID_TAG, len(decision_id), decision_id))
+            statement = parts.statement(decision, active.snapshot)
+            decision_id = token.sealed(self._keys.proof, number, statement, subject)
+            # Written by hand: tag, length, text.
+            size = len(decision_id)
+            if _SHORT <= size < _LONG:
+                written.append(b"%c%c%c%b" % (_ID_TAG, size & 0x7F | 0x80, size >> 7, decision_id))
+            else:
+                written += bytes((_ID_TAG,)), _varint(size), decision_id
             self._count(decision, parts, active)
         return written
 

@@ -15,7 +15,7 @@ from arbiter.ruleset.triggering import bindings_of
 from arbiter.triggers.choosing import Candidate, Search
 from arbiter.triggers.joins import Joins, exact_key
 from arbiter.triggers.state import Cause, Progress
-from arbiter.types import EMITTED
+from arbiter.types import EMITTED, RESERVED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Sequence
@@ -202,7 +202,7 @@ class Plan:
         if unless is None:
             return False
         types = unless.step.events
-        meant = event.type in types if types else not event.id.startswith(EMITTED)
+        meant = event.type in types if types else not event.id.startswith((EMITTED, RESERVED))
         return meant and (unless.own is None or unless.own(event.properties))
 
     def prevents(self, waiting: Waiting, state: SubjectState, event: Event, position: int) -> bool:

@@ -1,0 +1,87 @@
+"""What became of decisions, as events of their subjects, inside the transaction that a batch shares with others.
+
+Law: a report is an event like others, once it is let in: it is logged, counted, exported, linked, forgotten and erased
+as they are. It is judged by its decision: one of a subject that was erased since is dropped, and so is one that is
+older than events may be. What was recorded is a duplicate, unless its subject was erased.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from arbiter.errors import InvalidField
+from arbiter.profiles import records
+from arbiter.profiles.ingesting import IngestEvents
+from arbiter.types import Event  # noqa: TC001 - a field's type at run time
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from arbiter.profiles.group import Group
+
+
+class Recorded(enum.IntEnum):
+    """What became of a report."""
+
+    ACCEPTED = 1
+    DUPLICATE = 2
+    EXPIRED = 3
+    SUBJECT_ERASED = 4
+
+
+class Report(msgspec.Struct, frozen=True):
+    """An event that says what became of a decision: the `key` of that one's subject, when it was `decided` (µs), and
+    what errors call the report.
+    """
+
+    key: bytes
+    decided: int
+    event: Event
+    field: str
+
+
+class RecordReports:
+    """Reports whose ids are free for them alone. Answered with what became of each, in their order."""
+
+    def __init__(self, reports: Sequence[Report]) -> None:
+        self._reports = [(each, records.encode(each.event)) for each in reports]
+        self.weight = len(reports)
+
+    def apply(self, group: Group) -> list[Recorded]:
+        """Record the new ones. Raises InvalidField for one that is dated too far ahead, LimitExceeded."""
+        group.check_quota()
+        found, new = [], {}
+        for report, encoded in self._reports:
+            key = group.resolve(report.key)
+            seen = records.seen_key(key, report.event.id)
+            became = Recorded.DUPLICATE if seen in new else _judged(group, report, key, seen)
+            if became is Recorded.ACCEPTED:
+                new[seen] = (key, seen, report.event, encoded, b"")
+            found.append(became)
+        if new:
+            IngestEvents(list(new.values())).apply(group)
+        return found
+
+
+def _judged(group: Group, report: Report, key: bytes, seen: bytes) -> Recorded:
+    limits, at = group.limits, report.event.at
+    if report.decided <= max(group.erased_until(report.key), group.erased_until(key)):
+        return Recorded.SUBJECT_ERASED
+    if group.txn.get(seen, None, group.environment.seen) is not None:
+        return Recorded.DUPLICATE
+    if limits.late is not None and report.decided < group.now - limits.late:
+        return Recorded.EXPIRED
+    if at <= group.cold(key).forgotten:
+        return Recorded.EXPIRED
+    if limits.ahead is not None and at > group.now + limits.ahead:
+        field = f"{report.field}.at"
+        raise InvalidField(
+            f"{field} is {(at - group.now) / 1e6:,.0f} seconds ahead of the server's clock, more than "
+            "`events.ahead_seconds` allows: set the clock of whoever dates reports right, or raise that",
+            field=field,
+            reason="events.ahead_seconds",
+        )
+    return Recorded.ACCEPTED

@@ -1,0 +1,172 @@
+"""OutcomeService: what was shown of decisions, and what happened then, as events of their subjects.
+
+Law: turns messages into reports, for which the ids of decisions vouch: whose they are, and what was delivered. What
+becomes of a report is the store's to judge; it is answered when it is on disk.
+"""
+
+from __future__ import annotations
+
+import math
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from arbiter.errors import InvalidField, LimitExceeded
+from arbiter.learning import token
+from arbiter.profiles.outcomes import Recorded, RecordReports, Report
+from arbiter.profiles.values import check_id, check_name
+from arbiter.server.calls import Later, parse
+from arbiter.types import EXPOSURE, OUTCOME, RESERVED, Event
+from arbiter.v1 import outcome_pb2
+from arbiter.wire.values import read_timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from arbiter.config.limits import Limits
+    from arbiter.learning.token import Claim, Delivered
+    from arbiter.runtime.engine import Engine
+    from arbiter.server.calls import Call, Work
+    from arbiter.telemetry.counters import Counters
+
+SERVICE = outcome_pb2.DESCRIPTOR.services_by_name["OutcomeService"].full_name
+_RESULTS = {
+    Recorded.ACCEPTED: outcome_pb2.REPORT_RESULT_ACCEPTED,
+    Recorded.DUPLICATE: outcome_pb2.REPORT_RESULT_DUPLICATE,
+    Recorded.EXPIRED: outcome_pb2.REPORT_RESULT_EXPIRED,
+    Recorded.SUBJECT_ERASED: outcome_pb2.REPORT_RESULT_SUBJECT_ERASED,
+}
+
+
+class OutcomeService:
+    """RecordExposures and RecordOutcomes over an engine's store."""
+
+    def __init__(self, engine: Engine, limits: Limits, counters: Counters) -> None:
+        self._engine = engine
+        self._store = engine.store
+        self._limits = limits
+        self._counters = counters
+
+    def works(self) -> dict[str, Work]:
+        """Return the work of each RPC by name."""
+        return {"RecordExposures": self._exposures, "RecordOutcomes": self._outcomes}
+
+    def _exposures(self, content: bytes, _call: Call) -> Later:
+        sent = parse(outcome_pb2.RecordExposuresRequest, content).exposures
+        self._check_count(len(sent), "exposures")
+        now = self._engine.clock()
+        reports = [self._exposure(each, f"exposures[{place}]", now) for place, each in enumerate(sent)]
+        spans = [len(each) for each in reports]
+
+        def finish(found: list[Recorded]) -> bytes:
+            self._counters.store_writes += 1
+            results, start = [], 0
+            for span in spans:
+                # An exposure of all that was delivered is as new as the newest part of it.
+                results.append(min(found[start : start + span], default=Recorded.DUPLICATE))
+                start += span
+            return outcome_pb2.RecordExposuresResponse(results=_written(results)).SerializeToString()
+
+        flat = [report for each in reports for report in each]
+        self._check_count(len(flat), "exposures")  # what one report names may be several
+        return Later(self._store.write(RecordReports(flat)), finish)
+
+    def _outcomes(self, content: bytes, _call: Call) -> Later:
+        sent = parse(outcome_pb2.RecordOutcomesRequest, content).outcomes
+        self._check_count(len(sent), "outcomes")
+        now = self._engine.clock()
+        reports = [self._outcome(each, f"outcomes[{place}]", now) for place, each in enumerate(sent)]
+        return Later(self._store.write(RecordReports(reports)), self._recorded)
+
+    def _recorded(self, found: list[Recorded]) -> bytes:
+        self._counters.store_writes += 1
+        return outcome_pb2.RecordOutcomesResponse(results=_written(found)).SerializeToString()
+
+    def _exposure(self, sent: outcome_pb2.Exposure, field: str, now: int) -> list[Report]:
+        claim = self._opened(sent.decision_id, field)
+        shown = claim.delivered if not sent.rule_id else [_delivered(claim, sent.rule_id, field)]
+        at = _moment(sent, claim, field, now)
+        key = _checked_key(sent.idempotency_key, field)
+        made = []
+        for each in shown:
+            said = {
+                "decision": claim.number,
+                "point": claim.point,
+                "rule": each.rule,
+                "action": each.action,
+                "group": each.group,
+            }
+            made.append(self._report(claim, EXPOSURE, at, said, key, field))
+        return made
+
+    def _outcome(self, sent: outcome_pb2.Outcome, field: str, now: int) -> Report:
+        claim = self._opened(sent.decision_id, field)
+        check_name(sent.name, f"{field}.name")
+        if sent.rule_id:
+            _delivered(claim, sent.rule_id, field)
+        said: dict[str, Any] = {
+            "decision": claim.number,
+            "point": claim.point,
+            "rule": sent.rule_id,
+            "name": sent.name,
+        }
+        if sent.HasField("value"):
+            if not math.isfinite(sent.value):
+                raise InvalidField(
+                    f"{field}.value is {sent.value}, and amounts must be finite: leave it out where none is known",
+                    field=f"{field}.value",
+                )
+            said["value"] = sent.value
+        key = _checked_key(sent.idempotency_key, field)
+        return self._report(claim, OUTCOME, _moment(sent, claim, field, now), said, key, field)
+
+    def _opened(self, text: str, field: str) -> Claim:
+        return token.opened(self._store.keys.proof, text, f"{field}.decision_id")
+
+    def _report(self, claim: Claim, kind: str, at: int, said: dict[str, Any], key: str, field: str) -> Report:
+        # From all that tells one report from another, so that the same one has the same id whenever it is sent.
+        told = "\0".join((kind, claim.number, said["rule"], said.get("name", ""), key))
+        event_id = RESERVED + blake2b(told.encode(), digest_size=16).hexdigest()
+        return Report(self._store.keys.of_asked(claim.subject), claim.at, Event(event_id, "", kind, at, said), field)
+
+    def _check_count(self, count: int, field: str) -> None:
+        allowed = self._limits.batch_events
+        if count > allowed:
+            raise LimitExceeded(
+                f"{field} holds {count:,} reports, and `batch_events` allows {allowed:,}: split the batch",
+                field=field,
+                reason="batch_events",
+            )
+
+
+def _delivered(claim: Claim, rule: str, field: str) -> Delivered:
+    """What a rule gave. Raises InvalidField for one that was not delivered."""
+    for each in claim.delivered:
+        if each.rule == rule:
+            return each
+    given: Sequence[str] = [f"`{each.rule}`" for each in claim.delivered if each.rule]
+    raise InvalidField(
+        f"{field}.rule_id is `{rule[:64]}`, and the decision delivered {', '.join(given) or 'nothing of a rule'}: name "
+        "one of those, or leave it out for the decision as a whole",
+        field=f"{field}.rule_id",
+    )
+
+
+def _moment(sent: outcome_pb2.Exposure | outcome_pb2.Outcome, claim: Claim, field: str, now: int) -> int:
+    """When it happened: not before the decision, whatever the caller's clock says."""
+    if sent.HasField("at"):
+        try:
+            now = read_timestamp(sent.at)
+        except ValueError as error:
+            raise InvalidField(f"{field}.at {error}", field=f"{field}.at") from None
+    return max(now, claim.at)
+
+
+def _written(found: Sequence[Recorded]) -> list[outcome_pb2.ReportResult.ValueType]:
+    return [_RESULTS[each] for each in found]
+
+
+def _checked_key(key: str, field: str) -> str:
+    if key:
+        check_id(key, f"{field}.idempotency_key")
+    return key

@@ -1,0 +1,100 @@
+"""The ids of decisions: what they say comes back, and none is taken that this store's servers did not give."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arbiter.errors import InvalidField
+from arbiter.learning import token
+from arbiter.learning.token import Delivered
+from arbiter.profiles.keys import PROOF_BYTES, Secrets
+from arbiter.profiles.outcomes import Recorded, RecordReports, Report
+from arbiter.profiles.store import Store
+from arbiter.types import Event
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+T0 = 1_790_000_000_000_000
+PROOF = blake2b(digest_size=PROOF_BYTES, key=b"k" * 32)
+NUMBER = f"{T0:x}-AAAAAAAAAAAA-1f"
+DIGEST = "0123456789abcdef" * 2
+OLD, NEW = Secrets(b"o" * 32), Secrets(b"n" * 32, (b"o" * 32,))
+
+names = st.text(max_size=20)
+delivered = st.lists(st.builds(Delivered, names, names, names), max_size=4).map(tuple)
+
+
+@settings(max_examples=50)
+@given(names, delivered, st.dictionaries(names, names, max_size=3), st.binary(min_size=16, max_size=80))
+def test_what_an_id_says_comes_back(
+    point: str, gave: tuple[Delivered, ...], variants: dict[str, str], subject: bytes
+) -> None:
+    text = token.sealed(PROOF, NUMBER, token.stated(point, DIGEST, gave, variants), subject).decode()
+    assert text.isascii()
+    assert text.isprintable()
+    assert text.partition(".")[0] == NUMBER
+    claim = token.opened(PROOF, text, "id")
+    assert (claim.number, claim.at, claim.subject, claim.point) == (NUMBER, T0, subject, point)
+    assert (claim.snapshot, claim.delivered, claim.variants) == (DIGEST, gave, variants)
+
+
+@given(st.data())
+def test_no_other_text_is_taken(data: st.DataObject) -> None:
+    text = token.sealed(PROOF, NUMBER, token.stated("home", DIGEST, (), {}), b"s" * 16).decode()
+    place = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(place, len(text)))
+    other = text[:place] + data.draw(st.text(max_size=3)) + text[end:]
+    if other != text:
+        with pytest.raises(InvalidField):
+            token.opened(PROOF, other, "id")
+
+
+@given(st.text(max_size=100))
+def test_text_that_is_no_id_is_refused_with_a_sentence(text: str) -> None:
+    with pytest.raises(InvalidField, match=r"id of a decision|is empty|was not given"):
+        token.opened(PROOF, text, "id")
+
+
+def report(store: Store, event_id: str, asked: bytes) -> Recorded:
+    key = store.keys.of_asked(asked)
+    became: Recorded
+    (became,) = store.write(RecordReports([Report(key, T0, Event(event_id, "", "arbiter.outcome", T0), "r")])).result()
+    return became
+
+
+def test_ids_hold_when_the_store_is_opened_again_and_not_with_another_key(tmp_path: Path) -> None:
+    with Store.open(tmp_path, secrets=OLD) as store:
+        store.ingest([Event("1", "ann", "see", T0)]).result()
+        text = token.sealed(store.keys.proof, NUMBER, token.stated("home", DIGEST, (), {}), store.keys.asked("ann"))
+    with Store.open(tmp_path, secrets=OLD) as store:
+        claim = token.opened(store.keys.proof, text.decode(), "id")
+        assert report(store, "arbiter.1", claim.subject) is Recorded.ACCEPTED
+        assert len(store.events("ann")) == 2
+    with Store.open(tmp_path, secrets=NEW) as store, pytest.raises(InvalidField, match=r"older than the present"):
+        token.opened(store.keys.proof, text.decode(), "id")
+
+
+def test_while_a_store_turns_to_another_key_a_report_finds_the_subject_where_it_lies(tmp_path: Path) -> None:
+    with Store.open(tmp_path, secrets=OLD) as store:
+        store.ingest([Event("1", each, "see", T0) for each in ("ann", "bob", "device")]).result()
+        store.link("device", "ann").result()
+    with Store.open(tmp_path, secrets=NEW) as store:
+        asked = {each: store.keys.asked(each) for each in ("ann", "bob", "device", "cyd")}
+        assert all(len(each) > 16 for each in asked.values())
+        assert store.rekey(["bob"]).result() == 1  # before its report: it lies under the present key by then
+        for subject, each in asked.items():
+            assert report(store, f"arbiter.{subject}", each) is Recorded.ACCEPTED
+        assert [len(store.events(each)) for each in ("ann", "bob", "device", "cyd")] == [
+            3,
+            2,
+            3,
+            1,
+        ]  # both had an event `1`
+        for subject, each in asked.items():
+            assert report(store, f"arbiter.{subject}", each) is Recorded.DUPLICATE
