@@ -12,6 +12,7 @@ import msgspec
 
 from arbiter.expr.tree import Expression
 from arbiter.ruleset.experiments.terms import Factor
+from arbiter.ruleset.metrics import value_of
 from arbiter.ruleset.patterns.words import written_of
 from arbiter.ruleset.render import text
 from arbiter.ruleset.rules import Effect
@@ -62,7 +63,7 @@ class Section(msgspec.Struct, frozen=True):
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
     """What differs between two versions. `declarations` are named ``profile.X``, ``account.X``, ``context.X``,
-    ``events.E.X``, for a purpose ``consent.P``, ``layers.L`` and ``holdout``.
+    ``events.E.X``, for a purpose ``consent.P``, ``layers.L``, ``holdout`` and ``metrics.M``.
     """
 
     rules: Section
@@ -174,6 +175,10 @@ def _declared(ruleset: Ruleset) -> dict[str, _Written]:
     written |= {f"layers.{layer.name}": _fields(layer) for layer in ruleset.experiments.layers}
     if ruleset.experiments.holdout is not None:
         written["holdout"] = _fields(ruleset.experiments.holdout)
+    for metric in ruleset.metrics:
+        written[f"metrics.{metric.name}"] = {
+            "outcome": (metric.outcome,), "within": (duration_text(metric.within),), "value": (value_of(metric.take),)
+        }  # fmt: skip
     return written
 
 

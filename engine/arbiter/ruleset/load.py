@@ -21,6 +21,7 @@ from arbiter.ruleset.experiments.check import Through, report_strangers, report_
 from arbiter.ruleset.experiments.read import ExperimentReader
 from arbiter.ruleset.expressions import Expressions, rule_scope, targeting, types_of, values_of
 from arbiter.ruleset.features import FeatureReader, lowest_of
+from arbiter.ruleset.metrics import read_metric
 from arbiter.ruleset.patterns.circles import report_circles
 from arbiter.ruleset.patterns.known import Known, beyond_of
 from arbiter.ruleset.patterns.read import TriggerReader
@@ -31,6 +32,7 @@ from arbiter.ruleset.segments import read_segment, report_nesting
 from arbiter.ruleset.tables.read import TableReader
 from arbiter.ruleset.tables.sheet import SUFFIX
 from arbiter.ruleset.templates import Params
+from arbiter.ruleset.terms import Metric
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -55,7 +57,7 @@ __all__ = [
 
 SUFFIXES: Final = (".yaml", ".yml")
 TESTS: Final = (".test.yaml", ".test.yml")
-_Named = TypeVar("_Named", DecisionPoint, Feature, Segment)
+_Named = TypeVar("_Named", DecisionPoint, Feature, Metric, Segment)
 
 
 def is_rule_file(path: str) -> bool:
@@ -133,6 +135,7 @@ def load_ruleset(
     refused = not gathered.whole or len(experiments.each) < len(gathered.experiments)
     scope = msgspec.structs.replace(scope, experiments=None if refused else dict.fromkeys(drawn, "string"))
     values |= {("experiments", *path.split(".")): words for path, words in drawn.items()}
+    metrics = _sorted(read_metric(name, entry, report) for name, entry in gathered.metrics.items())
     expressions = Expressions(report, scope, values)
     segments = _sorted(read_segment(name, entry, report, expressions) for name, entry in gathered.segments.items())
     report_nesting(segments, gathered.segments, report)
@@ -184,6 +187,7 @@ def load_ruleset(
         triggers=tuple(sorted((each.trigger for file in read for each in file.triggers), key=_trigger_id)),
         experiments=experiments,
         tallies=tallies_of(rules),
+        metrics=metrics,
     ), []
 
 

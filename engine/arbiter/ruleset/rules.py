@@ -14,7 +14,7 @@ import msgspec
 # msgspec reads the fields' types at run time.
 from arbiter.expr.tree import Expression  # noqa: TC001
 from arbiter.ruleset.experiments.terms import Experiments
-from arbiter.ruleset.terms import Active, Cap, Param  # noqa: TC001
+from arbiter.ruleset.terms import Active, Cap, Metric, Param  # noqa: TC001
 from arbiter.ruleset.triggers import Trigger  # noqa: TC001
 
 Aggregate = Literal[
@@ -158,6 +158,7 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     their purposes.
     `profile_merges` are the declared ways to merge a subject's attributes; `max_items` bound stored lists, as
     ``profile.NAME`` or ``account.NAME``. `triggers` are rules over time. `tallies` count for the caps of rules.
+    `metrics` say what decisions bring about.
     """
 
     decisions: tuple[DecisionPoint, ...]
@@ -179,6 +180,7 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     experiments: Experiments = Experiments()
     triggers: tuple[Trigger, ...] = ()
     tallies: tuple[Feature, ...] = ()
+    metrics: tuple[Metric, ...] = ()
 
     @property
     def computed(self) -> tuple[Feature, ...]:

@@ -44,6 +44,7 @@ from arbiter.ruleset.effects import KEYS as EFFECT_KEYS
 from arbiter.ruleset.experiments.shapes import experiments
 from arbiter.ruleset.features import AGGREGATES, OF_EITHER, OF_EVENTS
 from arbiter.ruleset.keyschemas import DURATION, active, cap, conditions, expression, in_order, purposes, tags
+from arbiter.ruleset.metrics import metrics
 from arbiter.ruleset.patterns.shapes import trigger
 from arbiter.ruleset.points import KEYS as POINT_KEYS
 from arbiter.ruleset.points import MAX_SLOTS, ORDER_KEYS
@@ -379,6 +380,7 @@ def rules_schema() -> Schema:
         "subject": optional(_subject()),
         "consent": optional(_consent()),
         **experiments(),
+        "metrics": optional(metrics()),
         "rules": optional(listed("The rules, in any order.", _rule())),
         "triggers": optional(listed("Rules over time, in any order.", trigger())),
     }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SECTIONS: Final = (
     "schema", "actions", "decisions", "rules", "segments", "features", "triggers", "subject", "consent",
-    "experiments", "layers", "holdout",
+    "experiments", "layers", "holdout", "metrics",
 )  # fmt: skip
 LISTED: Final = ("rules", "triggers")
 RULE_FILE: Final = Form("a rule file", 16 << 20, "split it into several files")
@@ -55,6 +55,7 @@ class Gathered(msgspec.Struct):
     features: dict[str, Entry] = {}
     experiments: dict[str, Entry] = {}
     layers: dict[str, Entry] = {}
+    metrics: dict[str, Entry] = {}
     holdout: Node | None = None
     whole: bool = True
 
@@ -136,7 +137,7 @@ def _only(nodes: Sequenced[Node], section: str, report: Report) -> Node | None:
 
 
 def _gather_names(section: str, node: Node, gathered: Gathered, report: Report) -> None:
-    """Take in one file's `decisions`, `segments`, `features`, `experiments` or `layers`."""
+    """Take in one file's `decisions`, `segments`, `features`, `experiments`, `layers` or `metrics`."""
     if not isinstance(node, Mapping):
         report.at(
             node, f"`{section}` must be a mapping, this is {kind_of(node)}", "write `name: ...` for each", section

@@ -5,7 +5,7 @@ Law: frozen data, serialisable by msgspec, as in `rules`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -78,3 +78,19 @@ class Active(msgspec.Struct, frozen=True, gc=False):
     until: int | None = None
     zone: str = ""
     local: LocalDates | None = None
+
+
+Taken = Literal["any", "count", "sum"]
+"""What is made of the outcomes of a decision: whether there was one, how many, or the sum of their values."""
+
+
+class Metric(msgspec.Struct, frozen=True, gc=False):
+    """A number for each decision, made of those of its outcomes with the name `outcome` that came less than `within` µs
+    after it, and not before it.
+    """
+
+    name: str
+    outcome: str
+    within: int
+    take: Taken
+    position: str = ""
