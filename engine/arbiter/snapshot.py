@@ -56,12 +56,13 @@ def unpack(data: bytes) -> Image:
     image = _image_decoder.decode(data)
     if image.format != FORMAT:
         raise msgspec.DecodeError(f"the image has format {image.format}, this version reads {FORMAT}")
+    image.frame  # noqa: B018 - read now, so that what is damaged is found here
     return image
 
 
 def digest_of(image: Image, model_digests: Mapping[str, str]) -> str:
     """The 32 hexadecimal characters that name a snapshot: its rules by their packs, not how they are indexed."""
-    named = [image.frame, sorted(image.packs), sorted(model_digests.items())]
+    named = [image.written, sorted(image.packs), sorted(model_digests.items())]
     return blake2b(_encode(named), digest_size=16).hexdigest()
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import zlib
 from array import array
+from functools import cached_property
 from hashlib import blake2b
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
@@ -39,6 +40,7 @@ _DIGEST = 16  # bytes
 STORED: Final = frozenset({"profile", "account", "context", "features", "managed"})
 
 _encode = msgspec.msgpack.Encoder(order="sorted").encode
+_decode_frame = msgspec.msgpack.Decoder(Ruleset).decode
 
 
 class Pack(msgspec.Struct, frozen=True, array_like=True):
@@ -79,15 +81,21 @@ class PointPart(msgspec.Struct, frozen=True, array_like=True):
     experiments: tuple[str, ...] = ()
 
 
-class Image(msgspec.Struct, frozen=True, array_like=True):
-    """A rule set, all but the content of its parts. `frame` is the rule set without rules; `packs` are keys with the
-    number of rules in each: rules are numbered through all packs.
+class Image(msgspec.Struct, frozen=True, array_like=True, dict=True):
+    """A rule set, all but the content of its parts. `written` is its `frame` as the version wrote it that made the
+    image: it is part of what names the snapshot, and a later version, whose frames say more, would write another.
+    `packs` are keys with the number of rules in each: rules are numbered through all packs.
     """
 
     format: int
-    frame: Ruleset
+    written: msgspec.Raw
     packs: tuple[tuple[str, int], ...]
     points: tuple[PointPart, ...]
+
+    @cached_property
+    def frame(self) -> Ruleset:
+        """The rule set without rules. Raises msgspec.DecodeError when it is none."""
+        return _decode_frame(self.written)
 
     @property
     def parts(self) -> frozenset[str]:
@@ -178,7 +186,7 @@ class Maker:
         contents: dict[str, bytes] = {}
         packs, numbers = self._pack(by_file, contents)
         points = self._points(ruleset, pressed, numbers, symbols, contents)
-        frame = msgspec.structs.replace(ruleset, rules=())
+        frame = msgspec.Raw(_encode(msgspec.structs.replace(ruleset, rules=())))
         return Made(Image(FORMAT, frame, packs, points), contents)
 
     def _pack(
