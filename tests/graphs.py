@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def times(factor: float, *, metadata: dict[str, str] | None = None) -> bytes:
-    """A graph of one column `x` that answers `y`, that many times as much."""
+def times(factor: float, *, metadata: dict[str, str] | None = None, logistic: bool = False) -> bytes:
+    """A graph of one column `x` that answers `y`, that many times as much, or the logistic function of it."""
+    nodes = [helper.make_node("Mul", ["x", "k"], ["z"]), helper.make_node("Sigmoid", ["z"], ["y"])]
     made = helper.make_graph(
-        [helper.make_node("Mul", ["x", "k"], ["y"])],
+        nodes if logistic else [helper.make_node("Mul", ["x", "k"], ["y"])],
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])],
@@ -36,11 +37,12 @@ def write_model(
     *,
     source: str = "profile.age",
     outputs: str = "{score: {tensor: y, type: double}}",
+    kind: str = "score",
 ) -> None:
     """Write a model's manifest and graph into `folder`, the graph first, as a tool that deploys would."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(onnx)
     (folder / "manifest.yaml").write_text(
-        f"name: {name}\nversion: {version}\nkind: score\nsha256: {hashlib.sha256(onnx).hexdigest()}\n"
+        f"name: {name}\nversion: {version}\nkind: {kind}\nsha256: {hashlib.sha256(onnx).hexdigest()}\n"
         f"inputs: [{{name: x, from: {source}}}]\noutputs: {outputs}\n"
     )

@@ -1,6 +1,7 @@
 """`arbiter model report`: whether people, stored or decided for, are still as a model was trained on.
 
-Law: asks a server, or reads a store, and prints; what is compared, and how, stands in `learning` and `training`.
+Law: asks a server, or reads a store or a log, and prints; what is compared, and how, stands in `learning` and
+`training`.
 """
 
 import time
@@ -11,6 +12,7 @@ import msgspec
 import typer
 
 from arbiter.cli.asking import AsJson
+from arbiter.cli.modelworth import Outcome, worth
 from arbiter.cli.remote import Asked, asks_a_server, connected
 from arbiter.cli.terminal import FINDINGS, out, plural, print_json, print_table
 from arbiter.cli.trainingdata import declared_in, model_in
@@ -27,11 +29,38 @@ Rules = Annotated[
     typer.Option(metavar="DIR", help="The rules that declare its features: look at the stored profiles.",
                  file_okay=False, exists=True),
 ]  # fmt: skip
-Data = Annotated[Path, typer.Option(metavar="DIR", help="With --rules: a server's data directory.", file_okay=False)]
+Data = Annotated[
+    Path, typer.Option(metavar="DIR", help="With --rules or --log: a server's data directory.", file_okay=False)
+]
 Every = Annotated[
     str, typer.Option(metavar="DURATION", help="With --rules: how segments went over time, in steps of 30d, say.")
 ]
 Times = Annotated[int, typer.Option(metavar="N", help="How many of these steps.", min=1, max=100)]
+
+Log = Annotated[
+    Path | None,
+    typer.Option(metavar="LOG", help="A decision log: judge what the model said by what happened.", exists=True),
+]
+OutcomeName = Annotated[
+    str, typer.Option("--outcome", metavar="NAME", help="With --log: the outcome that is judged by.")
+]
+Within = Annotated[
+    str, typer.Option(metavar="DURATION", help="With --log: count outcomes that came sooner after their decision.")
+]
+Output = Annotated[
+    str, typer.Option("--output", metavar="NAME", help="With --log: which output. [default: what its kind promises]")
+]
+RuleId = Annotated[str, typer.Option("--rule", metavar="ID", help="With --log: only decisions that delivered it.")]
+Point = Annotated[
+    str, typer.Option("--decision", metavar="NAME", help="With --log: only decisions at this decision point.")
+]
+Shown = Annotated[bool, typer.Option("--shown", help="With --log: only decisions with an exposure.")]
+Fallen = Annotated[
+    float, typer.Option(min=0, max=1, metavar="AREA", help="With --log: the AUC may be so much below training's.")
+]
+Off = Annotated[
+    float, typer.Option(min=0, metavar="SHARE", help="With --log: what happens may differ from what it said so much.")
+]
 
 
 @asks_a_server
@@ -42,6 +71,15 @@ def report(
     data: Data = Path("data"),
     every: Every = "",
     times: Times = 6,
+    log: Log = None,
+    outcome: OutcomeName = "",
+    within: Within = "",
+    output: Output = "",
+    rule: RuleId = "",
+    decision: Point = "",
+    shown: Shown = False,
+    fallen: Fallen = 0.05,
+    off: Off = 0.25,
     page: Page = None,
     server: Asked,
     as_json: AsJson = False,
@@ -50,19 +88,35 @@ def report(
 
     Of a server that is all that its workers saw where they looked into decisions, added up, and how outputs were spread
     over time. With --rules it is what the model would read and say of every profile in a data directory, and with
-    --every how many went from one segment to another.
+    --every how many went from one segment to another. With --log and --outcome it is how well what each version said
+    in the decisions of a log ranked them, and how likely it said the outcome to be, beside what happened.
 
-    Ends with 1 when something has shifted, is missing more or less often, or lies beyond all that was trained on.
+    Ends with 1 when something has shifted, is missing more or less often, or lies beyond all that was trained on; when
+    it ranks worse than at training, or what it said is not what happens.
     """
-    if rules is None:
+    if (log is None) == bool(outcome):
+        raise typer.BadParameter("outcomes are those of a log: --log LOG --outcome NAME", param_hint="--outcome")
+    if log is not None:
+        wanted = Outcome(
+            name=outcome, within=_micros(within, "--within"), output=output, rule=rule, point=decision, shown=shown,
+            fallen=fallen, off=off,
+        )  # fmt: skip
+        alarmed = worth(model, log, data, wanted, page, as_json=as_json)
+    elif rules is None:
         alarmed = _live(model, page, server, as_json=as_json)
     else:
-        step = duration_micros(every) if every else 0
-        if step is None:
-            raise typer.BadParameter(f"`{every}` is no duration: write `7d`, say", param_hint="--every")
+        step = _micros(every, "--every") or 0
         alarmed = _stored(Path(model), rules, data, (step, times), page, as_json=as_json)
     if alarmed:
         raise typer.Exit(FINDINGS)
+
+
+def _micros(written: str, option: str) -> int | None:
+    """A duration; None where none was given."""
+    found = duration_micros(written) if written else None
+    if written and found is None:
+        raise typer.BadParameter(f"`{written}` is no duration: write `7d`, say", param_hint=option)
+    return found
 
 
 def _stored(folder: Path, rules: Path, data: Path, steps: tuple[int, int], page: Path | None, *, as_json: bool) -> bool:

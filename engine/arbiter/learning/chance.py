@@ -71,6 +71,16 @@ def normal_quantile(share: float) -> float:
     return NormalDist().inv_cdf(share)
 
 
+def binomial_beyond(found: float, of: float, share: float) -> float:
+    """How likely it is that `found` of `of`, or a number at least as far off on either side, happen where each happens
+    with the probability `share`: twice the smaller tail, at most 1. Numbers need not be whole: those that stand for
+    fewer independent ones are not.
+    """
+    above = _beta(found, of - found + 1, share) if found > 0 else 1.0
+    below = _beta(of - found, found + 1, 1 - share) if found < of else 1.0
+    return min(1.0, 2 * min(above, below))
+
+
 def _beta(a: float, b: float, x: float) -> float:
     """The regularised incomplete beta function of `x` from 0 to 1."""
     if x <= 0 or x >= 1:

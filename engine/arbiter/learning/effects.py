@@ -111,7 +111,7 @@ def proportions(arm: int, of_arm: int, control: int, of_control: int, level: flo
     """The difference of two shares of units."""
     if not of_arm or not of_control:
         return _of(nan, nan, nan, nan)
-    (p, p_low, p_high), (q, q_low, q_high) = (_wilson(*each, level) for each in ((arm, of_arm), (control, of_control)))
+    (p, p_low, p_high), (q, q_low, q_high) = (wilson(*each, level) for each in ((arm, of_arm), (control, of_control)))
     low = p - q - sqrt((p - p_low) ** 2 + (q_high - q) ** 2)
     high = p - q + sqrt((p_high - p) ** 2 + (q - q_low) ** 2)
     return _of(p, q, low, high)
@@ -145,8 +145,8 @@ def combined(strata: Sequence[tuple[int, Difference]]) -> Difference:
     return _of(arm, control, difference - below, difference + above)
 
 
-def _wilson(found: int, of: int, level: float) -> tuple[float, float, float]:
-    """A share and Wilson's interval of it (JASA 22, 1927)."""
+def wilson(found: float, of: float, level: float) -> tuple[float, float, float]:
+    """A share and Wilson's interval of it (JASA 22, 1927). Numbers need not be whole, see `chance.binomial_beyond`."""
     z, p = normal_quantile((1 + level) / 2), found / of
     middle = (p + z * z / (2 * of)) / (1 + z * z / of)
     half = z / (1 + z * z / of) * sqrt(p * (1 - p) / of + z * z / (4 * of * of))

@@ -53,23 +53,37 @@ def ranks(values: Numbers) -> Numbers:
 
 def log_loss(y: NDArray[Any], p: Numbers) -> float:
     """The mean of -log of the probability that was given to what happened."""
+    return float(np.mean(log_losses(y, p)))
+
+
+def log_losses(y: NDArray[Any], p: Numbers) -> Numbers:
+    """The same for each row."""
     bounded = np.clip(p, _LEAST, 1 - _LEAST)
-    return float(-np.mean(np.where(np.asarray(y, dtype=bool), np.log(bounded), np.log1p(-bounded))))
+    return -np.where(np.asarray(y, dtype=bool), np.log(bounded), np.log1p(-bounded))
 
 
 def brier(y: NDArray[Any], p: Numbers) -> float:
     """The mean squared distance from what happened (Brier, Monthly Weather Review 78, 1950)."""
-    return float(np.mean((p - np.asarray(y, dtype=np.float64)) ** 2))
+    return float(np.mean(distances(y, p)))
+
+
+def distances(y: NDArray[Any], p: Numbers) -> Numbers:
+    """The squared distance of each row."""
+    return np.asarray((p - np.asarray(y, dtype=np.float64)) ** 2)
 
 
 def calibration(y: NDArray[Any], p: Numbers, bins: int = 10) -> list[Bin]:
     """Bins of about equally many rows, by rising prediction. Also of a score: `happened` is then the mean of `y`."""
-    parts = np.array_split(np.argsort(p, kind="stable"), min(bins, len(p)))
     truth = np.asarray(y, dtype=np.float64)
     return [
         Bin(float(p[part].min()), float(p[part].max()), len(part), float(p[part].mean()), float(truth[part].mean()))
-        for part in parts
+        for part in alike(p, bins)
     ]
+
+
+def alike(p: Numbers, bins: int) -> list[NDArray[np.intp]]:
+    """The numbers of the rows in bins of about equally many, by rising prediction."""
+    return np.array_split(np.argsort(p, kind="stable"), min(bins, len(p)))
 
 
 def calibration_error(bins: list[Bin]) -> float:

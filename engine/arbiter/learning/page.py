@@ -52,10 +52,10 @@ def heading(text: str) -> str:
     return f"<h2>{html.escape(text)}</h2>"
 
 
-def alarms(found: Sequence[str]) -> str:
-    """What is no longer as it was, in words."""
+def alarms(found: Sequence[str], otherwise: str = "Nothing has shifted.") -> str:
+    """What is no longer as it was, in words; `otherwise` where nothing is."""
     listed = "".join(f'<li class="alarm">{html.escape(each)}</li>' for each in found)
-    return f"<ul>{listed}</ul>" if listed else "<p>Nothing has shifted.</p>"
+    return f"<ul>{listed}</ul>" if listed else line(otherwise)
 
 
 def part(each: Drift) -> str:

@@ -37,6 +37,7 @@ _ZEROS: dict[str, Scalar] = {"str": "", "bool": False}
 # Of a greater graph running it takes so long that calling onnxruntime for it alone does not matter.
 MERGED_BYTES = 1 << 20
 BASELINE = "arbiter.baseline"  # in the metadata of a graph
+TRAINING = "arbiter.training"
 
 
 class Model:
@@ -50,8 +51,8 @@ class Model:
     `matrix` is the input of a graph that takes a whole row of numbers in one and answers no strings,
     None for others; `graph` is there where it is small enough to be merged with others, `opsets` and `ir` are the
     versions of the operators and of the form by which it can be read. `pace` is what a run of one row has been seen
-    to take, `pace_of_row` what a row of many takes. `baseline` is what the graph's metadata say of the training, as
-    JSON.
+    to take, `pace_of_row` what a row of many takes. `baseline` is what the graph's metadata say of the rows of the
+    training, `training` what of how it went, both as JSON.
     """
 
     def __init__(
@@ -80,7 +81,8 @@ class Model:
         self.opsets = layout.opsets
         self.pace, self.pace_of_row = Pace(), Pace()
         self._inputs = layout.inputs
-        self.baseline: str = session.get_modelmeta().custom_metadata_map.get(BASELINE, "")
+        metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+        self.baseline, self.training = (metadata.get(key, "") for key in (BASELINE, TRAINING))
         self._session = session
         self._unknown: Answer = (None,) * len(manifest.outputs)
         width = sum(each.width for each in manifest.inputs)

@@ -8,15 +8,15 @@ from __future__ import annotations
 import heapq
 from collections import Counter, defaultdict
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from arbiter.errors import ArbiterError, NotFound
+from arbiter.errors import NotFound
 from arbiter.expr.tree import Name
 from arbiter.learning.logged import won_of
 from arbiter.ruleset.branches import reads_of
-from arbiter.runtime.replaying import Again, Unlogged, delivered, logged_outcome, outcome_of
+from arbiter.runtime.replaying import Again, OfThen, Unlogged, delivered, logged_outcome, outcome_of
 from arbiter.runtime.views import segment_in
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from arbiter.expr.view import View
     from arbiter.learning.logged import Head, Row, Won
     from arbiter.snapshot import Snapshot
-
-_SNAPSHOTS: Final = 8  # that are open at once
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,8 +96,7 @@ class Reproduction:
     """Decides rows again by the snapshots that `opened` gives by their digests. `opened` raises StoreError."""
 
     def __init__(self, opened: Callable[[str], Snapshot], examples: int) -> None:
-        self._opened = opened
-        self._again: dict[str, Again | None] = {}
+        self._then = OfThen(opened)
         self._examples = _Examples(examples)
         self._left_out: Counter[str] = Counter()
         self._decisions = self._different = 0
@@ -109,7 +106,7 @@ class Reproduction:
         if row.values is None:
             self._left_out["impersonal"] += 1
             return
-        again = self._of(head.snapshot)
+        again = self._then.of(head.snapshot)
         if again is None:
             self._left_out["snapshot gone"] += 1
             return
@@ -127,16 +124,6 @@ class Reproduction:
             left_out=dict(self._left_out),
             examples=self._examples.all(),
         )
-
-    def _of(self, digest: str) -> Again | None:
-        if digest not in self._again:
-            if len(self._again) >= _SNAPSHOTS:
-                del self._again[next(iter(self._again))]
-            try:
-                self._again[digest] = Again(self._opened(digest))
-            except ArbiterError:
-                self._again[digest] = None
-        return self._again[digest]
 
 
 class Comparison:

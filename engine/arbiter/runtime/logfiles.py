@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("arbiter.log")
 
 _GROUP: Final = 20_000  # rows of a row group: what is in memory at once
+_READ: Final = ["point", "snapshot", "reads", "row"]  # what rows are made of again
 _SEGMENTS: Final = b"arbiter.segments"
 _NAME: Final = "decisions-{last:017d}-{digest}.parquet"
 
@@ -132,10 +133,7 @@ def retain(directory: Path, *, oldest: int | None, most: int) -> int:
 
 def read_log(place: Path) -> Iterator[tuple[Head, Row]]:
     """The rows of a log, those that wait in its spool too, or of one file. Raises OSError, pyarrow.ArrowException."""
-    for file in [place] if place.is_file() else files(place):
-        with pq.ParquetFile(file) as source:
-            for batch in source.iter_batches(_GROUP, columns=["point", "snapshot", "reads", "row"]):
-                yield from rows_of(batch)
+    yield from rows_of_all([place] if place.is_file() else files(place), SCHEMA.empty_table())
     for path in segments(place):
         for heads, packed in _rows_in(path):
             for each in packed:
@@ -163,6 +161,16 @@ def whole(place: Path) -> tuple[list[Path], pa.Table]:
             waiting.pop(name, None)
     tables = [table for own in waiting.values() for table in own]
     return found, pa.concat_tables([SCHEMA.empty_table(), *tables], promote_options="permissive").unify_dictionaries()
+
+
+def rows_of_all(found: Sequence[Path], waiting: pa.Table) -> Iterator[tuple[Head, Row]]:
+    """The rows of files, and of what waits, as `whole` gives them. Raises OSError, pyarrow.ArrowException."""
+    for file in found:
+        with pq.ParquetFile(file) as source:
+            for batch in source.iter_batches(_GROUP, columns=_READ):
+                yield from rows_of(batch)
+    for batch in waiting.select(_READ).to_batches():
+        yield from rows_of(batch)
 
 
 def _write(directory: Path, sealed: Sequence[Path], erased: Collection[str]) -> Made:

@@ -14,6 +14,7 @@ from arbiter.decision.assignment import Assigned, Assigners
 from arbiter.decision.explain import judge_condition
 from arbiter.decision.hashing import Drawn
 from arbiter.decision.walk import Need, Walk
+from arbiter.errors import ArbiterError
 from arbiter.expr.view import View
 from arbiter.learning.logged import lacking_of, won_of
 from arbiter.profiles.features import FeatureSet
@@ -25,15 +26,15 @@ from arbiter.telemetry.counters import Counters
 from arbiter.types import Degradation, Lack, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from arbiter.learning.logged import Head, Row, Won
     from arbiter.ruleset.compiled import Point
-    from arbiter.runtime.active import Active
     from arbiter.snapshot import Snapshot
     from arbiter.types import Decision, Treatment
 
 _PAGES: Final = 10_000  # whose decisions may still follow
+_SNAPSHOTS: Final = 8  # that are open at once
 # Parameters stand in the order of the authors in a snapshot that was made of files, and in another where it was opened.
 _exactly: Final = msgspec.msgpack.Encoder(order="deterministic").encode
 _LACKS: Final = {lack.name.lower(): lack for lack in Lack}
@@ -75,7 +76,7 @@ class Again:
 
     def decide(self, head: Head, row: Row, view: View, *, off: Iterable[str] = ()) -> Decision:
         """The decision; the rules `off` are switched off. Raises NotFound for a point that the snapshot has not."""
-        active = self._active(row)
+        active = active_of(self.decided_by(row), self._features)
         point = active.snapshot.point(head.point)
         subject = Drawn(row.subject, row.shares)
         delivered = self._delivered.get(row.page, ()) if row.page else ()
@@ -95,17 +96,41 @@ class Again:
             outcome = msgspec.structs.replace(outcome, degraded=lacking)
         return outcome
 
-    def as_it_was(self, head: Head, row: Row) -> Decision:
-        """The decision under the circumstances of then: the same models gave nothing, the same rules were off."""
-        view = self.view(head, row)
+    def as_it_was(self, head: Head, row: Row, view: View | None = None) -> Decision:
+        """The decision under the circumstances of then: the same models gave nothing, the same rules were off. `view`
+        is what it saw, and has then what models said.
+        """
+        view = view or self.view(head, row)
         for model, cause in row.lacking:
             view.models[model] = {}
             view.failed = {**view.failed, model: _LACKS[cause]}
         return self.decide(head, row, view, off=row.off)
 
-    def _active(self, row: Row) -> Active:
+    def decided_by(self, row: Row) -> Snapshot:
+        """The snapshot, with the versions of models that were tried on the row's subject."""
         trials = tuple(name for name in row.trials if name in self.snapshot.trials)
-        return active_of(self.snapshot.tried(trials) if trials else self.snapshot, self._features)
+        return self.snapshot.tried(trials) if trials else self.snapshot
+
+
+class OfThen:
+    """Decides rows by the snapshots that `opened` gives by their digests, and which it raises StoreError for when they
+    are gone.
+    """
+
+    def __init__(self, opened: Callable[[str], Snapshot]) -> None:
+        self._opened = opened
+        self._again: dict[str, Again | None] = {}
+
+    def of(self, digest: str) -> Again | None:
+        """What decides by that snapshot; None where it is gone."""
+        if digest not in self._again:
+            if len(self._again) >= _SNAPSHOTS:
+                del self._again[next(iter(self._again))]
+            try:
+                self._again[digest] = Again(self._opened(digest))
+            except ArbiterError:
+                self._again[digest] = None
+        return self._again[digest]
 
 
 class Unlogged:
