@@ -70,9 +70,9 @@ def run() -> dict[str, Any]:
     }
 
 
-def capacity_of(target: str, streams: int = 64) -> float:
-    """OK answers a second in a closed loop, the median of three short ones."""
+def capacity_of(target: str, streams: int = 64, rounds: int = 3) -> float:
+    """OK answers a second in a closed loop, the median of so many short ones."""
     load = Load(
         target, servers.DECIDE, servers.questions(), streams=streams, connections=CONNECTIONS, seconds=0.6, warmup=0.3
     )  # fmt: skip
-    return statistics.median(drive(load)[0].goodput for _ in range(3))
+    return statistics.median(drive(load)[0].goodput for _ in range(rounds))
