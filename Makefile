@@ -30,7 +30,7 @@ ALL_BUT_DURABLE_RULES = import tomllib; project = tomllib.load(open("pyproject.t
 	print(*(each for each in named if not each.startswith(("arbiter[", "durable_rules"))), sep="\n")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint bench bench-profiles soak faults audit clean
+.PHONY: help setup demo tutorial serve test lint bench bench-profiles soak faults audit clean
 
 help: ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP) ## the whole story, on real purchases, in under three minutes
 	$(BIN)/arbiter demo
+
+tutorial: $(STAMP) ## docs/tutorial.md as it is written: each command, and what it says
+	$(BIN)/python -m pytest -n 0 -q -s tests/test_docs.py -k tutorial.md
 
 serve: $(STAMP) ## run the server on the example rules and models
 	$(BIN)/arbiter serve

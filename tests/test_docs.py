@@ -176,7 +176,8 @@ class Terminal:
         assert fits(expected, said), f"{block.place}: `{command}` says\n{said}\nand the page says\n{expected}"
 
     def _say(self, command: str) -> str:
-        """What a command prints, on a terminal of its own."""
+        """What a command prints, on a terminal of its own; said on, for who runs the tests to see it."""
+        print(f"\n$ {command}")  # noqa: T201 - `make tutorial`
         ours, theirs = pty.openpty()
         # What goes to standard error comes after the rest, and without progress bars.
         with open(ours, "rb", buffering=0) as output, tempfile.TemporaryFile() as errors:  # noqa: PTH123 - a descriptor
@@ -193,7 +194,9 @@ class Terminal:
             process.wait()
             errors.seek(0)
             said += errors.read()
-        return said.decode().replace("\r\n", "\n")
+        text = said.decode().replace("\r\n", "\n")
+        print(text)  # noqa: T201 - as above
+        return text
 
     def _serve(self, command: str, expected: str, block: Block) -> None:
         self.close()
