@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from arbiter.learning.logged import Head, Row
     from arbiter.runtime.comparing import Compared, Example, Reproduced
+    from arbiter.runtime.shadowed import Shadowed, VersionApart
     from arbiter.snapshot import Snapshot
 
 Log = Annotated[Path, typer.Argument(metavar="LOG", help="The folder of a decision log, or a file of it.", exists=True)]
@@ -76,7 +77,7 @@ def replay(
 
     rows = _chosen(read_log(log), since, until, decision)
     if rules is not None:
-        comparison = Comparison(_candidate(rules, models, model), examples)
+        comparison = Comparison(*_candidate(rules, models, model, examples))
         for head, row in rows:
             comparison.add(head, row)
         _print_compared(comparison.result(), as_json=as_json)
@@ -110,7 +111,7 @@ def shadow(
     from arbiter.runtime.following import Following  # noqa: PLC0415
 
     os.nice(_KINDLY)
-    comparison, following = Comparison(_candidate(rules, models, model), examples), Following(log)
+    comparison, following = Comparison(*_candidate(rules, models, model, examples)), Following(log)
     began = told = time.monotonic()
     with contextlib.suppress(KeyboardInterrupt):
         while not seconds or time.monotonic() - began < seconds:
@@ -128,9 +129,12 @@ def shadow(
     _print_compared(comparison.result(), as_json=as_json)
 
 
-def _candidate(rules: Path, models: Path | None, versions: list[str] | None) -> "Snapshot":
-    from arbiter.cli.offline import load  # noqa: PLC0415 - loads onnxruntime, as does this
-    from arbiter.models.versions import version_of  # noqa: PLC0415
+def _candidate(
+    rules: Path, models: Path | None, versions: list[str] | None, examples: int
+) -> "tuple[Snapshot, int, Shadowed | None]":
+    """What to compare by: the candidate, how many examples, and what the versions that are named are compared with."""
+    from arbiter.models.versions import version_of  # noqa: PLC0415 - loads onnxruntime, as does this
+    from arbiter.runtime.shadowed import Shadowed  # noqa: PLC0415
 
     wanted = {}
     for said in versions or ():
@@ -138,7 +142,14 @@ def _candidate(rules: Path, models: Path | None, versions: list[str] | None) -> 
         if not (number := version_of(version)):
             raise typer.BadParameter(f"`{said}`: write NAME=VERSION, `churn=v3` say", param_hint="--model")
         wanted[name] = number
-    snapshot, found = load(rules, models or models_beside(rules), wanted)
+    shadowed = Shadowed(_loaded(rules, models, {}), wanted) if wanted else None
+    return _loaded(rules, models, wanted), examples, shadowed
+
+
+def _loaded(rules: Path, models: Path | None, versions: dict[str, int]) -> "Snapshot":
+    from arbiter.cli.offline import load  # noqa: PLC0415 - loads onnxruntime
+
+    snapshot, found = load(rules, models or models_beside(rules), versions)
     if snapshot is None:
         for each in found:
             err().print(diagnostic_text(each))
@@ -177,6 +188,8 @@ def _print_compared(found: "Compared", *, as_json: bool) -> None:
         out().print(f"{found.redrawn:,} have a share or a variant that was drawn anew: it is not in the log",
                     highlight=False)  # fmt: skip
     _print_left_out(found.left_out)
+    for each in found.models:
+        _print_apart(each)
     if found.changed:
         rules = sorted(found.by_rule.items(), key=lambda each: -abs(each[1][1] - each[1][0]))
         print_table(
@@ -193,6 +206,39 @@ def _print_compared(found: "Compared", *, as_json: bool) -> None:
                 [(name, f"{of:,}", f"{changed:,}") for name, (of, changed) in counts.items()],
             )
     _print_examples(found.examples)
+
+
+def _print_apart(each: "VersionApart") -> None:
+    from arbiter.learning.apart import middle  # noqa: PLC0415 - loads NumPy
+
+    share = f" ({each.flipped / each.asked:.1%})" if each.asked else ""
+    said = f"{each.model}, version {each.tried} beside {each.live}: asked in {_counted(each.asked)}, {each.flipped:,}"
+    lost = f"; {each.lost:,} lose their answer, {each.gained:,} gain one" if each.lost or each.gained else ""
+    out().print(f"{said} of which deliver otherwise for it{share}{lost}", highlight=False)
+    print_table(
+        ("output", "both said", "differ", "by, at 5 / 50 / 95 %", "at most", "rank correlation"),
+        [
+            (
+                one.name, f"{one.rows:,}", f"{one.differ:,}", middle(one),
+                "" if one.largest is None else f"{one.largest:.4g}",
+                "" if one.rank_correlation is None else f"{one.rank_correlation:.4f}",
+            )
+            for one in each.outputs
+        ],
+    )  # fmt: skip
+    tests = [(one, test) for one in each.outputs for test in one.thresholds]
+    if tests:
+        print_table(
+            ("in rules", "was so", "would be", "comes", "goes"),
+            [
+                (f"{one.name} {test.test}", *(f"{count / max(1, one.rows):.1%}" for count in (
+                    test.before, test.after, test.come, test.gone)))
+                for one, test in tests
+            ],
+        )  # fmt: skip
+    moves = [(f"{one.name}: {move}", f"{count:,}") for one in each.outputs for move, count in one.moves.items()]
+    if moves:
+        print_table(("from → to", "decisions"), moves[:_SHOWN])
 
 
 def _print_left_out(left_out: dict[str, int]) -> None:

@@ -17,6 +17,7 @@ from arbiter.expr.tree import Name
 from arbiter.learning.logged import won_of
 from arbiter.ruleset.branches import reads_of
 from arbiter.runtime.replaying import Again, OfThen, Unlogged, delivered, logged_outcome, outcome_of
+from arbiter.runtime.shadowed import VersionApart  # noqa: TC001 - msgspec reads the fields' types at run time
 from arbiter.runtime.views import segment_in
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from arbiter.expr.view import View
     from arbiter.learning.logged import Head, Row, Won
+    from arbiter.runtime.shadowed import Shadowed
     from arbiter.snapshot import Snapshot
 
 
@@ -58,7 +60,8 @@ class Compared(msgspec.Struct, kw_only=True):
     on it; `redrawn` those for which a share of subjects, or a variant, was drawn that the log does not know.
 
     By rule: how many it delivered and would deliver; from which rule to which the changes go, by ``FROM → TO``; by
-    decision point and by segment of the candidate, how many decisions there are and how many would change.
+    decision point and by segment of the candidate, how many decisions there are and how many would change. `models`
+    says of each version of a model that was named how far its answers lie from those of the live one.
     """
 
     decisions: int = 0
@@ -71,6 +74,7 @@ class Compared(msgspec.Struct, kw_only=True):
     moves: dict[str, int] = {}
     by_point: dict[str, list[int]] = {}
     by_segment: dict[str, list[int]] = {}
+    models: list[VersionApart] = []
     examples: list[Example] = []
 
 
@@ -127,11 +131,12 @@ class Reproduction:
 
 
 class Comparison:
-    """Decides rows by a candidate, and compares."""
+    """Decides rows by a candidate, and compares; `shadowed` compares it with the live versions of its models, too."""
 
-    def __init__(self, candidate: Snapshot, examples: int) -> None:
+    def __init__(self, candidate: Snapshot, examples: int, shadowed: Shadowed | None = None) -> None:
         self._again = Again(candidate)
         self._candidate = candidate
+        self._shadowed = shadowed
         self._examples = _Examples(examples)
         self._segments = {name: _reads(candidate, name) for name in candidate.symbols.segments}
         self._unlogged: dict[tuple[str, tuple[tuple[str, str, str], ...]], Unlogged] = {}
@@ -156,7 +161,10 @@ class Comparison:
         view = self._again.view(head, row)
         decision = self._again.decide(head, row, view)
         self._decisions += 1
-        if unlogged.names and unlogged.open(view):
+        is_open = bool(unlogged.names) and unlogged.open(view)
+        if self._shadowed is not None:
+            self._shadowed.add(self._again, head, row, view, decision, known=not is_open)
+        if is_open:
             self._open += 1
             self._names.update(unlogged.names)
             return
@@ -182,6 +190,7 @@ class Comparison:
             moves=dict(self._moves.most_common()),
             by_point=dict(sorted(self._by_point.items())),
             by_segment=dict(sorted(self._by_segment.items())),
+            models=[] if self._shadowed is None else self._shadowed.found(),
             examples=self._examples.all(),
         )
 

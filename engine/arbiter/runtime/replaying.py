@@ -26,7 +26,7 @@ from arbiter.telemetry.counters import Counters
 from arbiter.types import Degradation, Lack, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from arbiter.learning.logged import Head, Row, Won
     from arbiter.ruleset.compiled import Point
@@ -105,6 +105,11 @@ class Again:
             view.models[model] = {}
             view.failed = {**view.failed, model: _LACKS[cause]}
         return self.decide(head, row, view, off=row.off)
+
+    def asked(self, model: str, view: View) -> Mapping[str, Any]:
+        """What a model says in a view, whether the decision asked it or not; nothing where it gives nothing."""
+        self._scorer.score(active_of(self.snapshot, self._features), (model,), view, None)
+        return view.models[model]
 
     def decided_by(self, row: Row) -> Snapshot:
         """The snapshot, with the versions of models that were tried on the row's subject."""
