@@ -1,10 +1,10 @@
 """What experiments cost: an assignment over one published hash, and decisions that read one, or none beside some.
 
 `hash` is `share`, which a rollout takes; `drawn` assigns an ordinary subject to one of two even variants in half of the
-traffic, `three` to one of three uneven ones, `outside` finds that another half is meant. `without` and `beside` decide
-the same at a point that reads no experiment, in rule sets that have none and one; `reading` at a point that does, where
-every decision is made again for the other variant. An assignment is promised to take less than a microsecond; what is
-asserted is a ratio.
+traffic, `uneven` to one of two in 9 to 1, `three` to one of three uneven ones, `outside` finds that another half is
+meant. `without` and `beside` decide the same at a point that reads no experiment, in rule sets that have none and one;
+`reading` at a point that does, where every decision is made again for the other variant. An assignment is promised to
+take less than a microsecond; what is asserted is a ratio.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ EXPERIMENTS = """
 experiments:
   copy: {decision: split, layer: l, traffic: 0.5, variants: {control: 1, short: 1}}
   other: {decision: split, layer: l, offset: 0.5, traffic: 0.5, variants: {a: 1, b: 1}}
+  uneven: {decision: split, variants: {a: 9, b: 1}}
   three: {decision: split, variants: {a: 3, b: 2, c: 1}}
 """
+_PASS = 100
 _CONDITION = 'experiments.copy == "short"'
 SUBJECTS = [f"subject-{number:06d}" for number in range(2_000)]
 
@@ -58,27 +60,37 @@ def run() -> dict[str, Any]:
         engines["beside"].activate(split)
         took = alternate(
             {
-                "hash": _each(inside, lambda subject: share("layer:l", subject)),
-                "drawn": _each(inside, lambda subject: declared["copy"].assign(view, subject)),
-                "three": _each(inside, lambda subject: declared["three"].assign(view, subject)),
-                "outside": _each(others, lambda subject: declared["copy"].assign(view, subject)),
+                "hash": _each(inside, share, "layer:l"),
+                "drawn": _each(inside, declared["copy"].assign, view),
+                "uneven": _each(inside, declared["uneven"].assign, view),
+                "three": _each(inside, declared["three"].assign, view),
+                "outside": _each(others, declared["copy"].assign, view),
                 "without": _deciding(engines["without"], inside, "plain"),
                 "beside": _deciding(engines["beside"], inside, "plain"),
                 "reading": _deciding(engines["beside"], inside, "split"),
             }
         )
+    took |= {name: took[name] / _PASS for name in ("hash", "drawn", "uneven", "three", "outside")}
     return {
         "took_us": took,
         "ratios": {
             "drawn_over_hash": took["drawn"] / took["hash"],
+            "uneven_over_hash": took["uneven"] / took["hash"],
+            "three_over_hash": took["three"] / took["hash"],
             "beside_over_without": took["beside"] / took["without"],
         },
     }
 
 
-def _each(subjects: list[str], work: Callable[[str], Any]) -> Callable[[], Any]:
-    turns = itertools.cycle(subjects)
-    return lambda: work(next(turns))
+def _each(subjects: list[str], work: Callable[[Any, str], Any], first: Any) -> Callable[[], Any]:
+    """A pass over so many subjects that to be called counts for nothing."""
+    turns = itertools.cycle([subjects[at : at + _PASS] for at in range(0, len(subjects) - _PASS, _PASS)])
+
+    def run() -> None:
+        for subject in next(turns):
+            work(first, subject)
+
+    return run
 
 
 def _deciding(engine: Engine, subjects: list[str], point: str) -> Callable[[], Any]:

@@ -153,6 +153,8 @@ RATIOS = {
     "rfm_over_session_run": "the same, `rfm`",
     "read_over_bare_lmdb": "reading a profile over a bare LMDB get and decode",
     "drawn_over_hash": "drawing one of two variants in a part of a layer, over one published hash",
+    "uneven_over_hash": "the same of two in 9 to 1",
+    "three_over_hash": "the same of three in 3 to 2 to 1",
     "beside_over_without": "a decision that reads no experiment, in a rule set with and without some",
     "answer_to_firing_p99_ms": "from the answer to an event to the firing at who follows, 99th percentile, ms",
     "decision_p99_on_over_off": "99th percentile of decisions beside 2,000 events a second, with triggers over without",

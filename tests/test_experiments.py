@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
+from math import exp, log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbiter.decision.assignment import Assigned, Assigners
+from arbiter.decision.drawing import bars
 from arbiter.expr.view import View
 from arbiter.profiles.store import Store, Update
 from arbiter.ruleset.load import load_ruleset
@@ -97,6 +99,48 @@ def test_what_is_generated_is_what_the_page_says(
     place, word = names["place_and_word"]("layer:l", unit)
     inside = offset <= place < round(offset + traffic, 12)
     assert Split(said).of("e", unit) == (names["drawn"](word, "s", "", levels) if inside else "")
+
+
+WEIGHTS = st.sampled_from([0.0, 0.1, 0.5, 1.0, 1.0, 2.0, 7.25, 1e-12, 1e9, 5e-324, 1.7e308])
+
+
+@settings(deadline=None, max_examples=20)
+@given(weights=st.lists(WEIGHTS, min_size=2, max_size=6).filter(any), salt=st.sampled_from(["s", "t", "u"]))
+def test_races_that_are_decided_without_logarithms_have_the_winners_of_the_page(
+    weights: list[float], salt: str
+) -> None:
+    levels = {f"v{number}": weight for number, weight in enumerate(weights)}
+    split = Split(f"  e: {{decision: d, salt: {salt}, variants: {levels}}}".replace("'", ""))
+    names = published()
+    for subject in SUBJECTS[:300]:
+        _, word = names["place_and_word"](salt, subject)
+        assert split.of("e", subject) == names["drawn"](word, salt, "", levels)
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    holder=st.floats(1e-300, 1.7e308),
+    times=st.floats(1e-3, 1e3) | st.floats(1e-300, 1e300),
+    cell=st.integers(0, 255),
+    inside=st.integers(0, 2**56 - 1) | st.sampled_from([0, 1, 2**56 - 1]),
+    off=st.integers(-(2**28), 2**28),
+)
+def test_bars_never_decide_otherwise_than_logarithms(
+    holder: float, times: float, cell: int, inside: int, off: int
+) -> None:
+    challenger = min(max(holder * times, 1e-300), 1.7e308)
+    loses, wins = bars(holder, challenger)
+    held = score(cell << 56 | inside, holder)
+    for bar in (loses[cell], wins[cell], int(exp(held * challenger) * 2**64)):
+        draw = min(max(bar + off, 0), 2**64 - 1)
+        if draw <= loses[cell]:
+            assert not score(draw, challenger) > held
+        if draw > wins[cell]:
+            assert score(draw, challenger) > held
+
+
+def score(draw: int, weight: float) -> float:
+    return log(((draw >> 12) + 0.5) / 2**52) / weight
 
 
 def test_the_vectors_of_the_page_hold() -> None:

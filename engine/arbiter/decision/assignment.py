@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from arbiter.expr.view import Symbols, View
     from arbiter.ruleset.experiments.terms import Experiment, Experiments, Holdout
 
-_WORD = 2**64 - 1
-_SCALE = 2.0**-52
-
 
 class Assignment(msgspec.Struct, frozen=True):
     """What an experiment is for a unit: `values` has what expressions read, by the path behind ``experiments``."""

@@ -6,13 +6,17 @@ plain form of that page. One hash gives a unit its place in the layer, by which 
 in none, and a word from which variants are drawn. The levels of a factor race for a unit: each draws a number of its
 own, which its weight stretches, and the least wins (weighted rendezvous hashing; Schindelhauer and Schomaker, Weighted
 Distributed Hash Tables, SPAA 2005). So a level whose weight grows takes units from the others and moves nobody else.
+
+A logarithm takes longer than the rest of a race, and is needed only where a race is close: `bars` say how great a draw
+must be to win for sure, or lose for sure, against one of which the upper bits are known.
 """
 
 from __future__ import annotations
 
 from hashlib import blake2b
 from itertools import product
-from math import ceil, log
+from math import ceil, exp, log
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from arbiter.decision.dates import in_time
@@ -29,9 +33,16 @@ if TYPE_CHECKING:
 
 PLACES = 2**53
 _BELOW = 512 - 53  # bits of the hash below those of the place
+_BESIDE = 64 - 53  # of them those in the eight bytes that hold the place
+_BEYOND = b"\xff" * 65  # above every hash
 _WORD = 2**64 - 1
 _SCALE = 2.0**-52
 _DIGITS = 12  # of a share that count: 0.1 and 0.2 behind it end where 0.3 begins
+_CELLS = 256
+_CELL_BITS = 56  # of a draw, below those that say in which cell it is
+_CLOSE = 2.0**-40  # far above what rounding makes of logarithms, far below a cell
+_FEW = 4  # levels for which a tree of all races is short
+_LIGHT = 1e-300  # logarithms divided by weights below may be infinite, so that draws are alike
 
 
 def drawer(
@@ -56,7 +67,7 @@ def drawer(
         never = "OUT_OVERRIDDEN" if off else "OUT_DISABLED"
         return function_of([f"def f(v, s):\n    return {never}\n"], names, f"drawing of {experiment.name}")
     names |= {
-        "blake2b": blake2b, "number": int.from_bytes, "log": log, "in_time": in_time, "unit": unit,
+        "blake2b": blake2b, "word": Struct(">56xQ").unpack, "log": log, "in_time": in_time, "unit": unit,
         "ACTIVE": experiment.active, "targeted": targeted, "held": held, "FORCED": forced,
     }  # fmt: skip
     body = [] if unit is None else ["u = unit(v)", "if u is None:", "    return OUT_UNIT"]
@@ -71,9 +82,9 @@ def drawer(
         body += ["if held(v, s):", "    return OUT_HOLDOUT"]
     names["SALT"] = f"{experiment.layer_salt}\0"
     # Without keywords, which would cost a fifth of the whole.
-    body += [f"n = number(blake2b((SALT + {u}).encode()).digest())", *_traffic(experiment), f"w = n & {_WORD}"]
+    body += [f"d = blake2b((SALT + {u}).encode()).digest()", *_traffic(experiment), "w, = word(d)"]
     for number, factor in enumerate(experiment.factors):
-        body += _race(factor, experiment.salt, f"r{number}")
+        body += _race(factor, experiment.salt, f"r{number}", names)
     levels = [[name for name, weight in factor.levels if weight] for factor in experiment.factors]
     if len(levels) == 1:
         names["DRAWN"] = [drawn[level] for level in levels[0]]
@@ -97,38 +108,74 @@ def place_of(salt: str, unit: str) -> int:
     return int.from_bytes(blake2b(f"{salt}\0{unit}".encode()).digest(), "big") >> _BELOW
 
 
+def bars(holder: float, challenger: float) -> tuple[list[int], list[int]]:
+    """By the upper 8 bits of the draw of a level of the weight `holder`, the draws up to which one of the weight
+    `challenger` loses for sure, and those above which it wins for sure.
+
+    One of which the fraction is x loses to fractions above x to the power of `challenger` over `holder`.
+    """
+    power = challenger / holder
+    edges = [0.0, *(exp(log(cell / _CELLS) * power) for cell in range(1, _CELLS)), 1.0]
+    loses = [max(int((edge - _CLOSE) * 2.0**64), -1) for edge in edges[:-1]]
+    return loses, [int((edge + _CLOSE) * 2.0**64) for edge in edges[1:]]
+
+
 def _traffic(experiment: Experiment) -> list[str]:
-    """The lines that send away whom the experiment does not have now."""
-    if [bounds(experiment.offset, step.traffic) for step in experiment.steps if step.start is None] == [(0, PLACES)]:
-        return []
-    lines: list[str] = [f"p = n >> {_BELOW}"]
+    """The lines that send away whom the experiment does not have now. Hashes sort as the places do with which they
+    begin.
+    """
     ends = [(step.start, bounds(experiment.offset, step.traffic)[1]) for step in experiment.steps]
     first = bounds(experiment.offset, 0)[0]
+    if (first, ends) == (0, [(None, PLACES)]):
+        return []
     if ends[0][0] is None:
-        end = str(ends[0][1])
-    else:
-        lines.append(f"e = {first}")
-        for start, each in ends:
-            lines += [f"if v.clock >= {start}:", f"    e = {each}"]
-        end = "e"
-    return [*lines, f"if not {first} <= p < {end}:", "    return OUT_TRAFFIC"]
+        return [f"if not {_edge(first)!r} <= d < {_edge(ends[0][1])!r}:", "    return OUT_TRAFFIC"]
+    lines = [f"e = {_edge(first)!r}"]
+    for start, each in ends:
+        lines += [f"if v.clock >= {start}:", f"    e = {_edge(each)!r}"]
+    return [*lines, f"if not {_edge(first)!r} <= d < e:", "    return OUT_TRAFFIC"]
 
 
-def _race(factor: Factor, salt: str, into: str) -> list[str]:
+def _edge(place: int) -> bytes:
+    """What hashes of places below are less than, and others not."""
+    return (place << _BESIDE).to_bytes(8, "big") if place < PLACES else _BEYOND
+
+
+def _race(factor: Factor, salt: str, into: str, names: dict[str, Any]) -> list[str]:
     """The lines that put the number of the level that wins into a variable.
 
     A draw is the unit's word times the level's number, of which 64 bits count. Where all weigh the same the greatest
     draw arrives first; else the draw is made a fraction, of its upper 52 bits and a half: exact, and never 0 or 1.
     """
     runners = [(level, weight) for level, weight in factor.levels if weight]
-    alike = len({weight for _, weight in runners}) == 1
-    lines: list[str] = []
-    for number, (level, weight) in enumerate(runners):
-        drawn = f"w * {multiplier(salt, factor.name, level)} & {_WORD}"
-        if not alike:
-            drawn = f"log((({drawn}) >> 12) * {_SCALE!r} + {_SCALE / 2!r}) * {1 / weight!r}"
-        if number == 0:
-            lines += [f"b = {drawn}", f"{into} = 0"]
-        else:
-            lines += [f"a = {drawn}", "if a > b:", f"    b = a; {into} = {number}"]
+    weights = [weight for _, weight in runners]
+    draws = [f"w * {multiplier(salt, factor.name, level)} & {_WORD}" for level, _ in runners]
+    alike = len(set(weights)) == 1
+    if not alike and len(runners) <= _FEW and min(weights) > _LIGHT:
+        lines = [f"{into}_{number} = {draw}" for number, draw in enumerate(draws)]
+        return [*lines, *_tree(weights, 0, 1, into, names)]
+    scores = draws if alike else [_score(f"({draw})", weight) for draw, weight in zip(draws, weights, strict=True)]
+    lines = [f"b = {scores[0]}", f"{into} = 0"]
+    for number, score in enumerate(scores[1:], 1):
+        lines += [f"a = {score}", "if a > b:", f"    b = a; {into} = {number}"]
     return lines
+
+
+def _tree(weights: list[float], holder: int, challenger: int, into: str, names: dict[str, Any]) -> list[str]:
+    """The lines that decide between the level that leads and those from the challenger on."""
+    if challenger == len(weights):
+        return [f"{into} = {holder}"]
+    one, other, cell = f"{into}_{holder}", f"{into}_{challenger}", f"{into}_{holder} >> {_CELL_BITS}"
+    loses, wins = f"LOSES_{one}_{challenger}", f"WINS_{one}_{challenger}"
+    names[loses], names[wins] = bars(weights[holder], weights[challenger])
+    scores = f"{_score(other, weights[challenger])} > {_score(one, weights[holder])}"
+    return [
+        f"if {other} > {loses}[{cell}] and ({other} > {wins}[{cell}] or {scores}):",
+        *(f"    {line}" for line in _tree(weights, challenger, challenger + 1, into, names)),
+        "else:",
+        *(f"    {line}" for line in _tree(weights, holder, challenger + 1, into, names)),
+    ]
+
+
+def _score(draw: str, weight: float) -> str:
+    return f"log(({draw} >> 12) * {_SCALE!r} + {_SCALE / 2!r}) / {weight!r}"
