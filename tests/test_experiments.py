@@ -378,6 +378,9 @@ def test_a_decision_names_the_experiments_that_mattered_in_every_variant_alike(e
         # Control and its twin differ from `short`, so who is in them is exposed as well.
         assert decision.experiments == ({"copy": variant} if variant else {})
         assert treatment.variant == variant
+        # Control and its twin give the same, so that is given with the probability of both.
+        expected = {"": 1, "short": 1 / 3}.get(variant, 2 / 3)
+        assert decision.propensity == pytest.approx(expected)
     assert seen == {"", "control", "short", "twin"}
 
 
@@ -408,6 +411,7 @@ def test_several_experiments_that_matter_are_all_named(engine: Engine) -> None:
     assert decision.treatments[0].params == {"w": decision.experiments["tone"]}
     assert decision.treatments[0].variant == f"control,{decision.experiments['tone']}"
     assert all(each.mattered for each in decision.standings)
+    assert decision.propensity == pytest.approx(2 / 3 * 1 / 2)
 
 
 def test_a_forced_variant_is_given_and_says_nothing_about_chance(engine: Engine) -> None:

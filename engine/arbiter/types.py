@@ -226,7 +226,7 @@ class Decision(msgspec.Struct, frozen=True):
     """The complete answer at one decision point. `valid_until` is µs since the epoch, or None when nothing can be
     promised. `degraded` names models that could not answer. `explanation` and `models` are filled where asked for, and
     `standings` with them. `experiments` has the variant that was drawn of each experiment where another would have
-    changed the decision.
+    changed the decision, and `propensity` is the probability with which these gave this very decision.
     """
 
     point: str
@@ -238,3 +238,4 @@ class Decision(msgspec.Struct, frozen=True):
     models: tuple[ModelOutcome, ...] = ()
     experiments: dict[str, str] = {}
     standings: tuple[ExperimentOutcome, ...] = ()
+    propensity: float = 1.0

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
+from scipy import stats
 
 from arbiter.datasets import openbandit
 from arbiter.learning.offpolicy import (
@@ -22,7 +24,9 @@ from arbiter.learning.offpolicy import (
     estimate,
     on_policy,
     overlap,
+    overlap_p,
 )
+from arbiter.learning.outcomemodel import FOLDS, PRIOR, crossfitted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,6 +112,78 @@ def test_the_logging_policy_itself_is_estimated_by_its_own_mean() -> None:
     found = estimate(own, "inverse_propensity", seed=4)
     assert (found.value, found.low, found.high) == on_policy(log.rewards, seed=4)
     assert found.effective == pytest.approx(500)
+
+
+def clustered(units: int, seed: int) -> tuple[Log, float]:
+    """A log in which each unit draws once and does much the same several times; and what is true."""
+    draw = np.random.default_rng(seed)
+    times = draw.integers(1, 12, units)
+    arm, mood = draw.random(units) < 0.3, draw.normal(0, 0.3, units)
+    of = np.repeat(np.arange(units), times)
+    rewards = 1 + 0.5 * arm[of] + mood[of] + draw.normal(0, 0.1, len(of))
+    logged = np.where(arm, 0.3, 0.7)[of]
+    return Log(rewards, logged, arm[of].astype(float), units=of), 1.5
+
+
+def test_what_one_unit_does_several_times_is_one_draw() -> None:
+    inside, naive = 0, 0
+    for seed in range(60):
+        log, truth = clustered(150, seed)
+        found = estimate(log, "self_normalized", seed=seed, draws=150)
+        inside += found.low <= truth <= found.high
+        blind = estimate(Log(log.rewards, log.logged, log.chosen), "self_normalized", seed=seed, draws=150)
+        naive += blind.low <= truth <= blind.high
+        assert found.value == pytest.approx(blind.value)
+        assert found.effective < blind.effective
+    assert inside >= 50  # of 60; 57 are expected
+    assert naive < 45
+
+
+@pytest.mark.parametrize("way", ["inverse_propensity", "self_normalized"])
+def test_intervals_of_units_are_those_of_a_regression_with_errors_by_cluster(way: Way) -> None:
+    """Of a weighted mean as of a plain one, and of the gain, which is a mean of what is linear in the rows."""
+    log, _ = clustered(3000, 5)
+    found = estimate(log, way, draws=1500)
+    weights = log.weights()
+    rows, values = np.ones(len(weights)), log.rewards if way == "self_normalized" else log.rewards * weights
+    regression = sm.WLS(values, rows, weights if way == "self_normalized" else rows)
+    theirs = regression.fit(cov_type="cluster", cov_kwds={"groups": log.units, "use_correction": False})
+    assert found.value == pytest.approx(theirs.params[0])
+    low, high = theirs.conf_int()[0]
+    assert found.high - found.low == pytest.approx(high - low, rel=0.1)
+    assert found.low == pytest.approx(low, abs=0.15 * (high - low))
+    if way == "inverse_propensity":
+        gained = sm.OLS(values - log.rewards, rows)
+        gain = gained.fit(cov_type="cluster", cov_kwds={"groups": log.units, "use_correction": False})
+        assert found.gain == pytest.approx(gain.params[0])
+        low, high = gain.conf_int()[0]
+        assert (found.gain_low, found.gain_high) == pytest.approx((low, high), abs=0.1 * (high - low))
+
+
+def test_weights_say_when_a_choice_could_not_have_been_logged() -> None:
+    log, _ = clustered(400, 6)
+    assert log.units is not None
+    excess = np.bincount(log.units, log.weights() - 1)
+    z = excess.sum() / np.sqrt((excess**2).sum())
+    assert overlap_p(log) == pytest.approx(2 * stats.norm.sf(abs(z)), abs=1e-12)
+    assert np.mean([overlap_p(clustered(400, seed)[0]) < 0.05 for seed in range(200)]) < 0.1
+    lacking = Log(log.rewards, log.logged, np.where(log.chosen > 0, 0.2, 0.0), units=log.units)
+    assert overlap_p(lacking) < 1e-6
+    own = Log(log.rewards, log.logged, log.logged, units=log.units)
+    assert overlap_p(own) == 1
+
+
+def test_a_row_is_expected_to_earn_what_other_units_did() -> None:
+    draw = np.random.default_rng(8)
+    arms, rewards, units = draw.integers(0, 3, 200), draw.random(200), draw.integers(0, 40, 200)
+    found = crossfitted(arms, rewards, units, 4)
+    for fold in range(FOLDS):
+        others = units % FOLDS != fold
+        usual = rewards[others].mean()
+        for arm in range(4):
+            own = rewards[others & (arms == arm)]
+            assert found[fold, arm] == pytest.approx((own.sum() + PRIOR * usual) / (len(own) + PRIOR))
+    assert crossfitted(np.zeros(1, int), np.ones(1), np.zeros(1, int), 1)[0, 0] == 0
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import typer
 
 from arbiter.cli.asking import AsJson
 from arbiter.cli.check import models_beside
+from arbiter.cli.earned import earning_of, print_earned
 from arbiter.cli.terminal import FINDINGS, diagnostic_text, err, fail, out, plural, print_json, print_table
 from arbiter.cli.values import read_moment
 from arbiter.cli.versions import archive_in
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from arbiter.learning.logged import Head, Row
     from arbiter.runtime.comparing import Compared, Example, Reproduced
+    from arbiter.runtime.earning import Earning
     from arbiter.runtime.shadowed import Shadowed, VersionApart
     from arbiter.snapshot import Snapshot
 
@@ -50,6 +52,14 @@ Since = Annotated[str, typer.Option(metavar="TIME", help="Only decisions from th
 Until = Annotated[str, typer.Option(metavar="TIME", help="Only decisions before then.")]
 Point = Annotated[str, typer.Option("--decision", metavar="NAME", help="Only decisions at this decision point.")]
 Examples = Annotated[int, typer.Option(min=0, max=1000, help="How many decisions that change are shown.")]
+Outcome = Annotated[
+    str, typer.Option(metavar="NAME", help="With --rules: say what they would have earned of these outcomes.")
+]
+Within = Annotated[
+    str, typer.Option(metavar="DURATION", help="Count outcomes that came sooner after their decision: `7d`, say.")
+]
+Value = Annotated[bool, typer.Option("--value", help="What outcomes are worth, by their values; not whether any came.")]
+Level = Annotated[float, typer.Option(min=0.5, max=0.9999, metavar="SHARE", help="The level of the intervals.")]
 _SHOWN = 10  # rows of a table of which there may be many
 _KINDLY = 19
 
@@ -64,24 +74,32 @@ def replay(
     since: Since = "",
     until: Until = "",
     decision: Point = "",
+    outcome: Outcome = "",
+    within: Within = "",
+    value: Value = False,
+    level: Level = 0.95,
     examples: Examples = 5,
     as_json: AsJson = False,
 ) -> None:
     """Decide again what a log holds: by the snapshots of then, or by other rules.
 
     By the snapshots of then every decision must come out as it did; ends with 1 when one does not. With --rules it says
-    which decisions these would change, by rule, decision point and segment.
+    which decisions these would change, by rule, decision point and segment; with --outcome, too, what they would have
+    earned, as far as the log's experiments allow to say so.
     """
     from arbiter.runtime.comparing import Comparison, Reproduction  # noqa: PLC0415 - loads onnxruntime
     from arbiter.runtime.logfiles import read_log  # noqa: PLC0415 - loads pyarrow
 
     rows = _chosen(read_log(log), since, until, decision)
     if rules is not None:
-        comparison = Comparison(*_candidate(rules, models, model, examples))
+        earning = earning_of(log, data, outcome, within, level, valued=value) if outcome else None
+        comparison = Comparison(*_candidate(rules, models, model, examples), earning)
         for head, row in rows:
             comparison.add(head, row)
-        _print_compared(comparison.result(), as_json=as_json)
+        _print_compared(comparison.result(), earning, f"value of {outcome}" if value else outcome, as_json=as_json)
         return
+    if outcome:
+        raise typer.BadParameter("it is asked of other rules: name them with --rules", param_hint="--outcome")
     archive = archive_in(data)
     reproduction = Reproduction(lambda digest: archive.read(digest, {}), examples)
     for head, row in rows:
@@ -175,9 +193,10 @@ def _print_reproduced(found: "Reproduced", *, as_json: bool) -> None:
     _print_examples(found.examples)
 
 
-def _print_compared(found: "Compared", *, as_json: bool) -> None:
+def _print_compared(found: "Compared", earning: "Earning | None" = None, what: str = "", *, as_json: bool) -> None:
+    earned = {} if earning is None else {"earned": earning.result(), "not_estimated": dict(earning.left_out)}
     if as_json:
-        print_json({**_fields(found), "examples": [_example(each) for each in found.examples]})
+        print_json({**_fields(found), "examples": [_example(each) for each in found.examples], **earned})
         return
     share = f" ({found.changed / found.decisions:.1%})" if found.decisions else ""
     out().print(f"{_counted(found.decisions)} compared, {found.changed:,} would change{share}", highlight=False)
@@ -205,6 +224,8 @@ def _print_compared(found: "Compared", *, as_json: bool) -> None:
                 (kind, "decisions", "would change"),
                 [(name, f"{of:,}", f"{changed:,}") for name, (of, changed) in counts.items()],
             )
+    if earning is not None:
+        print_earned(earning.result(), what, earning.level, earning.left_out)
     _print_examples(found.examples)
 
 

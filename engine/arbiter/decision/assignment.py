@@ -47,11 +47,12 @@ class Assigner:
         self.experiment = experiment
         self.unit = unit_of(experiment.by, symbols)
         read_as = experiment.read_as
+        self.shares = shares = experiment.shares
         self.others = {
-            variant: [read_as(each) for each in experiment.drawable if each != variant]
+            variant: [(read_as(each), shares[each]) for each in experiment.drawable if each != variant]
             for variant in experiment.variants
         }
-        """By variant what expressions would read of each other one that might have been drawn."""
+        """By variant what expressions would read of each other one that might have been drawn, and its share."""
         drawn = {each: Assignment(each, Standing.DRAWN, read_as(each)) for each in experiment.drawable}
         out = {each: Assignment(OUTSIDE, each, read_as(OUTSIDE)) for each in Standing}
         forced = {
@@ -120,9 +121,13 @@ class Assigned:
         other._known.update(values)
         return other
 
-    def others(self, name: str, variant: str) -> Sequence[Mapping[str, str]]:
-        """What expressions would read of the other variants that the subject might have drawn."""
+    def others(self, name: str, variant: str) -> Sequence[tuple[Mapping[str, str], float]]:
+        """What expressions would read of the other variants that the subject might have drawn, each with its share."""
         return self._all.each[name].others[variant]
+
+    def share(self, name: str, variant: str) -> float:
+        """The share of an experiment's units that chance gives a variant."""
+        return self._all.each[name].shares[variant]
 
     def outcome(self, name: str, view: View) -> ExperimentOutcome:
         """How the subject stands with an experiment, in words."""

@@ -39,36 +39,41 @@ def exposed(
     """The decision with the experiments that mattered to it, and on treatments the variants for which they are given.
 
     The arguments are those of its walk. Of a variant that was forced the treatments tell, the experiments do not: it
-    says nothing about whom chance would have given it.
+    says nothing about whom chance would have given it. The propensity is the product, over the experiments that
+    mattered, of the shares of the variants that give this same decision.
     """
     assigned: Assigned = view.experiments
     experiments: dict[str, str] = {}
+    propensity = 1.0
     given = decision.treatments
     variants: list[tuple[str, ...]] = [()] * len(given)
     for name in point.experiments:
         variant = assigned.of(name, view)
         if not variant:
             continue
-        mattered, marked = False, set[int]()
-        for values in assigned.others(name, variant):
+        mattered, same, marked = False, 0.0, set[int]()
+        for values, share in assigned.others(name, variant):
             other = view.elsewhere(assigned.but(values))
             walk = Walk(point, other, subject_id, slots, delivered, None, changes, off)
             while isinstance(outcome := walk.advance(), Need):
                 score(outcome.models, other)
-            if not _same(outcome.treatments, given):
+            if _same(outcome.treatments, given):
+                same += share
+            else:
                 mattered = True
                 marked |= {at for at, each in enumerate(given) if not _among(each, outcome.treatments)}
         for place in marked:
             variants[place] += (variant,)
         if mattered and assigned.assignment(name, view).standing is Standing.DRAWN:
             experiments[name] = variant
+            propensity *= same + assigned.share(name, variant)
     if not any(variants) and not experiments:
         return decision
     treatments = tuple(
         point.marked(treatment, ",".join(told)) if told else treatment
         for treatment, told in zip(given, variants, strict=True)
     )
-    return msgspec.structs.replace(decision, treatments=treatments, experiments=experiments)
+    return msgspec.structs.replace(decision, treatments=treatments, experiments=experiments, propensity=propensity)
 
 
 def standings(decision: Decision, point: Point, view: View) -> tuple[ExperimentOutcome, ...]:

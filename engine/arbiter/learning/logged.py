@@ -20,7 +20,7 @@ CERTAIN: Final = 1.0
 
 class Won(msgspec.Struct, frozen=True, array_like=True):
     """A treatment that was delivered: `rule` is empty for the default. `value` is that of the order key. `propensity`
-    is the probability with which it was drawn, 1 where nothing is.
+    is the probability with which the experiments that mattered gave the decision that it is part of, 1 where none did.
     """
 
     rule: str

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from arbiter.expr.view import View
     from arbiter.learning.logged import Head, Row, Won
+    from arbiter.runtime.earning import Earning
     from arbiter.runtime.shadowed import Shadowed
     from arbiter.snapshot import Snapshot
 
@@ -131,12 +132,17 @@ class Reproduction:
 
 
 class Comparison:
-    """Decides rows by a candidate, and compares; `shadowed` compares it with the live versions of its models, too."""
+    """Decides rows by a candidate, and compares; `shadowed` compares it with the live versions of its models, too, and
+    `earning` adds up what it would have earned.
+    """
 
-    def __init__(self, candidate: Snapshot, examples: int, shadowed: Shadowed | None = None) -> None:
+    def __init__(
+        self, candidate: Snapshot, examples: int, shadowed: Shadowed | None = None, earning: Earning | None = None
+    ) -> None:
         self._again = Again(candidate)
         self._candidate = candidate
         self._shadowed = shadowed
+        self._earning = earning
         self._examples = _Examples(examples)
         self._segments = {name: _reads(candidate, name) for name in candidate.symbols.segments}
         self._unlogged: dict[tuple[str, tuple[tuple[str, str, str], ...]], Unlogged] = {}
@@ -171,6 +177,8 @@ class Comparison:
         self._redrawn += any(salt not in row.shares for salt in unlogged.salts) or any(
             name not in row.variants for name in unlogged.experiments
         )
+        if self._earning is not None:
+            self._earning.add(head, row, self._again, view)
         after = won_of(decision)
         changed = delivered(after) != delivered(row.won)
         self._count(head, row, view, after, changed=changed)

@@ -24,7 +24,7 @@ from arbiter.decision.hashing import share
 from arbiter.errors import ArbiterError
 from arbiter.expr.generated import function_of
 from arbiter.expr.shaped import STORED, taker
-from arbiter.learning.logged import Head, Lost, Won, encode, lacking_of
+from arbiter.learning.logged import CERTAIN, Head, Lost, Won, encode, lacking_of
 from arbiter.runtime.active import sooner
 from arbiter.runtime.spool import MIB, Spool
 from arbiter.types import ExplainLevel, Reason
@@ -147,6 +147,7 @@ class Recorder:
         self._making = threading.Lock()
         # By rule, and by head for a default: a constant treatment is the very same object each time.
         self._won: dict[str | int, tuple[Treatment, msgspec.Raw]] = {}
+        self._drawn: dict[tuple[str | int, float], tuple[Treatment, msgspec.Raw]] = {}
         counters.logs = True
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="arbiter-log", daemon=True)
@@ -199,10 +200,13 @@ class Recorder:
         view, profile = seen
         until = profile.next_change_at if active.until is None else sooner(profile.next_change_at, active.until)
         won = []
-        for treatment in decision.treatments:
-            # As `_won_of` does, written out: mostly it is there.
-            known = self._won.get(treatment.rule_id or pen.head)
-            won.append(known[1] if known and known[0] is treatment else self._won_of(treatment, pen))
+        if decision.experiments:
+            won = [self._drawn_of(treatment, pen, decision.propensity) for treatment in decision.treatments]
+        else:
+            for treatment in decision.treatments:
+                # As `_won_of` does, written out: mostly it is there.
+                known = self._won.get(treatment.rule_id or pen.head)
+                won.append(known[1] if known and known[0] is treatment else self._won_of(treatment, pen))
         values = pen.values(view)
         row = (
             pen.head, number, request.now, reference, values, won, decision.defaulted, decision.valid_until, until,
@@ -233,11 +237,17 @@ class Recorder:
         )
 
     def _won_of(self, treatment: Treatment, pen: _Pen) -> msgspec.Raw:
-        won = msgspec.Raw(
-            encode(Won(treatment.rule_id, treatment.action, treatment.params, treatment.priority, treatment.value))
-        )
+        won = msgspec.Raw(encode(_won(treatment)))
         self._won[treatment.rule_id or pen.head] = treatment, won
         return won
+
+    def _drawn_of(self, treatment: Treatment, pen: _Pen, propensity: float) -> msgspec.Raw:
+        """The same of one that an experiment mattered to: there are as many propensities as shares multiply to."""
+        key = (treatment.rule_id or pen.head, propensity)
+        known = self._drawn.get(key)
+        if known is None or known[0] is not treatment:
+            known = self._drawn[key] = treatment, msgspec.Raw(encode(_won(treatment, propensity)))
+        return known[1]
 
     def _pen(self, snapshot: Snapshot, name: str) -> _Pen:
         with self._making:
@@ -246,7 +256,7 @@ class Recorder:
                 return known
             if len(self._pens) >= _PENS:
                 self._pens = {}
-                self._won = {}
+                self._won, self._drawn = {}, {}
             consent = bool(self._purpose) and snapshot.consent is not None
             pen = _Pen(next(self._numbers), snapshot.point(name), snapshot, consent=consent)
             self._heads.append(pen.line)
@@ -344,6 +354,12 @@ class Recorder:
             for each in outcomes
             if each.reason is not Reason.WON
         )
+
+
+def _won(treatment: Treatment, propensity: float = CERTAIN) -> Won:
+    return Won(
+        treatment.rule_id, treatment.action, treatment.params, treatment.priority, treatment.value, propensity
+    )  # fmt: skip
 
 
 def _impersonal(pen: _Pen, request: Request, decision: Decision) -> bytes:

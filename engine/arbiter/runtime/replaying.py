@@ -16,7 +16,7 @@ from arbiter.decision.hashing import Drawn
 from arbiter.decision.walk import Need, Walk
 from arbiter.errors import ArbiterError
 from arbiter.expr.view import View
-from arbiter.learning.logged import lacking_of, won_of
+from arbiter.learning.logged import CERTAIN, lacking_of, won_of
 from arbiter.profiles.features import FeatureSet
 from arbiter.ruleset.experiments.terms import OUTSIDE
 from arbiter.ruleset.image import STORED
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from arbiter.learning.logged import Head, Row, Won
     from arbiter.ruleset.compiled import Point
+    from arbiter.runtime.active import Active
     from arbiter.snapshot import Snapshot
     from arbiter.types import Decision, Treatment
 
@@ -48,8 +49,9 @@ class Again:
         self._features = FeatureSet(snapshot.frame.computed)
         self._scorer = Scorer(Counters())
         self._delivered: dict[str, tuple[Treatment, ...]] = {}
-        self._experiments = {each.name: each for each in snapshot.frame.experiments.each}
-        self._assigners = Assigners(snapshot.frame.experiments, snapshot.symbols)
+        self._actives: dict[tuple[str, ...], Active] = {}
+        self.experiments = {each.name: each for each in snapshot.frame.experiments.each}
+        self.assigners = Assigners(snapshot.frame.experiments, snapshot.symbols)
 
     def view(self, head: Head, row: Row) -> View:
         """What the decision saw, as far as this snapshot knows the names."""
@@ -59,8 +61,8 @@ class Again:
                 found[root][key or name] = value
         view = View(found["profile"], found["context"], found["features"], row.at, found["account"])
         view.managed = found["managed"]
-        if self._experiments:
-            view.experiments = Assigned(self._assigners, row.subject, self._variants(row))
+        if self.experiments:
+            view.experiments = Assigned(self.assigners, row.subject, self._variants(row))
         if self.snapshot.consent is not None:
             self.snapshot.consent.cover(view, row.granted)
         return view
@@ -69,14 +71,14 @@ class Again:
         """What expressions read of experiments that the row tells and this snapshot has. All others are drawn anew."""
         said: dict[str, str] = {}
         for name, variant in row.variants.items():
-            experiment = self._experiments.get(name)
+            experiment = self.experiments.get(name)
             if experiment is not None and variant in (OUTSIDE, *experiment.variants):
                 said |= experiment.read_as(variant)
         return said
 
     def decide(self, head: Head, row: Row, view: View, *, off: Iterable[str] = ()) -> Decision:
         """The decision; the rules `off` are switched off. Raises NotFound for a point that the snapshot has not."""
-        active = active_of(self.decided_by(row), self._features)
+        active = self._active(row)
         point = active.snapshot.point(head.point)
         subject = Drawn(row.subject, row.shares)
         delivered = self._delivered.get(row.page, ()) if row.page else ()
@@ -100,11 +102,15 @@ class Again:
         """The decision under the circumstances of then: the same models gave nothing, the same rules were off. `view`
         is what it saw, and has then what models said.
         """
+        return self.decide(head, row, self.seen(head, row, view), off=row.off)
+
+    def seen(self, head: Head, row: Row, view: View | None = None) -> View:
+        """What the decision saw, or `view`, the models that gave nothing then still giving nothing."""
         view = view or self.view(head, row)
         for model, cause in row.lacking:
             view.models[model] = {}
             view.failed = {**view.failed, model: _LACKS[cause]}
-        return self.decide(head, row, view, off=row.off)
+        return view
 
     def asked(self, model: str, view: View) -> Mapping[str, Any]:
         """What a model says in a view, whether the decision asked it or not; nothing where it gives nothing."""
@@ -115,6 +121,12 @@ class Again:
         """The snapshot, with the versions of models that were tried on the row's subject."""
         trials = tuple(name for name in row.trials if name in self.snapshot.trials)
         return self.snapshot.tried(trials) if trials else self.snapshot
+
+    def _active(self, row: Row) -> Active:
+        found = self._actives.get(row.trials)
+        if found is None:
+            found = self._actives[row.trials] = active_of(self.decided_by(row), self._features)
+        return found
 
 
 class OfThen:
@@ -175,8 +187,9 @@ def outcome_of(decision: Decision) -> bytes:
 
 
 def logged_outcome(row: Row) -> bytes:
-    """The same of a row."""
-    return _exactly((row.won, row.defaulted, row.valid_until, row.lacking))
+    """The same of a row. With which probability it came to that is another question."""
+    won = [msgspec.structs.replace(each, propensity=CERTAIN) for each in row.won]
+    return _exactly((won, row.defaulted, row.valid_until, row.lacking))
 
 
 def delivered(won: Iterable[Won]) -> bytes:

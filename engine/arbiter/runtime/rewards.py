@@ -1,0 +1,48 @@
+"""What came of decisions, as a number for each: read from the files of outcomes beside a decision log.
+
+Law: files in, numbers out. An outcome counts for the decision that it names, when it came after it, and soon enough.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_COLUMNS = ["kind", "decision", "at", "decided_at", "name", "value"]
+
+
+class Rewards(msgspec.Struct, frozen=True):
+    """By the id of a decision what it earned, where that is not 0; and all names of outcomes that the files hold."""
+
+    by_decision: dict[str, float]
+    names: list[str]
+
+
+def rewards_in(files: Sequence[Path], name: str, within: int | None, *, valued: bool) -> Rewards:
+    """What outcomes of `name` that came less than `within` µs after their decision, None for ever, are to it: the sum
+    of their values where they are `valued`, or 1 where there is any. Raises OSError, pyarrow.ArrowException.
+    """
+    found: dict[str, float] = {}
+    names: set[str] = set()
+    for file in files:
+        table = pq.read_table(file, columns=_COLUMNS)
+        table = table.filter(pc.equal(table["kind"], "outcome"))
+        names.update(filter(None, pc.unique(table["name"]).to_pylist()))
+        table = table.filter(pc.equal(table["name"], name))
+        late = pc.subtract(table["at"].cast(pa.int64()), table["decided_at"].cast(pa.int64()))
+        in_time = pc.greater_equal(late, 0)
+        if within is not None:
+            in_time = pc.and_(in_time, pc.less(late, within))
+        table = table.filter(in_time)
+        decisions = table["decision"].to_pylist()
+        for decision, value in zip(decisions, table["value"].to_pylist(), strict=True):
+            found[decision] = found.get(decision, 0.0) + (value or 0.0) if valued else 1.0
+    return Rewards(found, sorted(names))
