@@ -6,6 +6,7 @@ import json
 import random
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from arbiter.learning.drift import MISSING, Spread, by_chance, drift_of, stabili
 from arbiter.runtime.curiosity import Curiosity
 from arbiter.runtime.local import open_local
 from arbiter.runtime.modelwatch import ModelWatch
+from arbiter.runtime.watchfile import FILE, KeptTally, WatchFile
 from arbiter.runtime.watching import Watch
 from arbiter.telemetry.counters import Counters
 from arbiter.types import Request
@@ -223,6 +225,75 @@ def test_alarms_go_with_the_version_that_raised_them(open_engine: Callable[..., 
     assert (counters.model_alarms, counters.model_drift) == ({}, {})
     served.append(gone)
     assert judge.reports()[0].rows == 0
+
+
+def test_a_restart_goes_on_with_what_was_counted_and_an_alarm_stays(
+    open_engine: Callable[..., Engine], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In three lives of the judge the same is counted as in one; some was written at an end, and some in between."""
+    engine = open_engine(baseline())
+    values: list[float | None] = [*np.random.default_rng(5).exponential(40, 2 * WINDOW + 30).tolist()]
+    values[7] = None
+    once = Counters()
+    watch, judge = watching(engine, once, WINDOW)
+    feed(engine, watch, values)
+    whole = judge.reports()
+    counters, at = Counters(), 0
+    for ahead in (90, WINDOW + 50, len(values)):
+        counters = Counters()
+        letters: list[Callable[[], None]] = []
+
+        def later(_: float, letter: Callable[[], None], letters: list[Callable[[], None]] = letters) -> None:
+            letters.append(letter)
+
+        judge = ModelWatch(counters, lambda: [engine.current().snapshot], WINDOW, lambda: 7, WatchFile(tmp_path), later)
+        feed(engine, Watch(Counters(), judge.noticed), values[at:ahead])
+        assert len(letters) == 1  # however many were noticed
+        if ahead == 90:
+            letters.pop()()
+        judge.close()
+        at = ahead
+    assert judge.reports() == whole
+    assert (counters.model_alarms, counters.model_drift) == (once.model_alarms, once.model_drift)
+    assert counters.model_alarms["worth", "3", "inputs.x"] >= 1
+    caplog.clear()
+    last = Counters()
+    again = ModelWatch(last, lambda: [engine.current().snapshot], WINDOW, file=WatchFile(tmp_path))
+    assert again.reports() == whole
+    assert last.model_alarms == once.model_alarms
+    assert not caplog.records  # an alarm that goes on does not begin
+
+
+@pytest.mark.parametrize("harm", [lambda content: content[: len(content) // 2], lambda _: b"", lambda _: b"\x91\x02"])
+def test_a_file_that_is_harmed_costs_the_counts_and_nothing_else(
+    open_engine: Callable[..., Engine], tmp_path: Path, harm: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, file = open_engine(baseline()), tmp_path / FILE
+
+    def judge() -> ModelWatch:
+        return ModelWatch(Counters(), lambda: [engine.current().snapshot], WINDOW, file=WatchFile(tmp_path))
+
+    first = judge()
+    feed(engine, Watch(Counters(), first.noticed), [1.0] * 9)
+    first.close()
+    assert judge().reports()[0].rows == 9
+    file.write_bytes(harm(file.read_bytes()))
+    assert judge().reports()[0].rows == 0
+    assert "is counted anew" in caplog.text
+
+
+def test_what_was_counted_by_other_bins_is_not_taken_up(open_engine: Callable[..., Engine], tmp_path: Path) -> None:
+    engine = open_engine(baseline())
+    first = ModelWatch(Counters(), lambda: [engine.current().snapshot], WINDOW, file=WatchFile(tmp_path))
+    feed(engine, Watch(Counters(), first.noticed), [1.0] * 9)
+    first.close()
+    file = WatchFile(tmp_path)
+    (kept,) = file.read().values()
+    other = msgspec.structs.replace(kept, window={**kept.window, "inputs.x": KeptTally([1, 2], 0, 0)})
+    file.write([other])
+    file.close()
+    again = ModelWatch(Counters(), lambda: [engine.current().snapshot], WINDOW, file=file)
+    assert again.reports()[0].rows == 0
 
 
 def test_words_are_compared_with_their_shares_and_others_are_another() -> None:

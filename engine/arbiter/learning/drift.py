@@ -125,6 +125,12 @@ class Tally:
             self.counts[place] += 1
             self.outside += outside
 
+    def take(self, counts: Sequence[int], missing: int, outside: int) -> None:
+        """Go on from what was counted by these bins. Raises ValueError where they are others."""
+        if len(counts) != len(self.counts):
+            raise ValueError(f"{len(counts)} counts for {len(self.counts)} bins")
+        self.counts, self.missing, self.outside = [*counts], missing, outside
+
     def add(self, value: Any) -> None:
         """Count a value, None for a missing one."""
         place, outside = self.place(value)

@@ -94,7 +94,7 @@ class Supervisor:
         self.doubts = Doubts(settings.store_directory, settings.log_level.upper(), self._mail, self._give_up)
         self._roster = Roster(settings.workers, settings.grace, workers, self._mail, self.doubts, self.desk.counters)
         self._beside = Companions(settings, consume, self._mail, self.doubts, self.tally, self.desk.counters)
-        self._survey = Survey(self._mail, self._roster, self._beside.beside, self.desk)
+        self._survey = Survey(self._mail, self._roster, self._beside.beside, self.desk, settings.data_directory)
         self._link = Link(lambda said: self._mail.post(lambda: self._hear(self._own, said)))
         self._own = Own(self._link)
         self._admin_face: AdminFace | None = None
@@ -136,6 +136,7 @@ class Supervisor:
             if self._admin_face is not None:
                 self._admin_face.stop(_FACE_GRACE_S)
             self._checks.close()
+            self._survey.close()
         if self._roster.hopeless:
             raise StartFailed(self._roster.hopeless)
         _log.info("ended")

@@ -17,10 +17,12 @@ import msgspec
 from arbiter.errors import StoreError
 from arbiter.runtime import messages
 from arbiter.runtime.modelwatch import ModelWatch
+from arbiter.runtime.watchfile import WatchFile
 from arbiter.serving import LogFigures, StoreSize, WorkerFigures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from arbiter.profiles.store import Store
     from arbiter.runtime.desk import Desk
@@ -45,7 +47,7 @@ class _Question(msgspec.Struct):
 
 class Survey:
     """Answers how the server is. `beside` adds how the processes beside the workers are, `desk` says how things stand
-    with snapshots.
+    with snapshots, and what was noticed of models lies in `data`.
     """
 
     def __init__(
@@ -54,15 +56,20 @@ class Survey:
         roster: Roster,
         beside: Callable[[ServerInfo], ServerInfo],
         desk: Desk,
+        data: Path,
     ) -> None:
         self._mail = mail
         self._roster = roster
         self._beside = beside
         self._desk = desk
-        self._models = ModelWatch(desk.counters, desk.deciding)
+        self._models = ModelWatch(desk.counters, desk.deciding, file=WatchFile(data), later=mail.later)
         self._started_at = time.time_ns() // 1000
         self._numbers = itertools.count()
         self._open: dict[int, _Question] = {}
+
+    def close(self) -> None:
+        """Have on disk what was noticed of models."""
+        self._models.close()
 
     def begin(self, asker: Asker, asked: messages.Ask) -> None:
         """Ask the workers, and answer when all have said what there is to say, or after a while; of models at once."""
