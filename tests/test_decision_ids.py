@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
+from binascii import b2a_base64
+from hashlib import blake2b, shake_256
+from secrets import token_urlsafe
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +17,7 @@ from arbiter.learning.token import Delivered
 from arbiter.profiles.keys import PROOF_BYTES, Secrets
 from arbiter.profiles.outcomes import Recorded, RecordReports, Report
 from arbiter.profiles.store import Store
+from arbiter.ruleset.points import MAX_SLOTS
 from arbiter.types import Event
 
 if TYPE_CHECKING:
@@ -30,23 +33,27 @@ names = st.text(max_size=20)
 delivered = st.lists(st.builds(Delivered, names, names, names), max_size=4).map(tuple)
 
 
+def issued(point: str, gave: tuple[Delivered, ...], subject: bytes) -> str:
+    return token.sealed(
+        token.stated(PROOF, point, DIGEST, gave, token.room(len(subject), PROOF)), NUMBER, subject
+    ).decode()
+
+
 @settings(max_examples=50)
-@given(names, delivered, st.dictionaries(names, names, max_size=3), st.binary(min_size=16, max_size=80))
-def test_what_an_id_says_comes_back(
-    point: str, gave: tuple[Delivered, ...], variants: dict[str, str], subject: bytes
-) -> None:
-    text = token.sealed(PROOF, NUMBER, token.stated(point, DIGEST, gave, variants), subject).decode()
+@given(names, delivered, st.binary(min_size=16, max_size=80))
+def test_what_an_id_says_comes_back(point: str, gave: tuple[Delivered, ...], subject: bytes) -> None:
+    text = issued(point, gave, subject)
     assert text.isascii()
     assert text.isprintable()
     assert text.partition(".")[0] == NUMBER
     claim = token.opened(PROOF, text, "id")
     assert (claim.number, claim.at, claim.subject, claim.point) == (NUMBER, T0, subject, point)
-    assert (claim.snapshot, claim.delivered, claim.variants) == (DIGEST, gave, variants)
+    assert (claim.snapshot, claim.delivered, claim.unnamed) == (DIGEST, gave, 0)
 
 
 @given(st.data())
 def test_no_other_text_is_taken(data: st.DataObject) -> None:
-    text = token.sealed(PROOF, NUMBER, token.stated("home", DIGEST, (), {}), b"s" * 16).decode()
+    text = issued("home", (), b"s" * 16)
     place = data.draw(st.integers(0, len(text) - 1))
     end = data.draw(st.integers(place, len(text)))
     other = text[:place] + data.draw(st.text(max_size=3)) + text[end:]
@@ -61,6 +68,39 @@ def test_text_that_is_no_id_is_refused_with_a_sentence(text: str) -> None:
         token.opened(PROOF, text, "id")
 
 
+def longest(number: int) -> str:
+    """A name of 256 characters in which there is nothing to compress."""
+    return (
+        b2a_base64(shake_256(b"%d" % number).digest(192), newline=False).translate(bytes.maketrans(b"+/", b"-."))
+    ).decode()
+
+
+@pytest.mark.parametrize("count", [1, 2, 30, 300, MAX_SLOTS])
+@pytest.mark.parametrize("subject", [b"s" * 16, b"s" * (16 + 256)])
+def test_an_id_is_short_for_the_longest_names_of_all_slots(count: int, subject: bytes) -> None:
+    rules = [longest(number) for number in range(count)]
+    gave = tuple(Delivered(rule, longest(-1), rule[::-1]) for rule in rules)
+    number = f"{253_402_300_799_999_999:x}-{token_urlsafe(9)}-{2**64 - 1:x}"
+    statement = token.stated(PROOF, longest(-2), DIGEST, gave, token.room(len(subject), PROOF))
+    text = token.sealed(statement, number, subject).decode()
+    assert len(text) <= token.LIMIT == 1024
+    claim = token.opened(PROOF, text, "id")
+    assert (claim.number, claim.subject, claim.point, claim.snapshot) == (number, subject, longest(-2), DIGEST)
+    assert (claim.delivered, claim.unnamed) == ((), count)
+    assert all(claim.may_have_given(rule) for rule in rules)
+    wrong = sum(claim.may_have_given(longest(number)) for number in range(2000, 3000))
+    assert wrong <= {1: 0, 2: 0, 30: 0, 300: 300}.get(count, 700)
+
+
+@pytest.mark.parametrize(("count", "named"), [(1, True), (20, True), (100, True), (400, False)])
+def test_an_id_names_what_was_delivered_while_that_fits(count: int, *, named: bool) -> None:
+    gave = tuple(Delivered(f"spring-offer-{number}", "show-card", "offers") for number in range(count))
+    claim = token.opened(PROOF, issued("home.banner", gave, b"s" * 16), "id")
+    assert (claim.delivered, claim.unnamed) == ((gave, 0) if named else ((), count))
+    assert claim.may_have_given("spring-offer-7") is not named
+    assert not claim.may_have_given("spring-offer-401")
+
+
 def report(store: Store, event_id: str, asked: bytes) -> Recorded:
     key = store.keys.of_asked(asked)
     became: Recorded
@@ -71,7 +111,7 @@ def report(store: Store, event_id: str, asked: bytes) -> Recorded:
 def test_ids_hold_when_the_store_is_opened_again_and_not_with_another_key(tmp_path: Path) -> None:
     with Store.open(tmp_path, secrets=OLD) as store:
         store.ingest([Event("1", "ann", "see", T0)]).result()
-        text = token.sealed(store.keys.proof, NUMBER, token.stated("home", DIGEST, (), {}), store.keys.asked("ann"))
+        text = token.sealed(token.stated(store.keys.proof, "home", DIGEST, (), 900), NUMBER, store.keys.asked("ann"))
     with Store.open(tmp_path, secrets=OLD) as store:
         claim = token.opened(store.keys.proof, text.decode(), "id")
         assert report(store, "arbiter.1", claim.subject) is Recorded.ACCEPTED

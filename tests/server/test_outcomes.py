@@ -118,6 +118,46 @@ def test_an_id_that_was_made_up_cut_or_altered_is_refused_and_nothing_is_recorde
     assert told(asked) == []
 
 
+def test_of_a_decision_with_too_many_treatments_to_name_each_is_reported_by_its_rule(open_shop: OpenShop) -> None:
+    shop = open_shop()
+    rules = "".join(
+        f"  - {{id: {number}-{'x' * 250}, decision: feed, priority: {number // 2}, group: g{number}-{'y' * 200},"
+        f" then: {{action: show, params: {{n: {number}}}}}}}\n"
+        for number in range(1002)
+    )
+    shop.write(f"decisions:\n  feed: {{slots: 1000, order: [priority]}}\nrules:\n{rules}")
+    shop.admin.reload()
+    answer = shop.client.decide("ann", "feed")
+    assert len(answer.treatments) == 1000
+    given = answer.decision_id
+    assert len(given) <= 1024
+    assert "by its rule" in refused(
+        lambda: shop.client.record_exposures([Exposure(decision_id=given)]), "exposures[0].rule_id"
+    )
+    shown = [answer.treatments[place].rule_id for place in (0, 500, 999)]
+    reports = [Exposure(decision_id=given, rule_id=rule) for rule in shown]
+    assert shop.client.record_exposures(reports) == (ACCEPTED,) * 3
+    assert shop.client.record_exposures(reports) == (DUPLICATE,) * 3
+    assert {(said["rule"], said["action"], said["group"]) for _, said in told(shop)} == {
+        (rule, "show", f"g{rule.partition('-')[0]}-{'y' * 200}") for rule in shown
+    }
+    outcomes = [Outcome(decision_id=given, name="buy"), Outcome(decision_id=given, name="buy", rule_id=shown[1])]
+    assert shop.client.record_outcomes(outcomes) == (ACCEPTED, ACCEPTED)
+    strangers = [f"stranger-{number}" for number in range(50)]
+    caught = 0
+    for rule in strangers:
+        try:
+            shop.client.record_outcomes([Outcome(decision_id=given, name="buy", rule_id=rule)])
+        except InvalidRequest as error:
+            caught += "1,000 treatments of other rules" in str(error)
+    assert caught >= 30
+    shop.write("decisions: {feed: {default: {action: show, params: {n: 0}}}}\n")
+    shop.admin.reload()
+    gone = answer.treatments[1].rule_id
+    assert shop.client.record_exposures([Exposure(decision_id=given, rule_id=gone)]) == (ACCEPTED,)
+    assert ("arbiter.exposure", {**told(shop)[0][1], "rule": gone, "action": "", "group": ""}) in told(shop)
+
+
 def test_an_id_of_another_store_is_refused(asked: Shop, open_shop: OpenShop) -> None:
     foreign = decided(open_shop())
     message = refused(

@@ -2,10 +2,12 @@
 
 Law: pure; the shell gives the proof's key and the time. An id is the number of the decision's row in the log of
 decisions, what was delivered, and the key of the subject with a proof over all of it, with a "." between each. The
-proof is BLAKE2b in its keyed mode (RFC 7693), which is a MAC. No id of a subject stands in it, but sealed.
+proof is BLAKE2b in its keyed mode (RFC 7693), which is a MAC. No id of a subject stands in it, but sealed. It never
+has more than `LIMIT` characters: where the names of all that was delivered do not fit, a Bloom filter of the rules
+stands in their place.
 
-What was delivered is the same for many decisions, so that it is written once (`stated`) and kept; what is left to do
-for each decision is one hash.
+What was delivered is the same for many decisions, so that it is written and hashed once (`stated`) and kept; what is
+left to do for each decision is the rest of one hash.
 """
 
 from __future__ import annotations
@@ -18,14 +20,20 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from arbiter.errors import InvalidField
+from arbiter.learning.bloom import bloomed, holds
 
 if TYPE_CHECKING:
     from hashlib import blake2b
 
+LIMIT: Final = 1024
+"""Characters of an id at most."""
 _URL: Final = bytes.maketrans(b"+/", b"-_")
 _BACK: Final = bytes.maketrans(b"-_", b"+/")
 _KEY_BYTES: Final = 16
-_LEVEL: Final = 9  # of zlib: it is done once for many decisions
+_NUMBER: Final = 48  # characters of a number at most
+_HOPELESS: Final = 1 << 13  # bytes that no compression makes short enough
+_AROUND: Final = 48  # bytes at most that a statement with a filter has beside that and the point's name
+_BITS: Final = 32  # of a filter for each rule, where there is room
 
 
 class Delivered(msgspec.Struct, frozen=True, array_like=True):
@@ -37,18 +45,27 @@ class Delivered(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Statement(msgspec.Struct, frozen=True, array_like=True):
-    """What decisions share that gave the same."""
+    """What decisions share that gave the same. `unnamed` treatments are in no list, but their rules in a filter."""
 
     point: str
     snapshot: bytes
-    delivered: tuple[Delivered, ...]
-    variants: dict[str, str]
+    delivered: tuple[Delivered, ...] = ()
+    unnamed: int = 0
+    filter: bytes = b""
+
+
+class Stated(msgspec.Struct, frozen=True):
+    """A statement as it stands in ids, and the hash that has read it."""
+
+    text: bytes
+    proof: blake2b
 
 
 class Claim(msgspec.Struct, frozen=True):
     """What the id of a decision says: the `number` of its row in the log, when it was made (µs since the epoch), the
-    key of the subject (or more, see `profiles.keys.Keys.asked`), the decision point, the digest of the snapshot, what
-    was delivered, and the variants of the experiments that mattered.
+    key of the subject (or more, see `profiles.keys.Keys.asked`), the decision point, the digest of the snapshot, and
+    what was `delivered`. Where that would have been too long, it is empty, `unnamed` says how many treatments there
+    were, and `may_have_given` whether one was of a rule.
     """
 
     number: str
@@ -57,25 +74,47 @@ class Claim(msgspec.Struct, frozen=True):
     point: str
     snapshot: str
     delivered: tuple[Delivered, ...]
-    variants: dict[str, str]
+    unnamed: int = 0
+    filter: bytes = b""
+
+    def may_have_given(self, rule: str) -> bool:
+        """Whether a treatment that is not named was of this rule: sure when not, and else with what a filter errs."""
+        return self.unnamed > 0 and holds(self.filter, self.unnamed, rule)
 
 
-_encode: Final = msgspec.msgpack.Encoder(order="sorted").encode
+_encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(_Statement).decode
 
 
-def stated(point: str, snapshot: str, delivered: tuple[Delivered, ...], variants: dict[str, str]) -> bytes:
-    """What decisions say of themselves that gave the same treatments by the same snapshot: the middle of their ids."""
-    packed = _encode(_Statement(point, bytes.fromhex(snapshot), delivered, variants))
-    return b".%b." % _text(zlib.compress(packed, _LEVEL))
+def room(subject_bytes: int, proof: blake2b) -> int:
+    """Characters that a statement may have, in the ids of subjects whose keys have at most so many bytes."""
+    return LIMIT - _NUMBER - _length(proof.digest_size + subject_bytes)
 
 
-def sealed(proof: blake2b, number: str, statement: bytes, subject: bytes) -> bytes:
-    """The id of a decision: `proof` is the keyed hash, `number` begins with the decision's time in hexadecimal."""
-    said = number.encode() + statement
-    mac = proof.copy()
-    mac.update(said + subject)
-    return said + b2a_base64(mac.digest() + subject, newline=False).translate(_URL)
+def stated(proof: blake2b, point: str, snapshot: str, delivered: tuple[Delivered, ...], most: int) -> Stated:
+    """What decisions say of themselves that gave the same treatments by the same snapshot, in `most` characters: the
+    middle of their ids. `proof` is the keyed hash.
+    """
+    digest, text = bytes.fromhex(snapshot), b""
+    packed = _encode(_Statement(point, digest, delivered))
+    if len(packed) < _HOPELESS:
+        text = _framed(packed)
+    if not text or len(text) > most:
+        rules = [each.rule for each in delivered]
+        size = min(_BITS * len(rules) // 8, (most - 2) // 4 * 3 - _AROUND - len(point))
+        text = _framed(_encode(_Statement(point, digest, (), len(rules), bloomed(rules, size))))
+    read = proof.copy()
+    read.update(text)
+    return Stated(text, read)
+
+
+def sealed(statement: Stated, number: str, subject: bytes) -> bytes:
+    """The id of a decision: `number` begins with the decision's time in hexadecimal."""
+    said = number.encode()
+    mac = statement.proof.copy()
+    # A number has no "." in it, so that no two ids are read alike.
+    mac.update(subject + b"." + said)
+    return said + statement.text + b2a_base64(mac.digest() + subject, newline=False).translate(_URL)
 
 
 def opened(proof: blake2b, text: str, field: str) -> Claim:
@@ -90,7 +129,7 @@ def opened(proof: blake2b, text: str, field: str) -> Claim:
     if len(subject) < _KEY_BYTES:
         raise _no_id(field, text)
     mac = proof.copy()
-    mac.update(b"%b.%b." % (number, statement) + subject)
+    mac.update(b".%b.%b.%b" % (statement, subject, number))
     if not hmac.compare_digest(mac.digest(), given) or _text(raw) != tail:
         raise InvalidField(
             f"{field} was not given by this store's servers, or not so: it was altered or cut, is of another store, or "
@@ -106,8 +145,18 @@ def opened(proof: blake2b, text: str, field: str) -> Claim:
         point=found.point,
         snapshot=found.snapshot.hex(),
         delivered=found.delivered,
-        variants=found.variants,
+        unnamed=found.unnamed,
+        filter=found.filter,
     )
+
+
+def _framed(packed: bytes) -> bytes:
+    return b".%b." % _text(zlib.compress(packed))
+
+
+def _length(size: int) -> int:
+    """Characters of the text of so many bytes."""
+    return -(-size // 3) * 4
 
 
 def _text(raw: bytes) -> bytes:

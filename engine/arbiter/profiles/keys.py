@@ -20,6 +20,7 @@ import msgspec
 
 from arbiter.errors import StoreError
 from arbiter.profiles.environment import failure
+from arbiter.profiles.values import ID_BYTES
 
 if TYPE_CHECKING:
     from arbiter.profiles.environment import Environment
@@ -85,7 +86,8 @@ class _Hashes:
 
 class Keys:
     """The keys of one store. `subject_hash` is what the id of a subject is fed to for the current one, `proof` what the
-    ids of decisions are fed to, to prove that this store's servers gave them.
+    ids of decisions are fed to, to prove that this store's servers gave them. `last` is the id that was read last, with
+    its key: the next one to ask is often who read it.
 
     `begun` says whether the store has taken the current secret, as it does before the first write with it; `turning`,
     whether ids may lie under earlier keys. Raises StoreError when the store cannot be read with these
@@ -101,6 +103,7 @@ class Keys:
         self._ended = 0.0  # when it was first seen that nothing is left under earlier keys, by the monotonic clock
         self.subject_hash = current.subject
         self.proof = current.proof
+        self.last = ("", b"")
         try:
             with environment.handle.begin() as txn:
                 stored = txn.get(_CURRENT, own.check, environment.meta)
@@ -131,26 +134,23 @@ class Keys:
 
     def asked(self, subject_id: str) -> bytes:
         """The key of a subject's id as it stands in the id of a decision; while the store turns to another secret, with
-        all that finds the subject where it lies still.
+        the sealed id, by which the subject is found where it lies still.
         """
         if self.turning:
-            key = self._of(subject_id.encode(), account=False)
-            if isinstance(key, Turning):
-                return b"".join((key, bytes([len(key.olds)]), *key.olds, key.sealed))
-            return key
-        hashed = self.subject_hash.copy()
-        hashed.update(subject_id.encode())
-        return hashed.digest()
+            key = self.subject(subject_id)
+            return key + key.sealed if isinstance(key, Turning) else key
+        last, key = self.last
+        return key if last is subject_id else self.subject(subject_id)
 
     def of_asked(self, asked: bytes) -> bytes:
         """The key that `asked` gave."""
-        if len(asked) == _BYTES:
-            return asked
-        key = Turning(asked[:_BYTES])
-        ends = range(_BYTES + 1, _BYTES + 1 + _BYTES * asked[_BYTES], _BYTES)
-        key.olds = tuple(asked[start : start + _BYTES] for start in ends)
-        key.sealed = asked[ends.stop :]
-        return key
+        key, sealed = asked[:_BYTES], asked[_BYTES:]
+        return self._of(self._current.masked(key, sealed), account=False) if sealed else key
+
+    @property
+    def asked_bytes(self) -> int:
+        """How many bytes `asked` gives at most, from now on."""
+        return _BYTES + ID_BYTES if self.turning else _BYTES
 
     def sealed(self, key: bytes, subject_id: str) -> bytes:
         """A subject's id, as it may be kept under `key`, its own."""

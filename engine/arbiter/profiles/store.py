@@ -191,7 +191,7 @@ class Store:
         features = features or self._features
         hashed = self._hash.copy()
         hashed.update(subject_id.encode())
-        key = hashed.digest()
+        self.keys.last = subject_id, (key := hashed.digest())
         environment = self._current.environment
         if environment.superseded[0]:
             environment = self._current.latest()

@@ -16,7 +16,7 @@ from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.profiles.totals import INT64
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
-_ID_BYTES = 256
+ID_BYTES = 256
 _KINDS: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "int": (int,),
@@ -66,18 +66,18 @@ def check_id(value: str, field: str) -> None:
     """Raise InvalidField unless `value` is 1 to 256 bytes of UTF-8."""
     size = len(_utf8(value, field))
     if not size:
-        raise InvalidField(f"{field} is empty: send 1 to {_ID_BYTES} bytes of UTF-8", field=field)
-    if size > _ID_BYTES:
+        raise InvalidField(f"{field} is empty: send 1 to {ID_BYTES} bytes of UTF-8", field=field)
+    if size > ID_BYTES:
         raise InvalidField(
-            f"{field} has {size:,} bytes, and `id_bytes` allows {_ID_BYTES}: shorten it", field=field, reason="id_bytes"
+            f"{field} has {size:,} bytes, and `id_bytes` allows {ID_BYTES}: shorten it", field=field, reason="id_bytes"
         )
 
 
 def check_name(value: str, field: str) -> None:
     """Raise InvalidField unless `value` is a name that rules can speak of."""
-    if not _NAME.fullmatch(value) or len(value) > _ID_BYTES:
+    if not _NAME.fullmatch(value) or len(value) > ID_BYTES:
         raise InvalidField(
-            f"`{value[:64]}` is no name: use a-z, 0-9 and _, not a digit first, at most {_ID_BYTES} characters",
+            f"`{value[:64]}` is no name: use a-z, 0-9 and _, not a digit first, at most {ID_BYTES} characters",
             field=field,
         )
 

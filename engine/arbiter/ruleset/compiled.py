@@ -36,6 +36,15 @@ if TYPE_CHECKING:
 _decode = msgspec.msgpack.Decoder(Rule).decode
 
 
+class _Named(msgspec.Struct):
+    """As much of a rule as its id."""
+
+    id: str
+
+
+_name = msgspec.msgpack.Decoder(_Named).decode
+
+
 class CompiledRule:
     """One rule with the functions that it needs. `rank` sorts by the static prefix of the point's order; rules of one
     rank form a tier. `models` and `value_models` are asked for before rendering and valuing, as a condition's are;
@@ -139,14 +148,21 @@ class Rules:
 
     def rule(self, number: int) -> Rule:
         """The rule of this number."""
-        pack, place = self._find(number)
-        ends = self._ends[pack]
-        return _decode(self._packs[pack].blob[ends[place - 1] if place else 0 : ends[place]])
+        return _decode(self._written(number))
+
+    def id(self, number: int) -> str:
+        """The id of the rule of this number, the rest of which is not decoded."""
+        return _name(self._written(number)).id
 
     def digest(self, number: int) -> bytes:
         """What names the rule's content, 16 bytes."""
         pack, place = self._find(number)
         return self._packs[pack].digests[16 * place : 16 * place + 16]
+
+    def _written(self, number: int) -> bytes:
+        pack, place = self._find(number)
+        ends = self._ends[pack]
+        return self._packs[pack].blob[ends[place - 1] if place else 0 : ends[place]]
 
     def _find(self, number: int) -> tuple[int, int]:
         pack = bisect_right(self._starts, number) - 1
@@ -248,6 +264,15 @@ class Point:
     def salts(self) -> tuple[str, ...]:
         """The salts by which its rules let in subjects by their ids: slow once for an old image."""
         return salts_of(self.all_rules) if self._part.salts is None else self._part.salts
+
+    def named(self, rule_id: str) -> Rule | None:
+        """The rule of this id as it was written: slow the first time, since all are gone through."""
+        number = self._by_id.get(rule_id)
+        return None if number is None else self._rules.rule(number)
+
+    @cached_property
+    def _by_id(self) -> dict[str, int]:
+        return {self._rules.id(number): number for number in self._ranked}
 
     @property
     def size(self) -> int:

@@ -34,6 +34,7 @@ from arbiter.wire.values import write_entries, write_timestamp
 
 if TYPE_CHECKING:
     from arbiter.config.limits import Limits
+    from arbiter.profiles.keys import Keys
     from arbiter.runtime.active import Active
     from arbiter.runtime.engine import Engine, Seen
     from arbiter.runtime.recording import Recorder
@@ -50,12 +51,13 @@ _DecideRequest = decision_pb2.DecideRequest
 _DecideResponse = decision_pb2.DecideResponse
 _parse_request = _DecideRequest.FromString
 NOBODY = Call()
-_STATEMENTS = 10_000  # that are kept
-_SHORT, _LONG = 1 << 7, 1 << 14  # lengths below these are written in one byte, and in two
+_KEPT = 50_000  # names of rules, in statements that are kept
 _REASONS = {Reason.WON: decision_pb2.REASON_RULE, Reason.DEFAULT: decision_pb2.REASON_DEFAULT}
 _RESULT_TAG = bytes([decision_pb2.DecideBatchResponse.RESULTS_FIELD_NUMBER << 3 | 2])
 _RESPONSE_TAG = bytes([decision_pb2.DecideBatchResult.RESPONSE_FIELD_NUMBER << 3 | 2])
 _ID_TAG = decision_pb2.DecideResponse.DESCRIPTOR.fields_by_name["decision_id"].number << 3 | 2
+# Tag and length, by length: that is never below 128, and takes two bytes.
+_ID_HEADS = tuple(bytes((_ID_TAG, size & 0x7F | 0x80, size >> 7)) for size in range(token.LIMIT + 1))
 _CAUSES = {
     Lack.LATE: (decision_pb2.DEGRADATION_CAUSE_DEADLINE, "the call's deadline came before the model could run"),
     Lack.FAILED: (decision_pb2.DEGRADATION_CAUSE_MODEL_FAILED, "the model failed; the server's log says why"),
@@ -69,10 +71,12 @@ class _Parts:
     It does not keep the snapshot: one that has been replaced goes when its last call ends.
     """
 
-    def __init__(self, snapshot: Snapshot, counters: Counters) -> None:
+    def __init__(self, snapshot: Snapshot, counters: Counters, keys: Keys) -> None:
         self.of = weakref.ref(snapshot)
         self.name = snapshot.digest
-        self._statements: dict[tuple[str, ...], bytes] = {}
+        self._keys = keys
+        self._statements: dict[tuple[str, ...], token.Stated] = {}
+        self._kept = 0
         self._counters = counters
         self.digest = _DecideResponse(snapshot=snapshot.digest).SerializeToString()
         self.points = {name: _DecideResponse(decision=name).SerializeToString() for name in snapshot.points}
@@ -80,24 +84,25 @@ class _Parts:
         # with constant parameters. A rendered one is new each time; it takes the place of the last.
         self._treatments: dict[str, tuple[Treatment, bytes]] = {}
 
-    def statement(self, decision: Decision, snapshot: Snapshot) -> bytes:
+    def statement(self, decision: Decision, snapshot: Snapshot) -> token.Stated:
         """What decisions that gave the same say in their ids."""
-        treatments, experiments = decision.treatments, decision.experiments
+        treatments = decision.treatments
         if len(treatments) == 1:
             key: tuple[str, ...] = (decision.point, treatments[0].rule_id)
         else:
             key = (decision.point, *[each.rule_id for each in treatments])
-        if experiments:
-            key = (*key, "", *experiments, *experiments.values())
         known = self._statements.get(key)
         if known is None:
-            if len(self._statements) >= _STATEMENTS:
-                self._statements = {}
+            self._kept += len(key)
+            if self._kept > _KEPT:
+                self._statements, self._kept = {}, len(key)
             groups = snapshot.points[decision.point].groups
             delivered = tuple(
                 token.Delivered(each.rule_id, each.action, groups.get(each.rule_id, "")) for each in treatments
             )
-            known = self._statements[key] = token.stated(decision.point, self.name, delivered, experiments)
+            proof = self._keys.proof
+            most = token.room(self._keys.asked_bytes, proof)
+            known = self._statements[key] = token.stated(proof, decision.point, self.name, delivered, most)
         return known
 
     def treatment(self, treatment: Treatment, point: str) -> bytes:
@@ -271,9 +276,9 @@ class DecisionService:
         if active.canary:
             parts = self._others.get(active.snapshot)
             if parts is None:
-                parts = self._others[active.snapshot] = _Parts(active.snapshot, self._counters)
+                parts = self._others[active.snapshot] = _Parts(active.snapshot, self._counters, self._keys)
             return parts
-        self._parts = _Parts(active.snapshot, self._counters)
+        self._parts = _Parts(active.snapshot, self._counters, self._keys)
         self._weights = Weights()
         return self._parts
 
@@ -310,13 +315,8 @@ class DecisionService:
             written.append(own.SerializeToString())
         if number:
             statement = parts.statement(decision, active.snapshot)
-            decision_id = token.sealed(self._keys.proof, number, statement, subject)
-            # Written by hand: tag, length, text.
-            size = len(decision_id)
-            if _SHORT <= size < _LONG:
-                written.append(b"%c%c%c%b" % (_ID_TAG, size & 0x7F | 0x80, size >> 7, decision_id))
-            else:
-                written += bytes((_ID_TAG,)), _varint(size), decision_id
+            decision_id = token.sealed(statement, number, subject)
+            written += _ID_HEADS[len(decision_id)], decision_id
             self._count(decision, parts, active)
         return written
 

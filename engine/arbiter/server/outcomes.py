@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.learning import token
+from arbiter.learning.token import Delivered
 from arbiter.profiles.outcomes import Recorded, RecordReports, Report
 from arbiter.profiles.values import check_id, check_name
 from arbiter.server.calls import Later, parse
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from arbiter.config.limits import Limits
-    from arbiter.learning.token import Claim, Delivered
+    from arbiter.learning.token import Claim
     from arbiter.runtime.engine import Engine
     from arbiter.server.calls import Call, Work
     from arbiter.telemetry.counters import Counters
@@ -84,7 +85,13 @@ class OutcomeService:
 
     def _exposure(self, sent: outcome_pb2.Exposure, field: str, now: int) -> list[Report]:
         claim = self._opened(sent.decision_id, field)
-        shown = claim.delivered if not sent.rule_id else [_delivered(claim, sent.rule_id, field)]
+        if claim.unnamed and not sent.rule_id:
+            raise InvalidField(
+                f"{field}.rule_id is empty, and the decision delivered {claim.unnamed:,} treatments, too many for its "
+                "id to name: report each that was shown by its rule",
+                field=f"{field}.rule_id",
+            )
+        shown = [self._delivered(claim, sent.rule_id, field)] if sent.rule_id else claim.delivered
         at = _moment(sent, claim, field, now)
         key = _checked_key(sent.idempotency_key, field)
         made = []
@@ -103,7 +110,7 @@ class OutcomeService:
         claim = self._opened(sent.decision_id, field)
         check_name(sent.name, f"{field}.name")
         if sent.rule_id:
-            _delivered(claim, sent.rule_id, field)
+            self._delivered(claim, sent.rule_id, field)
         said: dict[str, Any] = {
             "decision": claim.number,
             "point": claim.point,
@@ -123,6 +130,25 @@ class OutcomeService:
     def _opened(self, text: str, field: str) -> Claim:
         return token.opened(self._store.keys.proof, text, f"{field}.decision_id")
 
+    def _delivered(self, claim: Claim, rule: str, field: str) -> Delivered:
+        """What a rule gave. Raises InvalidField for one that was not delivered."""
+        for each in claim.delivered:
+            if each.rule == rule:
+                return each
+        if claim.may_have_given(rule):
+            # What the rule does, its id is too short to say: the rule itself does, unless it is gone.
+            snapshots, now = self._engine.snapshots, self._engine.snapshot
+            point = now and snapshots.get(claim.snapshot, now).points.get(claim.point)
+            found = point.named(rule) if point else None
+            return Delivered(rule, found.then.action, found.group) if found else Delivered(rule, "")
+        given: Sequence[str] = [f"`{each.rule}`" for each in claim.delivered if each.rule]
+        unnamed = f"{claim.unnamed:,} treatments of other rules" if claim.unnamed else "nothing of a rule"
+        raise InvalidField(
+            f"{field}.rule_id is `{rule[:64]}`, and the decision delivered {', '.join(given) or unnamed}: name one of "
+            "those, or leave it out for the decision as a whole",
+            field=f"{field}.rule_id",
+        )
+
     def _report(self, claim: Claim, kind: str, at: int, said: dict[str, Any], key: str, field: str) -> Report:
         # From all that tells one report from another, so that the same one has the same id whenever it is sent.
         told = "\0".join((kind, claim.number, said["rule"], said.get("name", ""), key))
@@ -137,19 +163,6 @@ class OutcomeService:
                 field=field,
                 reason="batch_events",
             )
-
-
-def _delivered(claim: Claim, rule: str, field: str) -> Delivered:
-    """What a rule gave. Raises InvalidField for one that was not delivered."""
-    for each in claim.delivered:
-        if each.rule == rule:
-            return each
-    given: Sequence[str] = [f"`{each.rule}`" for each in claim.delivered if each.rule]
-    raise InvalidField(
-        f"{field}.rule_id is `{rule[:64]}`, and the decision delivered {', '.join(given) or 'nothing of a rule'}: name "
-        "one of those, or leave it out for the decision as a whole",
-        field=f"{field}.rule_id",
-    )
 
 
 def _moment(sent: outcome_pb2.Exposure | outcome_pb2.Outcome, claim: Claim, field: str, now: int) -> int:

@@ -389,8 +389,8 @@ class DecideResponse(_message.Message):
     DECISIONS_FIELD_NUMBER: _builtins.int
     EXPERIMENTS_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
-    """Names this decision in later calls: OutcomeService takes what became of it by this. Opaque printable ASCII without
-    spaces, mostly below 300 characters; longer where many treatments are delivered. Empty for a dry run.
+    """Names this decision in later calls: OutcomeService takes what became of it by this. Opaque, at most 1 KiB of
+    printable ASCII without spaces, mostly below 300 characters. Empty for a dry run.
     """
     snapshot: _builtins.str
     """Digest of the snapshot that decided, lower-case hex."""

@@ -65,7 +65,9 @@ class Exposure(_message.Message):
     decision_id: _builtins.str
     """The decision, as DecideResponse.decision_id named it."""
     rule_id: _builtins.str
-    """The rule whose treatment was shown. Empty: all that the decision delivered, each once."""
+    """The rule whose treatment was shown. Empty: all that the decision delivered, each once; refused for a decision with
+    so many treatments that its id does not name them.
+    """
     idempotency_key: _builtins.str
     """Tells one showing from another of the same decision and rule. Empty: the first one counts, any other is a duplicate."""
     @_builtins.property
