@@ -286,6 +286,9 @@ def test_a_candidate_is_told_apart_by_rule_point_segment_and_example(logged: Log
         assert "europe" in example.before
         assert "europe" not in example.after
         assert "profile.name" not in example.read
+    # A time since, and not the moment since when, as which it is stored.
+    assert all(0 <= days < 365 for each in found.examples if (days := each.read.get("features.since_visit")))
+    assert any("features.since_visit" in each.read for each in found.examples)
 
 
 def test_what_the_log_does_not_hold_is_said_and_not_guessed(logged: Logged) -> None:

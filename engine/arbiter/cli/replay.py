@@ -274,12 +274,16 @@ def _print_examples(examples: "Iterable[Example]") -> None:
             each.point,
             ", ".join(rule or "default" for rule in each.before),
             ", ".join(rule or "default" for rule in each.after),
-            ", ".join(f"{name}={value}" for name, value in each.read.items()),
+            ", ".join(f"{name}={_short(value)}" for name, value in each.read.items()),
         )
         for each in examples
     ]
     if rows:
         print_table(("at", "decision", "was", "would be", "by what was read"), rows, prose=("by what was read",))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _counted(count: int) -> str:

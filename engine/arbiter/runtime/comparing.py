@@ -119,7 +119,7 @@ class Reproduction:
         self._decisions += 1
         if outcome_of(decision) != logged_outcome(row):
             self._different += 1
-            self._examples.add(_example(head, row, won_of(decision), again.snapshot.symbols.personal))
+            self._examples.add(_example(head, row, won_of(decision), again.snapshot))
 
     def result(self) -> Reproduced:
         """What came of it until now."""
@@ -183,7 +183,7 @@ class Comparison:
         changed = delivered(after) != delivered(row.won)
         self._count(head, row, view, after, changed=changed)
         if changed:
-            self._examples.add(_example(head, row, after, self._candidate.symbols.personal))
+            self._examples.add(_example(head, row, after, self._candidate))
 
     def result(self) -> Compared:
         """What came of it until now."""
@@ -245,12 +245,14 @@ def _reads(snapshot: Snapshot, segment: str) -> frozenset[tuple[str, str]]:
     )
 
 
-def _example(head: Head, row: Row, after: Iterable[Won], personal: frozenset[str]) -> Example:
-    read = {
-        f"{root}.{name}": value
-        for (root, name, _), value in zip(head.reads, row.values or (), strict=True)
-        if value is not None and f"{root}.{name}" not in personal
-    }
+def _example(head: Head, row: Row, after: Iterable[Won], snapshot: Snapshot) -> Example:
+    """As who wrote `snapshot` knows the names that were read."""
+    read, symbols = {}, snapshot.symbols
+    for (root, name, key), value in zip(head.reads, row.values or (), strict=True):
+        if value is not None and f"{root}.{name}" not in symbols.personal:
+            feature = symbols.features.get(name) if root == "features" else None
+            # A row has features as they are stored: of some that is no value yet.
+            read[f"{root}.{name}"] = feature.value(value, row.at) if feature and feature.key == key else value
     before = tuple(each.rule for each in row.won)
     return Example(
         id=row.id,
