@@ -15,7 +15,7 @@ from arbiter.errors import InvalidField
 from arbiter.learning import token
 from arbiter.learning.token import Delivered
 from arbiter.profiles.keys import PROOF_BYTES, Secrets
-from arbiter.profiles.outcomes import Recorded, RecordReports, Report
+from arbiter.profiles.outcomes import Became, Recorded, RecordReports, Report
 from arbiter.profiles.store import Store
 from arbiter.ruleset.points import MAX_SLOTS
 from arbiter.types import Event
@@ -103,9 +103,10 @@ def test_an_id_names_what_was_delivered_while_that_fits(count: int, *, named: bo
 
 def report(store: Store, event_id: str, asked: bytes) -> Recorded:
     key = store.keys.of_asked(asked)
-    became: Recorded
-    (became,) = store.write(RecordReports([Report(key, T0, Event(event_id, "", "arbiter.outcome", T0), "r")])).result()
-    return became
+    told = Report(key, T0, "", Event(event_id, "", "arbiter.outcome", T0), "r")
+    became: Became
+    (became,) = store.write(RecordReports([told])).result()
+    return became.recorded
 
 
 def test_ids_hold_when_the_store_is_opened_again_and_not_with_another_key(tmp_path: Path) -> None:

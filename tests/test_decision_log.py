@@ -264,14 +264,14 @@ def test_a_full_disk_stops_the_log_and_no_decision_and_it_begins_again(places: C
     assert "spare_mib" in place.counters.log_error
     assert place.decide("nobody", "home").treatments
     assert place.counters.log_rows == 0
-    place.recorder._spool._spare = 0
+    place.recorder._decided.spool._spare = 0
     wait_for(lambda: place.counters.log_rows == 2 and not place.counters.log_error)
 
 
 def test_what_waits_is_bounded_and_what_is_lost_is_counted(tmp_path: Path, places: Callable[..., Place]) -> None:
     place = places()
     spool = Spool(tmp_path / "full", seconds=60, most=1 << 20, spare=1 << 62)
-    recorder = Recorder(spool, place.engine.store.refer, place.engine.scorer, place.counters, seconds=60, most=3)
+    recorder = Recorder(spool, spool, place.engine.store.refer, place.engine.scorer, place.counters, seconds=60, most=3)
     service = DecisionService(place.engine, Limits(), place.counters, recorder)
     asked = decision_pb2.DecideRequest(subject_id="nobody", decision="home").SerializeToString()
     for _ in range(5):

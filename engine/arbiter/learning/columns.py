@@ -17,6 +17,8 @@ from arbiter.learning.logged import Head, Row, decode_row
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from arbiter.learning.happened import Happened
+
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _NAME: Final = pa.dictionary(pa.int32(), pa.string())
 _WON: Final = pa.struct([
@@ -45,6 +47,22 @@ SCHEMA: Final = pa.schema(
         ("experiments", pa.list_(_ASSIGNED)),
         ("reads", _NAME),
         ("row", pa.binary()),
+    ]
+)
+HAPPENED: Final = pa.schema(
+    [
+        ("kind", _NAME),
+        ("id", pa.string()),
+        ("decision", pa.string()),
+        ("at", _TIME),
+        ("decided_at", _TIME),
+        ("recorded", _TIME),
+        ("subject", pa.string()),
+        ("point", _NAME),
+        ("snapshot", _NAME),
+        ("rule", _NAME),
+        ("name", _NAME),
+        ("value", pa.float64()),
     ]
 )
 _json = msgspec.json.Encoder(order="deterministic").encode
@@ -103,6 +121,16 @@ def table_of(packed: Sequence[msgspec.Raw], rows: Sequence[Row], heads: Sequence
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
+def happened_table(rows: Sequence[Happened]) -> pa.Table:
+    """A table of exposures and outcomes."""
+    columns = [[getattr(row, field.name) for row in rows] for field in HAPPENED]
+    arrays = [
+        _named(column) if field.type == _NAME else pa.array(column, field.type)
+        for field, column in zip(HAPPENED, columns, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=HAPPENED)
+
+
 def rows_of(batch: pa.RecordBatch) -> Iterator[tuple[Head, Row]]:
     """The rows of a part of a table, each with what it shares with others."""
     heads: dict[tuple[str, str, str], Head] = {}
@@ -115,10 +143,10 @@ def rows_of(batch: pa.RecordBatch) -> Iterator[tuple[Head, Row]]:
         yield head, decode_row(packed.as_py())
 
 
-def _named(values: list[str]) -> pa.Array:
-    """Values of which there are few different ones."""
+def _named(values: list[Any]) -> pa.Array:
+    """Values of which there are few different ones, or None."""
     numbers: dict[str, int] = {}
-    places = [numbers.setdefault(value, len(numbers)) for value in values]
+    places = [None if value is None else numbers.setdefault(value, len(numbers)) for value in values]
     return pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), pa.array(list(numbers), pa.string()))
 
 

@@ -15,6 +15,7 @@ import msgspec
 from arbiter.errors import InvalidField
 from arbiter.profiles import records
 from arbiter.profiles.ingesting import IngestEvents
+from arbiter.profiles.referring import ReferTo
 from arbiter.types import Event  # noqa: TC001 - a field's type at run time
 
 if TYPE_CHECKING:
@@ -33,24 +34,36 @@ class Recorded(enum.IntEnum):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """An event that says what became of a decision: the `key` of that one's subject, when it was `decided` (µs), and
-    what errors call the report.
+    """An event that says what became of a decision: the `key` of that one's subject, when it was `decided` (µs) and by
+    which snapshot, and what errors call the report.
     """
 
     key: bytes
     decided: int
+    snapshot: str
     event: Event
     field: str
 
 
-class RecordReports:
-    """Reports whose ids are free for them alone. Answered with what became of each, in their order."""
+class Became(msgspec.Struct, frozen=True):
+    """What became of a report, and what the log of decisions calls the subject of a new one, empty for not at all."""
 
-    def __init__(self, reports: Sequence[Report]) -> None:
+    recorded: Recorded
+    reference: bytes = b""
+
+
+class RecordReports:
+    """Reports whose ids are free for them alone. Answered with what became of each, in their order.
+
+    Where there is a log, `logged` is the purpose that a subject must have granted to stand in it, empty for any.
+    """
+
+    def __init__(self, reports: Sequence[Report], logged: str | None = None) -> None:
         self._reports = [(each, records.encode(each.event)) for each in reports]
+        self._logged = logged
         self.weight = len(reports)
 
-    def apply(self, group: Group) -> list[Recorded]:
+    def apply(self, group: Group) -> list[Became]:
         """Record the new ones. Raises InvalidField for one that is dated too far ahead, LimitExceeded."""
         group.check_quota()
         found, new = [], {}
@@ -63,7 +76,15 @@ class RecordReports:
             found.append(became)
         if new:
             IngestEvents(list(new.values())).apply(group)
-        return found
+        return [
+            Became(each, self._reference(group, report.key) if each is Recorded.ACCEPTED else b"")
+            for each, (report, _) in zip(found, self._reports, strict=True)
+        ]
+
+    def _reference(self, group: Group, key: bytes) -> bytes:
+        if self._logged is None or (self._logged and self._logged not in group.open(key).profile.granted):
+            return b""
+        return ReferTo(key).apply(group)
 
 
 def _judged(group: Group, report: Report, key: bytes, seen: bytes) -> Recorded:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arbiter.learning.logged import Head, Row, decode_heads, decode_row, decode_rows
-from arbiter.runtime.spool import frames, segments
+from arbiter.runtime.spool import DECIDED, frames, segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ class Following:
 
     def new(self) -> Iterator[tuple[Head, Row]]:
         """The rows since the last call."""
-        found = segments(self._directory)
+        found = segments(self._directory, DECIDED)
         names = {path.name for path in found}
         for gone in [name for name in self._places if name not in names]:
             del self._places[gone]

@@ -1,9 +1,12 @@
 """The decision log on its disk: segments become Parquet files, which are kept for a while, and lose rows of the erased.
 
+There are two sheets of it, decisions, and what became of them.
+
 Law: a file is there whole or not, and says which segments it was made of, so that no row is there twice whenever the
 process that makes it is killed. What became Parquet leaves the spool only then. Beside servers, never in one.
 
     LOG/spool/…rows    LOG/decisions-LAST-NAME.parquet, LAST being the µs of its newest row
+    LOG/spool/…told    LOG/outcomes-LAST-NAME.parquet, of exposures and outcomes
 """
 
 from __future__ import annotations
@@ -20,20 +23,35 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from arbiter.durable import sync_folder
-from arbiter.learning.columns import SCHEMA, rows_of, table_of
+from arbiter.learning.columns import HAPPENED, SCHEMA, happened_table, rows_of, table_of
+from arbiter.learning.happened import Happened, decode_happened
 from arbiter.learning.logged import Head, Row, decode_heads, decode_row, decode_rows
-from arbiter.runtime.spool import check_room, frames, segments, taken
+from arbiter.runtime.spool import DECIDED, TOLD, check_room, frames, segments, taken
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
+
+    from arbiter.runtime.spool import Frame
 
 _log = logging.getLogger("arbiter.log")
 
 _GROUP: Final = 20_000  # rows of a row group: what is in memory at once
 _READ: Final = ["point", "snapshot", "reads", "row"]  # what rows are made of again
 _SEGMENTS: Final = b"arbiter.segments"
-_NAME: Final = "decisions-{last:017d}-{digest}.parquet"
+_LAST: Final = "[0-9]" * 17
+
+
+class Sheet(msgspec.Struct, frozen=True):
+    """One kind of rows: what its files are called by, how its segments end, its columns, the one that says how old a
+    row is, and what makes tables of a segment.
+    """
+
+    name: str
+    suffix: str
+    schema: pa.Schema
+    dated: str
+    tables: Callable[[Path], Iterator[pa.Table]]
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -43,14 +61,10 @@ class Made(msgspec.Struct, frozen=True):
     erased: int = 0
 
 
-def files(directory: Path) -> list[Path]:
-    """The Parquet files of a log, the oldest first."""
-    return sorted(directory.glob("decisions-*.parquet"))
-
-
-def happened_in(place: Path) -> list[Path]:
-    """The Parquet files of exposures and outcomes beside a log, the oldest first; none beside a single file."""
-    return sorted(place.glob("outcomes-*.parquet"))
+def files(directory: Path, *sheets: Sheet) -> list[Path]:
+    """The Parquet files that a server made for a log, of these sheets or of all, the oldest first."""
+    found = (path for each in sheets or SHEETS for path in directory.glob(f"{each.name}-{_LAST}-*.parquet"))
+    return sorted(found, key=newest_of)
 
 
 def newest_of(file: Path) -> int:
@@ -66,7 +80,7 @@ def size_of(directory: Path) -> int:
 def finish(directory: Path) -> None:
     """Take away what a process left that was killed: drafts, segments that are in a file already. Raises OSError."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for draft in directory.glob(".decisions-*"):
+    for draft in (draft for sheet in SHEETS for draft in directory.glob(f".{sheet.name}-*")):
         draft.unlink(missing_ok=True)
     waiting = {path.name: path for path in segments(directory)}
     for file in files(directory) if waiting else ():
@@ -76,13 +90,21 @@ def finish(directory: Path) -> None:
 
 
 def convert(directory: Path, spare: int, erased: Collection[str] = ()) -> Made:
-    """Make a file of the segments that nobody writes any more, without rows of the erased. Raises OSError, LogFull."""
+    """Make a file, of each sheet, of the segments that nobody writes any more, without rows of the erased.
+
+    Raises OSError, LogFull.
+    """
+    made = [_convert(directory, sheet, spare, erased) for sheet in SHEETS]
+    return Made(sum(each.rows for each in made), sum(each.erased for each in made))
+
+
+def _convert(directory: Path, sheet: Sheet, spare: int, erased: Collection[str]) -> Made:
     with contextlib.ExitStack() as stack:
-        sealed = [path for path in segments(directory) if stack.enter_context(taken(path))]
+        sealed = [path for path in segments(directory, sheet.suffix) if stack.enter_context(taken(path))]
         if not sealed:
             return Made()
         check_room(directory, spare)
-        made = _write(directory, sealed, erased)
+        made = _write(directory, sheet, sealed, erased)
         for path in sealed:
             path.unlink()
         return made
@@ -90,26 +112,31 @@ def convert(directory: Path, spare: int, erased: Collection[str] = ()) -> Made:
 
 def rewrite(directory: Path, spare: int, erased: Collection[str]) -> int:
     """Write anew each file that has rows of these references, without them; how many those were. Raises OSError."""
-    gone = 0
+    return sum(_rewrite(file, sheet, spare, erased) for sheet in SHEETS for file in files(directory, sheet))
+
+
+def _rewrite(file: Path, sheet: Sheet, spare: int, erased: Collection[str]) -> int:
+    with pq.ParquetFile(file) as source:
+        found: int = sum(
+            pc.sum(pc.invert(_kept(batch, erased))).as_py() or 0
+            for batch in source.iter_batches(_GROUP, columns=["subject"])
+        )
+        if not found:
+            return 0
+        check_room(file.parent, spare)
+        draft = file.with_name(f".{file.name}")
+        with _draft(draft, sheet.schema.with_metadata(source.schema_arrow.metadata)) as writer:
+            for batch in source.iter_batches(_GROUP):
+                kept = batch.filter(_kept(batch, erased))
+                writer.write_table(pa.Table.from_batches([kept]).cast(sheet.schema))
+    _put(draft, file)
+    return found
+
+
+def _kept(rows: pa.Table | pa.RecordBatch, erased: Collection[str]) -> pa.Array:
+    """Which rows are not of these references."""
     wanted = pa.array(sorted(erased), pa.string())
-    for file in files(directory):
-        with pq.ParquetFile(file) as source:
-            found = sum(
-                pc.sum(pc.is_in(batch.column(0), wanted)).as_py() or 0
-                for batch in source.iter_batches(_GROUP, columns=["subject"])
-            )
-            if not found:
-                continue
-            check_room(directory, spare)
-            draft = file.with_name(f".{file.name}")
-            schema = SCHEMA.with_metadata(source.schema_arrow.metadata)
-            with _draft(draft, schema) as writer:
-                for batch in source.iter_batches(_GROUP):
-                    keep = pc.invert(pc.fill_null(pc.is_in(batch.column("subject"), wanted), False))
-                    writer.write_table(pa.Table.from_batches([batch.filter(keep)]).cast(SCHEMA))
-        _put(draft, file)
-        gone += found
-    return gone
+    return pc.invert(pc.fill_null(pc.is_in(rows.column("subject"), wanted), False))
 
 
 def retain(directory: Path, *, oldest: int | None, most: int) -> int:
@@ -133,8 +160,8 @@ def retain(directory: Path, *, oldest: int | None, most: int) -> int:
 
 def read_log(place: Path) -> Iterator[tuple[Head, Row]]:
     """The rows of a log, those that wait in its spool too, or of one file. Raises OSError, pyarrow.ArrowException."""
-    yield from rows_of_all([place] if place.is_file() else files(place), SCHEMA.empty_table())
-    for path in segments(place):
+    yield from rows_of_all(_read_of(place, DECISIONS), SCHEMA.empty_table())
+    for path in segments(place, DECISIONS.suffix):
         for heads, packed in _rows_in(path):
             for each in packed:
                 row = decode_row(each)
@@ -147,20 +174,29 @@ def whole(place: Path) -> tuple[list[Path], pa.Table]:
 
     Raises OSError, pyarrow.ArrowException.
     """
-    waiting: dict[str, list[pa.Table]] = {}
-    for path in segments(place):
-        for heads, packed in _rows_in(path):
-            rows = [decode_row(each) for each in packed]
-            known = [n for n, row in enumerate(rows) if row.head in heads]
-            chosen = [rows[n] for n in known]
-            table = table_of([packed[n] for n in known], chosen, [heads[row.head] for row in chosen])
-            waiting.setdefault(path.name, []).append(table)
-    found = [place] if place.is_file() else files(place)
+    return _whole(place, DECISIONS)
+
+
+def happened_in(place: Path) -> tuple[list[Path], pa.Table]:
+    """The same of exposures and outcomes; there are none beside a single file."""
+    return _whole(place, OUTCOMES)
+
+
+def _read_of(place: Path, sheet: Sheet) -> list[Path]:
+    """The files to read, whoever put them there: only the ones that a server made are kept by one."""
+    if place.is_file():
+        return [place] if sheet is DECISIONS else []
+    return sorted(place.glob(f"{sheet.name}-*.parquet"))
+
+
+def _whole(place: Path, sheet: Sheet) -> tuple[list[Path], pa.Table]:
+    waiting = {path.name: list(sheet.tables(path)) for path in segments(place, sheet.suffix)}
+    found = _read_of(place, sheet)
     for file in found if waiting else ():
         for name in _segments_in(file):  # it became Parquet meanwhile
             waiting.pop(name, None)
-    tables = [table for own in waiting.values() for table in own]
-    return found, pa.concat_tables([SCHEMA.empty_table(), *tables], promote_options="permissive").unify_dictionaries()
+    tables = [sheet.schema.empty_table(), *(table for own in waiting.values() for table in own)]
+    return found, pa.concat_tables(tables, promote_options="permissive").unify_dictionaries()
 
 
 def rows_of_all(found: Sequence[Path], waiting: pa.Table) -> Iterator[tuple[Head, Row]]:
@@ -173,55 +209,73 @@ def rows_of_all(found: Sequence[Path], waiting: pa.Table) -> Iterator[tuple[Head
         yield from rows_of(batch)
 
 
-def _write(directory: Path, sealed: Sequence[Path], erased: Collection[str]) -> Made:
+def _write(directory: Path, sheet: Sheet, sealed: Sequence[Path], erased: Collection[str]) -> Made:
     names = [path.name for path in sealed]
     digest = blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
-    draft = directory / f".decisions-{digest}"
-    schema = SCHEMA.with_metadata({_SEGMENTS: msgspec.json.encode(names)})
+    draft = directory / f".{sheet.name}-{digest}"
+    schema = sheet.schema.with_metadata({_SEGMENTS: msgspec.json.encode(names)})
     last, written, left = 0, 0, 0
     with _draft(draft, schema) as writer:
-        for heads, packed in _lots(sealed):
-            rows = [decode_row(each) for each in packed]
-            kept = [n for n, row in enumerate(rows) if row.head in heads and row.subject not in erased]
-            left += len(rows) - len(kept)
-            chosen = [rows[n] for n in kept]
-            if chosen:
-                writer.write_table(
-                    table_of([packed[n] for n in kept], chosen, [heads[row.head] for row in chosen]).cast(schema)
-                )
-                written += len(chosen)
-                last = max(last, *(row.at for row in chosen))
+        for table in (table for path in sealed for table in sheet.tables(path)):
+            kept = table.filter(_kept(table, erased)) if erased else table
+            left += table.num_rows - kept.num_rows
+            if kept.num_rows:
+                writer.write_table(kept.cast(schema))
+                written += kept.num_rows
+                last = max(last, pc.max(kept.column(sheet.dated)).cast(pa.int64()).as_py())
     if written:
-        _put(draft, directory / _NAME.format(last=last, digest=digest))
+        _put(draft, directory / f"{sheet.name}-{last:017d}-{digest}.parquet")
     else:
         draft.unlink()
     return Made(written, left)
 
 
-def _lots(sealed: Sequence[Path]) -> Iterator[tuple[dict[int, Head], list[msgspec.Raw]]]:
-    """The packed rows of segments, so many at once that a row group is made of them."""
-    for path in sealed:
-        waiting: list[msgspec.Raw] = []
-        known: dict[int, Head] = {}
-        for heads, packed in _rows_in(path):
-            known = heads
-            waiting += packed
-            if len(waiting) >= _GROUP:
-                yield known, waiting
-                waiting = []
-        if waiting:
-            yield known, waiting
+def _decided(path: Path) -> Iterator[pa.Table]:
+    """The decisions of a segment, so many at once that a row group is made of them."""
+    heads: dict[int, Head] = {}
+    waiting: list[msgspec.Raw] = []
+    for known, packed in _rows_in(path):
+        heads = known
+        waiting += packed
+        if len(waiting) >= _GROUP:
+            yield _table(heads, waiting)
+            waiting = []
+    if waiting:
+        yield _table(heads, waiting)
+
+
+def _table(heads: dict[int, Head], packed: list[msgspec.Raw]) -> pa.Table:
+    rows = [decode_row(each) for each in packed]
+    known = [n for n, row in enumerate(rows) if row.head in heads]
+    chosen = [rows[n] for n in known]
+    return table_of([packed[n] for n in known], chosen, [heads[row.head] for row in chosen])
+
+
+def _told(path: Path) -> Iterator[pa.Table]:
+    """The exposures and outcomes of a segment, in the same way."""
+    waiting: list[Happened] = []
+    for frame in _frames(path):
+        waiting += decode_happened(frame.rows)
+        if len(waiting) >= _GROUP:
+            yield happened_table(waiting)
+            waiting = []
+    if waiting:
+        yield happened_table(waiting)
 
 
 def _rows_in(path: Path) -> Iterator[tuple[dict[int, Head], list[msgspec.Raw]]]:
     """The packed rows of a segment, frame by frame, with the heads that came before them."""
     heads: dict[int, Head] = {}
+    for frame in _frames(path):
+        if frame.heads:
+            heads |= {head.number: head for head in decode_heads(frame.heads)}
+        else:
+            yield heads, decode_rows(frame.rows)
+
+
+def _frames(path: Path) -> Iterator[Frame]:
     with contextlib.suppress(FileNotFoundError):  # it became Parquet meanwhile
-        for frame in frames(path):
-            if frame.heads:
-                heads |= {head.number: head for head in decode_heads(frame.heads)}
-            else:
-                yield heads, decode_rows(frame.rows)
+        yield from frames(path)
 
 
 @contextlib.contextmanager
@@ -255,3 +309,8 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+DECISIONS: Final = Sheet("decisions", DECIDED, SCHEMA, "at", _decided)
+OUTCOMES: Final = Sheet("outcomes", TOLD, HAPPENED, "recorded", _told)
+SHEETS: Final = (DECISIONS, OUTCOMES)

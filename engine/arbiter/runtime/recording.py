@@ -13,7 +13,6 @@ import random
 import threading
 import time
 from collections import deque
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,13 +23,15 @@ from arbiter.decision.hashing import share
 from arbiter.errors import ArbiterError
 from arbiter.expr.generated import function_of
 from arbiter.expr.shaped import STORED, taker
+from arbiter.learning.happened import MINUTE
 from arbiter.learning.logged import CERTAIN, Head, Lost, Won, encode, lacking_of
 from arbiter.runtime.active import sooner
-from arbiter.runtime.spool import MIB, Spool
+from arbiter.runtime.spool import DECIDED, MIB, TOLD, Spool
+from arbiter.runtime.waiting import MOST, Waiting
 from arbiter.types import ExplainLevel, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
     from arbiter.config.options import DecisionLog
@@ -45,10 +46,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("arbiter.log")
 
-MOST: Final = 100_000  # rows that wait
-_AT_ONCE: Final = 2_048  # rows of one write: each gives the interpreter away, and waits to have it again
 _REFERRING: Final = 10_000  # rows that wait for the reference of their subject
-_MINUTE: Final = 60_000_000
 _PENS: Final = 1_000
 _CURIOUS: Final = 64  # decisions that wait to be looked at
 _SURVIVORS: Final = 200  # a decision that has more is not looked into: calls would wait for it
@@ -110,14 +108,16 @@ def _reader(reads: tuple[tuple[str, str, str], ...]) -> Callable[[View], tuple[A
 
 
 class Recorder:
-    """Writes rows to `spool` every `seconds`. `purpose` is what a subject must have granted where purposes are
-    declared, empty to ask for nothing; `refer` has the store give a subject a reference; of a share of `losers` it is
-    written, too, which rules lost, for which `scorer` runs the models that they need.
+    """Writes rows of decisions to `spool`, and of what became of them to `told`, every `seconds`. `purpose` is what a
+    subject must have granted where purposes are declared, empty to ask for nothing; `refer` has the store give a
+    subject a reference; of a share of `losers` it is written, too, which rules lost, for which `scorer` runs the models
+    that they need.
     """
 
     def __init__(
         self,
         spool: Spool,
+        told: Spool,
         refer: Callable[[str], Future[bytes]],
         scorer: Scorer,
         counters: Counters,
@@ -127,7 +127,6 @@ class Recorder:
         seconds: float = 1.0,
         most: int = MOST,
     ) -> None:
-        self._spool = spool
         self._refer = refer
         self._scorer = scorer
         self._counters = counters
@@ -135,7 +134,9 @@ class Recorder:
         self._losers = losers
         self._seconds = seconds
         self._most = most
-        self._waiting: deque[bytes] = deque()
+        self._decided = Waiting(spool, counters, most)
+        self._told = Waiting(told, counters, most)
+        self._waiting = self._decided.rows
         self._curious: deque[tuple[str, Request, Decision, Active, Seen]] = deque()
         self._credit = _CREDIT_S  # s of a processor that looking into decisions may take now,
         self._credited = time.monotonic()  # and when that was reckoned
@@ -183,6 +184,15 @@ class Recorder:
         else:
             reference = profile.reference.hex()
             self._waiting.append(self._row(pen, number, reference, request, decision, active, seen, page, place))
+
+    def asks(self, active: Active) -> str:
+        """The purpose that a subject must have granted for a row of its own, empty where nothing is asked for."""
+        snapshots = [active.snapshot] if active.beside is None else [active.snapshot, active.beside[1].snapshot]
+        return self._purpose if any(each.consent is not None for each in snapshots) else ""
+
+    def tell(self, rows: Sequence[bytes]) -> None:
+        """Write down what became of decisions."""
+        self._told.put(rows)
 
     def _row(
         self,
@@ -290,26 +300,19 @@ class Recorder:
         while self._referring and time.monotonic() < until:
             time.sleep(0.01)
         self._flush()
-        try:
-            self._spool.seal()
-        except OSError as error:
-            self._stopped(str(error))
+        for waiting in (self._decided, self._told):
+            try:
+                waiting.spool.seal()
+            except OSError as error:
+                self._stopped(str(error))
 
     def _flush(self) -> None:
         """Write what waits. What finds no room waits on, as long as there is room for that."""
         self._look()
-        waiting, counters = self._waiting, self._counters
+        counters = self._counters
         try:
-            if waiting:
-                self._spool.check()
-            while waiting:
-                rows = list(islice(waiting, _AT_ONCE))
-                self._spool.write(rows, self._heads)
-                for _ in rows:
-                    waiting.popleft()
-                counters.log_rows += len(rows)
-            self._spool.sync()
-            self._spool.age()
+            self._decided.write(self._heads)
+            self._told.write()
         except (OSError, ArbiterError) as error:
             self._stopped(str(error))
         else:
@@ -365,19 +368,24 @@ def _won(treatment: Treatment, propensity: float = CERTAIN) -> Won:
 def _impersonal(pen: _Pen, request: Request, decision: Decision) -> bytes:
     """A row that says nothing of the subject, nor exactly when."""
     won = [Won(each.rule_id, each.action, {}, each.priority) for each in decision.treatments]
-    return encode((pen.head, "", request.now - request.now % _MINUTE, "", None, won, decision.defaulted))
+    return encode((pen.head, "", request.now - request.now % MINUTE, "", None, won, decision.defaulted))
 
 
 def open_recorder(options: DecisionLog, engine: Engine) -> Recorder:
     """What writes down the decisions of an engine."""
-    spool = Spool(
-        Path(options.directory),
-        seconds=options.rotate_seconds,
-        most=options.rotate_mib * MIB,
-        spare=options.spare_mib * MIB,
+    decided, told = (
+        Spool(
+            Path(options.directory),
+            seconds=options.rotate_seconds,
+            most=options.rotate_mib * MIB,
+            spare=options.spare_mib * MIB,
+            suffix=suffix,
+        )
+        for suffix in (DECIDED, TOLD)
     )
     return Recorder(
-        spool,
+        decided,
+        told,
         engine.store.refer,
         engine.scorer,
         engine.counters,

@@ -1,6 +1,7 @@
-"""What came of decisions, as a number for each: read from the files of outcomes beside a decision log.
+"""What came of decisions, as a number for each: read from the outcomes beside a decision log.
 
-Law: files in, numbers out. An outcome counts for the decision that it names, when it came after it, and soon enough.
+Law: files in, and what waits to become one; numbers out. An outcome counts for the decision that it names, when it came
+after it, and soon enough.
 """
 
 from __future__ import annotations
@@ -20,23 +21,26 @@ _COLUMNS = ["kind", "decision", "at", "decided_at", "name", "value"]
 
 
 class Rewards(msgspec.Struct, frozen=True):
-    """By the id of a decision what it earned, where that is not 0; and all names of outcomes that the files hold."""
+    """By the id of a decision what it earned, where that is not 0; and all names of outcomes that there are."""
 
     by_decision: dict[str, float]
     names: list[str]
 
 
-def rewards_in(files: Sequence[Path], name: str, within: int | None, *, valued: bool) -> Rewards:
+def rewards_in(happened: tuple[Sequence[Path], pa.Table], name: str, within: int | None, *, valued: bool) -> Rewards:
     """What outcomes of `name` that came less than `within` µs after their decision, None for ever, are to it: the sum
-    of their values where they are `valued`, or 1 where there is any. Raises OSError, pyarrow.ArrowException.
+    of their values where they are `valued`, or 1 where there is any. `happened` are files, and what waits.
+
+    Raises OSError, pyarrow.ArrowException.
     """
     found: dict[str, float] = {}
     names: set[str] = set()
-    for file in files:
-        table = pq.read_table(file, columns=_COLUMNS)
-        table = table.filter(pc.equal(table["kind"], "outcome"))
-        names.update(filter(None, pc.unique(table["name"]).to_pylist()))
-        table = table.filter(pc.equal(table["name"], name))
+    files, waiting = happened
+    for rows in (*(pq.read_table(file, columns=_COLUMNS) for file in files), waiting.select(_COLUMNS)):
+        table = rows.filter(pc.equal(rows["kind"].cast(pa.string()), "outcome"))
+        named = table["name"].cast(pa.string())
+        names.update(filter(None, pc.unique(named).to_pylist()))
+        table = table.filter(pc.equal(named, name))
         late = pc.subtract(table["at"].cast(pa.int64()), table["decided_at"].cast(pa.int64()))
         in_time = pc.greater_equal(late, 0)
         if within is not None:

@@ -30,7 +30,10 @@ MIB: Final = 1 << 20
 _HEADS, _ROWS = b"H", b"R"
 _LEAD: Final = struct.Struct(">cII")
 _ARRAY: Final = struct.Struct(">BI")  # MessagePack's `array 32`
-_SUFFIX: Final = ".rows"
+DECIDED: Final = ".rows"
+"""How segments of decisions end."""
+TOLD: Final = ".told"
+"""And those of exposures and outcomes."""
 
 
 class LogFull(ArbiterError):
@@ -42,9 +45,10 @@ def spool_of(directory: Path) -> Path:
     return directory / FOLDER
 
 
-def segments(directory: Path) -> list[Path]:
-    """The segments of a log, the oldest first."""
-    return sorted(spool_of(directory).glob(f"[!.]*{_SUFFIX}"))
+def segments(directory: Path, *suffixes: str) -> list[Path]:
+    """The segments of a log that end in one of these, or all, the oldest first."""
+    wanted = suffixes or (DECIDED, TOLD)
+    return sorted(path for suffix in wanted for path in spool_of(directory).glob(f"[!.]*{suffix}"))
 
 
 def check_room(directory: Path, spare: int) -> None:
@@ -61,15 +65,16 @@ def check_room(directory: Path, spare: int) -> None:
 class Spool:
     """Writes segments below the log's `directory`: a new one when the last is older than `seconds` or has `most` bytes.
 
-    `spare` bytes are left free on the disk. For one thread.
+    `spare` bytes are left free on the disk. `suffix` says of what its rows are. For one thread.
     """
 
-    def __init__(self, directory: Path, *, seconds: float, most: int, spare: int) -> None:
+    def __init__(self, directory: Path, *, seconds: float, most: int, spare: int, suffix: str = DECIDED) -> None:
         self._directory = directory
         self._folder = spool_of(directory)
         self._seconds = seconds
         self._most = most
         self._spare = spare
+        self._suffix = suffix
         self._file = -1
         self._size = 0
         self._heads: set[bytes] = set()
@@ -124,7 +129,7 @@ class Spool:
 
     def _begin(self) -> None:
         self.check()
-        name = f"{time.time_ns() // 1000:017d}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+        name = f"{time.time_ns() // 1000:017d}-{os.getpid()}-{secrets.token_hex(4)}{self._suffix}"
         draft, path = self._folder / f".{name}", self._folder / name
         file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:

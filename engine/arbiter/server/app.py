@@ -76,7 +76,7 @@ class Server:
         services: dict[str, dict[str, Work]] = {
             decisions.SERVICE: decisions.DecisionService(backing.engine, limits, counters, backing.recorder).works(),
             profiles.SERVICE: {**stored.works(), **privacy.Privacy(backing.engine, limits, counters).works()},
-            outcomes.SERVICE: outcomes.OutcomeService(backing.engine, limits, counters).works(),
+            outcomes.SERVICE: outcomes.OutcomeService(backing.engine, limits, counters, backing.recorder).works(),
             triggers.SERVICE: triggering.works(),
             admin.SERVICE: admin.AdminService(backing.admin, limits).works(),
         }

@@ -15,6 +15,7 @@ from arbiter.learning import token
 from arbiter.learning.token import Delivered
 from arbiter.profiles.outcomes import Recorded, RecordReports, Report
 from arbiter.profiles.values import check_id, check_name
+from arbiter.runtime.telling import rows_of
 from arbiter.server.calls import Later, parse
 from arbiter.types import EXPOSURE, OUTCOME, RESERVED, Event
 from arbiter.v1 import outcome_pb2
@@ -22,11 +23,14 @@ from arbiter.wire.values import read_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Future
     from typing import Any
 
     from arbiter.config.limits import Limits
     from arbiter.learning.token import Claim
+    from arbiter.profiles.outcomes import Became
     from arbiter.runtime.engine import Engine
+    from arbiter.runtime.recording import Recorder
     from arbiter.server.calls import Call, Work
     from arbiter.telemetry.counters import Counters
 
@@ -42,11 +46,12 @@ _RESULTS = {
 class OutcomeService:
     """RecordExposures and RecordOutcomes over an engine's store."""
 
-    def __init__(self, engine: Engine, limits: Limits, counters: Counters) -> None:
+    def __init__(self, engine: Engine, limits: Limits, counters: Counters, recorder: Recorder | None = None) -> None:
         self._engine = engine
         self._store = engine.store
         self._limits = limits
         self._counters = counters
+        self._recorder = recorder
 
     def works(self) -> dict[str, Work]:
         """Return the work of each RPC by name."""
@@ -59,29 +64,45 @@ class OutcomeService:
         reports = [self._exposure(each, f"exposures[{place}]", now) for place, each in enumerate(sent)]
         spans = [len(each) for each in reports]
 
-        def finish(found: list[Recorded]) -> bytes:
+        def finish(found: list[Became]) -> bytes:
             self._counters.store_writes += 1
             results, start = [], 0
             for span in spans:
                 # An exposure of all that was delivered is as new as the newest part of it.
-                results.append(min(found[start : start + span], default=Recorded.DUPLICATE))
+                parts = [each.recorded for each in found[start : start + span]]
+                results.append(min(parts, default=Recorded.DUPLICATE))
                 start += span
             return outcome_pb2.RecordExposuresResponse(results=_written(results)).SerializeToString()
 
         flat = [report for each in reports for report in each]
         self._check_count(len(flat), "exposures")  # what one report names may be several
-        return Later(self._store.write(RecordReports(flat)), finish)
+        return Later(self._write(flat, now), finish)
 
     def _outcomes(self, content: bytes, _call: Call) -> Later:
         sent = parse(outcome_pb2.RecordOutcomesRequest, content).outcomes
         self._check_count(len(sent), "outcomes")
         now = self._engine.clock()
         reports = [self._outcome(each, f"outcomes[{place}]", now) for place, each in enumerate(sent)]
-        return Later(self._store.write(RecordReports(reports)), self._recorded)
+        return Later(self._write(reports, now), self._recorded)
 
-    def _recorded(self, found: list[Recorded]) -> bytes:
+    def _recorded(self, found: list[Became]) -> bytes:
         self._counters.store_writes += 1
-        return outcome_pb2.RecordOutcomesResponse(results=_written(found)).SerializeToString()
+        results = _written([each.recorded for each in found])
+        return outcome_pb2.RecordOutcomesResponse(results=results).SerializeToString()
+
+    def _write(self, reports: Sequence[Report], now: int) -> Future[list[Became]]:
+        """Have them recorded, and those that are new written down in the log of decisions, whoever waits for it."""
+        recorder = self._recorder
+        if recorder is None:
+            return self._store.write(RecordReports(reports))
+
+        def told(future: Future[list[Became]]) -> None:
+            if not future.cancelled() and future.exception() is None:
+                recorder.tell(rows_of(reports, future.result(), now))
+
+        future = self._store.write(RecordReports(reports, recorder.asks(self._engine.current())))
+        future.add_done_callback(told)
+        return future
 
     def _exposure(self, sent: outcome_pb2.Exposure, field: str, now: int) -> list[Report]:
         claim = self._opened(sent.decision_id, field)
@@ -153,7 +174,8 @@ class OutcomeService:
         # From all that tells one report from another, so that the same one has the same id whenever it is sent.
         told = "\0".join((kind, claim.number, said["rule"], said.get("name", ""), key))
         event_id = RESERVED + blake2b(told.encode(), digest_size=16).hexdigest()
-        return Report(self._store.keys.of_asked(claim.subject), claim.at, Event(event_id, "", kind, at, said), field)
+        event = Event(event_id, "", kind, at, said)
+        return Report(self._store.keys.of_asked(claim.subject), claim.at, claim.snapshot, event, field)
 
     def _check_count(self, count: int, field: str) -> None:
         allowed = self._limits.batch_events

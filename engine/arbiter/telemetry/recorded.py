@@ -9,12 +9,18 @@ from __future__ import annotations
 from arbiter.telemetry.instrument import Instrument, by, one
 
 INSTRUMENTS = (
-    Instrument("arbiter.decision_log.rows", "counter", "{row}", "Decisions written down.", one(lambda c: c.log_rows)),
+    Instrument(
+        "arbiter.decision_log.rows",
+        "counter",
+        "{row}",
+        "Rows written down: decisions, exposures, outcomes.",
+        one(lambda c: c.log_rows),
+    ),
     Instrument(
         "arbiter.decision_log.dropped",
         "counter",
         "{row}",
-        "Decisions that were not written down: too much waited (full), or their subjects got no reference.",
+        "Rows that were not written down: too much waited (full), or their subjects got no reference.",
         by(lambda c: c.log_dropped),
         ("arbiter.cause",),
     ),

@@ -28,13 +28,9 @@ _DECISIONS = """
     FROM {source}
 """
 _HAPPENED = """
-    SELECT kind, decision, epoch_us("at") AS moment, epoch_us(decided_at) AS decided_at,
+    SELECT CAST(kind AS VARCHAR) AS kind, decision, epoch_us("at") AS moment, epoch_us(decided_at) AS decided_at,
         CAST(point AS VARCHAR) AS point, CAST(rule AS VARCHAR) AS rule, CAST(name AS VARCHAR) AS name, value
     FROM {source}
-"""
-_NOTHING = """
-    (SELECT '' AS kind, '' AS decision, TIMESTAMPTZ 'epoch' AS "at", TIMESTAMPTZ 'epoch' AS decided_at, '' AS point,
-        '' AS rule, '' AS name, CAST(0 AS DOUBLE) AS value WHERE false)
 """
 
 
@@ -61,21 +57,23 @@ class Records:
         self._connection.execute(sql, values or None)
 
 
+Found = tuple["Sequence[Path]", "pa.Table"]
+"""Files, and what waits to become one, in the same columns."""
+
+
 @contextlib.contextmanager
-def opened(decisions: Sequence[Path], waiting: pa.Table, happened: Sequence[Path]) -> Iterator[Records]:
-    """The records of files of decisions, of those that `waiting` holds in the same columns, and of files of exposures
-    and outcomes. Raises UnreadableLog, within the block too.
+def opened(decisions: Sequence[Path], waiting: pa.Table, happened: Found) -> Iterator[Records]:
+    """The records of files of decisions, of those that `waiting` holds in the same columns, and of exposures and
+    outcomes, files and what waits. Raises UnreadableLog, within the block too.
     """
+    files, told = happened
     try:
         with duckdb.connect(config={"autoinstall_known_extensions": False, "enable_external_access": True}) as db:
             db.execute("SET TimeZone = 'UTC'")
             db.register("waiting", waiting)
-            parts = [_DECISIONS.format(source="waiting")]
-            if decisions:
-                parts.append(_DECISIONS.format(source=f"read_parquet({_listed(decisions)})"))
-            db.execute(f"CREATE TABLE decisions AS {' UNION ALL '.join(parts)}")
-            source = f"read_parquet({_listed(happened)}, union_by_name = true)" if happened else _NOTHING
-            db.execute(f"CREATE TABLE happened AS {_HAPPENED.format(source=source)}")
+            db.register("told", told)
+            _make(db, "decisions", _DECISIONS, "waiting", decisions)
+            _make(db, "happened", _HAPPENED, "told", files)
             db.execute("""
                 CREATE TABLE won AS SELECT DISTINCT id, moment, subject, point, unnest(won) AS rule
                 FROM decisions WHERE id <> ''
@@ -85,6 +83,13 @@ def opened(decisions: Sequence[Path], waiting: pa.Table, happened: Sequence[Path
         raise UnreadableLog(
             f"the log cannot be read: {error}; where a server writes it, files come and go: ask again"
         ) from error
+
+
+def _make(db: duckdb.DuckDBPyConnection, table: str, select: str, waiting: str, files: Sequence[Path]) -> None:
+    parts = [select.format(source=waiting)]
+    if files:
+        parts.append(select.format(source=f"read_parquet({_listed(files)}, union_by_name = true)"))
+    db.execute(f"CREATE TABLE {table} AS {' UNION ALL '.join(parts)}")
 
 
 def _listed(files: Sequence[Path]) -> str:
