@@ -17,7 +17,7 @@ from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime.engine import Engine
 from arbiter.runtime.triggering.advancing import Advance, Overtaken
 from arbiter.runtime.triggering.aside import DEATHS, AtWork
-from arbiter.runtime.triggering.evaluating import Evaluator, Known
+from arbiter.runtime.triggering.evaluating import Evaluator
 from arbiter.runtime.triggering.loading import rules_of
 from arbiter.runtime.triggering.loop import Loop
 from arbiter.snapshot import Snapshot
@@ -316,7 +316,7 @@ def test_that_nothing_came_holds_only_while_nothing_comes(world: World) -> None:
     running, reached = world.loop._running, world.loop._reached
     assert running is not None
     with world.store.fired.looking() as (environment, txn):
-        evaluator = Evaluator(environment, txn, running.machine, reached, world.loop._at_work, Known())
+        evaluator = Evaluator(environment, txn, running.machine, reached, world.loop._at_work)
         evaluation = evaluator.evaluate(world.clock())
     assert evaluation is not None
     world.store.ingest([Event("b", "ann", "b", T0 + SECOND, {})]).result()

@@ -103,7 +103,7 @@ class Machine:
         Best first, and those that are late with the others. `subject` is the subject's key. ``history(after, before)``
         gives positions and events of the subject that happened after a moment and before a time (µs).
         """
-        if state.progress:
+        if state.due:
             self._cancel(state, event, position)
         looking = self._looking(event, position)
         if not looking:
@@ -120,23 +120,27 @@ class Machine:
                 plan.expire(progress, state, arrival)
                 keeping.append((plan, progress, steps))
         complete = self._complete(keeping, state, position)
-        state.loose = state.loose or not keeping
         for plan, progress, steps in keeping:
             if plan in complete:
                 ready.append(self._take(plan, complete[plan], now))
             else:
                 for step in steps:
                     plan.keep(progress, state, step, position)
+        if len(keeping) == len(complete):  # it is no part of anything to come, unless something waits with it
+            if state.due:
+                state.loose = True
+            else:
+                del state.events[position]
         return sorted((each for each in ready if each is not None), key=_best_first)
 
     def due(self, state: SubjectState, subject: bytes, now: int) -> list[Occurrence]:
         """What waited until `now` (µs) or before, in the order of its times, best first where they are equal."""
         found = []
-        for name, progress in state.progress.items():
-            plan = self._plans.get(name)
-            over = [each for each in progress.waiting if each.due <= now]
-            if over and plan is not None and plan.follows(progress):
-                progress.waiting = [each for each in progress.waiting if each.due > now]
+        for name in [name for name, first in state.due.items() if first <= now]:
+            plan, progress = self._plans.get(name), state.of(name)
+            if plan is not None and progress is not None and plan.follows(progress):
+                over = [each for each in progress.waiting if each.due <= now]
+                state.wait(name, progress, [each for each in progress.waiting if each.due > now])
                 state.loose = True
                 found += [self._occurrence(plan, each, state, subject, now) for each in over]
         return sorted(found, key=lambda each: (each.at, *_best_first(each)))
@@ -144,8 +148,9 @@ class Machine:
     @staticmethod
     def may(state: SubjectState, occurrence: Occurrence) -> bool:
         """Whether the trigger may fire once more for the subject, by its ``repeat``."""
-        progress, repeat = state.progress.get(occurrence.trigger.id), occurrence.trigger.repeat
-        if repeat.kind == "every" or progress is None or progress.last is None:
+        repeat = occurrence.trigger.repeat
+        progress = None if repeat.kind == "every" else state.of(occurrence.trigger.id)
+        if progress is None or progress.last is None:
             return True
         return repeat.kind == "per" and occurrence.at - progress.last >= repeat.period
 
@@ -157,42 +162,35 @@ class Machine:
 
     def prune(self, state: SubjectState, clock: int) -> None:
         """Let go of what can come to nothing at `clock` (µs): events out of time, and what is of triggers that are gone
-        or have another pattern.
+        or have another pattern. What is left costs time and no more: it is found again as it is when it is asked for.
         """
         if state.known != self._known:
-            gone = [
-                name
-                for name, progress in state.progress.items()
-                if (plan := self._plans.get(name)) is None or not plan.follows(progress)
-            ]
-            for name in gone:
-                del state.progress[name]
-            state.known, state.loose = self._known, True
-            self._expire(state, clock)
-        elif state.over is not None and state.over < clock:
-            self._expire(state, clock)
-        state.sweep()
-
-    def _expire(self, state: SubjectState, clock: int) -> None:
-        """Let go of all events out of time, and say when the next will be."""
+            for name, progress in state.all():
+                if (plan := self._plans.get(name)) is None or not plan.follows(progress):
+                    state.forget(name)
+            state.known = self._known
+        elif not state.lagging(clock):
+            return
         first = inf
-        for name, progress in state.progress.items():
+        for name, progress in state.all():
             plan = self._plans.get(name)
             if plan is not None and plan.follows(progress):
                 plan.expire(progress, state, clock)
                 first = min(first, plan.over(progress, state))
         state.over = None if first == inf else int(first)
+        state.sweep()
 
     def _cancel(self, state: SubjectState, event: Event, position: int) -> None:
         """Let go of the occurrences that an event keeps from firing."""
-        for name, progress in state.progress.items():
-            if not progress.waiting:
-                continue
+        for name in [*state.due]:
             plan = self._plans.get(name)
-            if plan is not None and plan.trigger.enabled and plan.follows(progress) and plan.may_prevent(event):
+            if plan is None or not plan.trigger.enabled or not plan.may_prevent(event):
+                continue
+            progress = state.of(name)
+            if progress is not None and plan.follows(progress):
                 left = [each for each in progress.waiting if not plan.prevents(each, state, event, position)]
                 self.cancelled += len(progress.waiting) - len(left)
-                progress.waiting = left
+                state.wait(name, progress, left)
                 state.loose = True
 
     def _looking(self, event: Event, position: int) -> dict[Plan, list[int]]:
@@ -246,7 +244,7 @@ class Machine:
         state = now.state
         if plan.keeps:
             plan.use(plan.progress(state), state, positions)
-        completes = max((state.events[position].at, position) for position in positions)
+        completes = max((state.event(position).at, position) for position in positions)
         waiting = Waiting(completes[0] + plan.waits, completes, positions, step)
         if plan.opened.unless is None or waiting.due + self._late < now.at:
             return self._occurrence(plan, waiting, state, now.subject, now.at)
@@ -255,7 +253,8 @@ class Machine:
             if known and plan.may_prevent(event) and plan.prevents(waiting, state, event, position):
                 self.cancelled += 1
                 return None
-        plan.progress(state).waiting.append(waiting)
+        progress = plan.progress(state)
+        state.wait(plan.id, progress, [*progress.waiting, waiting])
         return None
 
     def _occurrence(self, plan: Plan, waiting: Waiting, state: SubjectState, subject: bytes, now: int) -> Occurrence:

@@ -78,11 +78,12 @@ class Plan:
 
     def progress(self, state: SubjectState) -> Progress:
         """What is kept of it for a subject; afresh where that was for another pattern."""
-        found = state.progress.get(self.id)
+        found = state.of(self.id)
         if found is None or found.key != self.key or found.since != self.since:
             steps = self._steps if self.keeps else 0
             state.loose = state.loose or found is not None
-            found = state.progress[self.id] = Progress(self.key, self.since, [[] for _ in range(steps)])
+            found = Progress(self.key, self.since, [[] for _ in range(steps)])
+            state.put(self.id, found)
         return found
 
     def follows(self, progress: Progress) -> bool:
@@ -98,21 +99,20 @@ class Plan:
 
     def expire(self, progress: Progress, state: SubjectState, clock: int) -> None:
         """Let go of the events that are out of time at `clock` (µs)."""
-        events = state.events
         for facts, kept_for in zip(progress.facts, self._kept_for, strict=False):
-            if facts and events[facts[0]].at < clock - kept_for:
-                del facts[: bisect_left(facts, clock - kept_for, key=lambda position: events[position].at)]
+            if facts and state.event(facts[0]).at < clock - kept_for:
+                del facts[: bisect_left(facts, clock - kept_for, key=lambda position: state.event(position).at)]
                 state.loose = True
 
     def over(self, progress: Progress, state: SubjectState) -> float:
         """The time (µs) after which the first of its events is out of time."""
         kept = zip(progress.facts, self._kept_for, strict=False)
-        return min((state.events[facts[0]].at + kept_for for facts, kept_for in kept if facts), default=inf)
+        return min((state.event(facts[0]).at + kept_for for facts, kept_for in kept if facts), default=inf)
 
     def keep(self, progress: Progress, state: SubjectState, number: int, position: int) -> None:
         """Keep an event of `state` at a step: of those with equal keys, and of all, so many of the newest."""
         facts = progress.facts[number]
-        over = state.events[position].at + self._kept_for[number]
+        over = state.event(position).at + self._kept_for[number]
         if over != inf and (state.over is None or over < state.over):
             state.over = int(over)
         if facts:
@@ -124,7 +124,7 @@ class Plan:
             seen: Counter[Keys | None] = Counter()
             kept: list[int] = []
             for each in reversed(facts):
-                keys = self._keys(number, state.events[each])
+                keys = self._keys(number, state.event(each))
                 seen[keys] += 1
                 if seen[keys] <= self._most and len(kept) < self._most * MOST_KINDS:
                     kept.append(each)
@@ -140,13 +140,13 @@ class Plan:
         """Of a count: the events of the occurrence that the one at `position` completes."""
         facts = progress.facts[0]
         if self.trigger.by:
-            keys = self._keys(0, state.events[position])
-            facts = [each for each in facts if self._keys(0, state.events[each]) == keys]
+            keys = self._keys(0, state.event(position))
+            facts = [each for each in facts if self._keys(0, state.event(each)) == keys]
         times, place = self.trigger.times, _place(facts, state, position)
         near = [*facts[max(0, place - times + 1) : place], position, *facts[place : place + times - 1]]
         for start in range(len(near) - times + 1):
             run = near[start : start + times]
-            if state.events[run[-1]].at - state.events[run[0]].at < self._window:
+            if state.event(run[-1]).at - state.event(run[0]).at < self._window:
                 return tuple(run)
         return None
 
@@ -162,7 +162,7 @@ class Plan:
         ]
         if not all(near):
             return None
-        own = self._keys(number, state.events[position]) or ()
+        own = self._keys(number, state.event(position)) or ()
         fixed = dict(zip(self.joins.shape[number], own, strict=True))
         candidates: list[list[Candidate]] = []
         keys: list[list[Keys]] = []
@@ -170,7 +170,7 @@ class Plan:
             groups: dict[Keys, int] = {}
             found = []
             for each in positions:
-                event = state.events[each]
+                event = state.event(each)
                 held = self._keys(step, event) or ()
                 if all(
                     fixed.get(name, value) == value for name, value in zip(self.joins.shape[step], held, strict=True)
@@ -225,7 +225,7 @@ class Plan:
         steps = self.trigger.steps
         steps = steps if self.correlates else (steps[waiting.step],) * len(waiting.events)
         return tuple(
-            Cause(step.label, each, state.events[each]) for step, each in zip(steps, waiting.events, strict=True)
+            Cause(step.label, each, state.event(each)) for step, each in zip(steps, waiting.events, strict=True)
         )
 
     def _keys(self, number: int, event: Event) -> Keys | None:
@@ -242,14 +242,14 @@ class Plan:
         if self.trigger.kind == "sequence":
             place = _place(facts, state, position)
             facts = facts[:place] if step < number else facts[place:]
-        at, apart = state.events[position].at, self._apart[number][step]
-        return [each for each in reversed(facts) if abs(state.events[each].at - at) < apart]
+        at, apart = state.event(position).at, self._apart[number][step]
+        return [each for each in reversed(facts) if abs(state.event(each).at - at) < apart]
 
 
 def _place(facts: list[int], state: SubjectState, position: int) -> int:
     """Where an event stands among others, in the order in which they happened."""
 
     def moment(each: int) -> tuple[int, int]:
-        return (state.events[each].at, each)
+        return (state.event(each).at, each)
 
     return bisect_left(facts, moment(position), key=moment)

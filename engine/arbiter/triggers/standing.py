@@ -64,7 +64,7 @@ class Standing(NamedTuple):
 def standing(opened: OpenTrigger, state: SubjectState, now: int, *, on: bool = True) -> Standing:
     """How a trigger stands with the subject of a state at `now` (µs). `on`: that is within its dates."""
     trigger = opened.trigger
-    progress = state.progress.get(trigger.id)
+    progress = state.of(trigger.id)
     if progress is not None and progress.key != trigger.key:  # of another pattern that it had
         progress = None
     pending = () if progress is None else _pending(trigger, progress, state)
@@ -106,13 +106,13 @@ def _pending(trigger: Trigger, progress: Progress, state: SubjectState) -> tuple
 def _causes(trigger: Trigger, waiting: Waiting, state: SubjectState) -> tuple[Cause, ...]:
     several = trigger.kind in {"sequence", "all"}
     return tuple(
-        Cause(trigger.steps[number if several else waiting.step].label, position, state.events[position])
+        Cause(trigger.steps[number if several else waiting.step].label, position, state.event(position))
         for number, position in enumerate(waiting.events)
     )
 
 
 def _facts(progress: Progress, state: SubjectState) -> list[list[Fact]]:
-    return [[(position, state.events[position]) for position in facts] for facts in progress.facts]
+    return [[(position, state.event(position)) for position in facts] for facts in progress.facts]
 
 
 def _step(step: Step, facts: Sequence[Fact], *, needs: int = 1, until: int | None = None) -> StepStanding:

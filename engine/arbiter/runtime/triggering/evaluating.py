@@ -9,7 +9,6 @@ found holds as long as nobody else changed what was read.
 from __future__ import annotations
 
 import heapq
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -22,7 +21,7 @@ from arbiter.profiles.subjects import Subject
 from arbiter.triggers.state import SubjectState, decode_state, encode_state, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     import lmdb
 
@@ -39,7 +38,6 @@ MOST_EVENTS: Final = 1_000
 # What one transaction writes at most, about, while other writers wait: some ms of work.
 _MOST_CHANGED: Final = 300
 _MOST_FIRINGS: Final = 60
-_KNOWN: Final = 4_096
 
 
 class Seen:
@@ -61,34 +59,6 @@ class Seen:
         """Have the state written as it is now; nothing where it says nothing."""
         self.due = self.state.next_due()
         self.written = encode_state(self.state) if self.state.progress else b""
-
-
-class Known:
-    """The states of the subjects that were looked at last, so that they need not be decoded again.
-
-    What was taken is to be `kept` once it is written, and otherwise is known no longer.
-    """
-
-    def __init__(self) -> None:
-        self._states: dict[bytes, tuple[bytes, SubjectState]] = {}
-
-    def take(self, key: bytes, raw: list[bytes]) -> SubjectState:
-        """The state of the subject with this key, of which `raw` is stored."""
-        if not raw:
-            return SubjectState()
-        if len(raw) > 1:
-            return merged([decode_state(each) for each in raw])
-        known = self._states.pop(key, None)
-        return known[1] if known is not None and known[0] == raw[0] else decode_state(raw[0])
-
-    def keep(self, subjects: Mapping[bytes, Seen]) -> None:
-        """These are stored as they are."""
-        for key, seen in subjects.items():
-            written = seen.written if seen.changed else b"".join(seen.raw)
-            if written:
-                self._states[key] = written, seen.state
-        for key in list(islice(self._states, max(0, len(self._states) - _KNOWN))):
-            del self._states[key]
 
 
 class Evaluation(msgspec.Struct):
@@ -125,14 +95,12 @@ class Evaluator:
         machine: Machine,
         reached: Reached,
         at_work: AtWork,
-        known: Known,
     ) -> None:
         self._environment = environment
         self._txn = txn
         self._machine = machine
         self._reached = reached
         self._at_work = at_work
-        self._known = known
         self._subjects: dict[bytes, Seen] = {}
         self._ready: list[tuple[bytes, Occurrence]] = []
         self._dues: list[tuple[int, bytes]] = []
@@ -223,7 +191,7 @@ class Evaluator:
         seen = self._subjects.get(key)
         if seen is None:
             raw = states_of(self._environment, self._txn, key)
-            seen = self._subjects[key] = Seen(raw, self._known.take(key, raw))
+            seen = self._subjects[key] = Seen(raw, _state_of(raw))
             self._changed += seen.changed
             if seen.due is not None:
                 heapq.heappush(self._dues, (seen.due, key))
@@ -263,8 +231,15 @@ class Evaluator:
         return Evaluation(self._reached, position, clock, events, self._subjects, self._ready, quiet)
 
 
+def _state_of(raw: list[bytes]) -> SubjectState:
+    """The state that was stored, as one or as those of ids that were linked since."""
+    if not raw:
+        return SubjectState()
+    return merged([decode_state(each) for each in raw])
+
+
 def begin_anew(state: SubjectState) -> None:
     """Forget the events that wait to be used; what waits for its time, and what fired, stays."""
-    for progress in state.progress.values():
+    for _, progress in state.all():
         progress.facts = [[] for _ in progress.facts]
     state.loose = True

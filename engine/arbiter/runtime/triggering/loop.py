@@ -21,7 +21,7 @@ from arbiter.profiles.arrivals import arrivals_from
 from arbiter.profiles.holdings import last_position
 from arbiter.profiles.reached import Reached, read_reached
 from arbiter.runtime.triggering.advancing import Adopt, Advance, Overtaken
-from arbiter.runtime.triggering.evaluating import Evaluation, Evaluator, Known
+from arbiter.runtime.triggering.evaluating import Evaluation, Evaluator
 from arbiter.serving import TriggerFigures
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ class Loop:
         self._clock = clock
         self._running: Running | None = None
         self._reached = Reached()
-        self._known = Known()
         self._written_at = 0.0  # when it was last written how far it came, by the monotonic clock
         self._full_told = False
         self._wanted: tuple[Rules, threading.Event] | None = None
@@ -119,7 +118,6 @@ class Loop:
                 self._note()
             return False
         if evaluation.empty:
-            self._known.keep(evaluation.subjects)
             self._reached = msgspec.structs.replace(self._reached, position=evaluation.position)
             return not evaluation.quiet
         try:
@@ -137,7 +135,7 @@ class Loop:
     def _evaluated(self, running: Running) -> Evaluation | None:
         began = time.perf_counter_ns()
         with self._store.fired.looking() as (environment, txn):
-            evaluator = Evaluator(environment, txn, running.machine, self._reached, self._at_work, self._known)
+            evaluator = Evaluator(environment, txn, running.machine, self._reached, self._at_work)
             evaluation = evaluator.evaluate(self._clock())
         if evaluation is not None:
             self._counters.trigger_time += time.perf_counter_ns() - began
@@ -146,7 +144,6 @@ class Loop:
 
     def _account(self, running: Running, evaluation: Evaluation, advanced: Advanced) -> None:
         counters = self._counters
-        self._known.keep(evaluation.subjects)
         self._reached, self._written_at, self._full_told = advanced.reached, time.monotonic(), False
         for trigger, number in advanced.fired.items():
             counters.trigger_firings[trigger] += number
