@@ -64,15 +64,18 @@ class Joins:
                         shape[number].append(variable)
         self.shape: tuple[tuple[int, ...], ...] = tuple(map(tuple, shape))
 
-    def keys(self, number: int, properties: Mapping[str, Any]) -> Keys | None:
-        """The values of the variables that an event at step `number` has, None where it can be joined with nothing."""
-        found: list[Hashable] = []
+    def joinable(self, number: int, properties: Mapping[str, Any]) -> bool:
+        """Whether an event at step `number` could be joined with any: whether it has `keys`."""
         for name, others in self._properties[number]:
             value = properties.get(name)
             if value is None:
-                return None
-            value = key(value)
-            if others and any(other not in properties or key(properties[other]) != value for other in others):
-                return None
-            found.append(value)
-        return tuple(found[: len(self.shape[number])])
+                return False
+            if others and any(other not in properties or key(properties[other]) != key(value) for other in others):
+                return False
+        return True
+
+    def keys(self, number: int, properties: Mapping[str, Any]) -> Keys | None:
+        """The values of the variables that an event at step `number` has, None where it can be joined with nothing."""
+        if not self.joinable(number, properties):
+            return None
+        return tuple([key(properties[name]) for name, _ in self._properties[number][: len(self.shape[number])]])

@@ -109,6 +109,10 @@ class Machine:
         if not looking:
             return []
         state.events[position] = event
+        if not state.progress:
+            state.known = self._known
+        # Nothing is out of time before `over`, as it was found for the patterns that are known.
+        expiring = state.known != self._known or (state.over is not None and state.over < arrival)
         now = _Arrival(state, subject, position, arrival, history)
         ready: list[Occurrence | None] = []
         keeping: list[_Keeping] = []
@@ -117,7 +121,8 @@ class Machine:
                 ready.append(self._take(plan, (position,), now, steps[0]))
             elif steps := plan.taken(steps, event, arrival):
                 progress = plan.progress(state)
-                plan.expire(progress, state, arrival)
+                if expiring:
+                    plan.expire(progress, state, arrival)
                 keeping.append((plan, progress, steps))
         complete = self._complete(keeping, state, position)
         for plan, progress, steps in keeping:
@@ -169,8 +174,11 @@ class Machine:
                 if (plan := self._plans.get(name)) is None or not plan.follows(progress):
                     state.forget(name)
             state.known = self._known
-        elif not state.lagging(clock):
-            return
+            self._sweep(state, clock)
+        elif state.lagging(clock):
+            self._sweep(state, clock)
+
+    def _sweep(self, state: SubjectState, clock: int) -> None:
         first = inf
         for name, progress in state.all():
             plan = self._plans.get(name)

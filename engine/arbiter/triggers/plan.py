@@ -95,7 +95,7 @@ class Plan:
         at `clock` (µs), all that it could complete would be late.
         """
         oldest = clock - event.at
-        return [step for step in steps if self._kept_for[step] >= oldest and self._keys(step, event) is not None]
+        return [step for step in steps if self._kept_for[step] >= oldest and self._joinable(step, event)]
 
     def expire(self, progress: Progress, state: SubjectState, clock: int) -> None:
         """Let go of the events that are out of time at `clock` (µs)."""
@@ -115,10 +115,7 @@ class Plan:
         over = state.event(position).at + self._kept_for[number]
         if over != inf and (state.over is None or over < state.over):
             state.over = int(over)
-        if facts:
-            facts.insert(_place(facts, state, position), position)
-        else:
-            facts.append(position)
+        facts.insert(_place(facts, state, position), position)
         if len(facts) > self._most:
             state.loose = True
             seen: Counter[Keys | None] = Counter()
@@ -228,6 +225,12 @@ class Plan:
             Cause(step.label, each, state.event(each)) for step, each in zip(steps, waiting.events, strict=True)
         )
 
+    def _joinable(self, number: int, event: Event) -> bool:
+        """Whether an event at a step can be part of anything: whether it has `_keys`."""
+        if self.correlates:
+            return self.joins.joinable(number, event.properties)
+        return not self.trigger.by or event.properties.get(self.trigger.by) is not None
+
     def _keys(self, number: int, event: Event) -> Keys | None:
         """What an event at a step has to share with others; None where it can be part of nothing."""
         if self.correlates:
@@ -252,4 +255,7 @@ def _place(facts: list[int], state: SubjectState, position: int) -> int:
     def moment(each: int) -> tuple[int, int]:
         return (state.event(each).at, each)
 
-    return bisect_left(facts, moment(position), key=moment)
+    mine = moment(position)
+    if not facts or moment(facts[-1]) < mine:  # as mostly
+        return len(facts)
+    return bisect_left(facts, mine, key=moment)
