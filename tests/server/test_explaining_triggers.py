@@ -120,7 +120,9 @@ def test_what_waits_what_is_under_way_and_what_was_done(shop: Shop) -> None:
     (only,) = explain(shop, subject_id="ann", triggers=["abandoned"], firings=5).triggers
     assert [each.position for each in only.firings] == [2, 1]
     # What was kept for another pattern says nothing of this one.
-    state.progress["learner"].key = "another"
+    progress = state.of("learner")
+    assert progress is not None
+    progress.key = "another"
     shop.store.write(Keep(shop.store.keys.subject("ann"), state)).result()
     assert explain(shop, subject_id="ann").triggers[1].stage == trigger_pb2.TRIGGER_STAGE_IDLE
 

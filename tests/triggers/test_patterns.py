@@ -94,7 +94,9 @@ def test_a_step_keeps_the_newest_in_all() -> None:
         subject = Subject(made)
         for number in range(most + 5):
             subject.event("a", k=number)
-        assert len(subject.state.progress["t"].facts[0]) == most
+        progress = subject.state.of("t")
+        assert progress is not None
+        assert len(progress.facts[0]) == most
         assert [subject.event("b", k=number) for number in (4, 5)] == [[], [f"t:6,{most + 7}"]]
 
 
@@ -291,5 +293,7 @@ def test_of_states_under_two_patterns_the_later_loaded_one_goes_on(first: int) -
             subject.event("a", k=1)
             states.append(subject.state)
     state = merged([states[first], states[1 - first]])
-    assert state.progress["t"].since == 7
+    progress = state.of("t")
+    assert progress is not None
+    assert progress.since == 7
     assert [*state.events] == [8]

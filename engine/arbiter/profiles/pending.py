@@ -72,7 +72,8 @@ def add_state(environment: Environment, txn: Transaction, key: bytes, value: byt
 
 def forget_due(environment: Environment, txn: Transaction, place: bytes, value: bytes) -> None:
     """Erase the entry by moment of the entry at a place in `waiting` with this value."""
-    txn.delete(value[:_MOMENT] + place, db=environment.due)
+    if value[:_MOMENT] != moment(LAST):
+        txn.delete(value[:_MOMENT] + place, db=environment.due)
 
 
 def state_in(value: bytes) -> bytes:

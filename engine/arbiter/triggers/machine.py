@@ -111,19 +111,9 @@ class Machine:
         state.events[position] = event
         if not state.progress:
             state.known = self._known
-        # Nothing is out of time before `over`, as it was found for the patterns that are known.
-        expiring = state.known != self._known or (state.over is not None and state.over < arrival)
         now = _Arrival(state, subject, position, arrival, history)
-        ready: list[Occurrence | None] = []
-        keeping: list[_Keeping] = []
-        for plan, steps in looking.items():
-            if not plan.keeps:
-                ready.append(self._take(plan, (position,), now, steps[0]))
-            elif steps := plan.taken(steps, event, arrival):
-                progress = plan.progress(state)
-                if expiring:
-                    plan.expire(progress, state, arrival)
-                keeping.append((plan, progress, steps))
+        ready = [self._take(plan, (position,), now, steps[0]) for plan, steps in looking.items() if not plan.keeps]
+        keeping = self._keeping(looking, state, event, arrival)
         complete = self._complete(keeping, state, position)
         for plan, progress, steps in keeping:
             if plan in complete:
@@ -179,6 +169,7 @@ class Machine:
             self._sweep(state, clock)
 
     def _sweep(self, state: SubjectState, clock: int) -> None:
+        """Let go of all events out of time, and say when the next will be."""
         first = inf
         for name, progress in state.all():
             plan = self._plans.get(name)
@@ -213,6 +204,21 @@ class Machine:
                     found.setdefault(plan, []).append(step)
         for steps in found.values():
             steps.sort()
+        return found
+
+    def _keeping(
+        self, looking: Mapping[Plan, list[int]], state: SubjectState, event: Event, clock: int
+    ) -> list[_Keeping]:
+        """The plans that keep an event or use it with others, without what is out of time at `clock` (µs)."""
+        # Nothing is before `over`, as it was found for the patterns that are known.
+        expiring = state.known != self._known or (state.over is not None and state.over < clock)
+        found = []
+        for plan, passed in looking.items():
+            if plan.keeps and (steps := plan.taken(passed, event, clock)):
+                progress = plan.progress(state)
+                if expiring:
+                    plan.expire(progress, state, clock)
+                found.append((plan, progress, steps))
         return found
 
     def _complete(self, keeping: Iterable[_Keeping], state: SubjectState, position: int) -> dict[Plan, tuple[int, ...]]:

@@ -79,7 +79,7 @@ class SubjectState(msgspec.Struct, omit_defaults=True):
         """What is kept for a trigger."""
         found = self.progress.get(name)
         if found.__class__ is msgspec.Raw:
-            found = self.progress[name] = _decode_progress(found)  # type: ignore[arg-type]
+            found = self.progress[name] = _decode_progress(found)
         return found  # type: ignore[return-value]
 
     def all(self) -> Iterator[tuple[str, Progress]]:
@@ -98,7 +98,7 @@ class SubjectState(msgspec.Struct, omit_defaults=True):
         """One of its events."""
         found = self.events[position]
         if found.__class__ is msgspec.Raw:
-            found = self.events[position] = _decode_event(found)  # type: ignore[arg-type]
+            found = self.events[position] = _decode_event(found)
         return found  # type: ignore[return-value]
 
     def wait(self, name: str, progress: Progress, waiting: list[Waiting]) -> None:
