@@ -24,7 +24,9 @@ from arbiter.expr.check import read_expression
 from arbiter.expr.hints import FUNCTIONS
 from arbiter.expr.scope import Scope
 from arbiter.lint.finding import KINDS
-from arbiter.ruleset import authored, caps, expressions, load, points, segments
+from arbiter.ruleset import authored, expressions, load, points, segments
+from arbiter.ruleset.caps.read import KEYS as CAP_KEYS
+from arbiter.ruleset.caps.read import RUN_KEYS, SECTION_KEYS, UNBUILT
 from arbiter.ruleset.experiments.read import KEYS as EXPERIMENT_KEYS
 from arbiter.ruleset.features import AGGREGATES
 from arbiter.ruleset.patterns.acts import KEYS as ACT_KEYS
@@ -173,13 +175,16 @@ def test_the_api_page_lists_every_error() -> None:
 def test_the_rules_page_lists_every_key() -> None:
     text = page("docs/rules.md")
     assert column(text, "## Rules") == sorted(authored.KEYS, key=column(text, "## Rules").index)
-    assert set(column(text, "## Decisions")) == {"slots", "order", "default"}
+    assert set(column(text, "## Decisions")) == {"slots", "order", "channel", "default"}
     assert set(column(text, "Keys of `order`")) == set(get_args(OrderKey))
     assert set(column(text, "## Features")) == set(AGGREGATES)
     assert column(text, "## Decision tables") == sorted(TABLE_KEYS, key=column(text, "## Decision tables").index)
     assert column(text, "**Outputs**") == sorted(POLICIES, key=column(text, "**Outputs**").index)
-    assert set(column(text, "## Not built yet")) == {f"count_on: {each}" for each in caps.UNBUILT}
+    assert set(column(text, "## Not built yet")) == {f"count_on: {each}" for each in UNBUILT}
     assert set(column(text, "## Experiments")) == set(EXPERIMENT_KEYS)
+    assert column(page("docs/caps.md"), "# Caps") == list(CAP_KEYS)
+    assert column(page("docs/caps.md"), "## Caps that rules share") == list(SECTION_KEYS)
+    assert column(page("docs/caps.md"), "## Not the same again") == list(RUN_KEYS)
     assert column(page("docs/triggers.md"), "## A trigger") == list(TRIGGER_KEYS)
     assert column(page("docs/triggers.md"), "## What is done") == list(ACT_KEYS)
     assert column(page("docs/triggers.md"), "## Testing triggers") == list(FORESEEN_KEYS)

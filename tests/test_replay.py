@@ -69,6 +69,9 @@ decisions:
   home: {slots: 2, order: [priority, value, recency], default: {action: show, params: {text: none, days: 0.0}}}
   side: {slots: 1, order: [priority], default: {action: show, params: {text: side, days: 0.0}}}
   calm: {slots: 1, order: [priority]}
+caps:
+  actions: {show: {max: 9, per: 4d, count_on: exposure}}
+  in_a_row: {calm: {max: 3, within: 5d, count_on: exposure}}
 rules:
   - {id: calm, decision: calm, priority: 1, when: [features.visits_7d >= 1],
      then: {action: show, params: {text: calm, days: 0.0}}}
@@ -181,7 +184,8 @@ def _exposures(store: Any, chance: random.Random, number: int) -> list[Any]:
     found = []
     for n in range(chance.randrange(7)):
         rule, at = chance.choice(["rare", "rarer"]), NOW - chance.randrange(9 * DAY)
-        event = Event(f"x{n}", "", "arbiter.exposure", at, {"rule": rule})
+        said = {"rule": rule, "point": "calm", "action": "show", "group": ""}
+        event = Event(f"x{n}", "", "arbiter.exposure", at, said)
         found.append((key, records.seen_key(key, event.id), event, records.encode(event), b""))
     return found
 

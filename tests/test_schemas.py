@@ -38,6 +38,7 @@ CEL = "what an expression says, CEL knows"
 CELLS = "a table's cells are read by its columns, and CSV files are no YAML"
 BEYOND = {
     "a_purpose_that_no_file_declares": NAMES,
+    "caps_of_what_no_rule_has": NAMES,
     "a_csv_file_that_is_none": CELLS,
     "a_csv_file_with_semicolons": CELLS,
     "columns_of_a_csv_file": CELLS,

@@ -199,7 +199,7 @@ class Walk:
 
     def _note_full(self, rule: CompiledRule) -> None:
         """Know when a cap has room again, where one keeps the rule out."""
-        if rule.cap is None:
+        if not rule.limits:
             return
         free = frees(rule, self._view)
         if free is not None and (self._frees is None or free < self._frees):

@@ -43,6 +43,7 @@ KNOWN_FIELDS = frozenset(
         "row",
         "requires_consent",
         "cap",
+        "caps",
     ]
 )
 """The fields of `Rule` that the lint accounts for. Another one may be a gate, and then claims would be wrong."""
@@ -177,8 +178,10 @@ class Rivals:
 
 def limited(rule: Rule) -> bool:
     """Whether the rule's rollout or cap leaves somebody out."""
-    return rule.cap is not None or (
-        rule.rollout is not None and (rule.rollout.percent < _FULL or rule.rollout.by != "subject")
+    return (
+        rule.cap is not None
+        or bool(rule.caps)
+        or (rule.rollout is not None and (rule.rollout.percent < _FULL or rule.rollout.by != "subject"))
     )
 
 

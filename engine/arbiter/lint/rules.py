@@ -205,7 +205,18 @@ def _content(rule: Rule, trees: Trees) -> Any:
     value = None if rule.value is None else trees.of(rule.value)
     params = tuple(sorted((name, _param(param, trees)) for name, param in rule.then.params.items()))
     condition = frozenset(trees.of(part.expression) for part in parts_of(rule))
-    return condition, rule.then.action, params, value, rule.group, rollout, active, rule.requires_consent, rule.cap
+    return (
+        condition,
+        rule.then.action,
+        params,
+        value,
+        rule.group,
+        rollout,
+        active,
+        rule.requires_consent,
+        rule.cap,
+        rule.caps,
+    )
 
 
 def _param(param: Param, trees: Trees) -> str:

@@ -44,7 +44,9 @@ class Readings(msgspec.Struct, frozen=True, gc=False):
 class _Compiled:
     """One feature. Events of another type never reach it."""
 
-    __slots__ = ("aggregate", "double", "event", "half_life", "keep", "key", "number", "property", "where", "window")
+    __slots__ = (
+        "aggregate", "double", "event", "half_life", "keep", "key", "marks", "number", "property", "where", "window"
+    )  # fmt: skip
 
     def __init__(self, feature: Feature) -> None:
         self.key = feature.key
@@ -57,16 +59,17 @@ class _Compiled:
         self.number = feature.aggregate in {"sum", "min", "max", "mean"}
         self.half_life = feature.half_life
         self.keep = feature.keep
+        self.marks = feature.marks
 
     def take(self, event: Event) -> Any:
         """What the event adds to the feature; `_ABSENT` when it does not count."""
         if self.where is not None and not self.where(event.properties):
             return _ABSENT
+        if self.keep:
+            return self._kept(event.properties)
         if not self.property:
             return decays.part(1, event.at, self.half_life) if self.half_life else None
         value = event.properties.get(self.property, _ABSENT)
-        if self.keep:
-            return (value, self.keep[value]) if type(value) is str and value in self.keep else _ABSENT
         if self.half_life:
             return decays.part(value, event.at, self.half_life) if type(value) in _NUMBERS else _ABSENT
         if self.number:
@@ -74,6 +77,15 @@ class _Compiled:
         if self.aggregate == "distinct" and value is not _ABSENT:
             return _token(value)
         return value
+
+    def _kept(self, properties: Mapping[str, Any]) -> Any:
+        """Under which name a tally keeps the event's time, of how many, and with what mark. What no rule gave, the
+        default, takes nobody's room: it counts only where it comes between others.
+        """
+        name, rule = properties.get(self.property, "") if self.property else "", properties.get("rule", "")
+        if type(name) is not str or name not in self.keep or type(rule) is not str or not (rule or self.marks):
+            return _ABSENT
+        return name, self.keep[name], properties.get(self.marks, "") if self.marks else None
 
     def read(self, state: State, now: int, events: Events, gone: State | None) -> Reading:
         """The feature at `now`."""

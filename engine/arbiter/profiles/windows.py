@@ -116,15 +116,22 @@ def insert(state: State, aggregate: Aggregate, at: int, value: Any) -> None:
     bucket.data = _FOLDS[aggregate]([bucket.data, value])
 
 
-def _keep(buckets: list[Bucket], at: int, name: str, most: int) -> None:
-    """Keep `at` among the newest `most` times of a name: a tally is one bucket with the times of each name."""
+def _keep(buckets: list[Bucket], at: int, name: str, most: int, mark: str | None) -> None:
+    """Keep `at` among the newest `most` times of a name: a tally is one bucket with the times of each name. With marks
+    each of so many times stands there once with each mark that it had.
+    """
     if not buckets:
         buckets.append(Bucket(at, at, 0, {}))
     bucket = buckets[0]
     bucket.first, bucket.last, bucket.count = min(bucket.first, at), max(bucket.last, at), bucket.count + 1
     times = bucket.data.setdefault(name, [])
-    insort(times, at)
-    del times[:-most]
+    if mark is None:
+        insort(times, at)
+        del times[:-most]
+    elif [at, mark] not in times:
+        insort(times, [at, mark])
+        oldest = sorted({moment for moment, _ in times})[-most:][0]
+        times[:] = [each for each in times if each[0] >= oldest]
 
 
 def compact(state: State, aggregate: Aggregate, window: int | None, now: int) -> None:

@@ -15,7 +15,7 @@ from arbiter.authoring.nodes import Mapping, Node, Scalar, kind_of
 from arbiter.authoring.scalars import INT64, shorten
 from arbiter.errors import did_you_mean
 from arbiter.expr.syntax import conjuncts
-from arbiter.ruleset.caps import read_cap
+from arbiter.ruleset.caps.read import read_cap
 from arbiter.ruleset.dates import read_active
 from arbiter.ruleset.effects import read_effect
 from arbiter.ruleset.keys import read_purposes, read_tags, read_when

@@ -18,7 +18,7 @@ from arbiter.expr.compile import truth_function, value_function
 from arbiter.expr.ops import FAILURES
 from arbiter.expr.tree import Name
 from arbiter.ruleset.branches import branches_of, models_of, reads_of
-from arbiter.ruleset.caps import tally_name
+from arbiter.ruleset.caps.tallies import limits_of
 from arbiter.ruleset.image import names_read, rank_of, salts_of, static_order, stored_names
 from arbiter.ruleset.render import expressions_of, plain_params, renderer
 from arbiter.ruleset.rules import Rule
@@ -48,7 +48,7 @@ _name = msgspec.msgpack.Decoder(_Named).decode
 class CompiledRule:
     """One rule with the functions that it needs. `rank` sorts by the static prefix of the point's order; rules of one
     rank form a tier. `models` and `value_models` are asked for before rendering and valuing, as a condition's are;
-    `sure` are both. `tally` is the key of the feature that counts for its `cap`, empty where it has none.
+    `sure` are both. `limits` are what its caps ask.
     """
 
     def __init__(self, rule: Rule, symbols: Symbols, order: Sequence[OrderKey], static: Iterable[OrderKey]) -> None:
@@ -60,9 +60,8 @@ class CompiledRule:
         self.table = rule.table
         self.active = rule.active
         self.requires = frozenset(rule.requires_consent)
-        self.cap = rule.cap
-        self.tally = "" if rule.cap is None else symbols.features[tally_name(rule.cap.on)].key
-        self.guarded = bool(self.requires) or any(gate is not None for gate in (rule.active, rule.rollout, rule.cap))
+        self.limits = limits_of(rule, symbols.features)
+        self.guarded = bool(self.requires or self.limits or rule.active is not None or rule.rollout is not None)
         self.rank = rank_of(rule, static)
         self.valued = rule.value is not None and "value" in order
         params = plain_params(rule.then)

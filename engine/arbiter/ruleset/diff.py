@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from arbiter.ruleset.rules import Ruleset
 
 # What a thing is found by, and what follows from the rest.
-_APART = frozenset({"id", "name", "position", "specificity", "key"})
+_APART = frozenset({"id", "name", "position", "specificity", "key", "caps"})
 _LIST = frozenset({"when", "tags", "purposes", "requires_consent", "then"})
 _MOMENTS = frozenset({"start", "until"})
 
@@ -172,6 +172,7 @@ def _declared(ruleset: Ruleset) -> dict[str, _Written]:
         written[f"profile.{name}"]["merge"] = (merge,)
     for name, most in ruleset.max_items.items():
         written[name]["max_items"] = (str(most),)
+    written |= {f"caps.{each.by}{each.name and f'.{each.name}'}": {"": (_text(each.cap),)} for each in ruleset.caps}
     written |= {f"layers.{layer.name}": _fields(layer) for layer in ruleset.experiments.layers}
     if ruleset.experiments.holdout is not None:
         written["holdout"] = _fields(ruleset.experiments.holdout)
@@ -211,8 +212,9 @@ def _text(value: Any) -> str:
         case Factor(name, levels):
             weights = ", ".join(f"{level} {text(weight)}" for level, weight in levels)
             return f"{name}: {weights}" if name else weights
-        case Cap(most, per, _, on):
-            return f"max {most}, per {per}, count_on {on}"
+        case Cap():
+            said = {"max": value.most, "per": value.per, "cool_down": value.cooling, "count_on": value.on}
+            return ", ".join(f"{key} {each}" for key, each in said.items() if each)
         case msgspec.Struct():
             named = [(name, getattr(value, name)) for name in value.__struct_fields__]
             return ", ".join(f"{name} {_member(name, each)}" for name, each in named if each is not None)

@@ -23,7 +23,7 @@ from arbiter.expr.tree import Name
 from arbiter.expr.view import Symbols
 from arbiter.ruleset.blocks import MOST, block_of
 from arbiter.ruleset.branches import Literal, branches_of, reads_of
-from arbiter.ruleset.caps import tally_name
+from arbiter.ruleset.caps.tallies import caps_of, tallies_read
 from arbiter.ruleset.reads import reads_by_name
 from arbiter.ruleset.render import expressions_of
 from arbiter.ruleset.rules import DYNAMIC_KEYS, DecisionPoint, OrderKey, Rule, Ruleset
@@ -256,11 +256,8 @@ def names_read(rule: Rule, symbols: Symbols) -> frozenset[tuple[str, ...]]:
         nodes.append(Name(tuple(rule.rollout.by.split("."))))
     if rule.active is not None and rule.active.local is not None:
         nodes.append(Name(("profile", rule.active.local.zone.attribute)))
-    if rule.cap is None:
-        return reads_of(nodes, symbols)
-    if rule.cap.zone is not None:
-        nodes.append(Name(("profile", rule.cap.zone.attribute)))
-    return reads_of(nodes, symbols) | {("features", tally_name(rule.cap.on))}
+    nodes += [Name(("profile", cap.zone.attribute)) for cap in caps_of(rule) if cap.zone is not None]
+    return reads_of(nodes, symbols) | tallies_read(rule)
 
 
 def stored_names(reads: Iterable[tuple[str, ...]], symbols: Symbols) -> tuple[tuple[str, str], ...]:

@@ -13,15 +13,13 @@ from arbiter.authoring.schemas import (
     closed,
     either,
     identifier,
-    integer,
     listed,
     name,
     scalar,
     text,
     whole,
-    word,
 )
-from arbiter.ruleset import caps, times
+from arbiter.ruleset import times
 from arbiter.ruleset.expressions import LONGEST
 
 DURATION = whole("0*[1-9][0-9]*" + f"[{''.join(UNITS)}]")
@@ -69,19 +67,6 @@ def active(what: str) -> Schema:
         },
         anyOf=[{"required": ["from"]}, {"required": ["until"]}],
     )  # fmt: skip
-
-
-def cap() -> Schema:
-    """How often a subject may be shown something."""
-    period = whole(f"{DURATION}|{'|'.join((*caps.CALENDAR, caps.LIFETIME))}")
-    keys = {
-        "max": integer("How often in the period.", 1, caps.MOST),
-        "per": text(
-            "The period: `7d`, rolling; `day` or `week` in the subject's time zone; `lifetime`.", pattern=period
-        ),
-        "count_on": word("What counts. `exposure`: that it was shown, as callers report it.", caps.COUNTED),
-    }
-    return closed("How often one subject may be shown the rule.", in_order(caps.KEYS, keys), required=[*caps.KEYS])
 
 
 def tags() -> Schema:

@@ -14,7 +14,8 @@ import msgspec
 from arbiter.authoring.report import Report
 from arbiter.ruleset.authored import RuleReader
 from arbiter.ruleset.cache import Beside, Cache, FileRules, digest_of
-from arbiter.ruleset.caps import tallies_of
+from arbiter.ruleset.caps.read import SharedCaps, read_shared
+from arbiter.ruleset.caps.tallies import tallies_of
 from arbiter.ruleset.consent import bound_names, report_twins
 from arbiter.ruleset.declarations import defaults_of, max_items_of, personal_names
 from arbiter.ruleset.experiments.check import Through, report_strangers, report_targeting, through
@@ -142,8 +143,11 @@ def load_ruleset(
     behind = through(segments)
     report_targeting(experiments.each, gathered.experiments, behind, report)
     points = [read_point(name, entry, report, declared.actions) for name, entry in gathered.decisions.items()]
+    declared_points = [point for point in points if point is not None]
+    known_points = gathered.whole and len(declared_points) == len(points)
+    caps = read_shared(gathered.caps, report, declared, declared_points, whole=known_points)
     # All that a rule's meaning depends on beside its own file: what is not named here, no rule may look at.
-    orders = {point.name: point.order for point in points if point is not None}
+    orders = {point.name: point.order for point in declared_points}
     lowest: dict[tuple[str, ...], int] = {
         ("features", name): least for name, least in lowest_of(f for f in features if f is not None).items()
     }
@@ -153,11 +157,13 @@ def load_ruleset(
     outside += [declared.actions, declared.zone, list(orders.items()), list(lowest.items())]
     outside += [list(declared.event_purposes.items()), sorted(managed or ()), list(beyond.items())]
     shown = {each.name: each.decisions for each in experiments.each if each.decisions}
-    outside += [list(shown.items()), list(behind.found.items()) if shown else []]
+    outside += [caps.each, list(shown.items()), list(behind.found.items()) if shown else []]
     patterns = Known(declared, scope, values, known, managed, frozenset(gathered.segments), beyond)
     digest = digest_of(outside)
-    everything = _Outside(declared, expressions, known, orders, lowest, patterns, shown, behind, digest)
+    everything = _Outside(declared, expressions, known, orders, lowest, patterns, shown, behind, caps, digest)
     read = loading.rules(everything, report)
+    if gathered.whole and not report:
+        caps.report_idle([rule for file in read for rule in file.rules], report)
     report_circles((trigger for file in read for trigger in file.triggers), report)
     loading.cache.end(good=not report)
     if report:
@@ -188,6 +194,7 @@ def load_ruleset(
         experiments=experiments,
         tallies=tallies_of(rules),
         metrics=metrics,
+        caps=caps.each,
     ), []
 
 
@@ -206,7 +213,7 @@ def _values(declared: Declared) -> dict[str, tuple[Any, ...]]:
 
 class _Outside(msgspec.Struct, frozen=True):
     """What rules are read against, and by `patterns` triggers: `orders` by decision point, `lowest` by name, by
-    experiment the decisions that it is `shown` at. `digest` names all of it.
+    experiment the decisions that it is `shown` at, and the `caps` that they share. `digest` names all of it.
     """
 
     declared: Declared
@@ -217,6 +224,7 @@ class _Outside(msgspec.Struct, frozen=True):
     patterns: Known
     shown: Mapped[str, tuple[str, ...]]
     through: Through
+    caps: SharedCaps
     digest: bytes
 
 
@@ -280,6 +288,7 @@ class _Loading:
         ids, trigger_ids = tuple(reader.ids), tuple(over_time.ids)
         places_of_ids = {scalar.text: (scalar, where) for scalar, where in reader.ids}
         report_strangers(rules, places_of_ids, outside.shown, outside.through, report)
+        rules = [outside.caps.over(rule) for rule in rules]
         return FileRules(tuple(rules), tuple(tables.tables), ids, report, beside.read, tuple(triggers), trigger_ids)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ORDER_KEYS: Final[tuple[OrderKey, ...]] = get_args(OrderKey)
 MAX_SLOTS: Final = 1000
-KEYS: Final = ("slots", "order", "default")
+KEYS: Final = ("slots", "order", "channel", "default")
 
 
 def read_point(
@@ -42,11 +42,12 @@ def read_point(
     block = Block(entry.node, report, what="a decision", path=path, keys=KEYS)
     slots = block.integer("slots", 1, MAX_SLOTS) if block.has("slots") else 1
     order = _order(block) if block.has("order") else ("priority",)
+    channel = block.identifier("channel")
     default = block.get("default")
     effect = (
         read_effect(default, f"{path}.default", report, Params(report, None), actions) if default is not None else None
     )
-    return DecisionPoint(name, slots or 1, order, effect, position)
+    return DecisionPoint(name, slots or 1, order, effect, position, "" if channel is None else channel.text)
 
 
 def _order(block: Block) -> tuple[OrderKey, ...]:

@@ -14,7 +14,7 @@ import msgspec
 # msgspec reads the fields' types at run time.
 from arbiter.expr.tree import Expression  # noqa: TC001
 from arbiter.ruleset.experiments.terms import Experiments
-from arbiter.ruleset.terms import Active, Cap, Metric, Param  # noqa: TC001
+from arbiter.ruleset.terms import Active, Cap, Metric, Param, SharedCap  # noqa: TC001
 from arbiter.ruleset.triggers import Trigger  # noqa: TC001
 
 Aggregate = Literal[
@@ -50,7 +50,8 @@ class Rule(msgspec.Struct, frozen=True, gc=False):
 
     A row of a decision table is a rule with the table's id in `table` and its number, from 1, in `row`. Of rows that
     are equal on every order key the first is the best; of the rows of one table at most one wins.
-    `requires_consent` are the purposes, sorted, without which the subject's consent keeps it out.
+    `requires_consent` are the purposes, sorted, without which the subject's consent keeps it out. `cap` is its own,
+    `caps` are those that it shares with other rules.
     """
 
     id: str
@@ -70,16 +71,20 @@ class Rule(msgspec.Struct, frozen=True, gc=False):
     row: int = 0
     requires_consent: tuple[str, ...] = ()
     cap: Cap | None = None
+    caps: tuple[SharedCap, ...] = ()
 
 
 class DecisionPoint(msgspec.Struct, frozen=True, gc=False):
-    """Where a decision is asked. `order` ends, always, on the rule id."""
+    """Where a decision is asked. `order` ends, always, on the rule id. `channel` names what it shares caps with; empty
+    for its own name.
+    """
 
     name: str
     slots: int
     order: tuple[OrderKey, ...]
     default: Effect | None
     position: str = ""
+    channel: str = ""
 
 
 class Segment(msgspec.Struct, frozen=True, gc=False):
@@ -102,7 +107,8 @@ class Feature(msgspec.Struct, frozen=True, gc=False):
     reads names ``("event", PROPERTY)``. `type` is the declared type of its value. A ``ratio`` is of two features, of
     which it has names (`of`) and keys (`parts`), and of no event. `purposes`, sorted, are its own and those of all that
     it is computed from. A ``tally``, which no file declares, has by the values of its property the newest times of the
-    events, oldest first: as many of each value as `keep` says, and none of others.
+    events, oldest first: as many of each value as `keep` says, and none of others; where `marks` names a property, of
+    as many times each with all that it had then. Without a property it has those of all, by the name "".
     """
 
     name: str
@@ -120,6 +126,7 @@ class Feature(msgspec.Struct, frozen=True, gc=False):
     parts: tuple[str, ...] = ()
     purposes: tuple[str, ...] = ()
     keep: dict[str, int] = {}
+    marks: str = ""
 
 
 class TableInput(msgspec.Struct, frozen=True, gc=False):
@@ -157,8 +164,8 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     `purposes` are what consent is given for; `bound` are the dotted names that have a value only with consent to all of
     their purposes.
     `profile_merges` are the declared ways to merge a subject's attributes; `max_items` bound stored lists, as
-    ``profile.NAME`` or ``account.NAME``. `triggers` are rules over time. `tallies` count for the caps of rules.
-    `metrics` say what decisions bring about.
+    ``profile.NAME`` or ``account.NAME``. `triggers` are rules over time. `tallies` count for the caps of rules, of
+    which `caps` are those that they share. `metrics` say what decisions bring about.
     """
 
     decisions: tuple[DecisionPoint, ...]
@@ -181,6 +188,7 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     triggers: tuple[Trigger, ...] = ()
     tallies: tuple[Feature, ...] = ()
     metrics: tuple[Metric, ...] = ()
+    caps: tuple[SharedCap, ...] = ()
 
     @property
     def computed(self) -> tuple[Feature, ...]:

@@ -29,6 +29,7 @@ from arbiter.authoring.schemas import (
     word,
 )
 from arbiter.ruleset import authored
+from arbiter.ruleset.caps.shapes import cap, shared
 from arbiter.ruleset.consent import KEYS as CONSENT_KEYS
 from arbiter.ruleset.declarations import (
     LISTABLE,
@@ -43,7 +44,7 @@ from arbiter.ruleset.declarations import (
 from arbiter.ruleset.effects import KEYS as EFFECT_KEYS
 from arbiter.ruleset.experiments.shapes import experiments
 from arbiter.ruleset.features import AGGREGATES, OF_EITHER, OF_EVENTS
-from arbiter.ruleset.keyschemas import DURATION, active, cap, conditions, expression, in_order, purposes, tags
+from arbiter.ruleset.keyschemas import DURATION, active, conditions, expression, in_order, purposes, tags
 from arbiter.ruleset.metrics import metrics
 from arbiter.ruleset.patterns.shapes import trigger
 from arbiter.ruleset.points import KEYS as POINT_KEYS
@@ -235,6 +236,7 @@ def _decisions() -> Schema:
             order,
             uniqueItems=True,
         ),
+        "channel": identifier("What it shares caps of channels with. Its own name when left out."),
         "default": _effect("Given when no rule won. Constant: no `${}`.", "constant"),
     }
     point = optional(closed("A decision point. Nothing behind its name takes every default.",
@@ -381,6 +383,7 @@ def rules_schema() -> Schema:
         "consent": optional(_consent()),
         **experiments(),
         "metrics": optional(metrics()),
+        "caps": optional(shared()),
         "rules": optional(listed("The rules, in any order.", _rule())),
         "triggers": optional(listed("Rules over time, in any order.", trigger())),
     }

@@ -20,12 +20,12 @@ from arbiter.ruleset.dates import read_subject
 from arbiter.ruleset.declarations import Declared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from collections.abc import Sequence as Sequenced
 
 SECTIONS: Final = (
     "schema", "actions", "decisions", "rules", "segments", "features", "triggers", "subject", "consent",
-    "experiments", "layers", "holdout", "metrics",
+    "experiments", "layers", "holdout", "metrics", "caps",
 )  # fmt: skip
 LISTED: Final = ("rules", "triggers")
 RULE_FILE: Final = Form("a rule file", 16 << 20, "split it into several files")
@@ -57,6 +57,7 @@ class Gathered(msgspec.Struct):
     layers: dict[str, Entry] = {}
     metrics: dict[str, Entry] = {}
     holdout: Node | None = None
+    caps: list[Node] = []
     whole: bool = True
 
 
@@ -98,33 +99,33 @@ def gather(files: Iterable[Sections], report: Report) -> Gathered:
     gathered = Gathered(Declared(report))
     subjects: list[Node] = []
     holdouts: list[Node] = []
+    declared = gathered.declared
+    takes: dict[str, Callable[[Node], None]] = {
+        "schema": declared.read_schema,
+        "actions": declared.read_actions,
+        "consent": declared.read_consent,
+        "subject": subjects.append,
+        "holdout": holdouts.append,
+        "caps": gathered.caps.append,
+    }
     for file in files:
         gathered.whole = gathered.whole and file.whole
         for name, node in file.declarations:
-            if name == "schema":
-                gathered.declared.read_schema(node)
-            elif name == "actions":
-                gathered.declared.read_actions(node)
-            elif name == "consent":
-                gathered.declared.read_consent(node)
-            elif name == "subject":
-                subjects.append(node)
-            elif name == "holdout":
-                holdouts.append(node)
+            if name in takes:
+                takes[name](node)
             else:
                 _gather_names(name, node, gathered, report)
     if not gathered.whole:
-        declared = gathered.declared
         declared.profile = declared.account = declared.context = declared.events = declared.actions = (
             declared.purposes
         ) = None
-    gathered.declared.check_purposes()
+    declared.check_purposes()
     subject = _only(subjects, "subject", report)
     if subject is not None:
-        gathered.declared.zone = read_subject(subject, report, gathered.declared)
-        gathered.declared.zone_refused = gathered.declared.zone is None
+        declared.zone = read_subject(subject, report, declared)
+        declared.zone_refused = declared.zone is None
     gathered.holdout = _only(holdouts, "holdout", report)
-    gathered.declared.zone_refused |= not gathered.whole
+    declared.zone_refused |= not gathered.whole
     return gathered
 
 

@@ -56,8 +56,9 @@ class LocalDates(msgspec.Struct, frozen=True, gc=False):
 
 
 class Cap(msgspec.Struct, frozen=True, gc=False):
-    """How often a subject may be shown a rule: `most` times in a period. `per` is it as it was written: a duration, of
-    which `span` has the µs, or ``day`` and ``week`` of the subject's `zone`, or ``lifetime``. `on` is what counts.
+    """How often a subject may be given something: `most` times in a period, 0 for no bound. `per` is it as it was
+    written: a duration, of which `span` has the µs, or ``day`` and ``week`` of the subject's `zone`, or ``lifetime``.
+    `on` is what counts. For `cool_down` µs, `cooling` as it was written, after the last time it is not given again.
     """
 
     most: int
@@ -65,6 +66,19 @@ class Cap(msgspec.Struct, frozen=True, gc=False):
     span: int
     on: str
     zone: SubjectZone | None = None
+    cool_down: int = 0
+    cooling: str = ""
+
+
+class SharedCap(msgspec.Struct, frozen=True, gc=False):
+    """A cap that rules share: `by` what it holds them together (a key of the section ``caps``), and the `name` of what
+    is capped. Of a channel `points` are its decision points.
+    """
+
+    by: str
+    name: str
+    cap: Cap
+    points: tuple[str, ...] = ()
 
 
 class Active(msgspec.Struct, frozen=True, gc=False):

@@ -12,7 +12,7 @@ import msgspec
 
 from arbiter.authoring.blocks import Block, check_name, under
 from arbiter.authoring.nodes import Mapping, Node, Scalar, Sequence, as_text, kind_of
-from arbiter.ruleset.caps import tally_name
+from arbiter.ruleset.caps.tallies import caps_of, event_type
 from arbiter.ruleset.consent import known_purposes, named_purposes
 from arbiter.ruleset.reads import reads_of
 from arbiter.ruletests.firings import KEYS as FORESEEN
@@ -44,7 +44,7 @@ class Names:
         self.features = {feature.name: feature for feature in ruleset.features}
         self.reads = reads_of(ruleset.features)
         self.experiments = {each.name: each for each in ruleset.experiments.each}
-        self.caps = {rule.id: rule.cap for rule in ruleset.rules if rule.cap is not None}
+        self.caps = {rule.id: rule for rule in ruleset.rules if rule.cap is not None or rule.caps}
         self.segments = {segment.name for segment in ruleset.segments}
         self.triggers = {trigger.id for trigger in ruleset.triggers}
         self.rules: dict[str, str] = {rule.id: rule.decision for rule in ruleset.rules}
@@ -198,11 +198,13 @@ class _Given(msgspec.Struct):
             if not isinstance(node, Sequence):
                 self.block.report.at(node, f"when a rule was shown is a list, this is {kind_of(node)}", hint, path)
                 continue
-            kind = tally_name(self.names.caps[key.text].on)
+            rule = self.names.caps[key.text]
+            said = {"point": rule.decision, "rule": rule.id, "action": rule.then.action, "group": rule.group}
+            kinds = sorted({event_type(cap.on) for cap in caps_of(rule)})
             for number, item in enumerate(node.items):
                 at = None if item is None else self.values.moment(item, f"{path}[{number}]")
                 if at is not None:
-                    yield Event(f"{kind}:{key.text}:{number}", subject_id, kind, at, {"rule": key.text})
+                    yield from (Event(f"{kind}:{key.text}:{number}", subject_id, kind, at, said) for kind in kinds)
 
     def _properties(self, event: Block, types: Mapped[str, str] | None, kind: str) -> dict[str, Any]:
         entries = {name: entry for name, entry in event.node.entries.items() if name not in _EVENT_KEYS}
