@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec.structs import replace
 
 from arbiter.cli.asking import AsJson
 from arbiter.cli.replay import Log
+from arbiter.cli.reportparts import print_guards, print_parts, print_segments, read_guard
 from arbiter.cli.terminal import FINDINGS, fail, out, print_json, print_table
 from arbiter.ruleset.times import duration_micros
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from arbiter.learning.report.terms import Design, Question, Reach, RuleFigures, Told
     from arbiter.runtime.archive import Archive
 
@@ -35,6 +39,13 @@ Least = Annotated[
 Most = Annotated[
     float, typer.Option(min=0, max=1, metavar="SHARE", help="Somebody gets everything with this share of the rules.")
 ]
+Guards = Annotated[
+    list[str] | None,
+    typer.Option("--guard", metavar="OUTCOME>=BOUND",
+                 help="What no variant may break: the least difference to the control, or the most by <=; repeatable."),
+]  # fmt: skip
+Segments = Annotated[bool, typer.Option("--segments", help="Tell effects and rules by segment, too, and their sizes.")]
+Every = Annotated[str, typer.Option(metavar="DURATION", help="Tell sizes of segments by spans of this length: `1d`.")]
 
 
 def report(
@@ -45,6 +56,9 @@ def report(
     level: Level = 0.95,
     least: Least = 0.001,
     most: Most = 0.8,
+    guard: Guards = None,
+    segments: Segments = False,
+    every: Every = "",
     page: Page = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,9 +66,11 @@ def report(
 
     Of each experiment whether its arms have the sizes they should, and how variants differ in outcomes, with intervals;
     of each rule how often it was eligible, won, lost and to whom, was shown and converted; which rules reach almost no
-    one, and how many people get everything.
+    one, and how many people get everything. With --segments how large segments are, who comes and leaves, and what
+    rules and variants do in each.
 
-    Ends with 1 when the arms of an experiment do not have their sizes: then believe none of its effects.
+    Ends with 1 when the arms of an experiment do not have their sizes, since then none of its effects is to be
+    believed, and when a variant broke a bound.
     """
     if importlib.util.find_spec("duckdb") is None or importlib.util.find_spec("pyarrow") is None:
         fail("a report needs DuckDB and pyarrow: pip install 'arbiter[report]'")
@@ -62,15 +78,18 @@ def report(
     from arbiter.learning.report.whole import report as make  # noqa: PLC0415
     from arbiter.runtime.logfiles import happened_in, whole  # noqa: PLC0415
 
-    micros = duration_micros(within) if within else None
-    if within and micros is None:
-        raise typer.BadParameter(f"`{within}` is no duration: write `7d`, say", param_hint="--within")
+    micros, span = _micros(within, "--within"), _micros(every, "--every")
+    guards = tuple(map(read_guard, guard or ()))
     files, waiting = whole(log)
     with opened(files, waiting, happened_in(log)) as records:
         snapshots = [digest for (digest,) in records.rows(
             "SELECT snapshot FROM decisions GROUP BY snapshot ORDER BY max(moment) DESC"
         )]  # fmt: skip
-        told = make(records, _question(data, snapshots, micros, level, least, most))
+        question = _question(data, snapshots)
+        if segments and snapshots:
+            records.belongs(_memberships(log, data, snapshots[0]))
+        told = make(records, replace(question, within=micros, level=level, least=least, most=most, guards=guards,
+                                     every=span))  # fmt: skip
     if page is not None:
         from arbiter.learning.report.page import page_of  # noqa: PLC0415 - seldom asked for
 
@@ -79,23 +98,41 @@ def report(
         print_json(told)
     else:
         _print(told)
-    raise typer.Exit(FINDINGS if told.mismatched else 0)
+    raise typer.Exit(FINDINGS if told.mismatched or told.broken else 0)
 
 
-def _question(
-    data: Path, snapshots: list[str], within: int | None, level: float, least: float, most: float
-) -> "Question":
-    """What is asked, with what the snapshots that are still there say of experiments and rules."""
+def _micros(text: str, option: str) -> int | None:
+    found = duration_micros(text) if text else None
+    if text and found is None:
+        raise typer.BadParameter(f"`{text}` is no duration: write `7d`, say", param_hint=option)
+    return found
+
+
+def _memberships(log: Path, data: Path, digest: str) -> "pa.Table":
+    """Who was in which segment, by the newest snapshot of the log."""
+    from arbiter.cli.versions import archive_in  # noqa: PLC0415 - loads onnxruntime, as these do
+    from arbiter.errors import StoreError  # noqa: PLC0415
+    from arbiter.runtime.logfiles import read_log  # noqa: PLC0415
+    from arbiter.runtime.segmenting import memberships  # noqa: PLC0415
+
+    try:
+        snapshot = archive_in(data).read(digest, {})
+    except StoreError as error:
+        fail(f"segments are those of the newest snapshot of the log, which {data} does not hold: {error}")
+    return memberships(read_log(log), snapshot)
+
+
+def _question(data: Path, snapshots: list[str]) -> "Question":
+    """What the snapshots that are still there say of experiments and rules."""
     from arbiter.learning.report.terms import Question  # noqa: PLC0415 - loads msgspec's structs when asked for
     from arbiter.runtime.archive import Archive  # noqa: PLC0415 - loads onnxruntime
 
     kept = data / "snapshots"
     if not kept.is_dir():
-        return Question(within=within, level=level, least=least, most=most)
+        return Question()
     archive = Archive(kept)
     designs = {digest: _designs(archive, digest) for digest in snapshots}
-    rules = _rules(archive, snapshots[0]) if snapshots else {}
-    return Question(designs, rules, within, level, least, most)
+    return Question(designs, _rules(archive, snapshots[0]) if snapshots else {})
 
 
 def _designs(archive: "Archive", digest: str) -> "dict[str, Design]":
@@ -120,7 +157,7 @@ def _rules(archive: "Archive", digest: str) -> dict[str, list[str]]:
 
 
 def _print(told: "Told") -> None:
-    from arbiter.learning.report.words import TAKES, figure, interval, ratio_said, share, summary  # noqa: PLC0415
+    from arbiter.learning.report.words import TAKES, figure, interval, ratio_said, summary  # noqa: PLC0415
 
     for line in summary(told):
         out().print(line, highlight=False)
@@ -133,20 +170,23 @@ def _print(told: "Told") -> None:
                 (f"variant of {trial.name}", "units", "expected"),
                 [(name, f"{count:,}", f"{ratio.expected[name]:,.1f}") for name, count in ratio.counts.items()],
             )
-        if trial.effects:
+        for outcome in dict.fromkeys(each.outcome for each in trial.effects):
             print_table(
-                ("outcome", "figure", "variant", "it has", trial.control, "difference", "interval", "lift"),
+                (outcome, "variant", "it has", trial.control, "difference", "interval"),
                 [
                     (
-                        each.outcome, TAKES[each.take], each.variant, figure(each.take, each.found.arm),
-                        figure(each.take, each.found.control), figure(each.take, each.found.difference),
-                        interval(each), share(each.found.lift),
+                        TAKES[each.take], each.variant, figure(each.take, each.found.arm),
+                        figure(each.take, each.found.control), figure(each.take, each.found.difference), interval(each),
                     )
-                    for each in trial.effects
+                    for each in trial.effects if each.outcome == outcome
                 ],
             )  # fmt: skip
+        print_parts(trial.name, trial.parts)
+    if told.guards:
+        print_guards(told.guards)
     for reach in told.reach:
         _print_point(reach, [each for each in told.rules if each.point == reach.point])
+    print_segments(told)
 
 
 def _print_point(reach: "Reach", rules: "list[RuleFigures]") -> None:

@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from arbiter.errors import NotFound
-from arbiter.expr.tree import Name
 from arbiter.learning.logged import won_of
-from arbiter.ruleset.branches import reads_of
-from arbiter.runtime.replaying import Again, OfThen, Unlogged, delivered, logged_outcome, outcome_of
+from arbiter.runtime.replaying import Again, OfThen, Unlogged, delivered, logged_outcome, outcome_of, segment_reads
 from arbiter.runtime.shadowed import VersionApart  # noqa: TC001 - msgspec reads the fields' types at run time
 from arbiter.runtime.views import segment_in
 
@@ -144,7 +142,7 @@ class Comparison:
         self._shadowed = shadowed
         self._earning = earning
         self._examples = _Examples(examples)
-        self._segments = {name: _reads(candidate, name) for name in candidate.symbols.segments}
+        self._segments = {name: segment_reads(candidate, name) for name in candidate.symbols.segments}
         self._unlogged: dict[tuple[str, tuple[tuple[str, str, str], ...]], Unlogged] = {}
         self._names: set[str] = set()
         self._left_out: Counter[str] = Counter()
@@ -232,17 +230,6 @@ class Comparison:
 def _add(counts: list[int], changed: bool) -> None:  # noqa: FBT001 - a count of one
     counts[0] += 1
     counts[1] += changed
-
-
-def _reads(snapshot: Snapshot, segment: str) -> frozenset[tuple[str, str]]:
-    """What a segment hangs on, as rows name it; a model that it reads is in no row, nor is the clock asked for."""
-    symbols = snapshot.symbols
-    paths = reads_of([Name(("segments", segment))], symbols)
-    return frozenset(
-        (path[0], symbols.features[path[1]].key if path[0] == "features" else path[1])
-        for path in paths
-        if path != ("now",)
-    )
 
 
 def _example(head: Head, row: Row, after: Iterable[Won], snapshot: Snapshot) -> Example:

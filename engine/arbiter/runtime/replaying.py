@@ -15,9 +15,11 @@ from arbiter.decision.explain import judge_condition
 from arbiter.decision.hashing import Drawn
 from arbiter.decision.walk import Need, Walk
 from arbiter.errors import ArbiterError
+from arbiter.expr.tree import Name
 from arbiter.expr.view import View
 from arbiter.learning.logged import CERTAIN, lacking_of, won_of
 from arbiter.profiles.features import FeatureSet
+from arbiter.ruleset.branches import reads_of
 from arbiter.ruleset.experiments.terms import OUTSIDE
 from arbiter.ruleset.image import STORED
 from arbiter.runtime.active import active_of
@@ -195,3 +197,14 @@ def logged_outcome(row: Row) -> bytes:
 def delivered(won: Iterable[Won]) -> bytes:
     """What was delivered, whatever rule it came from: equal for equal treatments, in order."""
     return _exactly([(each.rule, each.action, each.params) for each in won])
+
+
+def segment_reads(snapshot: Snapshot, segment: str) -> frozenset[tuple[str, str]]:
+    """What a segment hangs on, as rows name it; a model that it reads is in no row, nor is the clock asked for."""
+    symbols = snapshot.symbols
+    paths = reads_of([Name(("segments", segment))], symbols)
+    return frozenset(
+        (path[0], symbols.features[path[1]].key if path[0] == "features" else path[1])
+        for path in paths
+        if path != ("now",)
+    )

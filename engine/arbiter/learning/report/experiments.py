@@ -13,7 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from arbiter.learning.effects import Pair, Sample, combined, means, proportions, ratios, sample_ratio
-from arbiter.learning.report.terms import Design, Effect, Trial
+from arbiter.learning.report.terms import Design, Effect, Part, Trial
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,8 +34,8 @@ _EXPOSED: Final = """
 """
 _UNITS: Final = """
     CREATE OR REPLACE TABLE units AS
-    SELECT unit, arg_min(variant, moment) AS variant, arg_min(snapshot, moment) AS snapshot, count(*) AS decisions,
-        count(DISTINCT variant) > 1 AS crossed
+    SELECT unit, arg_min(variant, moment) AS variant, arg_min(snapshot, moment) AS snapshot,
+        arg_min(id, moment) AS first, count(*) AS decisions, count(DISTINCT variant) > 1 AS crossed
     FROM exposed WHERE unit IS NOT NULL GROUP BY unit
 """
 _MOMENTS: Final = """
@@ -49,6 +49,7 @@ _MOMENTS: Final = """
         SELECT s.stratum, u.variant, u.decisions::DOUBLE AS decisions, coalesce(c.times, 0)::DOUBLE AS times,
             coalesce(c.total, 0)::DOUBLE AS total
         FROM units u JOIN strata s ON s.snapshot = u.snapshot LEFT JOIN counted c ON c.unit = u.unit
+        WHERE ? = '' OR u.first IN (SELECT id FROM belongs WHERE segment = ? AND inside)
     )
     SELECT stratum, variant, count(*), count(*) FILTER (times > 0),
         avg(times), coalesce(var_samp(times), 0), avg(total), coalesce(var_samp(total), 0),
@@ -85,12 +86,27 @@ def _trial(records: Records, name: str, outcomes: Sequence[tuple[Any, ...]], que
     control = _CONTROL if _CONTROL in names or not names else names[0]
     ratio, unchecked = _ratio(records, name, question)
     others = [each for each in units if each != control]
-    effects = [
-        effect
-        for outcome, valued in outcomes
-        for effect in _effects(records, outcome, others, control, question, valued=valued)
-    ]
-    return Trial(name, design.by, control, units, decisions, crossed, unchecked, ratio, effects)
+
+    def effects(segment: str = "") -> list[Effect]:
+        return [
+            effect
+            for outcome, valued in outcomes
+            for effect in _effects(records, outcome, others, control, question, segment, valued=valued)
+        ]
+
+    parts = [Part(segment, own, effects(segment)) for segment, own in _parts(records, names)]
+    return Trial(name, design.by, control, units, decisions, crossed, unchecked, ratio, effects(), parts)
+
+
+def _parts(records: Records, names: Sequence[str]) -> list[tuple[str, dict[str, int]]]:
+    """By segment how many units there are of each variant."""
+    found: dict[str, dict[str, int]] = {}
+    for segment, variant, count in records.rows("""
+        SELECT b.segment, u.variant, count(*) FROM units u JOIN belongs b ON b.id = u.first WHERE b.inside
+        GROUP BY ALL ORDER BY ALL
+    """):
+        found.setdefault(segment, {})[variant] = count
+    return [(segment, {name: own[name] for name in names if name in own}) for segment, own in found.items()]
 
 
 def _ratio(records: Records, name: str, question: Question) -> tuple[SampleRatio | None, int]:
@@ -115,11 +131,18 @@ def _ratio(records: Records, name: str, question: Question) -> tuple[SampleRatio
 
 
 def _effects(
-    records: Records, outcome: str, variants: Sequence[str], control: str, question: Question, *, valued: bool
+    records: Records,
+    outcome: str,
+    variants: Sequence[str],
+    control: str,
+    question: Question,
+    segment: str,
+    *,
+    valued: bool,
 ) -> list[Effect]:
     within = question.within
     strata: dict[str, dict[str, tuple[Any, ...]]] = {}
-    for stratum, variant, *moments in records.rows(_MOMENTS, outcome, within, within):
+    for stratum, variant, *moments in records.rows(_MOMENTS, outcome, within, within, segment, segment):
         strata.setdefault(stratum, {})[variant] = tuple(moments)
     takes: tuple[Take, ...] = ("any", "count", "sum", "each") if valued else ("any", "count", "each")
     found = []

@@ -10,12 +10,25 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from arbiter.learning import page
-from arbiter.learning.report.words import TAKES, figure, interval, lost_to, ratio_said, reach_said, share, summary
+from arbiter.learning.report.words import (
+    TAKES,
+    figure,
+    flows_said,
+    guard_interval,
+    guard_said,
+    interval,
+    lost_to,
+    over_time,
+    ratio_said,
+    reach_said,
+    share,
+    summary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from arbiter.learning.report.terms import Effect, Reach, RuleFigures, Told, Trial
+    from arbiter.learning.report.terms import Effect, Reach, RuleFigures, RuleInSegment, SegmentFigures, Told, Trial
 
 _LINE, _LABEL, _LONG = 22, 300, 420
 _SHOWN = 100  # rules of a decision point, of which there may be many
@@ -27,6 +40,12 @@ def page_of(told: Told) -> str:
     body = [page.line(each) for each in summary(told)]
     for trial in told.experiments:
         body += _trial(trial, told.level)
+    if told.guards:
+        body += _guards(told)
+    for each in told.segments:
+        body += _segment(each)
+    if told.rules_by_segment:
+        body += _by_segment(told.rules_by_segment)
     for reach in told.reach:
         body += _point(reach, [each for each in told.rules if each.point == reach.point])
     return page.page("What was decided, and what came of it", body)
@@ -58,7 +77,80 @@ def _trial(trial: Trial, level: float) -> Iterable[str]:
             ],
         )  # fmt: skip
         for take in dict.fromkeys(each.take for each in own):
-            yield _forest([each for each in own if each.take == take])
+            yield _forest([(f"{TAKES[take]}, {each.variant}", each) for each in own if each.take == take])
+    yield from _parts(trial)
+
+
+def _guards(told: Told) -> Iterable[str]:
+    yield page.heading("Bounds")
+    yield from (
+        f'<p class="alarm">{html.escape(each.experiment)}.{html.escape(each.variant)} broke '
+        f"{html.escape(guard_said(each.guard))}</p>"
+        for each in told.broken
+    )
+    yield _table(
+        ("experiment", "variant", "bound", "difference to the control", "which"),
+        [
+            (each.experiment, each.variant, each.state, guard_interval(each), guard_said(each.guard))
+            for each in told.guards
+        ],
+    )
+
+
+def _parts(trial: Trial) -> Iterable[str]:
+    if not trial.parts:
+        return
+    yield f"<h3>{html.escape(trial.name)} by segment</h3>"
+    yield page.line("By where units were when it first mattered. Many looks: some intervals leave out 0 by chance.")
+    for outcome in dict.fromkeys(each.outcome for part in trial.parts for each in part.effects):
+        yield page.line(f"{outcome}, share with one")
+        yield _forest([
+            (f"{part.segment}, {each.variant} ({part.units.get(each.variant, 0):,})", each)
+            for part in trial.parts for each in part.effects if (each.outcome, each.take) == (outcome, "any")
+        ])  # fmt: skip
+
+
+def _segment(found: SegmentFigures) -> Iterable[str]:
+    yield page.heading(f"Segment {found.segment}")
+    yield _bars(
+        "people seen (light), and of these inside (dark)",
+        [(at, [(known, _LIGHT), (inside, _DARK)], None) for at, known, inside in over_time(found)],
+    )
+    yield page.line(flows_said(found))
+    moments = [at for at, _, _ in over_time(found)]
+    yield (
+        _table(
+            ("from", "to", "stayed", "left", "came"),
+            [
+                (one, other, f"{stayed:,}", f"{left:,}", f"{came:,}")
+                for one, other, stayed, left, came in zip(
+                    moments, moments[1:], found.stayed, found.left, found.came, strict=False
+                )
+            ],
+        )
+        if found.stayed
+        else ""
+    )
+
+
+def _by_segment(rules: Sequence[RuleInSegment]) -> Iterable[str]:
+    yield page.heading("Rules by segment")
+    outcomes = sorted({name for each in rules for name in each.converted})
+    won = [each for each in rules if each.won or each.eligible]
+    if len(won) > _SHOWN:
+        yield page.line(f"The first {_SHOWN} of {len(won):,}; the report as JSON has all.")
+    yield _table(
+        ("segment", "decision point", "rule", "eligible", "won", "subjects", "shown", *outcomes),
+        [
+            (
+                each.segment, each.point, each.rule or "default",
+                "" if each.eligible is None else f"{each.eligible:,} of {each.looked:,}", f"{each.won:,}",
+                f"{each.subjects:,}", f"{each.shown:,}",
+                *(f"{each.converted.get(name, 0):,}" for name in outcomes),
+            )
+            for each in won[:_SHOWN]
+        ],
+    )  # fmt: skip
 
 
 def _point(reach: Reach, rules: Sequence[RuleFigures]) -> Iterable[str]:
@@ -115,22 +207,22 @@ def _bars(said: str, rows: Sequence[tuple[str, Sequence[tuple[int, str]], float 
     return f"<p><small>{html.escape(said)}</small></p>{_drawn(said, len(rows) * _LINE, parts)}" if rows else ""
 
 
-def _forest(effects: Sequence[Effect]) -> str:
-    """Differences with their intervals around a line where nothing differs."""
-    known = [each for each in effects if isfinite(each.found.low) and isfinite(each.found.high)]
+def _forest(effects: Sequence[tuple[str, Effect]]) -> str:
+    """Differences with their intervals around a line where nothing differs, each with its name."""
+    known = [(name, each) for name, each in effects if isfinite(each.found.low) and isfinite(each.found.high)]
     if not known:
         return ""
-    reach = max(max(abs(each.found.low), abs(each.found.high)) for each in known) or 1.0
+    reach = max(max(abs(each.found.low), abs(each.found.high)) for _, each in known) or 1.0
     middle = _LABEL + _LONG / 2
     parts = [f'<path d="M{middle} 0v{len(known) * _LINE}" stroke="#999" stroke-dasharray="3 3"/>']
-    for number, each in enumerate(known):
+    for number, (name, each) in enumerate(known):
         top = number * _LINE + _LINE / 2
         low, at, high = (
             middle + value / reach * _LONG / 2 for value in (each.found.low, each.found.difference, each.found.high)
         )
         tone = _ALARM if each.found.sure and each.found.high < 0 else _DARK if each.found.sure else "#6b7a88"
-        title = f"<title>{html.escape(each.variant)}: {html.escape(interval(each))}</title>"
-        parts.append(_text(0, top + 4, f"{TAKES[each.take]}, {each.variant}"))
+        title = f"<title>{html.escape(name)}: {html.escape(interval(each))}</title>"
+        parts.append(_text(0, top + 4, name))
         parts.append(_text(_LABEL + _LONG + 8, top + 4, interval(each)))
         parts.append(
             f'<g stroke="{tone}" fill="{tone}">{title}<path d="M{low:.1f} {top}H{high:.1f}" stroke-width="3"/>'
@@ -145,4 +237,5 @@ def _text(x: float, y: float, text: str) -> str:
 
 def _drawn(said: str, high: int, parts: Sequence[str]) -> str:
     wide = _LABEL + _LONG + 170
-    return f'<svg width="{wide}" height="{high}" role="img" aria-label="{html.escape(said)}">{"".join(parts)}</svg>'
+    box = f'width="{wide}" height="{high}" viewBox="0 0 {wide} {high}" style="max-width: 100%; height: auto"'
+    return f'<svg {box} role="img" aria-label="{html.escape(said)}">{"".join(parts)}</svg>'

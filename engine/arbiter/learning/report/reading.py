@@ -2,8 +2,9 @@
 
 Law: the one module that imports DuckDB. Reads what it is given, in memory and without a network; writes nothing.
 
-Three tables come of it. `decisions` are those of the log; `won` has one row for each treatment of them, with an empty
-`rule` for the default; `happened` are exposures and outcomes. Times are µs.
+Four tables come of it. `decisions` are those of the log; `won` has one row for each treatment of them, with an empty
+`rule` for the default; `happened` are exposures and outcomes; `belongs` says of decisions in which segments they were
+for, where that is given. Times are µs.
 """
 
 from __future__ import annotations
@@ -52,6 +53,12 @@ class Records:
         """The one row of a question that always gives one."""
         return self.rows(sql, *values)[0]
 
+    def belongs(self, table: pa.Table) -> None:
+        """Know of decisions whether they were for somebody in a segment: by `id`, `segment`, `inside`."""
+        self._connection.register("memberships", table)
+        self.make("INSERT INTO belongs SELECT id, segment, inside FROM memberships")
+        self._connection.unregister("memberships")
+
     def make(self, sql: str, *values: Any) -> None:
         """Do what makes a table."""
         self._connection.execute(sql, values or None)
@@ -78,6 +85,7 @@ def opened(decisions: Sequence[Path], waiting: pa.Table, happened: Found) -> Ite
                 CREATE TABLE won AS SELECT DISTINCT id, moment, subject, point, unnest(won) AS rule
                 FROM decisions WHERE id <> ''
             """)
+            db.execute("CREATE TABLE belongs (id VARCHAR, segment VARCHAR, inside BOOLEAN)")
             yield Records(db)
     except duckdb.Error as error:
         raise UnreadableLog(

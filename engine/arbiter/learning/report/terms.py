@@ -19,6 +19,9 @@ for each decision at which the experiment mattered.
 """
 
 
+State = Literal["broke", "kept", "open"]
+
+
 class Design(msgspec.Struct, frozen=True):
     """An experiment as a snapshot has it: the weights of its variants in the order of their names, and what is split:
     ``subject`` or a path such as ``profile.team``.
@@ -28,11 +31,23 @@ class Design(msgspec.Struct, frozen=True):
     by: str = "subject"
 
 
+class Guard(msgspec.Struct, frozen=True):
+    """A bound of what a variant may do: the difference of a figure to the control is at least `bound`, or at most where
+    that is `most`.
+    """
+
+    outcome: str
+    take: Take
+    bound: float
+    most: bool = False
+
+
 class Question(msgspec.Struct, frozen=True):
     """What is asked of a log. `designs` are the experiments by snapshot and name, `rules` all rules by decision point,
     as far as they are known. An outcome counts when it came less than `within` µs after its decision, None for ever.
     `level` is that of the intervals. A rule reaches almost no one below the share `least` of a point's subjects, and
-    somebody gets everything who gets the share `most` of a point's rules.
+    somebody gets everything who gets the share `most` of a point's rules. `guards` are what no variant may break. Sizes
+    of segments are told by spans of `every` µs, None for what suits the log.
     """
 
     designs: dict[str, dict[str, Design]] = {}
@@ -41,6 +56,8 @@ class Question(msgspec.Struct, frozen=True):
     level: float = 0.95
     least: float = 0.001
     most: float = 0.8
+    guards: tuple[Guard, ...] = ()
+    every: int | None = None
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -50,6 +67,26 @@ class Effect(msgspec.Struct, frozen=True):
     take: Take
     variant: str
     found: Difference
+
+
+class Part(msgspec.Struct, frozen=True):
+    """What an experiment does in one segment: to those units who were in it when it first mattered to them."""
+
+    segment: str
+    units: dict[str, int]
+    effects: list[Effect]
+
+
+class Guarded(msgspec.Struct, frozen=True):
+    """How a variant keeps to a bound: it `broke` it when the whole interval of the difference lies beyond, it `kept` it
+    when the whole interval does, and else it is `open`, as where nothing is known.
+    """
+
+    guard: Guard
+    experiment: str
+    variant: str
+    state: State
+    found: Difference | None
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -67,6 +104,7 @@ class Trial(msgspec.Struct, frozen=True):
     unchecked: int
     ratio: SampleRatio | None
     effects: list[Effect]
+    parts: list[Part]
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -94,6 +132,40 @@ class RuleFigures(msgspec.Struct, frozen=True):
     looked: int
     eligible: int | None
     lost: list[Lost]
+
+
+class RuleInSegment(msgspec.Struct, frozen=True):
+    """A rule among the decisions for people in a segment, counted as for `RuleFigures`."""
+
+    point: str
+    rule: str
+    segment: str
+    won: int
+    subjects: int
+    shown: int
+    converted: dict[str, int]
+    looked: int
+    eligible: int | None
+
+
+class SegmentFigures(msgspec.Struct, frozen=True):
+    """A segment over time. Of each span, which begins at `spans`, `known` are the subjects of which it is known whether
+    they were in it, at their last decision then, and `inside` those who were. Between a span and the next one, of those
+    seen in both: how many `stayed`, `left` and `came`.
+
+    `stays` is the share of those inside who are so still in the next span, `comes` the share of those outside who are
+    inside then; None where nobody was seen twice.
+    """
+
+    segment: str
+    spans: list[int]
+    known: list[int]
+    inside: list[int]
+    stayed: list[int]
+    left: list[int]
+    came: list[int]
+    stays: float | None
+    comes: float | None
 
 
 class Reach(msgspec.Struct, frozen=True):
@@ -134,6 +206,14 @@ class Told(msgspec.Struct, frozen=True):
     experiments: list[Trial]
     rules: list[RuleFigures]
     reach: list[Reach]
+    guards: list[Guarded]
+    segments: list[SegmentFigures]
+    rules_by_segment: list[RuleInSegment]
+
+    @property
+    def broken(self) -> list[Guarded]:
+        """The bounds that a variant broke."""
+        return [each for each in self.guards if each.state == "broke"]
 
     @property
     def mismatched(self) -> list[str]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arbiter.learning.report.experiments import trials
+from arbiter.learning.report.guards import guarded
 from arbiter.learning.report.rules import figures, reach
+from arbiter.learning.report.segments import rules_by_segment, segments
 from arbiter.learning.report.terms import Told
 
 if TYPE_CHECKING:
@@ -29,7 +31,9 @@ def report(records: Records, question: Question) -> Told:
     """)
     decisions, subjects, impersonal, first, last = counted
     exposures, outcomes, unjoined = happened
+    found = trials(records, question)
     return Told(
         decisions, subjects, impersonal, exposures, outcomes, unjoined, first, last, question.level,
-        trials(records, question), figures(records, question), reach(records, question),
+        found, figures(records, question), reach(records, question), guarded(found, question.guards),
+        segments(records, question), rules_by_segment(records, question),
     )  # fmt: skip

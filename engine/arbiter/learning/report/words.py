@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Final
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
-    from arbiter.learning.report.terms import Effect, Reach, RuleFigures, Take, Told, Trial
+    from arbiter.learning.report.terms import (
+        Effect,
+        Guard,
+        Guarded,
+        Reach,
+        RuleFigures,
+        SegmentFigures,
+        Take,
+        Told,
+        Trial,
+    )
 
 TAKES: Final[dict[Take, str]] = {
     "any": "share with one",
@@ -64,6 +74,38 @@ def reach_said(reach: Reach) -> list[str]:
         said.append(f"{reach.everything:,} got nearly all of {reach.rules:,} rules")
     rules = (("reach almost no one", reach.rare), ("were never delivered", reach.never))
     return [*said, *(f"rules that {words}: {_some(names)}" for words, names in rules if names)]
+
+
+def guard_said(guard: Guard) -> str:
+    """A bound as it is asked for."""
+    bound = f"{guard.bound:.2%}" if guard.take == "any" else f"{guard.bound:g}"
+    return f"{guard.outcome}, {TAKES[guard.take]}: {'at most' if guard.most else 'at least'} {bound}"
+
+
+def guard_interval(guarded: Guarded) -> str:
+    """Between which values the difference lies that is held to a bound; empty where nothing is known."""
+    found, take = guarded.found, guarded.guard.take
+    if found is None or not isfinite(found.low):
+        return ""
+    return f"{figure(take, found.low)} to {figure(take, found.high)}"
+
+
+def over_time(found: SegmentFigures) -> list[tuple[str, int, int]]:
+    """When each span begins, how many were seen then, and how many of them were inside."""
+    moments = [from_micros(at).isoformat(sep=" ", timespec="minutes")[:16] for at in found.spans]
+    return list(zip(moments, found.known, found.inside, strict=True))
+
+
+def flows_said(found: SegmentFigures) -> str:
+    """Who stays in a segment, and who comes."""
+    if found.stays is None and found.comes is None:
+        return "nobody was seen twice"
+    parts = [
+        f"of those inside {found.stays:.1%} are so in the next span" if found.stays is not None else "",
+        f"of those outside {found.comes:.1%} come" if found.comes is not None else "",
+        f"{sum(found.came):,} came, {sum(found.left):,} left, {sum(found.stayed):,} stayed",
+    ]
+    return "; ".join(filter(None, parts))
 
 
 def _some(names: list[str]) -> str:
