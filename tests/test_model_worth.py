@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 from scipy import stats
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
@@ -291,6 +292,25 @@ def test_the_terminal_says_it_and_marks_say_what_is_an_alarm(known: Known) -> No
     assert "too young" not in known.report("--outcome", "bought")[1]  # whatever happened until now counts
 
 
+def test_the_figures_are_metrics_that_prometheus_can_collect(known: Known, tmp_path: Path) -> None:
+    file = tmp_path / "buys.prom"
+    told = json.loads(known.report("--outcome", "bought", "--within", "7d", "--json", "--metrics", str(file))[1])
+    found = {
+        (sample.name, sample.labels["arbiter_model_version"]): sample.value
+        for family in text_string_to_metric_families(file.read_text())
+        for sample in family.samples
+        if sample.labels["arbiter_model_name"] == "buys" and sample.labels["arbiter_outcome"] == "bought"
+    }
+    for each in told["versions"]:
+        worth, version = each["worth"], str(each["version"])
+        assert found["arbiter_model_auc", version] == worth["auc"]["value"]
+        assert found["arbiter_model_auc_low", version] == worth["auc"]["low"]
+        assert found["arbiter_model_log_loss", version] == worth["log_loss"]["value"]
+        assert found["arbiter_model_outcome_alarms", version] == len(worth["alarms"])
+        assert found["arbiter_model_happened", version] == worth["happened"] / worth["decisions"]
+        assert found["arbiter_model_judged_seconds", version] == pytest.approx(known.began / 1e6)
+
+
 def test_some_decisions_alone_can_be_asked_about(known: Known) -> None:
     told = json.loads(known.report("--outcome", "bought", "--rule", "likely", "--shown", "--json")[1])
     delivered = [row for _, row in known.rows if any(won.rule == "likely" for won in row.won)]
@@ -304,10 +324,18 @@ def test_some_decisions_alone_can_be_asked_about(known: Known) -> None:
     )
 
 
+@pytest.mark.parametrize("options", [["--within", "7d"], ["--shown"], ["--metrics", "x.prom"], ["--rule", "likely"]])
+def test_what_asks_about_outcomes_is_not_taken_without_a_log(options: list[str]) -> None:
+    done = CliRunner().invoke(app, ["model", "report", "buys", *options])
+    assert done.exit_code == 2
+    assert "say which --log" in " ".join(done.output.split())
+
+
 def test_what_is_asked_wrongly_is_said(known: Known) -> None:
     for options, said in (
         (("--outcome", "bougth"), "did you mean `bought`"),
         ((), "--log LOG --outcome NAME"),
+        (("--outcome", "bought", "--every", "30d"), "asks about profiles, and --log about decisions"),
         (("--outcome", "bought", "--within", "soon"), "is no duration"),
         (("--outcome", "bought", "--output", "probabilty"), "did you mean `probability`"),
         (

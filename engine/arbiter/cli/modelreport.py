@@ -61,6 +61,10 @@ Fallen = Annotated[
 Off = Annotated[
     float, typer.Option(min=0, metavar="SHARE", help="With --log: what happens may differ from what it said so much.")
 ]
+Metrics = Annotated[
+    Path | None,
+    typer.Option("--metrics", metavar="FILE", help="With --log: write the figures there for Prometheus, `X.prom` say."),
+]
 
 
 @asks_a_server
@@ -80,6 +84,7 @@ def report(
     shown: Shown = False,
     fallen: Fallen = 0.05,
     off: Off = 0.25,
+    metrics: Metrics = None,
     page: Page = None,
     server: Asked,
     as_json: AsJson = False,
@@ -96,12 +101,18 @@ def report(
     """
     if (log is None) == bool(outcome):
         raise typer.BadParameter("outcomes are those of a log: --log LOG --outcome NAME", param_hint="--outcome")
+    asked = {
+        "--within": within, "--output": output, "--rule": rule, "--decision": decision, "--shown": shown,
+        "--metrics": metrics,
+    }  # fmt: skip
+    _refuse({name: value for name, value in asked.items() if log is None}, "asks about outcomes: say which --log")
+    _refuse({"--rules": rules, "--every": every} if log else {}, "asks about profiles, and --log about decisions")
     if log is not None:
         wanted = Outcome(
             name=outcome, within=_micros(within, "--within"), output=output, rule=rule, point=decision, shown=shown,
             fallen=fallen, off=off,
         )  # fmt: skip
-        alarmed = worth(model, log, data, wanted, page, as_json=as_json)
+        alarmed = worth(model, log, data, wanted, page, metrics, as_json=as_json)
     elif rules is None:
         alarmed = _live(model, page, server, as_json=as_json)
     else:
@@ -109,6 +120,13 @@ def report(
         alarmed = _stored(Path(model), rules, data, (step, times), page, as_json=as_json)
     if alarmed:
         raise typer.Exit(FINDINGS)
+
+
+def _refuse(options: dict[str, Any], why: str) -> None:
+    """Refuse the first option that is given."""
+    for name, value in options.items():
+        if value:
+            raise typer.BadParameter(why, param_hint=name)
 
 
 def _micros(written: str, option: str) -> int | None:

@@ -34,7 +34,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     off: float
 
 
-def worth(model: str, log: Path, data: Path, wanted: Outcome, page: Path | None, *, as_json: bool) -> bool:
+def worth(
+    model: str, log: Path, data: Path, wanted: Outcome, page: Path | None, metrics: Path | None, *, as_json: bool
+) -> bool:
     """Judge the versions of a model by a log; whether there is an alarm."""
     if importlib.util.find_spec("duckdb") is None or importlib.util.find_spec("pyarrow") is None:
         fail("outcomes are read by DuckDB and pyarrow: pip install 'arbiter[report]'")
@@ -48,6 +50,10 @@ def worth(model: str, log: Path, data: Path, wanted: Outcome, page: Path | None,
             body += [pages.heading(f"Version {each.version}, `{each.output}`: {wanted.name}"), pages.line(_when(each))]
             body += parts(each.worth, probable=each.probable)
         page.write_text(pages.page(f"Model {model}, by what happened", body), "utf-8")
+    if metrics is not None:
+        from arbiter.cli.worthmetrics import write_metrics  # noqa: PLC0415 - seldom asked for
+
+        write_metrics(metrics, model, wanted.name, found)
     if as_json:
         print_json(_fields(model, wanted, found))
     else:
