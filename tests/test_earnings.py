@@ -199,7 +199,12 @@ def test_outcomes_count_in_time_and_by_their_values(known: Known) -> None:
     bought = [each for each in table if each["value"] == 2.5 and each["at"] > each["decided_at"]]
     assert earned == pytest.approx(len({each["decision"] for each in bought} & rows) / len(rows))
     worth_it = at(known.replay(RULES, "--value"), "home")["mean"]
-    assert worth_it == pytest.approx(2.5 * sum(each["decision"] in rows for each in bought) / len(rows))
+    times = sum(each["decision"] in rows for each in bought) / len(rows)
+    assert worth_it == pytest.approx(2.5 * times)
+    for value, mean in (("any", earned), ("count", times), ("amount", worth_it)):
+        metric = f"metrics: {{sold: {{outcome: bought, within: 2d, value: {value}}}}}\n{RULES}"
+        found = json.loads(known.run(metric, "--json", "--metric", "sold").stdout)
+        assert at(found, "home")["mean"] == pytest.approx(mean)
 
 
 def test_what_was_never_drawn_has_no_estimate_and_that_is_said(known: Known) -> None:
@@ -280,6 +285,10 @@ def test_what_is_asked_wrongly_is_said(known: Known) -> None:
     assert nobody.exit_code
     assert "there are bought" in nobody.output
     assert "no duration" in known.run(RULES, "--outcome", "bought", "--within", "soon").output
+    unknown = known.run(RULES, "--metric", "sold")
+    assert unknown.exit_code == 2
+    assert "no metric" in unknown.output
+    assert known.run(RULES, "--metric", "sold", "--outcome", "bought").exit_code == 2
     alone = CliRunner().invoke(app, ["replay", str(known.log), "--outcome", "bought"])
     assert alone.exit_code
     assert "--rules" in alone.output

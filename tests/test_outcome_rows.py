@@ -273,7 +273,7 @@ def test_what_waits_earns_as_what_is_in_a_file(tmp_path: Path) -> None:
         spool.seal()
         if not number:
             logfiles.convert(tmp_path, 0)
-    found = rewards_in(logfiles.happened_in(tmp_path), "purchase", 2, valued=True)
+    found = rewards_in(logfiles.happened_in(tmp_path), "purchase", 2, "sum")
     assert (found.by_decision, found.names) == ({"d0": 1.0, "d1": 1.0}, ["purchase"])
 
 

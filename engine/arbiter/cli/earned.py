@@ -4,7 +4,7 @@ Law: opens files, and prints; what is estimated stands in `runtime.earning`.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from arbiter.learning.offpolicy import Estimate, Way
+    from arbiter.ruleset.terms import Taken
     from arbiter.runtime.earning import Earned, Earning
     from arbiter.snapshot import Snapshot
 
@@ -27,7 +28,34 @@ _FEW: Final = 30  # effective units, below which an estimate is of a handful,
 _HEAVY: Final = 0.1  # as is one of which a unit has this share of the weight
 
 
-def earning_of(log: Path, data: Path, outcome: str, within: str, level: float, *, valued: bool) -> "Earning":
+class Wanted(NamedTuple):
+    """What decisions earn: outcomes of a name that came sooner than `within` µs, None for ever, as `take` says."""
+
+    outcome: str
+    within: "int | None"
+    take: "Taken"
+    said: str
+
+
+def wanted(outcome: str, within: str, metric: str, candidate: "Snapshot", *, valued: bool) -> Wanted | None:
+    """What is asked for, by its parts or as a metric of the candidate; None for nothing. Raises typer.BadParameter."""
+    if metric:
+        if outcome or within or valued:
+            raise typer.BadParameter("a metric says which outcome, how soon and how it is taken", param_hint="--metric")
+        found = {each.name: each for each in candidate.frame.metrics}
+        if metric not in found:
+            known = f"there are {', '.join(found)}" if found else "there is none"
+            raise typer.BadParameter(f"the rules declare no metric `{metric}`: {known}", param_hint="--metric")
+        return Wanted(found[metric].outcome, found[metric].within, found[metric].take, metric)
+    micros = duration_micros(within) if within else None
+    if within and micros is None:
+        raise typer.BadParameter(f"`{within}` is no duration: write `7d`, say", param_hint="--within")
+    if not outcome:
+        return None
+    return Wanted(outcome, micros, "sum" if valued else "any", f"value of {outcome}" if valued else outcome)
+
+
+def earning_of(log: Path, data: Path, asked: Wanted, level: float) -> "Earning":
     """What adds up what a candidate would have earned of the outcomes beside a log."""
     from arbiter.errors import StoreError  # noqa: PLC0415
     from arbiter.runtime.archive import Archive  # noqa: PLC0415 - loads onnxruntime, as these do
@@ -36,10 +64,8 @@ def earning_of(log: Path, data: Path, outcome: str, within: str, level: float, *
     from arbiter.runtime.replaying import OfThen  # noqa: PLC0415
     from arbiter.runtime.rewards import rewards_in  # noqa: PLC0415
 
-    micros = duration_micros(within) if within else None
-    if within and micros is None:
-        raise typer.BadParameter(f"`{within}` is no duration: write `7d`, say", param_hint="--within")
-    found = rewards_in(happened_in(log), outcome, micros, valued=valued)
+    outcome = asked.outcome
+    found = rewards_in(happened_in(log), outcome, asked.within, asked.take)
     if outcome not in found.names:
         known = f"there are {', '.join(found.names)}" if found.names else "none was recorded at all"
         fail(f"no outcome beside {log} is called `{outcome}`: {known}")

@@ -14,7 +14,7 @@ import typer
 
 from arbiter.cli.asking import AsJson
 from arbiter.cli.check import models_beside
-from arbiter.cli.earned import earning_of, print_earned
+from arbiter.cli.earned import earning_of, print_earned, wanted
 from arbiter.cli.terminal import FINDINGS, diagnostic_text, err, fail, out, plural, print_json, print_table
 from arbiter.cli.values import read_moment
 from arbiter.cli.versions import archive_in
@@ -58,6 +58,9 @@ Outcome = Annotated[
 Within = Annotated[
     str, typer.Option(metavar="DURATION", help="Count outcomes that came sooner after their decision: `7d`, say.")
 ]
+MetricName = Annotated[
+    str, typer.Option("--metric", metavar="NAME", help="The same of a metric that they declare, in place of --outcome.")
+]
 Value = Annotated[bool, typer.Option("--value", help="What outcomes are worth, by their values; not whether any came.")]
 Level = Annotated[float, typer.Option(min=0.5, max=0.9999, metavar="SHARE", help="The level of the intervals.")]
 _SHOWN = 10  # rows of a table of which there may be many
@@ -77,6 +80,7 @@ def replay(
     outcome: Outcome = "",
     within: Within = "",
     value: Value = False,
+    metric: MetricName = "",
     level: Level = 0.95,
     examples: Examples = 5,
     as_json: AsJson = False,
@@ -84,22 +88,26 @@ def replay(
     """Decide again what a log holds: by the snapshots of then, or by other rules.
 
     By the snapshots of then every decision must come out as it did; ends with 1 when one does not. With --rules it says
-    which decisions these would change, by rule, decision point and segment; with --outcome, too, what they would have
-    earned, as far as the log's experiments allow to say so.
+    which decisions these would change, by rule, decision point and segment; with --outcome or --metric, too, what they
+    would have earned, as far as the log's experiments allow to say so.
     """
     from arbiter.runtime.comparing import Comparison, Reproduction  # noqa: PLC0415 - loads onnxruntime
     from arbiter.runtime.logfiles import read_log  # noqa: PLC0415 - loads pyarrow
 
     rows = _chosen(read_log(log), since, until, decision)
     if rules is not None:
-        earning = earning_of(log, data, outcome, within, level, valued=value) if outcome else None
-        comparison = Comparison(*_candidate(rules, models, model, examples), earning)
+        candidate = _candidate(rules, models, model, examples)
+        asked = wanted(outcome, within, metric, candidate[0], valued=value)
+        earning = earning_of(log, data, asked, level) if asked else None
+        comparison = Comparison(*candidate, earning)
         for head, row in rows:
             comparison.add(head, row)
-        _print_compared(comparison.result(), earning, f"value of {outcome}" if value else outcome, as_json=as_json)
+        _print_compared(comparison.result(), earning, asked.said if asked else "", as_json=as_json)
         return
-    if outcome:
-        raise typer.BadParameter("it is asked of other rules: name them with --rules", param_hint="--outcome")
+    if outcome or metric:
+        raise typer.BadParameter(
+            "it is asked of other rules: name them with --rules", param_hint="--outcome" if outcome else "--metric"
+        )
     archive = archive_in(data)
     reproduction = Reproduction(lambda digest: archive.read(digest, {}), examples)
     for head, row in rows:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from arbiter.ruleset.terms import Taken
+
 _COLUMNS = ["kind", "decision", "at", "decided_at", "name", "value"]
 
 
@@ -27,9 +29,9 @@ class Rewards(msgspec.Struct, frozen=True):
     names: list[str]
 
 
-def rewards_in(happened: tuple[Sequence[Path], pa.Table], name: str, within: int | None, *, valued: bool) -> Rewards:
-    """What outcomes of `name` that came less than `within` µs after their decision, None for ever, are to it: the sum
-    of their values where they are `valued`, or 1 where there is any. `happened` are files, and what waits.
+def rewards_in(happened: tuple[Sequence[Path], pa.Table], name: str, within: int | None, take: Taken) -> Rewards:
+    """What outcomes of `name` that came less than `within` µs after their decision, None for ever, are to it, as `take`
+    says: 1 where there is any, how many, or the sum of their values. `happened` are files, and what waits.
 
     Raises OSError, pyarrow.ArrowException.
     """
@@ -48,5 +50,6 @@ def rewards_in(happened: tuple[Sequence[Path], pa.Table], name: str, within: int
         table = table.filter(in_time)
         decisions = table["decision"].to_pylist()
         for decision, value in zip(decisions, table["value"].to_pylist(), strict=True):
-            found[decision] = found.get(decision, 0.0) + (value or 0.0) if valued else 1.0
+            more = 1.0 if take == "count" else value or 0.0
+            found[decision] = 1.0 if take == "any" else found.get(decision, 0.0) + more
     return Rewards(found, sorted(names))
