@@ -145,7 +145,8 @@ def machine(ruleset: Ruleset, number: int) -> dict[str, Any]:
         for arrival, events in arrived:
             for event in events:
                 position += 1
-                if not made.interested(event.type):
+                look = made.look(event, position)
+                if look is None:
                     continue
                 key = event.subject_id
                 state = states.get(key)
@@ -153,7 +154,7 @@ def machine(ruleset: Ruleset, number: int) -> dict[str, Any]:
                     state = states[key] = SubjectState()
                 if (due := state.next_due()) is not None and due <= arrival:
                     fired += len(made.due(state, b"", arrival))
-                fired += len(made.arrive(state, b"", event, position, arrival, _no_history))
+                fired += len(made.arrive(state, b"", look, arrival, _no_history))
                 made.prune(state, arrival)
         took = time.process_time() - began
     return {"events_per_second": number / took, "occurrences": fired}

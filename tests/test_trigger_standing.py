@@ -79,7 +79,9 @@ class Run:
         position = len(self.log) + 1
         event = Event(f"e{position}", "", kind, self.now, properties)
         self.log.append((position, event))
-        done += self.machine.arrive(self.state, b"k", event, position, self.now, self._history)
+        look = self.machine.look(event, position)
+        if look is not None:
+            done += self.machine.arrive(self.state, b"k", look, self.now, self._history)
         for each in done:
             if self.machine.may(self.state, each):
                 self.machine.fired(self.state, each)

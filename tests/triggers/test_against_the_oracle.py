@@ -51,7 +51,8 @@ def _arrive(
     def between(after: Moment, before: int) -> Iterable[tuple[int, Event]]:
         return [(at, each) for at, each in log.items() if after < (each.at, at) and each.at < before]
 
-    return machine.arrive(state, b"key", event, position, now, between) if machine.interested(event.type) else []
+    look = machine.look(event, position)
+    return [] if look is None else machine.arrive(state, b"key", look, now, between)
 
 
 def expected(oracle: Oracle, happens: Sequence[Happens]) -> Iterator[Outcome]:

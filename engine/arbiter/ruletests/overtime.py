@@ -111,8 +111,10 @@ class _Run:
                 event = heapq.heappop(self._coming)[2]
                 self._course.events.append(event)
                 position = len(self._course.events)
-                found = self._machine.arrive(self._state, _SUBJECT, event, position, following, self._between)
-                self._take(found, following)
+                look = self._machine.look(event, position)
+                if look is not None:
+                    found = self._machine.arrive(self._state, _SUBJECT, look, following, self._between)
+                    self._take(found, following)
             else:
                 return
 

@@ -38,6 +38,14 @@ class Correlation(Protocol):
         """Give back what it holds."""
 
 
+class Look(NamedTuple):
+    """An event that lies at `position` in the log and may mean something: the steps that it passes, by plan."""
+
+    event: Event
+    position: int
+    steps: dict[Plan, list[int]]
+
+
 class _Arrival(NamedTuple):
     """An event's arrival: whose it is and where it lies in the log, when it came, and what is known of the subject."""
 
@@ -75,10 +83,7 @@ class Machine:
         }
         on = [plan for plan in self._plans.values() if plan.trigger.enabled]
         self._dispatches = _dispatches(on)
-        # Events that only an ``unless`` waits for are looked at too.
-        waited = [plan.trigger.unless.events for plan in on if plan.trigger.unless is not None]
-        self._types = {*self._dispatches, *(name for names in waited for name in names)}
-        self._any_type = () in waited
+        self._preventing_any, self._preventing = _preventing(on)
         correlating = [plan for plan in on if plan.correlates]
         self._numbers = {plan: number for number, plan in enumerate(correlating)}
         self._cage = cage([plan.joins.shape for plan in correlating]) if correlating else None
@@ -91,21 +96,28 @@ class Machine:
         if self._cage is not None:
             self._cage.close()
 
-    def interested(self, event_type: str) -> bool:
-        """Whether any trigger looks at events of a type."""
-        return self._any_type or event_type in self._types
+    def look(self, event: Event, position: int) -> Look | None:
+        """An event that lies at `position` in the log, as `arrive` takes it; None for one that means nothing to any
+        trigger, whosever it is: it is part of no pattern, and keeps none from firing.
+        """
+        steps = self._looking(event, position)
+        if not steps:
+            preventing = self._preventing.get(event.type, self._preventing_any)
+            if not any(plan.may_prevent(event) for plan in preventing):
+                return None
+        return Look(event, position, steps)
 
     def arrive(
-        self, state: SubjectState, subject: bytes, event: Event, position: int, arrival: int, history: History
+        self, state: SubjectState, subject: bytes, look: Look, arrival: int, history: History
     ) -> list[Occurrence]:
-        """What comes about at once by an event that lies at `position` in the log and arrived at `arrival` (µs).
+        """What comes about at once by an event that arrived at `arrival` (µs).
 
         Best first, and those that are late with the others. `subject` is the subject's key. ``history(after, before)``
         gives positions and events of the subject that happened after a moment and before a time (µs).
         """
+        event, position, looking = look
         if state.due:
             self._cancel(state, event, position)
-        looking = self._looking(event, position)
         if not looking:
             return []
         state.events[position] = event
@@ -293,6 +305,14 @@ def _dispatches(plans: Sequence[Plan]) -> dict[str, Dispatch[tuple[Plan, int]]]:
             for name in step.step.events:
                 entries.setdefault(name, []).append((step, (plan, number)))
     return {name: Dispatch(steps) for name, steps in entries.items()}
+
+
+def _preventing(plans: Sequence[Plan]) -> tuple[list[Plan], dict[str, list[Plan]]]:
+    """The plans that an event of any type may keep from firing; and all that one of a type may, by type."""
+    waited = [(plan, plan.trigger.unless.events) for plan in plans if plan.trigger.unless is not None]
+    types = {name for _, names in waited for name in names}
+    of_any = [plan for plan, names in waited if not names]
+    return of_any, {each: [plan for plan, names in waited if not names or each in names] for each in types}
 
 
 def _best_first(occurrence: Occurrence) -> tuple[int, str, tuple[int, ...]]:

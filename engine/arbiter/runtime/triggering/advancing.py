@@ -1,7 +1,8 @@
 """An evaluation as it is written: firings, what they did, states, and how far it came, in one transaction.
 
-Law: all of it or nothing. What was read must be as it was: where a subject was erased, linked or moved meanwhile, or
-the log has grown where the evaluation speaks of its end, nothing is written and it is evaluated anew.
+Law: all of it or nothing. What it rests on must be as it was: where a subject of which something is to be written was
+erased, linked or moved meanwhile, or the log has grown where the evaluation speaks of its end, nothing is written and
+it is evaluated anew.
 """
 
 from __future__ import annotations
@@ -79,7 +80,10 @@ class Advance:
             raise Overtaken("another process looks at the log for triggers")
         if evaluation.quiet and group.position != evaluation.position:
             raise Overtaken("the log goes on")
-        if not all(self._is_as_it_was(group, key, seen) for key, seen in evaluation.subjects.items()):
+        # Of whom nothing is written, what was read may have changed: then they were looked at before it did.
+        ready = {key for key, _ in evaluation.ready}
+        written = ((key, seen) for key, seen in evaluation.subjects.items() if seen.changed or key in ready)
+        if not all(self._is_as_it_was(group, key, seen) for key, seen in written):
             raise Overtaken("a subject was erased, linked or moved")
 
     @staticmethod

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from arbiter.profiles.environment import Environment
     from arbiter.profiles.reached import Reached
     from arbiter.runtime.triggering.aside import AtWork
-    from arbiter.triggers.machine import Machine
+    from arbiter.triggers.machine import Look, Machine
     from arbiter.triggers.state import Moment, Occurrence
     from arbiter.types import Event
 
@@ -131,8 +131,9 @@ class Evaluator:
                 arrival, following = at, next(arrivals, None)
             event = records.decode_event(raw)
             looked += 1
-            if self._machine.interested(event.type):
-                self._arrive(key, event, position, arrival)
+            look = self._machine.look(event, position)
+            if look is not None:
+                self._arrive(key, look, arrival)
             reached = position
             if self._full:
                 return self._found(reached, arrival, looked)
@@ -155,15 +156,15 @@ class Evaluator:
                 if key is not None:
                     yield position, key, raw
 
-    def _arrive(self, key: bytes, event: Event, position: int, arrival: int) -> None:
+    def _arrive(self, key: bytes, look: Look, arrival: int) -> None:
         seen = self._seen(key)
-        seen.position = position
+        position = seen.position = look.position
         if self._at_work.is_aside(position):
             self._at_work.count(position)
             begin_anew(seen.state)
         else:
             self._at_work.begin(position)
-            ready = self._machine.arrive(seen.state, key, event, position, arrival, self._history(key))
+            ready = self._machine.arrive(seen.state, key, look, arrival, self._history(key))
             self._at_work.end()
             self._ready += [(key, occurrence) for occurrence in ready]
         self._note(key, seen, changed=True)
@@ -225,7 +226,8 @@ class Evaluator:
     def _found(self, position: int, clock: int, events: int, *, quiet: bool = False) -> Evaluation:
         for seen in self._subjects.values():
             if seen.changed:
-                self._machine.prune(seen.state, clock)
+                if seen.state.progress:
+                    self._machine.prune(seen.state, clock)
                 seen.write()
                 seen.changed = seen.written != b"".join(seen.raw) or len(seen.raw) > 1
         return Evaluation(self._reached, position, clock, events, self._subjects, self._ready, quiet)
