@@ -133,6 +133,7 @@ class Standing(enum.StrEnum):
     """How a subject came into its variant of an experiment, or what kept it outside."""
 
     DRAWN = "drawn"
+    KEPT = "kept"
     FORCED = "forced"
     SAID = "said"
     DISABLED = "disabled"

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from arbiter.decision.dates import outside
-from arbiter.decision.drawing import PLACES, bounds, drawer, place_of
+from arbiter.decision.dates import in_time, outside
+from arbiter.decision.drawing import PLACES, Kept, bounds, drawer, place_of
 from arbiter.decision.hashing import share
 from arbiter.expr.compile import truth_function, value_function
 from arbiter.expr.ops import FAILURES
 from arbiter.expr.tree import Name
+from arbiter.ruleset.experiments.kept import kept_name
 from arbiter.ruleset.experiments.terms import OUTSIDE
 from arbiter.ruleset.render import text
 from arbiter.types import ExperimentOutcome, Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from arbiter.expr.view import Symbols, View
     from arbiter.ruleset.experiments.terms import Experiment, Experiments, Holdout
@@ -38,11 +39,17 @@ class Assignment(msgspec.Struct, frozen=True):
 
 class Assigner:
     """One experiment, ready to say who is in it. `off` switches it off; `held` says of a view and a subject's id
-    whether it is in the holdout of all.
+    whether it is in the holdout of all. `others` are all experiments, among which a sticky one finds its layer.
     """
 
     def __init__(
-        self, experiment: Experiment, symbols: Symbols, held: Callable[[View, str], bool] | None, *, off: bool = False
+        self,
+        experiment: Experiment,
+        symbols: Symbols,
+        held: Callable[[View, str], bool] | None,
+        others: Iterable[Experiment] = (),
+        *,
+        off: bool = False,
     ) -> None:
         self.experiment = experiment
         self.unit = unit_of(experiment.by, symbols)
@@ -60,8 +67,11 @@ class Assigner:
         }
         conditions = [(expression.root, True) for expression in experiment.when]
         targeted = truth_function(conditions, symbols, f"targeting of {experiment.name}") if conditions else None
+        stay = {each: Assignment(each, Standing.KEPT, read_as(each)) for each in experiment.drawable}
+        key = symbols.features[kept_name(experiment.name)].key if experiment.sticky else ""
+        kept = Kept(key, stay, taker(experiment, others)) if experiment.sticky else None
         self.assign: Callable[[View, str], Assignment] = drawer(
-            experiment, drawn, out, forced, self.unit, targeted, held, off=off
+            experiment, drawn, out, forced, self.unit, targeted, held, kept, off=off
         )
         """What the experiment is for a view and a subject's id."""
 
@@ -73,7 +83,7 @@ class Assigners:
         self.off = off or {}
         held = None if declared.holdout is None else holder(declared.holdout, symbols)
         self.each = {
-            each.name: Assigner(each, symbols, held, off=each.name in self.off) for each in declared.each
+            each.name: Assigner(each, symbols, held, declared.each, off=each.name in self.off) for each in declared.each
         }  # fmt: skip
 
 
@@ -159,7 +169,7 @@ class Assigned:
         experiment = assigner.experiment
         unit = self._subject if assigner.unit is None else assigner.unit(view)
         place = place_of(experiment.layer_salt, unit or "")
-        if place >= ceil((1 - experiment.layer_holdout) * PLACES):
+        if place >= _end(experiment):
             said = f"in the holdout of layer `{experiment.layer}`, {experiment.layer_holdout:g} of it"
             return ExperimentOutcome(experiment.name, OUTSIDE, Standing.HOLDOUT, said)
         for other in (each.experiment for each in self._all.each.values() if experiment.layer):
@@ -174,6 +184,29 @@ def traffic_at(experiment: Experiment, clock: int) -> float:
     """The share of its layer that an experiment has at `clock` (µs)."""
     begun = [step.traffic for step in experiment.steps if step.start is None or clock >= step.start]
     return begun[-1] if begun else 0.0
+
+
+def taker(experiment: Experiment, declared: Iterable[Experiment]) -> Callable[[str, View], bool]:
+    """What says of a subject's id whether another experiment of the layer has its place, or the layer's holdout."""
+    if not experiment.layer:
+        return lambda _subject_id, _view: False
+    others = [
+        each for each in declared if each.layer == experiment.layer and each.enabled and each.name != experiment.name
+    ]
+    end = _end(experiment)
+
+    def taken(subject_id: str, view: View) -> bool:
+        place = place_of(experiment.layer_salt, subject_id)
+        return place >= end or any(
+            _has(each, place, view.clock) and (each.active is None or in_time(each.active, view)) for each in others
+        )
+
+    return taken
+
+
+def _end(experiment: Experiment) -> int:
+    """Where (in 2^-53) the places of its layer end, and the layer's holdout begins."""
+    return ceil((1 - experiment.layer_holdout) * PLACES)
 
 
 def _has(experiment: Experiment, place: int, clock: int) -> bool:

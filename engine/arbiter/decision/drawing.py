@@ -17,7 +17,7 @@ from hashlib import blake2b
 from itertools import product
 from math import ceil, exp, log
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from arbiter.decision.dates import in_time
 from arbiter.decision.hashing import multiplier
@@ -45,6 +45,16 @@ _FEW = 4  # levels for which a tree of all races is short
 _LIGHT = 1e-300  # logarithms divided by weights below may be infinite, so that draws are alike
 
 
+class Kept(NamedTuple):
+    """Who stays in a sticky experiment: subjects whose feature of this `key` names one of `variants`, for which it has
+    what stands for them, but those of whom `taken` says that others have their place now.
+    """
+
+    key: str
+    variants: Mapping[str, Any]
+    taken: Callable[[str, View], bool]
+
+
 def drawer(
     experiment: Experiment,
     drawn: Mapping[str, Any],
@@ -53,6 +63,7 @@ def drawer(
     unit: Callable[[View], str | None] | None,
     targeted: Callable[[View], bool] | None,
     held: Callable[[View, str], bool] | None,
+    kept: Kept | None,
     *,
     off: bool,
 ) -> Callable[[View, str], Any]:
@@ -60,7 +71,7 @@ def drawer(
     subject outside; for a unit that is `forced` what stands there.
 
     `unit` gives what is split where that is not the id, `targeted` says whether the targeting holds, `held` whether the
-    subject is in the holdout of all; an experiment that is `off` has nobody.
+    subject is in the holdout of all, `kept` who stays in a variant; an experiment that is `off` has nobody.
     """
     names: dict[str, Any] = {f"OUT_{standing.name}": found for standing, found in out.items()}
     if off or not experiment.enabled:
@@ -80,6 +91,9 @@ def drawer(
         body += ["if not targeted(v):", "    return OUT_TARGETING"]
     if held is not None:
         body += ["if held(v, s):", "    return OUT_HOLDOUT"]
+    if kept is not None:
+        names |= {"KEPT": kept.variants, "taken": kept.taken}
+        body += [f"k = v.features.get({kept.key!r})", "if k in KEPT and not taken(s, v):", "    return KEPT[k]"]
     names["SALT"] = f"{experiment.layer_salt}\0"
     # Without keywords, which would cost a fifth of the whole.
     body += [f"d = blake2b((SALT + {u}).encode()).digest()", *_traffic(experiment), "w, = word(d)"]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from arbiter.types import Decision, Treatment
 
 _NOTHING: frozenset[str] = frozenset()
+_BY_CHANCE = frozenset({Standing.DRAWN, Standing.KEPT})
 
 
 def exposed(
@@ -64,7 +65,7 @@ def exposed(
                 marked |= {at for at, each in enumerate(given) if not _among(each, outcome.treatments)}
         for place in marked:
             variants[place] += (variant,)
-        if mattered and assigned.assignment(name, view).standing is Standing.DRAWN:
+        if mattered and assigned.assignment(name, view).standing in _BY_CHANCE:
             experiments[name] = variant
             propensity *= same + assigned.share(name, variant)
     if not any(variants) and not experiments:

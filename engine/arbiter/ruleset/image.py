@@ -24,6 +24,7 @@ from arbiter.expr.view import Symbols
 from arbiter.ruleset.blocks import MOST, block_of
 from arbiter.ruleset.branches import Literal, branches_of, reads_of
 from arbiter.ruleset.caps.tallies import caps_of, tallies_read
+from arbiter.ruleset.experiments.kept import kept_name
 from arbiter.ruleset.reads import reads_by_name
 from arbiter.ruleset.render import expressions_of
 from arbiter.ruleset.rules import DYNAMIC_KEYS, DecisionPoint, OrderKey, Rule, Ruleset
@@ -257,7 +258,9 @@ def names_read(rule: Rule, symbols: Symbols) -> frozenset[tuple[str, ...]]:
     if rule.active is not None and rule.active.local is not None:
         nodes.append(Name(("profile", rule.active.local.zone.attribute)))
     nodes += [Name(("profile", cap.zone.attribute)) for cap in caps_of(rule) if cap.zone is not None]
-    return reads_of(nodes, symbols) | tallies_read(rule)
+    read = reads_of(nodes, symbols)
+    drawn = {kept_name(path[1]) for path in read if path[0] == "experiments"}
+    return read | tallies_read(rule) | {("features", name) for name in drawn if name in symbols.features}
 
 
 def stored_names(reads: Iterable[tuple[str, ...]], symbols: Symbols) -> tuple[tuple[str, str], ...]:

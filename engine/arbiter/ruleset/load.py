@@ -19,6 +19,7 @@ from arbiter.ruleset.caps.tallies import tallies_of
 from arbiter.ruleset.consent import bound_names, report_twins
 from arbiter.ruleset.declarations import defaults_of, max_items_of, personal_names
 from arbiter.ruleset.experiments.check import Through, report_strangers, report_targeting, through
+from arbiter.ruleset.experiments.kept import kept_by
 from arbiter.ruleset.experiments.read import ExperimentReader
 from arbiter.ruleset.expressions import Expressions, rule_scope, targeting, types_of, values_of
 from arbiter.ruleset.features import FeatureReader, lowest_of
@@ -192,7 +193,7 @@ def load_ruleset(
         bound=bound_names(declared, (f for f in features if f is not None)),
         triggers=tuple(sorted((each.trigger for file in read for each in file.triggers), key=_trigger_id)),
         experiments=experiments,
-        tallies=tallies_of(rules),
+        tallies=(*tallies_of(rules), *kept_by(experiments.each)),
         metrics=metrics,
         caps=caps.each,
     ), []

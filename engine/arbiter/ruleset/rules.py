@@ -165,7 +165,8 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     their purposes.
     `profile_merges` are the declared ways to merge a subject's attributes; `max_items` bound stored lists, as
     ``profile.NAME`` or ``account.NAME``. `triggers` are rules over time. `tallies` count for the caps of rules, of
-    which `caps` are those that they share. `metrics` say what decisions bring about.
+    which `caps` are those that they share, and keep the first variants of sticky experiments. `metrics` say what
+    decisions bring about.
     """
 
     decisions: tuple[DecisionPoint, ...]

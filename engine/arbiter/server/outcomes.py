@@ -15,6 +15,7 @@ from arbiter.learning import token
 from arbiter.learning.token import Delivered
 from arbiter.profiles.outcomes import Recorded, RecordReports, Report
 from arbiter.profiles.values import check_id, check_name
+from arbiter.ruleset.experiments.kept import shown_as
 from arbiter.runtime.telling import rows_of
 from arbiter.server.calls import Later, parse
 from arbiter.types import EXPOSURE, OUTCOME, RESERVED, Event
@@ -113,8 +114,11 @@ class OutcomeService:
                 field=f"{field}.rule_id",
             )
         shown = [self._delivered(claim, sent.rule_id, field)] if sent.rule_id else claim.delivered
+        if claim.variants and not shown:
+            shown = [Delivered("", "")]  # with another variant there would be something
         at = _moment(sent, claim, field, now)
         key = _checked_key(sent.idempotency_key, field)
+        variants = {shown_as(name): variant for name, variant in claim.variants.items()}
         made = []
         for each in shown:
             said = {
@@ -123,6 +127,7 @@ class OutcomeService:
                 "rule": each.rule,
                 "action": each.action,
                 "group": each.group,
+                **variants,
             }
             made.append(self._report(claim, EXPOSURE, at, said, key, field))
         return made

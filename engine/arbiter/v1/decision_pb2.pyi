@@ -130,6 +130,8 @@ class _ExperimentStandingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Ex
     """Outside: in a part of the layer that another experiment has."""
     EXPERIMENT_STANDING_TRAFFIC: _ExperimentStanding.ValueType  # 10
     """Outside: in a part of the layer that no experiment has."""
+    EXPERIMENT_STANDING_KEPT: _ExperimentStanding.ValueType  # 11
+    """In the variant that the subject was first shown, which a sticky experiment keeps."""
 
 class ExperimentStanding(_ExperimentStanding, metaclass=_ExperimentStandingEnumTypeWrapper):
     """How a subject came into a variant, or what keeps it outside of an experiment."""
@@ -156,6 +158,8 @@ EXPERIMENT_STANDING_LAYER: ExperimentStanding.ValueType  # 9
 """Outside: in a part of the layer that another experiment has."""
 EXPERIMENT_STANDING_TRAFFIC: ExperimentStanding.ValueType  # 10
 """Outside: in a part of the layer that no experiment has."""
+EXPERIMENT_STANDING_KEPT: ExperimentStanding.ValueType  # 11
+"""In the variant that the subject was first shown, which a sticky experiment keeps."""
 Global___ExperimentStanding: _TypeAlias = ExperimentStanding  # noqa: Y015
 
 class _RuleOutcome:

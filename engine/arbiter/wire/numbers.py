@@ -31,6 +31,7 @@ OUTCOMES: dict[Reason, decision_pb2.RuleOutcome.ValueType] = {
 }
 STANDINGS: dict[Standing, decision_pb2.ExperimentStanding.ValueType] = {
     Standing.DRAWN: decision_pb2.EXPERIMENT_STANDING_DRAWN,
+    Standing.KEPT: decision_pb2.EXPERIMENT_STANDING_KEPT,
     Standing.FORCED: decision_pb2.EXPERIMENT_STANDING_FORCED,
     Standing.DISABLED: decision_pb2.EXPERIMENT_STANDING_DISABLED,
     Standing.OVERRIDDEN: decision_pb2.EXPERIMENT_STANDING_OVERRIDDEN,

@@ -17,7 +17,7 @@ from arbiter.authoring.scalars import IDENTIFIER, shorten
 from arbiter.errors import did_you_mean
 from arbiter.ruleset.authored import BY
 from arbiter.ruleset.dates import read_active
-from arbiter.ruleset.experiments.terms import Experiment, Experiments, Factor, Holdout, Layer, Step
+from arbiter.ruleset.experiments.terms import Experiment, Experiments, Factor, Holdout, Layer, Step, together
 from arbiter.ruleset.times import rfc3339
 from arbiter.types import to_micros
 
@@ -43,6 +43,7 @@ KEYS: Final = (
     "unit",
     "salt",
     "forced",
+    "sticky",
     "active",
     "enabled",
 )
@@ -131,6 +132,7 @@ class ExperimentReader(msgspec.Struct):
             steps=self._steps(block),
             by=self._unit(block),
             when=self._when(block),
+            sticky=self._sticky(block),
             active=read_active(block, self.declared),
             enabled=enabled is not False,
             position=entry.key.source.position(entry.key.start),
@@ -294,6 +296,13 @@ class ExperimentReader(msgspec.Struct):
             self.report.at(unit, *found, f"{block.path}.unit")
         return by
 
+    def _sticky(self, block: Block) -> bool:
+        sticky, unit = block.boolean("sticky") is True, block.text("unit")
+        if sticky and unit is not None and unit.text != "subject":
+            said = f"what was shown is known of subjects, and this splits by `{shorten(unit.text)}`"
+            block.refuse(block.key("sticky"), said, "leave out `sticky`, or `unit`", "sticky")
+        return sticky
+
     def _when(self, block: Block) -> tuple[Expression, ...]:
         node = block.get("when")
         if node is None:
@@ -355,7 +364,7 @@ class ExperimentReader(msgspec.Struct):
 
     def _apart(self, one: Experiment, other: Experiment, members: Iterable[Experiment], entry: Entry) -> None:
         path = f"experiments.{other.name}"
-        if not (one.enabled and other.enabled and _together(one, other)):
+        if not (one.enabled and other.enabled and together(one, other)):
             return
         if one.by != other.by:
             said = f"`{one.name}` of the same layer splits by `{one.by}`, this by `{other.by}`"
@@ -363,15 +372,6 @@ class ExperimentReader(msgspec.Struct):
         elif other.offset < one.offset + one.widest - _ROOM and other.widest and one.widest:
             said = f"`{other.name}` has a part of layer `{other.layer}` that `{one.name}` has"
             self.report.at(entry.key, said, _room(other, members), path)
-
-
-def _together(one: Experiment, other: Experiment) -> bool:
-    """Whether there is a time at which both are on."""
-    a, b = one.active, other.active
-    return not (
-        (a and b and a.until is not None and b.start is not None and a.until <= b.start)
-        or (a and b and b.until is not None and a.start is not None and b.until <= a.start)
-    )
 
 
 def _room(other: Experiment, members: Iterable[Experiment]) -> str:

@@ -83,6 +83,7 @@ def _experiment() -> Schema:
         "salt": _salt("The experiment's name"),
         "forced": named("Testers: by variant the units that get it, whatever is drawn.",
                         {"type": "array", "items": {"type": ["string", "number", "boolean"]}}, ".*"),
+        "sticky": boolean("Whether who was shown a variant keeps it, whatever weights and traffic become."),
         "active": active("experiment"),
         "enabled": boolean("`false`: nobody is in it."),
     }  # fmt: skip

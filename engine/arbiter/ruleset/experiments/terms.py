@@ -62,7 +62,8 @@ class Experiment(msgspec.Struct, frozen=True, gc=False):
 
     `layer` is empty where it stands alone, and then `layer_salt` is its own; `layer_holdout` is the layer's. `by` is
     what is split: ``subject`` or a name such as ``profile.team``. `when` is a conjunction (empty: everybody).
-    `forced` gives units their variants, whatever is drawn.
+    `forced` gives units their variants, whatever is drawn. A `sticky` one, of subjects, keeps who was shown a variant
+    in it, whatever weights and traffic become.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Experiment(msgspec.Struct, frozen=True, gc=False):
     by: str = "subject"
     when: tuple[Expression, ...] = ()
     forced: dict[str, str] = {}
+    sticky: bool = False
     active: Active | None = None
     enabled: bool = True
     position: str = ""
@@ -150,3 +152,12 @@ class Experiments(msgspec.Struct, frozen=True, gc=False):
         if self.holdout is not None and self.holdout.by != "subject":
             unit = (Name(tuple(self.holdout.by.split("."))),)
         return {each.name: (*each.reads, *unit) for each in self.each}
+
+
+def together(one: Experiment, other: Experiment) -> bool:
+    """Whether there is a time at which both are on."""
+    a, b = one.active, other.active
+    return not (
+        (a and b and a.until is not None and b.start is not None and a.until <= b.start)
+        or (a and b and b.until is not None and a.start is not None and b.until <= a.start)
+    )
