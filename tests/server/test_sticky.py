@@ -60,7 +60,7 @@ def test_who_was_shown_a_variant_keeps_it_and_who_was_not_does_not(open_shop: Op
     assert [each.standing for each in explained.standings] == [Standing.KEPT]
     load(shop, sticky="false", traffic=0)
     assert variants(shop) == {}
-    # What was shown is known all the same.
+    # What was shown before is known all the same.
     load(shop, traffic=0)
     assert variants(shop) == {subject: before[subject] for subject in shown}
 

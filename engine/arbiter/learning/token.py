@@ -4,7 +4,7 @@ Law: pure; the shell gives the proof's key and the time. An id is the number of 
 decisions, what was delivered, and the key of the subject with a proof over all of it, with a "." between each. The
 proof is BLAKE2b in its keyed mode (RFC 7693), which is a MAC. No id of a subject stands in it, but sealed. It never
 has more than `LIMIT` characters: where the names of all that was delivered do not fit, a Bloom filter of the rules
-stands in their place.
+stands in their place. The variants that sticky experiments keep are always there: rule sets have bounds for them.
 
 What was delivered is the same for many decisions, so that it is written and hashed once (`stated`) and kept; what is
 left to do for each decision is the rest of one hash.
@@ -52,6 +52,7 @@ class _Statement(msgspec.Struct, frozen=True, array_like=True):
     delivered: tuple[Delivered, ...] = ()
     unnamed: int = 0
     filter: bytes = b""
+    kept: tuple[tuple[str, str], ...] = ()
 
 
 class Stated(msgspec.Struct, frozen=True):
@@ -65,7 +66,7 @@ class Claim(msgspec.Struct, frozen=True):
     """What the id of a decision says: the `number` of its row in the log, when it was made (µs since the epoch), the
     key of the subject (or more, see `profiles.keys.Keys.asked`), the decision point, the digest of the snapshot, and
     what was `delivered`. Where that would have been too long, it is empty, `unnamed` says how many treatments there
-    were, and `may_have_given` whether one was of a rule.
+    were, and `may_have_given` whether one was of a rule. `kept` are the variants of sticky experiments that mattered.
     """
 
     number: str
@@ -76,6 +77,7 @@ class Claim(msgspec.Struct, frozen=True):
     delivered: tuple[Delivered, ...]
     unnamed: int = 0
     filter: bytes = b""
+    kept: tuple[tuple[str, str], ...] = ()
 
     def may_have_given(self, rule: str) -> bool:
         """Whether a treatment that is not named was of this rule: sure when not, and else with what a filter errs."""
@@ -91,18 +93,26 @@ def room(subject_bytes: int, proof: blake2b) -> int:
     return LIMIT - _NUMBER - _length(proof.digest_size + subject_bytes)
 
 
-def stated(proof: blake2b, point: str, snapshot: str, delivered: tuple[Delivered, ...], most: int) -> Stated:
+def stated(
+    proof: blake2b,
+    point: str,
+    snapshot: str,
+    delivered: tuple[Delivered, ...],
+    most: int,
+    kept: tuple[tuple[str, str], ...] = (),
+) -> Stated:
     """What decisions say of themselves that gave the same treatments by the same snapshot, in `most` characters: the
-    middle of their ids. `proof` is the keyed hash.
+    middle of their ids. `proof` is the keyed hash, `kept` the variants of sticky experiments.
     """
     digest, text = bytes.fromhex(snapshot), b""
-    packed = _encode(_Statement(point, digest, delivered))
+    packed = _encode(_Statement(point, digest, delivered, kept=kept))
     if len(packed) < _HOPELESS:
         text = _framed(packed)
     if not text or len(text) > most:
         rules = [each.rule for each in delivered]
-        size = min(_BITS * len(rules) // 8, (most - 2) // 4 * 3 - _AROUND - len(point))
-        text = _framed(_encode(_Statement(point, digest, (), len(rules), bloomed(rules, size))))
+        beside = _AROUND + len(point) + len(_encode(kept))
+        size = min(_BITS * len(rules) // 8, (most - 2) // 4 * 3 - beside)
+        text = _framed(_encode(_Statement(point, digest, (), len(rules), bloomed(rules, size), kept)))
     read = proof.copy()
     read.update(text)
     return Stated(text, read)
@@ -147,6 +157,7 @@ def opened(proof: blake2b, text: str, field: str) -> Claim:
         delivered=found.delivered,
         unnamed=found.unnamed,
         filter=found.filter,
+        kept=found.kept,
     )
 
 

@@ -18,7 +18,7 @@ from arbiter.ruleset.caps.read import SharedCaps, read_shared
 from arbiter.ruleset.caps.tallies import tallies_of
 from arbiter.ruleset.consent import bound_names, report_twins
 from arbiter.ruleset.declarations import defaults_of, max_items_of, personal_names
-from arbiter.ruleset.experiments.check import Through, report_strangers, report_targeting, through
+from arbiter.ruleset.experiments.check import Through, report_kept, report_strangers, report_targeting, through
 from arbiter.ruleset.experiments.kept import kept_by
 from arbiter.ruleset.experiments.read import ExperimentReader
 from arbiter.ruleset.expressions import Expressions, rule_scope, targeting, types_of, values_of
@@ -142,6 +142,7 @@ def load_ruleset(
     segments = _sorted(read_segment(name, entry, report, expressions) for name, entry in gathered.segments.items())
     report_nesting(segments, gathered.segments, report)
     behind = through(segments)
+    report_kept(experiments.each, gathered.experiments, report)
     report_targeting(experiments.each, gathered.experiments, behind, report)
     points = [read_point(name, entry, report, declared.actions) for name, entry in gathered.decisions.items()]
     declared_points = [point for point in points if point is not None]

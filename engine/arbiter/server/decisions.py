@@ -75,6 +75,7 @@ class _Parts:
         self.of = weakref.ref(snapshot)
         self.name = snapshot.digest
         self._keys = keys
+        self._sticky = frozenset(each.name for each in snapshot.frame.experiments.each if each.sticky)
         self._statements: dict[tuple[str, ...], token.Stated] = {}
         self._kept = 0
         self._counters = counters
@@ -91,6 +92,10 @@ class _Parts:
             key: tuple[str, ...] = (decision.point, treatments[0].rule_id)
         else:
             key = (decision.point, *[each.rule_id for each in treatments])
+        kept: tuple[tuple[str, str], ...] = ()
+        if decision.experiments and self._sticky:
+            kept = tuple(each for each in decision.experiments.items() if each[0] in self._sticky)
+            key += tuple(f"{name}={variant}" for name, variant in kept)
         known = self._statements.get(key)
         if known is None:
             self._kept += len(key)
@@ -102,7 +107,7 @@ class _Parts:
             )
             proof = self._keys.proof
             most = token.room(self._keys.asked_bytes, proof)
-            known = self._statements[key] = token.stated(proof, decision.point, self.name, delivered, most)
+            known = self._statements[key] = token.stated(proof, decision.point, self.name, delivered, most, kept)
         return known
 
     def treatment(self, treatment: Treatment, point: str) -> bytes:

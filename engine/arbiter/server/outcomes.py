@@ -114,11 +114,11 @@ class OutcomeService:
                 field=f"{field}.rule_id",
             )
         shown = [self._delivered(claim, sent.rule_id, field)] if sent.rule_id else claim.delivered
-        if claim.variants and not shown:
+        if claim.kept and not shown:
             shown = [Delivered("", "")]  # with another variant there would be something
         at = _moment(sent, claim, field, now)
         key = _checked_key(sent.idempotency_key, field)
-        variants = {shown_as(name): variant for name, variant in claim.variants.items()}
+        variants = {shown_as(name): variant for name, variant in claim.kept}
         made = []
         for each in shown:
             said = {

@@ -5,7 +5,7 @@ Law: looks at what was read; reads no nodes, save to point at them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from arbiter.ruleset.rules import Rule, Segment
 
 Path = tuple[str, ...]
+MOST_KEPT: Final = 96
+"""Bytes of names and variants of sticky experiments at a decision: each decision's id has room for so many."""
 
 
 class Through(msgspec.Struct, frozen=True):
@@ -60,6 +62,23 @@ def report_targeting(
                 message = f"the targeting of `{each.name}` reads `{'.'.join(path)}` through a segment"
                 hint = "target by what is stored; a rule may ask for both"
                 report.at(entries[each.name].key, message, hint, f"experiments.{each.name}.when")
+
+
+def report_kept(experiments: Iterable[Experiment], entries: Mapping[str, Entry], report: Report) -> None:
+    """Report the sticky experiments of a decision of which the variants have no room in the ids of its decisions."""
+    taken: dict[str, int] = {}
+    for each in experiments:
+        if not each.sticky or not each.factors:
+            continue
+        size = len(each.name.encode()) + max(map(len, each.variants))
+        for decision in each.decisions:
+            taken[decision] = taken.get(decision, 0) + size
+            if taken[decision] > MOST_KEPT:
+                message = (
+                    f"the names and variants of the sticky experiments of `{decision}` come to {taken[decision]} bytes "
+                    f"with this one; at most {MOST_KEPT} are allowed"
+                )
+                report.at(entries[each.name].key, message, "take shorter names", f"experiments.{each.name}.sticky")
 
 
 def report_strangers(

@@ -24,7 +24,7 @@ def kept_name(experiment: str) -> str:
 
 
 def shown_as(experiment: str) -> str:
-    """The property of an exposure that has the subject's variant of an experiment that mattered."""
+    """The property of an exposure that has the subject's variant of a sticky experiment that mattered."""
     return f"experiments.{experiment}"
 
 
