@@ -50,7 +50,6 @@ rules:
   - {id: a, decision: side, priority: 1, when: profile.level > 1, then: {action: show, params: {text: a}}}
   - {id: b, decision: side, priority: 0, when: profile.level > 2, then: {action: show, params: {text: b}}}
 """
-REWEIGHTED = RULES.replace("control: 3, loud: 1", "control: 1, loud: 1")
 PEOPLE = 240
 WEEK = 7 * 86_400_000_000
 _TIME = pa.timestamp("us", tz="UTC")
@@ -61,13 +60,19 @@ OUTCOMES = pa.schema([
 ])  # fmt: skip
 
 
+def reweighted(rules: str) -> str:
+    return rules.replace("control: 3, loud: 1", "control: 1, loud: 1")
+
+
 class Known:
     """A log of two snapshots with weights of their own, half of it in Parquet, with what came of its decisions."""
+
+    rules = RULES
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.log = folder, folder / "log"
         (folder / "rules").mkdir()
-        (folder / "rules" / "r.yaml").write_text(RULES)
+        (folder / "rules" / "r.yaml").write_text(self.rules)
         counters = Counters()
         engine, admin = open_local(folder / "rules", None, folder / "data", counters=counters)
         options = DecisionLog(directory=str(self.log), losers=1.0, flush_seconds=0.02, spare_mib=0)
@@ -87,7 +92,7 @@ class Known:
             recorder.close()
             if not half:
                 logfiles.convert(self.log, 0)
-                (folder / "rules" / "r.yaml").write_text(REWEIGHTED)
+                (folder / "rules" / "r.yaml").write_text(reweighted(self.rules))
                 admin.reload()
         engine.store.close()
         self.rows: list[tuple[Head, Row]] = list(logfiles.read_log(self.log))

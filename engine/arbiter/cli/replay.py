@@ -168,11 +168,12 @@ def _candidate(
         if not (number := version_of(version)):
             raise typer.BadParameter(f"`{said}`: write NAME=VERSION, `churn=v3` say", param_hint="--model")
         wanted[name] = number
-    shadowed = Shadowed(_loaded(rules, models, {}), wanted) if wanted else None
-    return _loaded(rules, models, wanted), examples, shadowed
+    shadowed = Shadowed(loaded(rules, models, {}), wanted) if wanted else None
+    return loaded(rules, models, wanted), examples, shadowed
 
 
-def _loaded(rules: Path, models: Path | None, versions: dict[str, int]) -> "Snapshot":
+def loaded(rules: Path, models: Path | None, versions: dict[str, int]) -> "Snapshot":
+    """The rules as a server would load them; ends the program where they hold mistakes."""
     from arbiter.cli.offline import load  # noqa: PLC0415 - loads onnxruntime
 
     snapshot, found = load(rules, models or models_beside(rules), versions)

@@ -11,7 +11,7 @@ import typer
 from msgspec.structs import replace
 
 from arbiter.cli.asking import AsJson
-from arbiter.cli.replay import Log
+from arbiter.cli.replay import Log, loaded
 from arbiter.cli.reportparts import print_guards, print_parts, print_segments, read_guard
 from arbiter.cli.terminal import FINDINGS, fail, out, print_json, print_table
 from arbiter.ruleset.times import duration_micros
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from arbiter.learning.report.terms import Design, Question, Reach, RuleFigures, Told
+    from arbiter.ruleset.terms import Metric
     from arbiter.runtime.archive import Archive
 
 _SHOWN = 25  # rules of a decision point, of which there may be many
@@ -29,8 +30,13 @@ Data = Annotated[
                  file_okay=False),
 ]  # fmt: skip
 Page = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write one HTML page with plots there.")]
+ByRules = Annotated[
+    Path | None,
+    typer.Option("--rules", metavar="DIR", help="Tell the metrics of these rules, and not of the log's newest.",
+                 exists=True, file_okay=False),
+]  # fmt: skip
 Within = Annotated[
-    str, typer.Option(metavar="DURATION", help="Count outcomes that came sooner after their decision: `7d`, say.")
+    str, typer.Option(metavar="DURATION", help="Tell outcomes, and no metrics: those that came sooner, in `7d` say.")
 ]
 Level = Annotated[float, typer.Option(min=0.5, max=0.9999, metavar="SHARE", help="The level of the intervals.")]
 Least = Annotated[
@@ -52,6 +58,7 @@ def report(
     log: Log,
     *,
     data: Data = Path("data"),
+    rules: ByRules = None,
     within: Within = "",
     level: Level = 0.95,
     least: Least = 0.001,
@@ -79,7 +86,10 @@ def report(
     from arbiter.runtime.logfiles import happened_in, whole  # noqa: PLC0415
 
     micros, span = _micros(within, "--within"), _micros(every, "--every")
-    guards = tuple(map(read_guard, guard or ()))
+    if within and rules is not None:
+        raise typer.BadParameter("metrics say how long an outcome counts: leave `--within` out, or `--rules`",
+                                 param_hint="--within")  # fmt: skip
+    wanted = None if rules is None else _metrics_in(rules)
     files, waiting = whole(log)
     with opened(files, waiting, happened_in(log)) as records:
         snapshots = [digest for (digest,) in records.rows(
@@ -88,8 +98,10 @@ def report(
         question = _question(data, snapshots)
         if segments and snapshots:
             records.belongs(_memberships(log, data, snapshots[0]))
+        metrics = question.metrics if wanted is None and micros is None else wanted or ()
+        guards = tuple(read_guard(each, metrics) for each in guard or ())
         told = make(records, replace(question, within=micros, level=level, least=least, most=most, guards=guards,
-                                     every=span))  # fmt: skip
+                                     every=span, metrics=metrics))  # fmt: skip
     if page is not None:
         from arbiter.learning.report.page import page_of  # noqa: PLC0415 - seldom asked for
 
@@ -132,7 +144,8 @@ def _question(data: Path, snapshots: list[str]) -> "Question":
         return Question()
     archive = Archive(kept)
     designs = {digest: _designs(archive, digest) for digest in snapshots}
-    return Question(designs, _rules(archive, snapshots[0]) if snapshots else {})
+    rules = _rules(archive, snapshots[0]) if snapshots else {}
+    return Question(designs, rules, metrics=_metrics(archive, snapshots[0]) if snapshots else ())
 
 
 def _designs(archive: "Archive", digest: str) -> "dict[str, Design]":
@@ -144,6 +157,23 @@ def _designs(archive: "Archive", digest: str) -> "dict[str, Design]":
     except StoreError:
         return {}  # it was taken away meanwhile: what came by it is said to be unchecked
     return {each.name: Design(each.shares, each.by) for each in experiments}
+
+
+def _metrics(archive: "Archive", digest: str) -> "tuple[Metric, ...]":
+    from arbiter.errors import StoreError  # noqa: PLC0415
+
+    try:
+        return archive.frame(digest).metrics
+    except StoreError:
+        return ()
+
+
+def _metrics_in(rules: Path) -> "tuple[Metric, ...]":
+    """The metrics that these rules declare; there must be some."""
+    metrics = loaded(rules, None, {}).frame.metrics
+    if not metrics:
+        fail(f"the rules in {rules} declare no metrics: write `metrics: {{bought: {{outcome: purchase, within: 7d}}}}`")
+    return metrics
 
 
 def _rules(archive: "Archive", digest: str) -> dict[str, list[str]]:

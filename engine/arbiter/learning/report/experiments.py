@@ -67,6 +67,8 @@ def trials(records: Records, question: Question) -> list[Trial]:
         SELECT name, bool_or(value IS NOT NULL) FROM happened WHERE kind = 'outcome' AND name IS NOT NULL
         GROUP BY name ORDER BY name
     """)
+    if question.metrics:  # also one that nothing counted for
+        outcomes = [(metric.name, True) for metric in question.metrics]
     return [_trial(records, name, outcomes, question) for (name,) in logged]
 
 
@@ -144,9 +146,8 @@ def _effects(
     strata: dict[str, dict[str, tuple[Any, ...]]] = {}
     for stratum, variant, *moments in records.rows(_MOMENTS, outcome, within, within, segment, segment):
         strata.setdefault(stratum, {})[variant] = tuple(moments)
-    takes: tuple[Take, ...] = ("any", "count", "sum", "each") if valued else ("any", "count", "each")
     found = []
-    for take in takes:
+    for take in question.takes(outcome, valued=valued):
         for variant in variants:
             both = [arms for arms in strata.values() if variant in arms and control in arms]
             differences = [

@@ -102,11 +102,11 @@ def _parts(trial: Trial) -> Iterable[str]:
         return
     yield f"<h3>{html.escape(trial.name)} by segment</h3>"
     yield page.line("By where units were when it first mattered. Many looks: some intervals leave out 0 by chance.")
-    for outcome in dict.fromkeys(each.outcome for part in trial.parts for each in part.effects):
-        yield page.line(f"{outcome}, share with one")
+    for outcome, take in dict.fromkeys((each.outcome, each.take) for part in trial.parts for each in part.leading):
+        yield page.line(f"{outcome}, {TAKES[take]}")
         yield _forest([
             (f"{part.segment}, {each.variant} ({part.units.get(each.variant, 0):,})", each)
-            for part in trial.parts for each in part.effects if (each.outcome, each.take) == (outcome, "any")
+            for part in trial.parts for each in part.leading if each.outcome == outcome
         ])  # fmt: skip
 
 

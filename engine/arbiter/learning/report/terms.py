@@ -12,6 +12,7 @@ import msgspec
 
 # msgspec reads the fields' types at run time.
 from arbiter.learning.effects import Difference, SampleRatio  # noqa: TC001
+from arbiter.ruleset.terms import Metric  # noqa: TC001
 
 Take = Literal["any", "count", "sum", "each"]
 """What is made of a unit's outcomes: whether there was one, how many, the sum of their values; or how many there were
@@ -47,7 +48,8 @@ class Question(msgspec.Struct, frozen=True):
     as far as they are known. An outcome counts when it came less than `within` µs after its decision, None for ever.
     `level` is that of the intervals. A rule reaches almost no one below the share `least` of a point's subjects, and
     somebody gets everything who gets the share `most` of a point's rules. `guards` are what no variant may break. Sizes
-    of segments are told by spans of `every` µs, None for what suits the log.
+    of segments are told by spans of `every` µs, None for what suits the log. With `metrics` these stand in place of
+    outcomes, with times of their own.
     """
 
     designs: dict[str, dict[str, Design]] = {}
@@ -58,6 +60,14 @@ class Question(msgspec.Struct, frozen=True):
     most: float = 0.8
     guards: tuple[Guard, ...] = ()
     every: int | None = None
+    metrics: tuple[Metric, ...] = ()
+
+    def takes(self, outcome: str, *, valued: bool) -> tuple[Take, ...]:
+        """What is made of an outcome, by whether there are values of it; of a metric what it says."""
+        for metric in self.metrics:
+            if metric.name == outcome:
+                return (metric.take,)
+        return ("any", "count", "sum", "each") if valued else ("any", "count", "each")
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -75,6 +85,12 @@ class Part(msgspec.Struct, frozen=True):
     segment: str
     units: dict[str, int]
     effects: list[Effect]
+
+    @property
+    def leading(self) -> list[Effect]:
+        """Of each outcome the first figure, which is the share with one, or a metric's own."""
+        first: dict[str, Take] = {}
+        return [each for each in self.effects if first.setdefault(each.outcome, each.take) == each.take]
 
 
 class Guarded(msgspec.Struct, frozen=True):
@@ -191,7 +207,8 @@ class Reach(msgspec.Struct, frozen=True):
 
 class Told(msgspec.Struct, frozen=True):
     """A report. `impersonal` decisions say nothing of whom they were for, and count for rules alone. `unjoined` are
-    exposures and outcomes of decisions that the log does not hold. `first` and `last` are None for an empty log.
+    exposures and outcomes of decisions that the log does not hold. `first` and `last` are None for an empty log. With
+    `metrics` whatever is told of an outcome is told of the metric of that name.
     """
 
     decisions: int
@@ -209,6 +226,7 @@ class Told(msgspec.Struct, frozen=True):
     guards: list[Guarded]
     segments: list[SegmentFigures]
     rules_by_segment: list[RuleInSegment]
+    metrics: tuple[Metric, ...]
 
     @property
     def broken(self) -> list[Guarded]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from arbiter.learning.report.experiments import trials
 from arbiter.learning.report.guards import guarded
+from arbiter.learning.report.measured import measure
 from arbiter.learning.report.rules import figures, reach
 from arbiter.learning.report.segments import rules_by_segment, segments
 from arbiter.learning.report.terms import Told
@@ -29,6 +30,8 @@ def report(records: Records, question: Question) -> Told:
             count(*) FILTER (decision NOT IN (SELECT id FROM decisions WHERE id IS NOT NULL))
         FROM happened
     """)
+    if question.metrics:
+        measure(records, question.metrics)
     decisions, subjects, impersonal, first, last = counted
     exposures, outcomes, unjoined = happened
     found = trials(records, question)
@@ -36,4 +39,5 @@ def report(records: Records, question: Question) -> Told:
         decisions, subjects, impersonal, exposures, outcomes, unjoined, first, last, question.level,
         found, figures(records, question), reach(records, question), guarded(found, question.guards),
         segments(records, question), rules_by_segment(records, question),
+        question.metrics,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, Final
 
+from arbiter.ruleset.written import duration_text
 from arbiter.types import from_micros
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         Told,
         Trial,
     )
+    from arbiter.ruleset.terms import Taken
 
 TAKES: Final[dict[Take, str]] = {
     "any": "share with one",
@@ -29,6 +31,7 @@ TAKES: Final[dict[Take, str]] = {
     "sum": "value a unit",
     "each": "times a decision",
 }
+_COUNTED: Final[dict[Taken, str]] = {"any": "whether there is a", "count": "how many", "sum": "the amount of"}
 _NAMED: Final = 20
 _LOST: Final = 3  # of those whom a rule lost to
 
@@ -47,7 +50,10 @@ def summary(told: Told) -> list[str]:
         said.append(f"{told.impersonal:,} decisions say nothing of their subject: they count for rules alone")
     if told.unjoined:
         said.append(f"{told.unjoined:,} exposures and outcomes are of decisions that the log does not hold")
-    return said
+    return said + [
+        f"{metric.name} is {_COUNTED[metric.take]} {metric.outcome} within {duration_text(metric.within)}"
+        for metric in told.metrics
+    ]
 
 
 def ratio_said(trial: Trial) -> list[str]:
