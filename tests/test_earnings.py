@@ -170,7 +170,7 @@ def rather(row: Row) -> dict[str, float]:
 def test_what_other_rules_would_have_earned_is_what_they_are_worth(
     known: Known, rules: str, policy: Callable[[Row], dict[str, float]]
 ) -> None:
-    found = at(known.replay(rules, "--level", "0.99", "--decision", "home"), "home")
+    found = at(known.replay(rules, "--level", "0.99"), "home")
     assert {each["way"] for each in found["estimates"]} == {"inverse_propensity", "self_normalized", "doubly_robust"}
     assert found["why"] == ""
     assert found["weight"] == pytest.approx(1, abs=0.2)
@@ -193,32 +193,32 @@ def test_rules_that_do_the_same_earn_the_same(known: Known) -> None:
 
 
 def test_outcomes_count_in_time_and_by_their_values(known: Known) -> None:
-    earned = at(known.replay(RULES, "--decision", "home"), "home")["mean"]
+    earned = at(known.replay(RULES), "home")["mean"]
     rows = {row.id for head, row in known.rows if head.point == "home" and not row.place}
     table = pq.read_table(known.log / "outcomes-1-x.parquet").to_pylist()
     bought = [each for each in table if each["value"] == 2.5 and each["at"] > each["decided_at"]]
     assert earned == pytest.approx(len({each["decision"] for each in bought} & rows) / len(rows))
-    worth_it = at(known.replay(RULES, "--value", "--decision", "home"), "home")["mean"]
+    worth_it = at(known.replay(RULES, "--value"), "home")["mean"]
     times = sum(each["decision"] in rows for each in bought) / len(rows)
     assert worth_it == pytest.approx(2.5 * times)
     for value, mean in (("any", earned), ("count", times), ("amount", worth_it)):
         metric = f"metrics: {{sold: {{outcome: bought, within: 2d, value: {value}}}}}\n{RULES}"
-        found = json.loads(known.run(metric, "--json", "--metric", "sold", "--decision", "home").stdout)
+        found = json.loads(known.run(metric, "--json", "--metric", "sold").stdout)
         assert at(found, "home")["mean"] == pytest.approx(mean)
 
 
 def test_what_was_never_drawn_has_no_estimate_and_that_is_said(known: Known) -> None:
     rows = [row for head, row in known.rows if head.point == "home" and not row.place]
-    found = at(known.replay(STRANGE, "--decision", "home"), "home")
+    found = at(known.replay(STRANGE), "home")
     assert found["unsupported"] == sum(level_of(row) > 3 for row in rows)
     for each in found["estimates"]:  # of the others, of which it is known what comes of the default
         assert each["rows"] == len(rows) - found["unsupported"]
         assert each["low"] < worth(0, "") < each["high"]
-    found = at(known.replay(BESIDE, "--decision", "home"), "home")
+    found = at(known.replay(BESIDE), "home")
     assert found["unsupported"] == sum(level_of(row) > 6 for row in rows)
     assert (found["estimates"], found["why"]) == ([], UNCHANGED)
     everywhere = RULES.replace("""'experiments.tone == "loud"'""", '["true"]').replace("{text: l}", "{text: unheard}")
-    found = at(known.replay(everywhere, "--decision", "home"), "home")
+    found = at(known.replay(everywhere), "home")
     assert (found["unsupported"], found["estimates"], found["why"]) == (found["decisions"], [], NOTHING)
     assert "NO ESTIMATE" in known.run(everywhere, "--outcome", "bought").stdout
 
@@ -239,7 +239,7 @@ def test_experiments_that_hang_on_each_other_are_drawn_together(known: Known) ->
             seen.add((row.won[0].rule, len(row.exposed), round(row.won[0].propensity, 3)))
     # What the row says by itself is the product of the shares, which is another figure where they hang together.
     assert {("special", 2, 0.167), ("", 1, 0.5), ("", 1, 0.667), ("", 0, 1.0)} == seen
-    found = at(known.replay(SPECIAL, "--decision", "both"), "both")
+    found = at(known.replay(SPECIAL), "both")
     assert found["unsupported"] == PEOPLE // 10
     assert found["weight"] == pytest.approx(1, abs=0.35)
 
@@ -255,8 +255,8 @@ def test_what_a_variant_was_forced_for_is_no_chance(known: Known) -> None:
 
 
 def test_units_are_what_chance_assigned(known: Known) -> None:
-    found = known.replay(TEAMS)
-    assert (at(found, "team")["units"], at(found, "home")["units"]) == (37, PEOPLE)
+    assert at(known.replay(TEAMS), "team")["units"] == 37
+    assert at(known.replay(TEAMS), "home")["units"] == PEOPLE
 
 
 def test_without_the_snapshot_of_then_the_log_says_the_propensity(known: Known) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T0 = 1_790_000_000_000_000
 # What is not of subjects, or is found through another database.
-ELSEWHERE = {"log", "meta", "unlinked", "offset", "tombstone", "previous", "arrival", "whose", "due", "firing"}
+ELSEWHERE = {"log", "meta", "unlinked", "offset", "tombstone", "previous", "arrival", "whose", "due", "firing", "arms"}
 FEATURES = FeatureSet((feature("count", 7), feature("sum"), feature("distinct"), feature("since")))
 Everything = dict[str, list[tuple[bytes, bytes]]]
 

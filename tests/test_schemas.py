@@ -37,6 +37,7 @@ NAMES = "which names there are, all files together say"
 CEL = "what an expression says, CEL knows"
 CELLS = "a table's cells are read by its columns, and CSV files are no YAML"
 BEYOND = {
+    "a_group_that_no_rule_is_in": NAMES,
     "a_purpose_that_no_file_declares": NAMES,
     "caps_of_what_no_rule_has": NAMES,
     "a_csv_file_that_is_none": CELLS,

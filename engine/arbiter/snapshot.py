@@ -161,7 +161,8 @@ def _open(
         index = yield from open_index([blocks[block.key] for block in part.blocks], symbols, part.name)
         old = before.points.get(part.name) if before and alike else None
         known_rules = yield from _taken_over(old, declared[part.name].order, part.ranked, rules)
-        points[part.name] = Point(declared[part.name], part, index, rules, symbols, known_rules)
+        bandits = {bandit.name: bandit for bandit in image.frame.bandits if bandit.name in part.bandits}
+        points[part.name] = Point(declared[part.name], part, index, rules, symbols, known_rules, bandits)
         yield
     return _Opened(image, symbols, points, packs, blocks)
 

@@ -227,7 +227,8 @@ class Decision(msgspec.Struct, frozen=True):
     """The complete answer at one decision point. `valid_until` is µs since the epoch, or None when nothing can be
     promised. `degraded` names models that could not answer. `explanation` and `models` are filled where asked for, and
     `standings` with them. `experiments` has the variant that was drawn of each experiment where another would have
-    changed the decision, and `propensity` is the probability with which these gave this very decision.
+    changed the decision, and `propensity` is the probability with which these gave this very decision. `drawn`
+    has, by their ids, the probability of the rules that were drawn from their groups.
     """
 
     point: str
@@ -240,3 +241,4 @@ class Decision(msgspec.Struct, frozen=True):
     experiments: dict[str, str] = {}
     standings: tuple[ExperimentOutcome, ...] = ()
     propensity: float = 1.0
+    drawn: dict[str, float] | None = None

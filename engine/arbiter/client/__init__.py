@@ -13,6 +13,7 @@ from arbiter.client.access import Tls
 from arbiter.client.aio import AsyncClient, AsyncSubscription
 from arbiter.client.answers import Answer, Batch, Erasure, HeldPage, Ingested, Page
 from arbiter.client.arguments import Ask
+from arbiter.client.bandits import BanditArm
 from arbiter.client.client import Client, Subscription
 from arbiter.client.consents import Consent, ConsentAnswer
 from arbiter.client.events import EventPage
@@ -54,6 +55,7 @@ __all__ = [
     "AsyncClient",
     "AsyncSubscription",
     "AttributeChange",
+    "BanditArm",
     "Batch",
     "CallFailed",
     "Client",

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 from arbiter.client import answers, arguments, standing
 from arbiter.client.answers import Answer, Batch, Erasure, HeldPage, Page
 from arbiter.client.arguments import Ask
+from arbiter.client.bandits import BanditMethods
 from arbiter.client.calls import Again, Call, Method, rpc
 from arbiter.client.consents import ConsentMethods
 from arbiter.client.events import EventMethods
@@ -68,7 +69,14 @@ RELOAD = rpc(_admin["Reload"], admin_pb2.ReloadRequest, admin_pb2.ReloadResponse
 
 
 class Methods(
-    EventMethods, OutcomeMethods, ConsentMethods, IdentityMethods, TriggerMethods, ModelMethods, OrderMethods
+    EventMethods,
+    OutcomeMethods,
+    BanditMethods,
+    ConsentMethods,
+    IdentityMethods,
+    TriggerMethods,
+    ModelMethods,
+    OrderMethods,
 ):
     """The methods that `Client` and `AsyncClient` share.
 

@@ -13,7 +13,9 @@ import msgspec
 
 from arbiter.decision.capping import fullness, has_room
 from arbiter.decision.dates import in_time, outside
-from arbiter.decision.walk import in_rollout, last_change, order_key, rendered, repeated
+from arbiter.decision.lots import draw
+from arbiter.decision.ranking import last_change, order_key
+from arbiter.decision.walk import anew, in_rollout, rendered, repeated
 from arbiter.decision.wording import shown
 from arbiter.expr.evaluate import Verdict, judge
 from arbiter.expr.syntax import walk as nodes_of
@@ -67,7 +69,7 @@ def explain(
     competing = [j for j in matched if j.outcome is None]
     competing.sort(key=lambda j: order_key(point, j.compiled, j.value, j.change))
     outcomes = [
-        *_arbitrate(point, competing, view, slots, list(delivered)),
+        *_Arbitration(point, view, subject_id, slots, delivered).run(competing),
         *(j.outcome for j in judged if j.outcome),
     ]
     kept = {
@@ -231,44 +233,90 @@ def _segments_text(nodes: Iterable[AnyNode], point: Point, view: View) -> list[s
     return list(found.values())
 
 
-def _arbitrate(
-    point: Point, ranked: list[_Judged], view: View, slots: int, delivered: list[Treatment]
-) -> list[RuleOutcome]:
-    slots = min(slots or point.slots, point.slots)
-    groups: dict[str, _Judged] = {}
-    placed: list[tuple[_Judged, Treatment]] = []
-    outcomes: list[RuleOutcome] = []
+class _Arbitration:
+    """Deals with rules that compete, best first; `outcomes` says what became of each."""
 
-    def lost(reason: Reason, loser: _Judged, winner: _Judged | None, detail: str = "") -> None:
-        to = winner.compiled.id if winner else ""
-        on = _decisive_key(point, winner, loser) if winner else ""
-        rule = loser.compiled.rule
-        outcome = RuleOutcome(rule.id, reason, rule.position, lost_to=to, lost_on=on, detail=detail, value=loser.value)
-        outcomes.append(_with_denied_value(outcome, loser, point, view))
+    def __init__(self, point: Point, view: View, subject_id: str, slots: int, delivered: Iterable[Treatment]) -> None:
+        self.outcomes: list[RuleOutcome] = []
+        self._point = point
+        self._view = view
+        self._subject = subject_id
+        self._slots = min(slots or point.slots, point.slots)
+        self._delivered = tuple(delivered)
+        self._groups: dict[str, _Judged] = {}
+        self._placed: list[tuple[_Judged, Treatment]] = []
+        self._lots: dict[str, str] = {}  # by the id of a rule that was drawn, how
 
-    for judged in ranked:
+    def run(self, ranked: list[_Judged]) -> list[RuleOutcome]:
+        """Deal with all of them."""
+        for judged in ranked:
+            if judged.compiled.group not in self._point.bandits or not self._by_lot(judged, ranked):
+                self._settle(judged)
+        return self.outcomes
+
+    def _settle(self, judged: _Judged) -> None:
         rule = judged.compiled
-        if len(placed) >= slots:
-            lost(Reason.LOST_SLOT, judged, placed[-1][0], _keys_text(point, judged))
-            continue
-        if rule.group and rule.group in groups:
-            lost(Reason.LOST_GROUP, judged, groups[rule.group], f"group `{rule.group}`: {_keys_text(point, judged)}")
-            continue
-        treatment = rule.treatment or rendered(rule, view, judged.value)
+        if len(self._placed) >= self._slots:
+            self._lost(Reason.LOST_SLOT, judged, self._placed[-1][0], _keys_text(self._point, judged))
+            return
+        if rule.group and rule.group in self._groups:
+            detail = f"group `{rule.group}`: {_keys_text(self._point, judged)}"
+            self._lost(Reason.LOST_GROUP, judged, self._groups[rule.group], detail)
+            return
+        treatment = rule.treatment or rendered(rule, self._view, judged.value)
         if treatment is None:
-            outcomes.append(_render_failure(judged, point, view))
-            continue
-        if repeated(treatment, (*(t for _, t in placed), *delivered)):
-            same = next((j for j, t in placed if repeated(treatment, [t])), None)
-            lost(Reason.DUPLICATE, judged, same, "the same treatment was delivered already")
-            continue
-        if rule.group:
-            groups[rule.group] = judged
-        placed.append((judged, treatment))
-        keys = _keys_text(point, judged)
-        won = RuleOutcome(rule.id, Reason.WON, judged.compiled.rule.position, detail=keys, value=judged.value)
-        outcomes.append(_with_denied_value(won, judged, point, view))
-    return outcomes
+            self.outcomes.append(_render_failure(judged, self._point, self._view))
+            return
+        if repeated(treatment, self._before()):
+            same = next((j for j, t in self._placed if repeated(treatment, [t])), None)
+            self._lost(Reason.DUPLICATE, judged, same, "the same treatment was delivered already")
+            return
+        self._deliver(judged, treatment)
+        self._won(judged, _keys_text(self._point, judged))
+
+    def _by_lot(self, judged: _Judged, ranked: list[_Judged]) -> bool:
+        """Whether a lot has decided on this one; it is drawn when the best rule of its group is dealt with."""
+        group = judged.compiled.group
+        if group not in self._groups and len(self._placed) < self._slots:
+            self._draw(group, ranked)
+        winner = self._groups.get(group)
+        if winner is None or winner.compiled.id not in self._lots:
+            return False
+        drawn = self._lots[winner.compiled.id]
+        if winner is judged:
+            self._won(judged, f"{drawn}; {_keys_text(self._point, judged)}")
+        else:
+            self._lost(Reason.LOST_GROUP, judged, winner, drawn, on="lot")
+        return True
+
+    def _draw(self, group: str, ranked: list[_Judged]) -> None:
+        before = self._before()
+        own = [(j, anew(j.compiled, self._view, j.value, before)) for j in ranked if j.compiled.group == group]
+        arms = {j.compiled.id: (j, treatment) for j, treatment in own if treatment is not None}
+        if len(arms) > 1:
+            drawn, chance = draw(self._point, group, arms, self._view, self._subject)
+            self._lots[drawn] = f"drawn of {len(arms)} rules of group `{group}`, with probability {chance:.3g}"
+            self._deliver(*arms[drawn])
+
+    def _before(self) -> tuple[Treatment, ...]:
+        return (*(treatment for _, treatment in self._placed), *self._delivered)
+
+    def _deliver(self, judged: _Judged, treatment: Treatment) -> None:
+        if judged.compiled.group:
+            self._groups[judged.compiled.group] = judged
+        self._placed.append((judged, treatment))
+
+    def _won(self, judged: _Judged, detail: str) -> None:
+        rule = judged.compiled.rule
+        outcome = RuleOutcome(rule.id, Reason.WON, rule.position, detail=detail, value=judged.value)
+        self.outcomes.append(_with_denied_value(outcome, judged, self._point, self._view))
+
+    def _lost(self, reason: Reason, loser: _Judged, winner: _Judged | None, detail: str, on: str = "") -> None:
+        to = winner.compiled.id if winner else ""
+        key = on or (_decisive_key(self._point, winner, loser) if winner else "")
+        rule = loser.compiled.rule
+        outcome = RuleOutcome(rule.id, reason, rule.position, lost_to=to, lost_on=key, detail=detail, value=loser.value)
+        self.outcomes.append(_with_denied_value(outcome, loser, self._point, self._view))
 
 
 def _render_failure(judged: _Judged, point: Point, view: View) -> RuleOutcome:

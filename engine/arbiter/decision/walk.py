@@ -15,8 +15,9 @@ import msgspec
 from arbiter.decision.capping import frees, has_room
 from arbiter.decision.dates import in_time
 from arbiter.decision.hashing import share
+from arbiter.decision.lots import draw
+from arbiter.decision.ranking import last_change, order_key
 from arbiter.expr.ops import FAILURES, eq
-from arbiter.ruleset.image import tie_break
 from arbiter.ruleset.render import text
 from arbiter.types import Decision, Reason, Treatment
 
@@ -59,6 +60,7 @@ class Walk:
         "_block",
         "_changes",
         "_delivered",
+        "_drawn",
         "_eligible",
         "_entries",
         "_frees",
@@ -106,13 +108,14 @@ class Walk:
         else:
             self._mask = 0
             self._rest = found
-        if point.dynamic:
+        if point.gathers:
+            self._drawn: dict[str, float] = {}
             self._eligible: list[Candidate] = []
             self._rank: tuple[int, ...] | None = None  # of the tier that is being collected
 
     def advance(self) -> Decision | Need:
         """The Decision, or the models that are needed first."""
-        if self._point.dynamic:
+        if self._point.gathers:
             return self._advance_by_tiers()
         while True:
             found = self._next(None)
@@ -129,12 +132,14 @@ class Walk:
         return self._decision()
 
     def _advance_by_tiers(self) -> Decision | Need:
+        whole = bool(self._point.bandits)  # all is one tier then: a lot is drawn among rules of any rank
         while True:
-            found = self._next(self._rank)
+            found = self._next(None if whole else self._rank)
             if found is None:
                 # The tier is complete; without one there is nothing left.
                 if self._rank is None or self._settle():
-                    return self._decision()
+                    decision = self._decision()
+                    return msgspec.structs.replace(decision, drawn=self._drawn) if self._drawn else decision
                 self._rank = None
                 continue
             if isinstance(found, Need):
@@ -154,7 +159,27 @@ class Walk:
         """Arbitrate within the tier that was collected; True when all slots are full."""
         tier, self._eligible = self._eligible, []
         tier.sort(key=self._sort_key)
-        return any(self._place(candidate.rule, candidate.value) for candidate in tier)
+        if not self._point.bandits:
+            return any(self._place(candidate.rule, candidate.value) for candidate in tier)
+        for candidate in tier:
+            group = candidate.rule.group
+            chosen = candidate
+            if group in self._point.bandits and not (self._groups and group in self._groups):
+                chosen = self._by_lot(group, tier) or candidate
+            if self._place(chosen.rule, chosen.value):
+                return True
+        return False
+
+    def _by_lot(self, group: str, tier: list[Candidate]) -> Candidate | None:
+        """The one of the group that is drawn of those that can be delivered; None where none can be."""
+        before = (*self._placed, *self._delivered)
+        own = [each for each in tier if each.rule.group == group]
+        arms = {each.rule.id: each for each in own if anew(each.rule, self._view, each.value, before)}
+        if len(arms) < 2:  # noqa: PLR2004 - there is nothing to draw
+            return next(iter(arms.values()), None)
+        found, chance = draw(self._point, group, arms, self._view, self._subject)
+        self._drawn[found] = chance
+        return arms[found]
 
     def _next(self, rank: tuple[int, ...] | None) -> Entry | Need | None:
         """The best rule that passes checks, consent, dates, rollout and models; None when there is none, or none of
@@ -227,7 +252,7 @@ class Walk:
         on the dynamic ones.
         """
         if rule.table and self._point.dynamic:
-            return any(rule.table == other.rule.table for other in self._eligible)
+            return any(rule.table == other.rule.table and rule.rank == other.rule.rank for other in self._eligible)
         return bool(rule.group and self._groups and rule.group in self._groups)
 
     def _need(self, lacking: tuple[str, ...], rule: CompiledRule, behind: int) -> Need:
@@ -240,19 +265,20 @@ class Walk:
         point = self._point
         if len(point.models) == len(lacking):
             return Need(lacking)
-        room = _AHEAD if point.dynamic else self._slots - len(self._placed) - 1
+        room = _AHEAD if point.gathers else self._slots - len(self._placed) - 1
         if not room:
             return Need(lacking)
         # In a tier the conditions of all hold or not before any of them takes a group; otherwise the first of a group
         # may leave nothing to the next, as the first row of a table may in a tier.
-        rivals = {*(self._groups or ()), *((each.rule.table for each in self._eligible) if point.dynamic else ())}
-        rivals.add(rule.table if point.dynamic else rule.group)
+        rivals = {*(self._groups or ()), *((each.rule.table for each in self._eligible) if point.gathers else ())}
+        rivals.add(rule.table if point.gathers else rule.group)
         wanted = set(lacking)
-        for branch, other in self._reached(self._mask & behind, room, rule.rank if point.dynamic else None):
+        tier = rule.rank if point.dynamic and not point.bandits else None
+        for branch, other in self._reached(self._mask & behind, room, tier):
             if (other.group and other.group in rivals) or (other.table and other.table in rivals):
                 continue
             wanted.update(branch.models or other.sure)
-            rivals.add(other.table if point.dynamic else other.group)
+            rivals.add(other.table if point.gathers else other.group)
         return Need(tuple(sorted(wanted.difference(self._view.models))))
 
     def _reached(
@@ -347,35 +373,12 @@ def rendered(rule: CompiledRule, view: View, value: float | None) -> Treatment |
     return Treatment(rule.id, rule.rule.then.action, params, rule.priority, value, Reason.WON)
 
 
+def anew(rule: CompiledRule, view: View, value: float | None, before: Iterable[Treatment]) -> Treatment | None:
+    """The rule's treatment; None when it cannot be rendered, or was delivered `before`."""
+    treatment = rule.treatment or rendered(rule, view, value)
+    return None if treatment is None or repeated(treatment, before) else treatment
+
+
 def repeated(treatment: Treatment, delivered: Iterable[Treatment]) -> bool:
     """Whether the same action with the same parameters was delivered already; ``1`` and ``true`` are not the same."""
     return any(treatment.action == t.action and eq(treatment.params, t.params) for t in delivered)
-
-
-def last_change(rule: CompiledRule, changes: dict[str, int], view: View) -> int | None:
-    """The newest change (µs) among the names that the rule's condition reads, context and what the view hides not
-    counted; None when none is known.
-    """
-    seen = (key for key in rule.change_keys if key in changes and _is_seen(key, view))
-    return max((changes[key] for key in seen), default=None)
-
-
-def _is_seen(key: str, view: View) -> bool:
-    root, _, name = key.partition(".")
-    return name in (view.features if root == "features" else view.account if root == "account" else view.profile)
-
-
-def order_key(point: Point, rule: CompiledRule, value: float | None, change: int | None) -> tuple[float | str, ...]:
-    """What sorts rules of one point, best first: its order keys, then the rule id. Unknown sorts last."""
-    keys: list[float | str] = []
-    for name in point.declared.order:
-        match name:
-            case "priority":
-                keys.append(-rule.priority)
-            case "specificity":
-                keys.append(-rule.specificity)
-            case "value":
-                keys.append(float("inf") if value is None else -value)
-            case "recency":
-                keys.append(float("inf") if change is None else -change)
-    return (*keys, *tie_break(rule.rule))

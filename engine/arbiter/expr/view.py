@@ -89,12 +89,13 @@ class View:
     `consent` says what was taken out for lack of consent; it is set by who takes it out. `failed` names the models that
     gave nothing, and why. `experiments` says what the experiments are for the subject, when they are read. `managed`
     has the managed segments that the subject is in, by name. `events` are the properties of the events to which a
-    trigger's steps are bound, by label. `allowance` is how many steps costly expressions may still take.
+    trigger's steps are bound, by label. `draws` draws one of the rules of a group, where a group has one drawn, see
+    `decision.lots`. `allowance` is how many steps costly expressions may still take.
     """
 
     __slots__ = (
-        "account", "allowance", "clock", "consent", "context", "events", "experiments", "failed", "features",
-        "managed", "models", "profile",
+        "account", "allowance", "clock", "consent", "context", "draws", "events", "experiments", "failed",
+        "features", "managed", "models", "profile",
     )  # fmt: skip
 
     def __init__(
@@ -116,6 +117,7 @@ class View:
         self.failed: Mapping[str, Lack] = _NONE
         self.managed: Mapping[str, Any] = _NOTHING
         self.events: Mapping[str, Mapping[str, Any]] = _NOTHING
+        self.draws: Any = None
         self.allowance = ALLOWANCE
 
     def unfold(self) -> None:
@@ -134,6 +136,7 @@ class View:
         other.consent = self.consent
         other.managed = self.managed
         other.experiments = experiments
+        other.draws = self.draws
         return other
 
 

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 CERTAIN: Final = 1.0
 """The propensity of what nothing was drawn for."""
+_NOTHING: Final[dict[str, float]] = {}
 
 
 class Won(msgspec.Struct, frozen=True, array_like=True):
     """A treatment that was delivered: `rule` is empty for the default. `value` is that of the order key. `propensity`
-    is the probability with which the experiments that mattered gave the decision that it is part of, 1 where none did.
+    is the probability with which the experiments that mattered gave the decision that it is part of, 1 where none did,
+    times `lot`, that with which its rule was drawn from its group, 1 where it was not.
     """
 
     rule: str
@@ -29,6 +31,7 @@ class Won(msgspec.Struct, frozen=True, array_like=True):
     priority: int = 0
     value: float | None = None
     propensity: float = CERTAIN
+    lot: float = CERTAIN
 
 
 class Lost(msgspec.Struct, frozen=True, array_like=True):
@@ -99,7 +102,19 @@ decode_heads: Final = msgspec.msgpack.Decoder(list[Head]).decode
 
 def won_of(decision: Decision) -> tuple[Won, ...]:
     """The treatments of a decision as rows hold them."""
-    return tuple(Won(each.rule_id, each.action, each.params, each.priority, each.value) for each in decision.treatments)
+    drawn = decision.drawn or _NOTHING
+    return tuple(
+        Won(
+            each.rule_id, each.action, each.params, each.priority, each.value, lot=drawn.get(each.rule_id, CERTAIN)
+        )
+        for each in decision.treatments
+    )  # fmt: skip
+
+
+def by_lot(decision: Decision) -> tuple[Won, ...]:
+    """The same, with propensities, of a decision in which a rule was drawn from its group."""
+    own = decision.propensity
+    return tuple(msgspec.structs.replace(each, propensity=own * each.lot) for each in won_of(decision))
 
 
 def lacking_of(decision: Decision) -> tuple[tuple[str, str], ...]:

@@ -27,7 +27,7 @@ _SALT = b"salt"
 _NAMES = (
     "profile", "window", "log", "by_subject", "seen", "idem", "consent", "offset", "meta", "history", "tombstone",
     "alias", "previous", "name", "arrival", "whose", "waiting", "due", "firing", "by_firing",
-    "reference", "unlinked",
+    "reference", "unlinked", "arms",
 )  # fmt: skip
 _READERS = 1024
 _DATABASES = 64
@@ -85,6 +85,7 @@ class Environment(msgspec.Struct, frozen=True):
     by_firing: lmdb._Database
     reference: lmdb._Database
     unlinked: lmdb._Database
+    arms: lmdb._Database
 
     @property
     def place(self) -> Path:

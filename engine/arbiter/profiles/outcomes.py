@@ -14,6 +14,7 @@ import msgspec
 
 from arbiter.errors import InvalidField
 from arbiter.profiles import records
+from arbiter.profiles.arms import Lesson, learn
 from arbiter.profiles.ingesting import IngestEvents
 from arbiter.profiles.referring import ReferTo
 from arbiter.types import Event  # noqa: TC001 - a field's type at run time
@@ -35,7 +36,7 @@ class Recorded(enum.IntEnum):
 
 class Report(msgspec.Struct, frozen=True):
     """An event that says what became of a decision: the `key` of that one's subject, when it was `decided` (µs) and by
-    which snapshot, and what errors call the report.
+    which snapshot, and what errors call the report. `lessons` are what bandits learn of it.
     """
 
     key: bytes
@@ -43,6 +44,7 @@ class Report(msgspec.Struct, frozen=True):
     snapshot: str
     event: Event
     field: str
+    lessons: tuple[Lesson, ...] = ()
 
 
 class Became(msgspec.Struct, frozen=True):
@@ -76,6 +78,10 @@ class RecordReports:
             found.append(became)
         if new:
             IngestEvents(list(new.values())).apply(group)
+        for (report, _), became in zip(self._reports, found, strict=True):
+            if became is Recorded.ACCEPTED:
+                for lesson in report.lessons:
+                    learn(group, lesson)
         return [
             Became(each, self._reference(group, report.key) if each is Recorded.ACCEPTED else b"")
             for each, (report, _) in zip(found, self._reports, strict=True)

@@ -16,6 +16,7 @@ import msgspec
 from arbiter.errors import ArbiterError, LimitExceeded
 from arbiter.profiles import exporting
 from arbiter.profiles.aliases import ALIAS_BYTES, standing_for
+from arbiter.profiles.arms import Learned
 from arbiter.profiles.attributes import check_update
 from arbiter.profiles.consenting import RecordConsent, check_change, consents_in
 from arbiter.profiles.consuming import ConsumeEvents, read_offsets
@@ -104,13 +105,12 @@ class Store:
         self._limits = limits
         self._hash = keys.subject_hash
         self._quota = quota
-        self._reads = 0
         self._writer = Writer(current, keys, clock, limits, quota)
         self.write = self._writer.submit  # for operations of other packages
         self._upkeep = Upkeep(current, self._writer, limits, background=background)
         self._features: FeatureSet = self._writer.settings.features
-        self._used = False
-        self.fired = Fired(current, keys)
+        self._reads, self._used = 0, False
+        self.fired, self.learned = Fired(current, keys), Learned(current)
 
     def close(self) -> None:
         """Write what is queued, then close. Reads and writes afterwards raise StoreError."""

@@ -25,13 +25,14 @@ from arbiter.ruleset.rules import Rule
 from arbiter.types import Reason, Treatment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from arbiter.expr.view import Symbols, View
     from arbiter.ruleset.branches import Branch, Check
     from arbiter.ruleset.image import Pack, PointPart
     from arbiter.ruleset.index import Index
     from arbiter.ruleset.rules import DecisionPoint, OrderKey
+    from arbiter.ruleset.terms import Bandit
 
 _decode = msgspec.msgpack.Decoder(Rule).decode
 
@@ -170,6 +171,8 @@ class Rules:
 
 class Point:
     """A decision point. `dynamic` holds the order keys from the first dynamic one on; empty when the order is static.
+    `bandits` are the groups of its rules of which one is drawn, by name; `gathers` says that rules are gathered before
+    any is placed.
 
     `entries` has for each block one entry a bit, None until `entry` makes it. `known` has compiled rules by digest;
     it may come from an earlier snapshot of the same symbols and order.
@@ -183,6 +186,7 @@ class Point:
         rules: Rules,
         symbols: Symbols,
         known: dict[bytes, CompiledRule],
+        bandits: Mapping[str, Bandit],
     ) -> None:
         self.declared = declared
         self.name = declared.name
@@ -197,7 +201,11 @@ class Point:
         self.timeless = part.timeless
         self.accounts = part.accounts
         self.experiments = part.experiments
-        self.apart = part.accounts or bool(part.experiments)  # its views hold more than a profile and a context
+        self.bandits = bandits
+        self.gathers = bool(self.dynamic or bandits)
+        self.apart = part.accounts or bool(
+            part.experiments or bandits
+        )  # its views hold more than a profile and a context
         self.edges = part.edges
         self.known = known
         self.groups: dict[str, str] = {}  # of rules that were needed and are in one, by id

@@ -63,7 +63,8 @@ class Section(msgspec.Struct, frozen=True):
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
     """What differs between two versions. `declarations` are named ``profile.X``, ``account.X``, ``context.X``,
-    ``events.E.X``, for a purpose ``consent.P``, ``layers.L``, ``holdout`` and ``metrics.M``.
+    ``events.E.X``, for a purpose ``consent.P``, ``layers.L``, ``holdout``, ``metrics.M``
+    and ``groups.G``.
     """
 
     rules: Section
@@ -179,6 +180,11 @@ def _declared(ruleset: Ruleset) -> dict[str, _Written]:
     for metric in ruleset.metrics:
         written[f"metrics.{metric.name}"] = {
             "outcome": (metric.outcome,), "within": (duration_text(metric.within),), "value": (value_of(metric.take),)
+        }  # fmt: skip
+    for bandit in ruleset.bandits:
+        written[f"groups.{bandit.name}"] = {
+            "metric": (bandit.metric,), "prior.wins": (text(bandit.wins),), "prior.losses": (text(bandit.losses),),
+            "half_life": (duration_text(bandit.half_life),) if bandit.half_life else (), "floor": (text(bandit.floor),),
         }  # fmt: skip
     return written
 

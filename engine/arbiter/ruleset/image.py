@@ -32,7 +32,6 @@ from arbiter.ruleset.rules import DYNAMIC_KEYS, DecisionPoint, OrderKey, Rule, R
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from arbiter.ruleset.experiments.terms import Experiments
 
 FORMAT: Final = 4
 _LEAST = 3_300  # branches in a block before a border may come
@@ -65,7 +64,8 @@ class PointPart(msgspec.Struct, frozen=True, array_like=True):
 
     `edges` are the sorted µs at which rules begin or end; `timeless` says that, edges and feature windows apart, time
     alone cannot change an answer; `models` are those that its rules may ask for; `accounts` says that they may read the
-    attributes of an account; `experiments` are those that its rules read. `reads` are the stored names and those of the
+    attributes of an account; `experiments` are those that its rules read; `bandits` the groups of them of
+    which one is drawn. `reads` are the stored names and those of the
     context that a decision may read, through models too, and `salts` those by which subjects are let in: None in an
     image of before they were kept.
     """
@@ -80,6 +80,7 @@ class PointPart(msgspec.Struct, frozen=True, array_like=True):
     reads: tuple[tuple[str, str], ...] | None = None
     salts: tuple[str, ...] | None = None
     experiments: tuple[str, ...] = ()
+    bandits: tuple[str, ...] = ()
 
 
 class Image(msgspec.Struct, frozen=True, array_like=True, dict=True):
@@ -231,7 +232,7 @@ class Maker:
                 kept[name] = known
                 contents[known[0]] = known[1]
                 blocks.append(_placed(known[0], members, numbers))
-            points.append(_point(declared, rules, blocks, numbers, symbols, ruleset.experiments))
+            points.append(_point(declared, rules, blocks, numbers, symbols, ruleset))
         self._blocks = kept
         return tuple(points)
 
@@ -322,12 +323,14 @@ def _point(
     blocks: Sequence[BlockPart],
     numbers: Mapping[int, int],
     symbols: Symbols,
-    experiments: Experiments,
+    ruleset: Ruleset,
 ) -> PointPart:
     reads = {path for each in rules for path in each.reads}
     models = {path[1] for path in reads if path[0] == "models"}
     reads |= {path for model in models for path in symbols.model_inputs.get(model, ())}
-    read = [each for each in experiments.each if any(path[:2] == ("experiments", each.name) for path in reads)]
+    read = [each for each in ruleset.experiments.each if any(path[:2] == ("experiments", each.name) for path in reads)]
+    grouped = {each.rule.group for each in rules if each.rule.enabled}
+    bandits = tuple(bandit.name for bandit in ruleset.bandits if bandit.name in grouped)
     actives = [each.rule.active for each in rules if each.rule.enabled and each.rule.active]
     actives += [each.active for each in read if each.enabled and each.active]
     edges = {t for a in actives for t in (a.start, a.until)}.union(*(each.edges for each in read))
@@ -337,12 +340,14 @@ def _point(
         ranked=array("I", [numbers[id(each.rule)] for each in rules]).tobytes(),
         models=tuple(sorted(models)),
         timeless=not any(path == ("now",) or _ages(path, symbols) for path in reads)
-        and not any(active.local for active in actives),
+        and not any(active.local for active in actives)
+        and not bandits,
         edges=tuple(sorted(t for t in edges if t is not None)),
         accounts=any(path[0] == "account" for path in reads),
         reads=stored_names(reads, symbols),
         salts=salts_of(each.rule for each in rules),
         experiments=tuple(each.name for each in read),
+        bandits=bandits,
     )
 
 

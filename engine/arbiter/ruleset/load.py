@@ -23,6 +23,7 @@ from arbiter.ruleset.experiments.kept import kept_by
 from arbiter.ruleset.experiments.read import ExperimentReader
 from arbiter.ruleset.expressions import Expressions, rule_scope, targeting, types_of, values_of
 from arbiter.ruleset.features import FeatureReader, lowest_of
+from arbiter.ruleset.groups import read_groups
 from arbiter.ruleset.metrics import read_metric
 from arbiter.ruleset.patterns.circles import report_circles
 from arbiter.ruleset.patterns.known import Known, beyond_of
@@ -34,7 +35,7 @@ from arbiter.ruleset.segments import read_segment, report_nesting
 from arbiter.ruleset.tables.read import TableReader
 from arbiter.ruleset.tables.sheet import SUFFIX
 from arbiter.ruleset.templates import Params
-from arbiter.ruleset.terms import Metric
+from arbiter.ruleset.terms import Bandit, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -59,7 +60,7 @@ __all__ = [
 
 SUFFIXES: Final = (".yaml", ".yml")
 TESTS: Final = (".test.yaml", ".test.yml")
-_Named = TypeVar("_Named", DecisionPoint, Feature, Metric, Segment)
+_Named = TypeVar("_Named", Bandit, DecisionPoint, Feature, Metric, Segment)
 
 
 def is_rule_file(path: str) -> bool:
@@ -167,11 +168,12 @@ def load_ruleset(
     if gathered.whole and not report:
         caps.report_idle([rule for file in read for rule in file.rules], report)
     report_circles((trigger for file in read for trigger in file.triggers), report)
+    rules = tuple(sorted((rule for file in read for rule in file.rules), key=_rule_id))
+    bandits = _sorted(read_groups(gathered, metrics, rules, report))
     loading.cache.end(good=not report)
     if report:
         return None, report.found
 
-    rules = tuple(sorted((rule for file in read for rule in file.rules), key=_rule_id))
     return Ruleset(
         decisions=_sorted(points),
         rules=rules,
@@ -197,6 +199,7 @@ def load_ruleset(
         tallies=(*tallies_of(rules), *kept_by(experiments.each)),
         metrics=metrics,
         caps=caps.each,
+        bandits=bandits,
     ), []
 
 

@@ -14,7 +14,7 @@ import msgspec
 # msgspec reads the fields' types at run time.
 from arbiter.expr.tree import Expression  # noqa: TC001
 from arbiter.ruleset.experiments.terms import Experiments
-from arbiter.ruleset.terms import Active, Cap, Metric, Param, SharedCap  # noqa: TC001
+from arbiter.ruleset.terms import Active, Bandit, Cap, Metric, Param, SharedCap  # noqa: TC001
 from arbiter.ruleset.triggers import Trigger  # noqa: TC001
 
 Aggregate = Literal[
@@ -166,7 +166,7 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     `profile_merges` are the declared ways to merge a subject's attributes; `max_items` bound stored lists, as
     ``profile.NAME`` or ``account.NAME``. `triggers` are rules over time. `tallies` count for the caps of rules, of
     which `caps` are those that they share, and keep the first variants of sticky experiments. `metrics` say what
-    decisions bring about.
+    decisions bring about, `bandits` are the groups of rules that learn from one.
     """
 
     decisions: tuple[DecisionPoint, ...]
@@ -190,6 +190,7 @@ class Ruleset(msgspec.Struct, frozen=True, gc=False):
     tallies: tuple[Feature, ...] = ()
     metrics: tuple[Metric, ...] = ()
     caps: tuple[SharedCap, ...] = ()
+    bandits: tuple[Bandit, ...] = ()
 
     @property
     def computed(self) -> tuple[Feature, ...]:

@@ -44,6 +44,7 @@ from arbiter.ruleset.declarations import (
 from arbiter.ruleset.effects import KEYS as EFFECT_KEYS
 from arbiter.ruleset.experiments.shapes import experiments
 from arbiter.ruleset.features import AGGREGATES, OF_EITHER, OF_EVENTS
+from arbiter.ruleset.groups import groups
 from arbiter.ruleset.keyschemas import DURATION, active, conditions, expression, in_order, purposes, tags
 from arbiter.ruleset.metrics import metrics
 from arbiter.ruleset.patterns.shapes import trigger
@@ -384,6 +385,7 @@ def rules_schema() -> Schema:
         **experiments(),
         "metrics": optional(metrics()),
         "caps": optional(shared()),
+        "groups": optional(groups()),
         "rules": optional(listed("The rules, in any order.", _rule())),
         "triggers": optional(listed("Rules over time, in any order.", trigger())),
     }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SECTIONS: Final = (
     "schema", "actions", "decisions", "rules", "segments", "features", "triggers", "subject", "consent",
-    "experiments", "layers", "holdout", "metrics", "caps",
+    "experiments", "layers", "holdout", "metrics", "caps", "groups",
 )  # fmt: skip
 LISTED: Final = ("rules", "triggers")
 RULE_FILE: Final = Form("a rule file", 16 << 20, "split it into several files")
@@ -56,6 +56,7 @@ class Gathered(msgspec.Struct):
     experiments: dict[str, Entry] = {}
     layers: dict[str, Entry] = {}
     metrics: dict[str, Entry] = {}
+    groups: dict[str, Entry] = {}
     holdout: Node | None = None
     caps: list[Node] = []
     whole: bool = True
@@ -138,7 +139,7 @@ def _only(nodes: Sequenced[Node], section: str, report: Report) -> Node | None:
 
 
 def _gather_names(section: str, node: Node, gathered: Gathered, report: Report) -> None:
-    """Take in one file's `decisions`, `segments`, `features`, `experiments`, `layers` or `metrics`."""
+    """Take in one file's `decisions`, `segments`, `features`, `experiments`, `layers`, `metrics` or `groups`."""
     if not isinstance(node, Mapping):
         report.at(
             node, f"`{section}` must be a mapping, this is {kind_of(node)}", "write `name: ...` for each", section
@@ -148,7 +149,7 @@ def _gather_names(section: str, node: Node, gathered: Gathered, report: Report) 
     into: dict[str, Entry] = getattr(gathered, section)
     for name, entry in node.entries.items():
         path = f"{section}.{name}"
-        if section in {"decisions", "layers"}:
+        if section in {"decisions", "layers", "groups"}:
             sound = check_identifier(entry.key, "name", report, path)
         else:
             sound = check_name(entry.key, f"{'an' if what[0] in 'aeiou' else 'a'} {what}", report, path)

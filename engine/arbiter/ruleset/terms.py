@@ -81,6 +81,24 @@ class SharedCap(msgspec.Struct, frozen=True, gc=False):
     points: tuple[str, ...] = ()
 
 
+class Bandit(msgspec.Struct, frozen=True, gc=False):
+    """A group of rules of which, at each decision point, one is drawn of those that pass every gate. A rule wins where
+    `outcome` follows within so many µs of a decision that was shown; `metric` is what authors call that. `wins` and
+    `losses` are believed of a rule beforehand. What was learned loses half of its weight in each `half_life` (µs), 0
+    for never; a share of `floor` is drawn with equal chances.
+    """
+
+    name: str
+    metric: str
+    outcome: str
+    within: int
+    wins: float = 1.0
+    losses: float = 1.0
+    half_life: int = 0
+    floor: float = 0.05
+    position: str = ""
+
+
 class Active(msgspec.Struct, frozen=True, gc=False):
     """The half-open range of µs since the epoch in which a rule is on; None is open. `zone` is where its dates were
     written for, and only to be shown.

@@ -5,7 +5,7 @@ Law: frozen data, made anew for every change and swapped by the engine. No store
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - a field's type at run time
+from collections.abc import Callable, Mapping  # noqa: TC003 - fields' types at run time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +18,7 @@ from arbiter.types import from_micros
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from arbiter.decision.lots import Draws
     from arbiter.profiles.features import FeatureSet
     from arbiter.serving import Override
     from arbiter.snapshot import Snapshot
@@ -40,7 +41,8 @@ class Active(msgspec.Struct, frozen=True):
     the context that are declared so; the defaults stand for absent attributes, by name. `split` says that not all
     subjects get the same; `experiments` say who is in which, None where none are declared; `plain` says that a view is
     no more than a profile, a context and a clock where a decision point needs no more. `variants` has what those get on
-    whom versions of models are tried, by the names of these.
+    whom versions of models are tried, by the names of these. `draws` gives what groups are drawn by, None where none is
+    a bandit.
     """
 
     snapshot: Snapshot
@@ -58,6 +60,7 @@ class Active(msgspec.Struct, frozen=True):
     account_defaults: Mapping[str, Any] = {}
     experiments: Assigners | None = None
     plain: bool = False
+    draws: Callable[[], Draws] | None = None
 
     def of(self, subject_id: str) -> Active:
         """What this subject gets: always the same, as long as the canary, and the versions that are tried, are."""
@@ -81,8 +84,8 @@ class Active(msgspec.Struct, frozen=True):
         return found
 
 
-def active_of(snapshot: Snapshot, features: FeatureSet) -> Active:
-    """What a call reads of a snapshot, with nothing switched off."""
+def active_of(snapshot: Snapshot, features: FeatureSet, draws: Callable[[], Draws] | None = None) -> Active:
+    """What a call reads of a snapshot, with nothing switched off. `draws` is for where groups are bandits."""
     frame = snapshot.frame
     doubles = tuple(name for name, kind in frame.context_types.items() if kind == "double")
     defaults = frame.defaults_of("profile")
@@ -96,6 +99,7 @@ def active_of(snapshot: Snapshot, features: FeatureSet) -> Active:
         account_defaults=frame.defaults_of("account"),
         experiments=experiments,
         plain=not (doubles or defaults or snapshot.consent is not None),
+        draws=draws if frame.bandits else None,
     )
 
 

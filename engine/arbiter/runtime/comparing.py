@@ -56,7 +56,8 @@ class Reproduced(msgspec.Struct, kw_only=True):
 class Compared(msgspec.Struct, kw_only=True):
     """How a candidate compares with a log: how many `decisions` were compared, how many would be `changed`, in what is
     delivered. `open` are those of which the log does not hold all that the candidate reads, `unlogged`, and which hang
-    on it; `redrawn` those for which a share of subjects, or a variant, was drawn that the log does not know.
+    on it; `redrawn` those for which a share of subjects, a variant, or a rule of a group, was drawn that the log does
+    not know.
 
     By rule: how many it delivered and would deliver; from which rule to which the changes go, by ``FROM → TO``; by
     decision point and by segment of the candidate, how many decisions there are and how many would change. `models`
@@ -172,8 +173,10 @@ class Comparison:
             self._open += 1
             self._names.update(unlogged.names)
             return
-        self._redrawn += any(salt not in row.shares for salt in unlogged.salts) or any(
-            name not in row.variants for name in unlogged.experiments
+        self._redrawn += (
+            view.draws.unknown
+            or any(salt not in row.shares for salt in unlogged.salts)
+            or any(name not in row.variants for name in unlogged.experiments)
         )
         if self._earning is not None:
             self._earning.add(head, row, self._again, view)

@@ -85,13 +85,17 @@ class Earning:
         again = self._past.of(head.snapshot)
         try:
             forced: tuple[str, ...] = ()
-            if again is None:
+            seen = None if again is None else again.seen(head, row)
+            if again is None or seen is None:
                 then = _as_logged(row, given)
             else:
-                then, forced = chances_then(again, head, row, again.seen(head, row))
+                then, forced = chances_then(again, head, row, seen)
             would = chances(candidate, head, row, view, fixed=forced)
         except TooMany:
             self.left_out["too many variants"] += 1
+            return
+        if view.draws.asked or (seen is not None and seen.draws.asked):
+            self.left_out["a rule drawn from its group"] += 1
             return
         if given not in then.by:
             self.left_out["not decided the same again"] += 1

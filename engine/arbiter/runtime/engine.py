@@ -20,6 +20,7 @@ from arbiter.expr import zones
 from arbiter.expr.view import View
 from arbiter.models.seen import seen
 from arbiter.runtime.active import Active, Candidate, active_of, sooner, switched
+from arbiter.runtime.bandits import Bandits
 from arbiter.runtime.declared import keep_to
 from arbiter.runtime.described import Described, described
 from arbiter.runtime.scoring import Scorer
@@ -59,6 +60,7 @@ class Engine:
         self.clock = clock
         self.counters = counters or Counters()
         self.scorer = Scorer(self.counters)
+        self.bandits = Bandits(store.learned)
         # Who wants to see the next request and what decides it, once.
         self.look: Callable[[Request, Active], None] | None = None
         self._active: Active | None = None
@@ -89,9 +91,9 @@ class Engine:
                 self.scorer.merger.prepare(fresh, running)
         features = keep_to(self.store, snapshot.frame, None if candidate is None else candidate.snapshot.frame)
         zones.read_all()
-        active = switched(active_of(snapshot, features), overrides)
+        active = switched(active_of(snapshot, features, self.bandits), overrides)
         if candidate is not None:
-            other = switched(active_of(candidate.snapshot, features), overrides)
+            other = switched(active_of(candidate.snapshot, features, self.bandits), overrides)
             other = msgspec.structs.replace(other, canary=True)
             active = msgspec.structs.replace(active, beside=(candidate, other), split=True)
         self._active = active

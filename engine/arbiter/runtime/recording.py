@@ -24,7 +24,7 @@ from arbiter.errors import ArbiterError
 from arbiter.expr.generated import function_of
 from arbiter.expr.shaped import STORED, taker
 from arbiter.learning.happened import MINUTE
-from arbiter.learning.logged import CERTAIN, Head, Lost, Won, encode, lacking_of
+from arbiter.learning.logged import CERTAIN, Head, Lost, Won, by_lot, encode, lacking_of
 from arbiter.runtime.active import sooner
 from arbiter.runtime.spool import DECIDED, MIB, TOLD, Spool
 from arbiter.runtime.waiting import MOST, Waiting
@@ -210,7 +210,9 @@ class Recorder:
         view, profile = seen
         until = profile.next_change_at if active.until is None else sooner(profile.next_change_at, active.until)
         won = []
-        if decision.experiments:
+        if decision.drawn:
+            won = [msgspec.Raw(encode(each)) for each in by_lot(decision)]
+        elif decision.experiments:
             won = [self._drawn_of(treatment, pen, decision.propensity) for treatment in decision.treatments]
         else:
             for treatment in decision.treatments:

@@ -13,6 +13,7 @@ import msgspec
 from arbiter.decision.assignment import Assigned, Assigners
 from arbiter.decision.explain import judge_condition
 from arbiter.decision.hashing import Drawn
+from arbiter.decision.lots import evenly
 from arbiter.decision.walk import Need, Walk
 from arbiter.errors import ArbiterError
 from arbiter.expr.tree import Name
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from arbiter.learning.logged import Head, Row, Won
     from arbiter.ruleset.compiled import Point
+    from arbiter.ruleset.terms import Bandit
     from arbiter.runtime.active import Active
     from arbiter.snapshot import Snapshot
     from arbiter.types import Decision, Treatment
@@ -41,6 +43,25 @@ _SNAPSHOTS: Final = 8  # that are open at once
 # Parameters stand in the order of the authors in a snapshot that was made of files, and in another where it was opened.
 _exactly: Final = msgspec.msgpack.Encoder(order="deterministic").encode
 _LACKS: Final = {lack.name.lower(): lack for lack in Lack}
+
+
+class Told:
+    """Draws from groups what a row says was drawn: the chances of then are not known any more. `asked` says that
+    something was to be drawn, `unknown` that the row did not say what, and the lot decided, with equal chances.
+    """
+
+    def __init__(self, won: Iterable[Won]) -> None:
+        self._drawn = {each.rule: each.lot for each in won if each.lot < CERTAIN}
+        self.asked = self.unknown = False
+
+    def __call__(self, point: str, bandit: Bandit, rules: tuple[str, ...], lot: float) -> tuple[int, float]:
+        """As `decision.lots.Draws`."""
+        self.asked = True
+        for place, rule in enumerate(rules):
+            if rule in self._drawn:
+                return place, self._drawn[rule]
+        self.unknown = True
+        return evenly(point, bandit, rules, lot)
 
 
 class Again:
@@ -67,6 +88,7 @@ class Again:
             view.experiments = Assigned(self.assigners, row.subject, self._variants(row))
         if self.snapshot.consent is not None:
             self.snapshot.consent.cover(view, row.granted)
+        view.draws = Told(row.won)
         return view
 
     def _variants(self, row: Row) -> dict[str, str]:

@@ -36,6 +36,8 @@ def view_of(profile: Profile, request: Request, active: Active) -> View:
         consent.cover(view, profile.granted)
     if active.experiments is not None:
         view.experiments = Assigned(active.experiments, request.subject_id)
+    if active.draws is not None:
+        view.draws = active.draws()
     return view
 
 

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from arbiter.errors import ArbiterError
 from arbiter.runtime.address import ListenError
-from arbiter.server import admin, decisions, health, outcomes, privacy, profiles, triggers
+from arbiter.server import admin, bandits, decisions, health, outcomes, privacy, profiles, triggers
 from arbiter.server.calls import Entry, Rpc
 from arbiter.server.grpcio import missing, only_lost
 from arbiter.server.guard import Guard
@@ -76,7 +76,10 @@ class Server:
         services: dict[str, dict[str, Work]] = {
             decisions.SERVICE: decisions.DecisionService(backing.engine, limits, counters, backing.recorder).works(),
             profiles.SERVICE: {**stored.works(), **privacy.Privacy(backing.engine, limits, counters).works()},
-            outcomes.SERVICE: outcomes.OutcomeService(backing.engine, limits, counters, backing.recorder).works(),
+            outcomes.SERVICE: {
+                **outcomes.OutcomeService(backing.engine, limits, counters, backing.recorder).works(),
+                **bandits.BanditWork(backing.engine, counters).works(),
+            },
             triggers.SERVICE: triggering.works(),
             admin.SERVICE: admin.AdminService(backing.admin, limits).works(),
         }

@@ -23,7 +23,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from arbiter.server.auth.roles import NEEDS, RECORDED
 from arbiter.server.calls import Slow, settled
 from arbiter.server.status import AuditFailed, code_of
-from arbiter.v1 import admin_pb2, profile_pb2, trigger_pb2
+from arbiter.v1 import admin_pb2, outcome_pb2, profile_pb2, trigger_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,7 +190,7 @@ def _failed(path: Path, error: OSError) -> AuditFailed:
 
 def _requests() -> dict[str, type[Message]]:
     found: dict[str, type[Message]] = {}
-    for module in (admin_pb2, profile_pb2, trigger_pb2):
+    for module in (admin_pb2, outcome_pb2, profile_pb2, trigger_pb2):
         for service in module.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 found[f"/{service.full_name}/{method.name}"] = getattr(module, method.input_type.name)

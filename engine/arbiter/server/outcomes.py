@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.learning import token
 from arbiter.learning.token import Delivered
+from arbiter.profiles.arms import Lesson
 from arbiter.profiles.outcomes import Recorded, RecordReports, Report
 from arbiter.profiles.values import check_id, check_name
 from arbiter.ruleset.experiments.kept import shown_as
@@ -23,7 +24,7 @@ from arbiter.v1 import outcome_pb2
 from arbiter.wire.values import read_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from concurrent.futures import Future
     from typing import Any
 
@@ -129,14 +130,14 @@ class OutcomeService:
                 "group": each.group,
                 **variants,
             }
-            made.append(self._report(claim, EXPOSURE, at, said, key, field))
+            lessons = self._lessons(claim, (each,), None, at)
+            made.append(self._report(claim, EXPOSURE, at, said, key, field, lessons))
         return made
 
     def _outcome(self, sent: outcome_pb2.Outcome, field: str, now: int) -> Report:
         claim = self._opened(sent.decision_id, field)
         check_name(sent.name, f"{field}.name")
-        if sent.rule_id:
-            self._delivered(claim, sent.rule_id, field)
+        due = (self._delivered(claim, sent.rule_id, field),) if sent.rule_id else claim.delivered
         said: dict[str, Any] = {
             "decision": claim.number,
             "point": claim.point,
@@ -151,7 +152,8 @@ class OutcomeService:
                 )
             said["value"] = sent.value
         key = _checked_key(sent.idempotency_key, field)
-        return self._report(claim, OUTCOME, _moment(sent, claim, field, now), said, key, field)
+        at = _moment(sent, claim, field, now)
+        return self._report(claim, OUTCOME, at, said, key, field, self._lessons(claim, due, sent.name, at))
 
     def _opened(self, text: str, field: str) -> Claim:
         return token.opened(self._store.keys.proof, text, f"{field}.decision_id")
@@ -175,12 +177,32 @@ class OutcomeService:
             field=f"{field}.rule_id",
         )
 
-    def _report(self, claim: Claim, kind: str, at: int, said: dict[str, Any], key: str, field: str) -> Report:
+    def _lessons(
+        self, claim: Claim, delivered: Iterable[Delivered], outcome: str | None, at: int
+    ) -> tuple[Lesson, ...]:
+        """What bandits learn of an outcome, None for an exposure: as the rules say now that the decision was made by,
+        or the present ones where these are gone.
+        """
+        snapshots, snapshot = self._engine.snapshots, self._engine.snapshot
+        point = None if snapshot is None else snapshots.get(claim.snapshot, snapshot).points.get(claim.point)
+        bandits = {} if point is None else point.bandits
+        return tuple(
+            Lesson(
+                claim.point, each.group, each.rule, claim.number, claim.at, bandit.within, bandit.half_life,
+                outcome is not None,
+            )
+            for each in delivered
+            if (bandit := bandits.get(each.group)) is not None
+            and (outcome is None or (outcome == bandit.outcome and at - claim.at < bandit.within))
+        )  # fmt: skip
+
+    def _report(
+        self, claim: Claim, kind: str, at: int, said: dict[str, Any], key: str, field: str, lessons: tuple[Lesson, ...]
+    ) -> Report:
         # From all that tells one report from another, so that the same one has the same id whenever it is sent.
         told = "\0".join((kind, claim.number, said["rule"], said.get("name", ""), key))
-        event_id = RESERVED + blake2b(told.encode(), digest_size=16).hexdigest()
-        event = Event(event_id, "", kind, at, said)
-        return Report(self._store.keys.of_asked(claim.subject), claim.at, claim.snapshot, event, field)
+        event = Event(RESERVED + blake2b(told.encode(), digest_size=16).hexdigest(), "", kind, at, said)
+        return Report(self._store.keys.of_asked(claim.subject), claim.at, claim.snapshot, event, field, lessons)
 
     def _check_count(self, count: int, field: str) -> None:
         allowed = self._limits.batch_events

@@ -881,7 +881,7 @@ class RuleExplanation(_message.Message):
     """The rule that took what this one wanted. With LOST, GROUP and DUPLICATE."""
     lost_on: _builtins.str
     """The first key of the decision point's order in which the two differ: `priority`, `value`, `recency`,
-    `specificity` or, in a tie of all, `rule_id`. With LOST and GROUP.
+    `specificity` or, in a tie of all, `rule_id`; `lot` where `lost_to` was drawn of their group. With LOST and GROUP.
     """
     expression: _builtins.str
     """The part of the condition that decided, as its author wrote it. With FAILED and UNKNOWN; with RENDER_FAILED the

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61rbiter/v1/outcome.proto\x12\narbiter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"q\n\x08\x45xposure\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0f\n\x07rule_id\x18\x02 \x01(\t\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\"\x9c\x01\n\x07Outcome\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07rule_id\x18\x03 \x01(\t\x12\x12\n\x05value\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12&\n\x02\x61t\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\tB\x08\n\x06_value\"A\n\x16RecordExposuresRequest\x12\'\n\texposures\x18\x01 \x03(\x0b\x32\x14.arbiter.v1.Exposure\"D\n\x17RecordExposuresResponse\x12)\n\x07results\x18\x01 \x03(\x0e\x32\x18.arbiter.v1.ReportResult\">\n\x15RecordOutcomesRequest\x12%\n\x08outcomes\x18\x01 \x03(\x0b\x32\x13.arbiter.v1.Outcome\"C\n\x16RecordOutcomesResponse\x12)\n\x07results\x18\x01 \x03(\x0e\x32\x18.arbiter.v1.ReportResult*\xa3\x01\n\x0cReportResult\x12\x1d\n\x19REPORT_RESULT_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPORT_RESULT_ACCEPTED\x10\x01\x12\x1b\n\x17REPORT_RESULT_DUPLICATE\x10\x02\x12\x19\n\x15REPORT_RESULT_EXPIRED\x10\x03\x12 \n\x1cREPORT_RESULT_SUBJECT_ERASED\x10\x04\x32\xc5\x01\n\x0eOutcomeService\x12Z\n\x0fRecordExposures\x12\".arbiter.v1.RecordExposuresRequest\x1a#.arbiter.v1.RecordExposuresResponse\x12W\n\x0eRecordOutcomes\x12!.arbiter.v1.RecordOutcomesRequest\x1a\".arbiter.v1.RecordOutcomesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61rbiter/v1/outcome.proto\x12\narbiter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"q\n\x08\x45xposure\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0f\n\x07rule_id\x18\x02 \x01(\t\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\"\x9c\x01\n\x07Outcome\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07rule_id\x18\x03 \x01(\t\x12\x12\n\x05value\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12&\n\x02\x61t\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\tB\x08\n\x06_value\"A\n\x16RecordExposuresRequest\x12\'\n\texposures\x18\x01 \x03(\x0b\x32\x14.arbiter.v1.Exposure\"D\n\x17RecordExposuresResponse\x12)\n\x07results\x18\x01 \x03(\x0e\x32\x18.arbiter.v1.ReportResult\">\n\x15RecordOutcomesRequest\x12%\n\x08outcomes\x18\x01 \x03(\x0b\x32\x13.arbiter.v1.Outcome\"C\n\x16RecordOutcomesResponse\x12)\n\x07results\x18\x01 \x03(\x0e\x32\x18.arbiter.v1.ReportResult\"\xa0\x01\n\tBanditArm\x12\x10\n\x08\x64\x65\x63ision\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x0f\n\x07rule_id\x18\x03 \x01(\t\x12\x0c\n\x04wins\x18\x04 \x01(\x01\x12\x0e\n\x06losses\x18\x05 \x01(\x01\x12\x13\n\x0bprobability\x18\x06 \x01(\x01\x12.\n\nwritten_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"4\n\x11GetBanditsRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65\x63ision\x18\x02 \x01(\t\"9\n\x12GetBanditsResponse\x12#\n\x04\x61rms\x18\x01 \x03(\x0b\x32\x15.arbiter.v1.BanditArm\"E\n\x12ResetBanditRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65\x63ision\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"#\n\x13ResetBanditResponse\x12\x0c\n\x04\x61rms\x18\x01 \x01(\r\"p\n\x15RollbackBanditRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65\x63ision\x18\x02 \x01(\t\x12&\n\x02to\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t\"&\n\x16RollbackBanditResponse\x12\x0c\n\x04\x61rms\x18\x01 \x01(\r*\xa3\x01\n\x0cReportResult\x12\x1d\n\x19REPORT_RESULT_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPORT_RESULT_ACCEPTED\x10\x01\x12\x1b\n\x17REPORT_RESULT_DUPLICATE\x10\x02\x12\x19\n\x15REPORT_RESULT_EXPIRED\x10\x03\x12 \n\x1cREPORT_RESULT_SUBJECT_ERASED\x10\x04\x32\xbb\x03\n\x0eOutcomeService\x12Z\n\x0fRecordExposures\x12\".arbiter.v1.RecordExposuresRequest\x1a#.arbiter.v1.RecordExposuresResponse\x12W\n\x0eRecordOutcomes\x12!.arbiter.v1.RecordOutcomesRequest\x1a\".arbiter.v1.RecordOutcomesResponse\x12K\n\nGetBandits\x12\x1d.arbiter.v1.GetBanditsRequest\x1a\x1e.arbiter.v1.GetBanditsResponse\x12N\n\x0bResetBandit\x12\x1e.arbiter.v1.ResetBanditRequest\x1a\x1f.arbiter.v1.ResetBanditResponse\x12W\n\x0eRollbackBandit\x12!.arbiter.v1.RollbackBanditRequest\x1a\".arbiter.v1.RollbackBanditResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'arbiter.v1.outcome_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REPORTRESULT']._serialized_start=618
-  _globals['_REPORTRESULT']._serialized_end=781
+  _globals['_REPORTRESULT']._serialized_start=1156
+  _globals['_REPORTRESULT']._serialized_end=1319
   _globals['_EXPOSURE']._serialized_start=73
   _globals['_EXPOSURE']._serialized_end=186
   _globals['_OUTCOME']._serialized_start=189
@@ -46,6 +46,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDOUTCOMESREQUEST']._serialized_end=546
   _globals['_RECORDOUTCOMESRESPONSE']._serialized_start=548
   _globals['_RECORDOUTCOMESRESPONSE']._serialized_end=615
-  _globals['_OUTCOMESERVICE']._serialized_start=784
-  _globals['_OUTCOMESERVICE']._serialized_end=981
+  _globals['_BANDITARM']._serialized_start=618
+  _globals['_BANDITARM']._serialized_end=778
+  _globals['_GETBANDITSREQUEST']._serialized_start=780
+  _globals['_GETBANDITSREQUEST']._serialized_end=832
+  _globals['_GETBANDITSRESPONSE']._serialized_start=834
+  _globals['_GETBANDITSRESPONSE']._serialized_end=891
+  _globals['_RESETBANDITREQUEST']._serialized_start=893
+  _globals['_RESETBANDITREQUEST']._serialized_end=962
+  _globals['_RESETBANDITRESPONSE']._serialized_start=964
+  _globals['_RESETBANDITRESPONSE']._serialized_end=999
+  _globals['_ROLLBACKBANDITREQUEST']._serialized_start=1001
+  _globals['_ROLLBACKBANDITREQUEST']._serialized_end=1113
+  _globals['_ROLLBACKBANDITRESPONSE']._serialized_start=1115
+  _globals['_ROLLBACKBANDITRESPONSE']._serialized_end=1153
+  _globals['_OUTCOMESERVICE']._serialized_start=1322
+  _globals['_OUTCOMESERVICE']._serialized_end=1765
 # @@protoc_insertion_point(module_scope)

@@ -235,3 +235,217 @@ class RecordOutcomesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecordOutcomesResponse: _TypeAlias = RecordOutcomesResponse  # noqa: Y015
+
+@_typing.final
+class BanditArm(_message.Message):
+    """A rule of a group that is a bandit, at one decision point."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    WINS_FIELD_NUMBER: _builtins.int
+    LOSSES_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    WRITTEN_AT_FIELD_NUMBER: _builtins.int
+    decision: _builtins.str
+    """The decision point."""
+    group: _builtins.str
+    """The group."""
+    rule_id: _builtins.str
+    """The rule."""
+    wins: _builtins.float
+    """How often it won, as that weighs now: what decays counts less. The prior is not in it."""
+    losses: _builtins.float
+    """How often it was shown and did not win, likewise."""
+    probability: _builtins.float
+    """With which probability it would be drawn now, were all rules of its group eligible. 0 for a rule that is no more in
+    such a group of the present snapshot.
+    """
+    @_builtins.property
+    def written_at(self) -> _timestamp_pb2.Timestamp:
+        """When it learned last, or was set back. Absent: never."""
+
+    def __init__(
+        self,
+        *,
+        decision: _builtins.str = ...,
+        group: _builtins.str = ...,
+        rule_id: _builtins.str = ...,
+        wins: _builtins.float = ...,
+        losses: _builtins.float = ...,
+        probability: _builtins.float = ...,
+        written_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["written_at", b"written_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "group", b"group", "losses", b"losses", "probability", b"probability", "rule_id", b"rule_id", "wins", b"wins", "written_at", b"written_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BanditArm: _TypeAlias = BanditArm  # noqa: Y015
+
+@_typing.final
+class GetBanditsRequest(_message.Message):
+    """Asks what bandits have learned."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    """One group. Empty: all."""
+    decision: _builtins.str
+    """One decision point. Empty: all."""
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        decision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "group", b"group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBanditsRequest: _TypeAlias = GetBanditsRequest  # noqa: Y015
+
+@_typing.final
+class GetBanditsResponse(_message.Message):
+    """What bandits have learned."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___BanditArm]:
+        """Every rule of a group that is a bandit in the present snapshot, and all that was learned of others, by decision point,
+        group and rule.
+        """
+
+    def __init__(
+        self,
+        *,
+        arms: _abc.Iterable[Global___BanditArm] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBanditsResponse: _TypeAlias = GetBanditsResponse  # noqa: Y015
+
+@_typing.final
+class ResetBanditRequest(_message.Message):
+    """Resets a group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    """The group."""
+    decision: _builtins.str
+    """One decision point. Empty: all."""
+    reason: _builtins.str
+    """Why, for the audit log."""
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        decision: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "group", b"group", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetBanditRequest: _TypeAlias = ResetBanditRequest  # noqa: Y015
+
+@_typing.final
+class ResetBanditResponse(_message.Message):
+    """That a group was reset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARMS_FIELD_NUMBER: _builtins.int
+    arms: _builtins.int
+    """How many arms forgot."""
+    def __init__(
+        self,
+        *,
+        arms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetBanditResponse: _TypeAlias = ResetBanditResponse  # noqa: Y015
+
+@_typing.final
+class RollbackBanditRequest(_message.Message):
+    """Sets a group back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    """The group."""
+    decision: _builtins.str
+    """One decision point. Empty: all."""
+    reason: _builtins.str
+    """Why, for the audit log."""
+    @_builtins.property
+    def to(self) -> _timestamp_pb2.Timestamp:
+        """The time: what was learned until then comes back. Where that is not known to the second, what is known of an hour
+        before it.
+        """
+
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        decision: _builtins.str = ...,
+        to: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "group", b"group", "reason", b"reason", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackBanditRequest: _TypeAlias = RollbackBanditRequest  # noqa: Y015
+
+@_typing.final
+class RollbackBanditResponse(_message.Message):
+    """That a group was set back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARMS_FIELD_NUMBER: _builtins.int
+    arms: _builtins.int
+    """How many arms were."""
+    def __init__(
+        self,
+        *,
+        arms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackBanditResponse: _TypeAlias = RollbackBanditResponse  # noqa: Y015

@@ -49,6 +49,21 @@ class OutcomeServiceStub:
                 request_serializer=arbiter_dot_v1_dot_outcome__pb2.RecordOutcomesRequest.SerializeToString,
                 response_deserializer=arbiter_dot_v1_dot_outcome__pb2.RecordOutcomesResponse.FromString,
                 _registered_method=True)
+        self.GetBandits = channel.unary_unary(
+                '/arbiter.v1.OutcomeService/GetBandits',
+                request_serializer=arbiter_dot_v1_dot_outcome__pb2.GetBanditsRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_outcome__pb2.GetBanditsResponse.FromString,
+                _registered_method=True)
+        self.ResetBandit = channel.unary_unary(
+                '/arbiter.v1.OutcomeService/ResetBandit',
+                request_serializer=arbiter_dot_v1_dot_outcome__pb2.ResetBanditRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_outcome__pb2.ResetBanditResponse.FromString,
+                _registered_method=True)
+        self.RollbackBandit = channel.unary_unary(
+                '/arbiter.v1.OutcomeService/RollbackBandit',
+                request_serializer=arbiter_dot_v1_dot_outcome__pb2.RollbackBanditRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_outcome__pb2.RollbackBanditResponse.FromString,
+                _registered_method=True)
 
 
 class OutcomeServiceServicer:
@@ -76,6 +91,30 @@ class OutcomeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBandits(self, request, context):
+        """Shows what groups of rules that are bandits have learned of such reports. Errors: none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetBandit(self, request, context):
+        """Has a group forget what it learned; answers when that is on disk. RollbackBandit gives it back. Errors:
+        INVALID_ARGUMENT without a group; NOT_FOUND when it has learned nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackBandit(self, request, context):
+        """Sets what a group learned back to what it was at a time, 90 days back at most; answers when that is on disk. What it
+        learned since can be had again by another RollbackBandit. Errors: as for ResetBandit, and INVALID_ARGUMENT for a
+        time that is missing or to come.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OutcomeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -88,6 +127,21 @@ def add_OutcomeServiceServicer_to_server(servicer, server):
                     servicer.RecordOutcomes,
                     request_deserializer=arbiter_dot_v1_dot_outcome__pb2.RecordOutcomesRequest.FromString,
                     response_serializer=arbiter_dot_v1_dot_outcome__pb2.RecordOutcomesResponse.SerializeToString,
+            ),
+            'GetBandits': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBandits,
+                    request_deserializer=arbiter_dot_v1_dot_outcome__pb2.GetBanditsRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_outcome__pb2.GetBanditsResponse.SerializeToString,
+            ),
+            'ResetBandit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetBandit,
+                    request_deserializer=arbiter_dot_v1_dot_outcome__pb2.ResetBanditRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_outcome__pb2.ResetBanditResponse.SerializeToString,
+            ),
+            'RollbackBandit': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackBandit,
+                    request_deserializer=arbiter_dot_v1_dot_outcome__pb2.RollbackBanditRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_outcome__pb2.RollbackBanditResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -149,6 +203,87 @@ class OutcomeService:
             '/arbiter.v1.OutcomeService/RecordOutcomes',
             arbiter_dot_v1_dot_outcome__pb2.RecordOutcomesRequest.SerializeToString,
             arbiter_dot_v1_dot_outcome__pb2.RecordOutcomesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBandits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/arbiter.v1.OutcomeService/GetBandits',
+            arbiter_dot_v1_dot_outcome__pb2.GetBanditsRequest.SerializeToString,
+            arbiter_dot_v1_dot_outcome__pb2.GetBanditsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetBandit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/arbiter.v1.OutcomeService/ResetBandit',
+            arbiter_dot_v1_dot_outcome__pb2.ResetBanditRequest.SerializeToString,
+            arbiter_dot_v1_dot_outcome__pb2.ResetBanditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackBandit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/arbiter.v1.OutcomeService/RollbackBandit',
+            arbiter_dot_v1_dot_outcome__pb2.RollbackBanditRequest.SerializeToString,
+            arbiter_dot_v1_dot_outcome__pb2.RollbackBanditResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,17 @@ class OutcomeServiceStub:
     """Records what happened after decisions, such as a click or a purchase; answers when it is on disk. Errors: as for
     RecordExposures.
     """
+    GetBandits: _grpc.UnaryUnaryMultiCallable[_outcome_pb2.GetBanditsRequest, _outcome_pb2.GetBanditsResponse]
+    """Shows what groups of rules that are bandits have learned of such reports. Errors: none of its own."""
+    ResetBandit: _grpc.UnaryUnaryMultiCallable[_outcome_pb2.ResetBanditRequest, _outcome_pb2.ResetBanditResponse]
+    """Has a group forget what it learned; answers when that is on disk. RollbackBandit gives it back. Errors:
+    INVALID_ARGUMENT without a group; NOT_FOUND when it has learned nothing.
+    """
+    RollbackBandit: _grpc.UnaryUnaryMultiCallable[_outcome_pb2.RollbackBanditRequest, _outcome_pb2.RollbackBanditResponse]
+    """Sets what a group learned back to what it was at a time, 90 days back at most; answers when that is on disk. What it
+    learned since can be had again by another RollbackBandit. Errors: as for ResetBandit, and INVALID_ARGUMENT for a
+    time that is missing or to come.
+    """
 
 @_typing.type_check_only
 class OutcomeServiceAsyncStub(OutcomeServiceStub):
@@ -66,6 +77,17 @@ class OutcomeServiceAsyncStub(OutcomeServiceStub):
     RecordOutcomes: _aio.UnaryUnaryMultiCallable[_outcome_pb2.RecordOutcomesRequest, _outcome_pb2.RecordOutcomesResponse]  # type: ignore[assignment]
     """Records what happened after decisions, such as a click or a purchase; answers when it is on disk. Errors: as for
     RecordExposures.
+    """
+    GetBandits: _aio.UnaryUnaryMultiCallable[_outcome_pb2.GetBanditsRequest, _outcome_pb2.GetBanditsResponse]  # type: ignore[assignment]
+    """Shows what groups of rules that are bandits have learned of such reports. Errors: none of its own."""
+    ResetBandit: _aio.UnaryUnaryMultiCallable[_outcome_pb2.ResetBanditRequest, _outcome_pb2.ResetBanditResponse]  # type: ignore[assignment]
+    """Has a group forget what it learned; answers when that is on disk. RollbackBandit gives it back. Errors:
+    INVALID_ARGUMENT without a group; NOT_FOUND when it has learned nothing.
+    """
+    RollbackBandit: _aio.UnaryUnaryMultiCallable[_outcome_pb2.RollbackBanditRequest, _outcome_pb2.RollbackBanditResponse]  # type: ignore[assignment]
+    """Sets what a group learned back to what it was at a time, 90 days back at most; answers when that is on disk. What it
+    learned since can be had again by another RollbackBandit. Errors: as for ResetBandit, and INVALID_ARGUMENT for a
+    time that is missing or to come.
     """
 
 class OutcomeServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -95,6 +117,35 @@ class OutcomeServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_outcome_pb2.RecordOutcomesResponse, _abc.Awaitable[_outcome_pb2.RecordOutcomesResponse]]:
         """Records what happened after decisions, such as a click or a purchase; answers when it is on disk. Errors: as for
         RecordExposures.
+        """
+
+    @_abc_1.abstractmethod
+    def GetBandits(
+        self,
+        request: _outcome_pb2.GetBanditsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_outcome_pb2.GetBanditsResponse, _abc.Awaitable[_outcome_pb2.GetBanditsResponse]]:
+        """Shows what groups of rules that are bandits have learned of such reports. Errors: none of its own."""
+
+    @_abc_1.abstractmethod
+    def ResetBandit(
+        self,
+        request: _outcome_pb2.ResetBanditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_outcome_pb2.ResetBanditResponse, _abc.Awaitable[_outcome_pb2.ResetBanditResponse]]:
+        """Has a group forget what it learned; answers when that is on disk. RollbackBandit gives it back. Errors:
+        INVALID_ARGUMENT without a group; NOT_FOUND when it has learned nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def RollbackBandit(
+        self,
+        request: _outcome_pb2.RollbackBanditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_outcome_pb2.RollbackBanditResponse, _abc.Awaitable[_outcome_pb2.RollbackBanditResponse]]:
+        """Sets what a group learned back to what it was at a time, 90 days back at most; answers when that is on disk. What it
+        learned since can be had again by another RollbackBandit. Errors: as for ResetBandit, and INVALID_ARGUMENT for a
+        time that is missing or to come.
         """
 
 def add_OutcomeServiceServicer_to_server(servicer: OutcomeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

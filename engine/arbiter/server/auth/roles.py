@@ -32,7 +32,13 @@ _BY_SERVICE: Final[dict[str, dict[str, Need]]] = {
         "LinkIdentity": "write",
     },
     # An id of a decision is all that who reports must know: what came of it is an event, whoever says so.
-    "arbiter.v1.OutcomeService": {"RecordExposures": "write", "RecordOutcomes": "write"},
+    "arbiter.v1.OutcomeService": {
+        "RecordExposures": "write",
+        "RecordOutcomes": "write",
+        "GetBandits": "admin",
+        "ResetBandit": "admin",
+        "RollbackBandit": "admin",
+    },
     "arbiter.v1.TriggerService": {
         # Who acts on what triggers do hears of many subjects, and need not be able to look one up, or erase it.
         "Subscribe": "follow",
