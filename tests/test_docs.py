@@ -72,7 +72,10 @@ NOT_RUN = {
     ),
     "pip install 'arbiter[otlp]'": "from a package index",
 }
-ASKS_A_SERVER = ("arbiter decide", "arbiter explain", "arbiter snapshot", "arbiter profile get")
+# And what reads a log that a server writes by and by.
+ASKS_A_SERVER = (
+    "arbiter decide", "arbiter explain", "arbiter snapshot", "arbiter profile get", "arbiter replay", "arbiter report",
+)  # fmt: skip
 PATIENCE_S = 60.0
 START_S = 60.0
 
