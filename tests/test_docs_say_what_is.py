@@ -26,7 +26,7 @@ from arbiter.expr.scope import Scope
 from arbiter.lint.finding import KINDS
 from arbiter.ruleset import authored, expressions, load, points, segments
 from arbiter.ruleset.caps.read import KEYS as CAP_KEYS
-from arbiter.ruleset.caps.read import RUN_KEYS, SECTION_KEYS, UNBUILT
+from arbiter.ruleset.caps.read import RUN_KEYS, SECTION_KEYS
 from arbiter.ruleset.experiments.read import KEYS as EXPERIMENT_KEYS
 from arbiter.ruleset.features import AGGREGATES
 from arbiter.ruleset.patterns.acts import KEYS as ACT_KEYS
@@ -180,7 +180,6 @@ def test_the_rules_page_lists_every_key() -> None:
     assert set(column(text, "## Features")) == set(AGGREGATES)
     assert column(text, "## Decision tables") == sorted(TABLE_KEYS, key=column(text, "## Decision tables").index)
     assert column(text, "**Outputs**") == sorted(POLICIES, key=column(text, "**Outputs**").index)
-    assert set(column(text, "## Not built yet")) == {f"count_on: {each}" for each in UNBUILT}
     assert set(column(text, "## Experiments")) == set(EXPERIMENT_KEYS)
     assert column(page("docs/caps.md"), "# Caps") == list(CAP_KEYS)
     assert column(page("docs/caps.md"), "## Caps that rules share") == list(SECTION_KEYS)

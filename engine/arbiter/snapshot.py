@@ -25,6 +25,7 @@ from arbiter.ruleset.compiled import Point, Rules
 from arbiter.ruleset.image import FORMAT, Image, Maker, Pack, symbols_of
 from arbiter.ruleset.index import open_block, open_index
 from arbiter.ruleset.visibility import Consent
+from arbiter.types import DECISION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -176,7 +177,8 @@ class Snapshot:
     missing). `consent` takes out of views what their subjects do not let be seen, None where no purposes are declared.
     `packs` and `blocks` are its parts, by key. `merged` has, by the names of models that were needed together, what
     runs them as one; it grows by `merge`, and changes no answer. `trials` are versions of models that are tried on
-    some subjects, by name; `tried` gives what decides for these, and `trying` is what it was given.
+    some subjects, by name; `counts_decisions` says that caps count some; `tried` gives what decides for these,
+    and `trying` is what it was given.
     """
 
     def __init__(
@@ -199,6 +201,7 @@ class Snapshot:
         digests |= {f"{name} canary": f"{t.model.digest} {t.share!r} {t.salt}" for name, t in trials.items()}
         self.digest = digest_of(opened.image, digests)
         self.symbols = opened.symbols
+        self.counts_decisions = any(tally.event == DECISION for tally in self.frame.tallies)
         self.points = opened.points
         self.packs = opened.packs
         self.blocks = opened.blocks

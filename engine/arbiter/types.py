@@ -19,7 +19,7 @@ type_names = ("bool", "int", "double", "string", "bytes", "timestamp", "list", "
 EMITTED = "trigger:"
 # Begins the types and the ids of events that Arbiter records of itself, which nobody else may send.
 RESERVED = "arbiter."
-EXPOSURE, OUTCOME = f"{RESERVED}exposure", f"{RESERVED}outcome"
+EXPOSURE, OUTCOME, DECISION = f"{RESERVED}exposure", f"{RESERVED}outcome", f"{RESERVED}decision"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -117,7 +117,9 @@ class Reason(enum.IntEnum):
 
 class Treatment(msgspec.Struct, frozen=True):
     """What is delivered. `rule_id` is empty and `reason` is DEFAULT when no rule won. `variant` has the variants of the
-    experiments for which it is given in place of another, with commas between several.
+    experiments for which it is given in place of another, with commas between several. `takes` are the keys of the
+    tallies, each with a name, in which caps take note of it when it is decided, `strict` says that one of them is; of
+    those only the `group` of the rule is known.
     """
 
     rule_id: str
@@ -127,6 +129,9 @@ class Treatment(msgspec.Struct, frozen=True):
     value: float | None = None
     reason: Reason = Reason.WON
     variant: str = ""
+    group: str = ""
+    takes: tuple[tuple[str, str], ...] = ()
+    strict: bool = False
 
 
 class Standing(enum.StrEnum):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from arbiter.profiles.store import Update
-    from arbiter.server.calls import Call, Slow
+    from arbiter.server.calls import Call, Later, Slow
     from arbiter.server.gate import Identities, Metadata
     from tests.server.conftest import OpenShop, Shop
 
@@ -250,7 +250,7 @@ def test_of_a_crowd_nobody_is_answered_who_has_left(
     begun, release = threading.Event(), threading.Event()
     work = DecisionService.decide
 
-    def first_waits(service: DecisionService, content: bytes, call: Call) -> bytes | Slow:
+    def first_waits(service: DecisionService, content: bytes, call: Call) -> bytes | Slow | Later:
         decided.append(content)
         if len(decided) == 1:
             begun.set()
@@ -279,7 +279,7 @@ def test_who_comes_late_to_a_long_crowd_with_little_time_is_told_at_once(
     begun, release = threading.Event(), threading.Event()
     work = DecisionService.decide
 
-    def first_waits(service: DecisionService, content: bytes, call: Call) -> bytes | Slow:
+    def first_waits(service: DecisionService, content: bytes, call: Call) -> bytes | Slow | Later:
         if not begun.is_set():
             begun.set()
             release.wait(PATIENCE_S)

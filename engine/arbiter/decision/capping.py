@@ -1,7 +1,8 @@
 """Whether a cap that holds for a rule is full for a subject, and when there is room again.
 
 Law: pure. What was counted is the newest times of each thing, oldest first, as many as its caps allow: a cap is full
-while the first of so many lies inside the period. A time that is ahead of the clock counts.
+while the first of so many lies inside the period. A time that is ahead of the clock counts. Where decisions are
+counted, what the same answer gave before counts too, at the clock.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from arbiter.expr.zones import instant_of, zone_of
 from arbiter.types import from_micros, to_micros
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from arbiter.expr.view import View
     from arbiter.ruleset.caps.tallies import Limit
     from arbiter.ruleset.compiled import CompiledRule
+    from arbiter.types import Treatment
 
 _DAY: Final = 86_400_000_000
 _DAYS: Final = {"day": 1, "week": 7}
@@ -31,31 +33,31 @@ _LATEST: Final = 253_400_000_000_000_000
 _NOTHING: Mapping[str, Any] = {}
 
 
-def has_room(rule: CompiledRule, view: View) -> bool:
+def has_room(rule: CompiledRule, view: View, given: Iterable[Treatment] = ()) -> bool:
     """Whether the rule may be given once more; it may where it has no cap."""
-    return not any(_is_full(limit, view) for limit in rule.limits)
+    return not any(_is_full(limit, view, given) for limit in rule.limits)
 
 
-def frees(rule: CompiledRule, view: View) -> int | None:
+def frees(rule: CompiledRule, view: View, given: Iterable[Treatment] = ()) -> int | None:
     """When (µs) the caps that are full all have room again; None for not by time, and where none is full."""
-    found = [_frees(limit, view) for limit in rule.limits if _is_full(limit, view)]
+    found = [_frees(limit, view, given) for limit in rule.limits if _is_full(limit, view, given)]
     times = [at for at in found if at is not None]
     return max(times) if times and len(times) == len(found) else None
 
 
-def fullness(rule: CompiledRule, view: View) -> str:
+def fullness(rule: CompiledRule, view: View, given: Iterable[Treatment] = ()) -> str:
     """How full those caps are that are full, in words."""
-    return "; ".join(_told(limit, view) for limit in rule.limits if _is_full(limit, view))
+    return "; ".join(_told(limit, view, given) for limit in rule.limits if _is_full(limit, view, given))
 
 
-def _is_full(limit: Limit, view: View) -> bool:
-    times = _counting(limit, view)
+def _is_full(limit: Limit, view: View, given: Iterable[Treatment]) -> bool:
+    times = _counting(limit, view, given)
     return len(times) >= limit.most and _counts(limit, times[-limit.most], view)
 
 
-def _frees(limit: Limit, view: View) -> int | None:
+def _frees(limit: Limit, view: View, given: Iterable[Treatment]) -> int | None:
     """When a limit that is full no longer is: when the first of the times that fill it does not count any more."""
-    first = _counting(limit, view)[-limit.most]
+    first = _counting(limit, view, given)[-limit.most]
     if limit.span:
         return first + limit.span
     if limit.per in _DAYS:
@@ -64,8 +66,8 @@ def _frees(limit: Limit, view: View) -> int | None:
     return None
 
 
-def _told(limit: Limit, view: View) -> str:
-    again = _frees(limit, view)
+def _told(limit: Limit, view: View, given: Iterable[Treatment]) -> str:
+    again = _frees(limit, view, given)
     free = "never free again" if again is None else f"free again {shown(from_micros(again))}"
     of = f"{limit.what}: " if limit.what else ""
     if limit.cools:
@@ -73,19 +75,22 @@ def _told(limit: Limit, view: View) -> str:
     if limit.mark:
         free = "free again when something else comes between" + (f", or {free[11:]}" if again is not None else "")
         return f"{of}the last {limit.most} in a row, {free}"
-    counted = sum(_counts(limit, at, view) for at in _counting(limit, view)[-limit.most :])
+    counted = sum(_counts(limit, at, view) for at in _counting(limit, view, given)[-limit.most :])
     period = "in all" if limit.per == "lifetime" else f"in {limit.per}" if limit.span else f"this {limit.per}"
     return f"{of}{counted} of {limit.most} {limit.on}{'s' * (limit.most > 1)} {period}, {free}"
 
 
-def _counting(limit: Limit, view: View) -> Sequence[int]:
+def _counting(limit: Limit, view: View, given: Iterable[Treatment]) -> Sequence[int]:
     """The times that a limit counts, oldest first; of what may not come running those since something else came."""
     tally = view.features.get(limit.tally, _NOTHING)
     if len(limit.names) == 1:
         found: Sequence[Any] = tally.get(limit.names[0], ())
     else:
         found = sorted(at for name in limit.names for at in tally.get(name, ()))
-    return _running(found, limit.mark) if limit.mark else found
+    if limit.mark:
+        return _running(found, limit.mark)
+    now = [view.clock for each in given for tally, name in each.takes if tally == limit.tally and name in limit.names]
+    return sorted([*found, *now]) if now else found
 
 
 def _running(found: Sequence[tuple[int, str]], mark: str) -> list[int]:

@@ -263,11 +263,17 @@ class _Arbitration:
             detail = f"group `{rule.group}`: {_keys_text(self._point, judged)}"
             self._lost(Reason.LOST_GROUP, judged, self._groups[rule.group], detail)
             return
+        given = self._before()
+        if rule.takes and not has_room(rule, self._view, given):
+            full = fullness(rule, self._view, given)
+            capped = RuleOutcome(rule.id, Reason.CAPPED, rule.rule.position, detail=full, value=judged.value)
+            self.outcomes.append(capped)
+            return
         treatment = rule.treatment or rendered(rule, self._view, judged.value)
         if treatment is None:
             self.outcomes.append(_render_failure(judged, self._point, self._view))
             return
-        if repeated(treatment, self._before()):
+        if repeated(treatment, given):
             same = next((j for j, t in self._placed if repeated(treatment, [t])), None)
             self._lost(Reason.DUPLICATE, judged, same, "the same treatment was delivered already")
             return

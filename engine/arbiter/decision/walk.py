@@ -19,13 +19,14 @@ from arbiter.decision.lots import draw
 from arbiter.decision.ranking import last_change, order_key
 from arbiter.expr.ops import FAILURES, eq
 from arbiter.ruleset.render import text
-from arbiter.types import Decision, Reason, Treatment
+from arbiter.types import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from arbiter.expr.view import View
     from arbiter.ruleset.compiled import CompiledBranch, CompiledRule, Entry, Point
+    from arbiter.types import Treatment
 
 _NOTHING: frozenset[str] = frozenset()
 # Bits that are looked at ahead of a model's run: more would take longer than running apart does.
@@ -222,11 +223,11 @@ class Walk:
         self._mask = 0
         return None
 
-    def _note_full(self, rule: CompiledRule) -> None:
+    def _note_full(self, rule: CompiledRule, given: Iterable[Treatment] = ()) -> None:
         """Know when a cap has room again, where one keeps the rule out."""
         if not rule.limits:
             return
-        free = frees(rule, self._view)
+        free = frees(rule, self._view, given)
         if free is not None and (self._frees is None or free < self._frees):
             self._frees = free
 
@@ -313,11 +314,16 @@ class Walk:
         return order_key(self._point, candidate.rule, candidate.value, candidate.change)
 
     def _place(self, rule: CompiledRule, value: float | None) -> bool:
-        """Deliver the rule's treatment unless its group, rendering or a duplicate forbids it; True when all slots are
-        full.
+        """Deliver the rule's treatment unless its group, what was given before it in the same answer, rendering or a
+        duplicate forbids it; True when all slots are full.
         """
         if rule.group and self._groups and rule.group in self._groups:
             return False
+        if rule.takes and (self._placed or self._delivered):
+            given = (*self._delivered, *self._placed)
+            if not has_room(rule, self._view, given):
+                self._note_full(rule, given)
+                return False
         treatment = rule.treatment or rendered(rule, self._view, value)
         if treatment is None:
             return False
@@ -370,11 +376,13 @@ def rendered(rule: CompiledRule, view: View, value: float | None) -> Treatment |
         params = rule.render(view)
     except FAILURES:
         return None
-    return Treatment(rule.id, rule.rule.then.action, params, rule.priority, value, Reason.WON)
+    return rule.given(params, value)
 
 
-def anew(rule: CompiledRule, view: View, value: float | None, before: Iterable[Treatment]) -> Treatment | None:
-    """The rule's treatment; None when it cannot be rendered, or was delivered `before`."""
+def anew(rule: CompiledRule, view: View, value: float | None, before: tuple[Treatment, ...]) -> Treatment | None:
+    """The rule's treatment; None when it cannot be rendered, was delivered `before`, or a cap has no room for it."""
+    if rule.takes and not has_room(rule, view, before):
+        return None
     treatment = rule.treatment or rendered(rule, view, value)
     return None if treatment is None or repeated(treatment, before) else treatment
 

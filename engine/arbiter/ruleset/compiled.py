@@ -18,7 +18,7 @@ from arbiter.expr.compile import truth_function, value_function
 from arbiter.expr.ops import FAILURES
 from arbiter.expr.tree import Name
 from arbiter.ruleset.branches import branches_of, models_of, reads_of
-from arbiter.ruleset.caps.tallies import limits_of
+from arbiter.ruleset.caps.tallies import limits_of, takes_of
 from arbiter.ruleset.image import names_read, rank_of, salts_of, static_order, stored_names
 from arbiter.ruleset.render import expressions_of, plain_params, renderer
 from arbiter.ruleset.rules import Rule
@@ -49,7 +49,8 @@ _name = msgspec.msgpack.Decoder(_Named).decode
 class CompiledRule:
     """One rule with the functions that it needs. `rank` sorts by the static prefix of the point's order; rules of one
     rank form a tier. `models` and `value_models` are asked for before rendering and valuing, as a condition's are;
-    `sure` are both. `limits` are what its caps ask.
+    `sure` are both. `limits` are what its caps ask, `takes` and `strict` what they note of it, see
+    `Treatment`.
     """
 
     def __init__(self, rule: Rule, symbols: Symbols, order: Sequence[OrderKey], static: Iterable[OrderKey]) -> None:
@@ -66,15 +67,24 @@ class CompiledRule:
         self.rank = rank_of(rule, static)
         self.valued = rule.value is not None and "value" in order
         params = plain_params(rule.then)
-        self.treatment = (
-            None if params is None or self.valued else Treatment(rule.id, rule.then.action, params, rule.priority)
-        )
+        self.takes = takes_of(self.limits)
+        self.strict = any(limit.strict for limit in self.limits)
+        self.treatment = None if params is None or self.valued else self.given(params, None)
         rendered = [e.root for p in rule.then.params.values() for e in expressions_of(p)]
         self.models = tuple(sorted(models_of(rendered, symbols)))
         self.value_models = tuple(sorted(models_of([rule.value.root], symbols))) if rule.value and self.valued else ()
         self.sure = self.models + self.value_models
         self._symbols = symbols
         self._compiled: dict[int, CompiledBranch] = {}
+
+    def given(self, params: dict[str, Any], value: float | None) -> Treatment:
+        """The treatment with these parameters."""
+        action, priority = self.rule.then.action, self.priority
+        if self.takes:
+            return Treatment(
+                self.id, action, params, priority, value, group=self.group, takes=self.takes, strict=self.strict
+            )
+        return Treatment(self.id, action, params, priority, value)
 
     @cached_property
     def branches(self) -> list[Branch]:

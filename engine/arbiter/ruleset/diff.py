@@ -220,6 +220,7 @@ def _text(value: Any) -> str:
             return f"{name}: {weights}" if name else weights
         case Cap():
             said = {"max": value.most, "per": value.per, "cool_down": value.cooling, "count_on": value.on}
+            said |= {"strict": "true"} if value.strict else {}
             return ", ".join(f"{key} {each}" for key, each in said.items() if each)
         case msgspec.Struct():
             named = [(name, getattr(value, name)) for name in value.__struct_fields__]

@@ -58,7 +58,8 @@ class LocalDates(msgspec.Struct, frozen=True, gc=False):
 class Cap(msgspec.Struct, frozen=True, gc=False):
     """How often a subject may be given something: `most` times in a period, 0 for no bound. `per` is it as it was
     written: a duration, of which `span` has the µs, or ``day`` and ``week`` of the subject's `zone`, or ``lifetime``.
-    `on` is what counts. For `cool_down` µs, `cooling` as it was written, after the last time it is not given again.
+    `on` is what counts; `strict` says that it is never more, whoever decides at once. For `cool_down` µs, `cooling` as
+    it was written, after the last time it is not given again.
     """
 
     most: int
@@ -68,6 +69,7 @@ class Cap(msgspec.Struct, frozen=True, gc=False):
     zone: SubjectZone | None = None
     cool_down: int = 0
     cooling: str = ""
+    strict: bool = False
 
 
 class SharedCap(msgspec.Struct, frozen=True, gc=False):

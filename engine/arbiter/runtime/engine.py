@@ -151,13 +151,18 @@ class Engine:
             return self._page(active, points, request, profile, view, deadline)
         return (self._decide(active, first, request, profile, view, (), deadline),)
 
-    def decide_on(self, profile: Profile, request: Request, active: Active) -> tuple[Decision, ...]:
+    def decide_on(
+        self, profile: Profile, request: Request, active: Active, seen: list[Seen] | None = None
+    ) -> tuple[Decision, ...]:
         """As `decide`, on a profile that was read, beside its account, and on what the subject gets. Raises NotFound.
 
         For who decides inside a transaction of its own.
         """
         points = [active.snapshot.point(name) for name in request.decisions]
-        return self._page(active, points, request, profile, view_of(profile, request, active), None)
+        view = view_of(profile, request, active)
+        if seen is not None:
+            seen.append((view, profile))
+        return self._page(active, points, request, profile, view, None)
 
     def decide_batch(
         self, requests: Sequence[Request], deadline: float | None = None, active: Active | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import secrets
 import time
 import weakref
@@ -19,29 +20,34 @@ from google.protobuf.message import DecodeError
 
 from arbiter.errors import CallerError, LimitExceeded
 from arbiter.learning import token
+from arbiter.profiles.ingesting import IngestEvents
+from arbiter.runtime.counting import Decided, counting, entries_of, strict
 from arbiter.runtime.engine import STEP
 from arbiter.runtime.faults import let_go
-from arbiter.server.calls import Call, Slow, malformed, parse
+from arbiter.server.answerparts import Parts, write_treatment
+from arbiter.server.calls import Call, Later, Slow, malformed, parse, settled
 from arbiter.server.explanations import check_rules, write_explanation
 from arbiter.server.requests import RequestReader
 from arbiter.server.status import status_of
 from arbiter.server.weights import LONG_NS, Weights
 from arbiter.telemetry import tracing
 from arbiter.telemetry.histogram import DURATIONS
-from arbiter.types import Lack, Reason
+from arbiter.types import Lack
 from arbiter.v1 import decision_pb2
-from arbiter.wire.values import write_entries, write_timestamp
+from arbiter.wire.values import write_timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Future
+
     from arbiter.config.limits import Limits
-    from arbiter.profiles.keys import Keys
     from arbiter.runtime.active import Active
     from arbiter.runtime.engine import Engine, Seen
     from arbiter.runtime.recording import Recorder
     from arbiter.server.calls import Steps, Work
     from arbiter.snapshot import Snapshot
     from arbiter.telemetry.counters import Counters
-    from arbiter.types import Decision, Request, Treatment
+    from arbiter.types import Decision, Request
 
 SERVICE = decision_pb2.DESCRIPTOR.services_by_name["DecisionService"].full_name
 
@@ -51,8 +57,7 @@ _DecideRequest = decision_pb2.DecideRequest
 _DecideResponse = decision_pb2.DecideResponse
 _parse_request = _DecideRequest.FromString
 NOBODY = Call()
-_KEPT = 50_000  # names of rules, in statements that are kept
-_REASONS = {Reason.WON: decision_pb2.REASON_RULE, Reason.DEFAULT: decision_pb2.REASON_DEFAULT}
+_TOLD_EVERY_S = 60.0
 _RESULT_TAG = bytes([decision_pb2.DecideBatchResponse.RESULTS_FIELD_NUMBER << 3 | 2])
 _RESPONSE_TAG = bytes([decision_pb2.DecideBatchResult.RESPONSE_FIELD_NUMBER << 3 | 2])
 _ID_TAG = decision_pb2.DecideResponse.DESCRIPTOR.fields_by_name["decision_id"].number << 3 | 2
@@ -65,63 +70,6 @@ _CAUSES = {
 }
 
 
-class _Parts:
-    """The serialised parts that answers of one snapshot share. Threads may fill it at once: entries are equal.
-
-    It does not keep the snapshot: one that has been replaced goes when its last call ends.
-    """
-
-    def __init__(self, snapshot: Snapshot, counters: Counters, keys: Keys) -> None:
-        self.of = weakref.ref(snapshot)
-        self.name = snapshot.digest
-        self._keys = keys
-        self._sticky = frozenset(each.name for each in snapshot.frame.experiments.each if each.sticky)
-        self._statements: dict[tuple[str, ...], token.Stated] = {}
-        self._kept = 0
-        self._counters = counters
-        self.digest = _DecideResponse(snapshot=snapshot.digest).SerializeToString()
-        self.points = {name: _DecideResponse(decision=name).SerializeToString() for name in snapshot.points}
-        # By rule (by point for a default), so there are never more than rules. A hit is the very same object: one
-        # with constant parameters. A rendered one is new each time; it takes the place of the last.
-        self._treatments: dict[str, tuple[Treatment, bytes]] = {}
-
-    def statement(self, decision: Decision, snapshot: Snapshot) -> token.Stated:
-        """What decisions that gave the same say in their ids."""
-        treatments = decision.treatments
-        if len(treatments) == 1:
-            key: tuple[str, ...] = (decision.point, treatments[0].rule_id)
-        else:
-            key = (decision.point, *[each.rule_id for each in treatments])
-        kept: tuple[tuple[str, str], ...] = ()
-        if decision.experiments and self._sticky:
-            kept = tuple(each for each in decision.experiments.items() if each[0] in self._sticky)
-            key += tuple(f"{name}={variant}" for name, variant in kept)
-        known = self._statements.get(key)
-        if known is None:
-            self._kept += len(key)
-            if self._kept > _KEPT:
-                self._statements, self._kept = {}, len(key)
-            groups = snapshot.points[decision.point].groups
-            delivered = tuple(
-                token.Delivered(each.rule_id, each.action, groups.get(each.rule_id, "")) for each in treatments
-            )
-            proof = self._keys.proof
-            most = token.room(self._keys.asked_bytes, proof)
-            known = self._statements[key] = token.stated(proof, decision.point, self.name, delivered, most, kept)
-        return known
-
-    def treatment(self, treatment: Treatment, point: str) -> bytes:
-        key = treatment.rule_id or point
-        known = self._treatments.get(key)
-        if known is not None and known[0] is treatment:
-            self._counters.reused += 1
-            return known[1]
-        self._counters.rendered += 1
-        content = _serialise(treatment)
-        self._treatments[key] = treatment, content
-        return content
-
-
 class DecisionService:
     """Decide and DecideBatch over an engine."""
 
@@ -132,22 +80,24 @@ class DecisionService:
         self._limits = limits
         self._counters = counters
         self._reader = RequestReader(limits)
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
         self._weights = Weights()  # of the snapshot that is current
         # Of a canary's snapshot, for as long as it is there.
-        self._others: weakref.WeakKeyDictionary[Snapshot, _Parts] = weakref.WeakKeyDictionary()
+        self._others: weakref.WeakKeyDictionary[Snapshot, Parts] = weakref.WeakKeyDictionary()
         # Time, process and number make an id unique without a system call per decision.
         self._process = secrets.token_urlsafe(9)
         self._numbers = itertools.count()
+        self._told_at = -math.inf  # when the log was last told that decisions are not counted, by the monotonic clock
 
     def works(self) -> dict[str, Work]:
         """Return the work of each RPC by name."""
         return {"Decide": self.decide, "DecideBatch": self.decide_batch}
 
-    def decide(self, content: bytes, call: Call = NOBODY) -> bytes | Slow:
+    def decide(self, content: bytes, call: Call = NOBODY) -> bytes | Slow | Later:
         """Answer a serialised DecideRequest with a serialised DecideResponse. Raises CallerError, NotReady.
 
-        Explaining takes as long as fifty decisions do, and so may a question that has proven heavy.
+        Explaining takes as long as fifty decisions do, and so may a question that has proven heavy. What a strict cap
+        holds for is answered when it is counted.
         """
         try:
             asked = _parse_request(content)
@@ -162,11 +112,61 @@ class DecisionService:
         seen: list[Seen] | None = None if self._recorder is None or asked.dry_run else []
         if request.explain:
             return Slow(
-                lambda: self._write(asked, request, engine.decide(request, deadline, active, seen), active, seen)
+                lambda: self._settled(asked, request, engine.decide(request, deadline, active, seen), active, seen)
             )
         if self._weights.heavy(request.decisions):
-            return Slow(lambda: self._write(asked, request, self._timed(request, deadline, active, seen), active, seen))
-        return self._write(asked, request, self._timed(request, deadline, active, seen), active, seen)
+            return Slow(
+                lambda: self._settled(asked, request, self._timed(request, deadline, active, seen), active, seen)
+            )
+        decisions = self._timed(request, deadline, active, seen)
+        if active.snapshot.counts_decisions and not asked.dry_run and counting(decisions):
+            return self._counted(asked, request, decisions, active, seen)
+        return self._write(asked, request, decisions, active, seen)
+
+    def _settled(
+        self,
+        asked: decision_pb2.DecideRequest,
+        request: Request,
+        decisions: tuple[Decision, ...],
+        active: Active,
+        seen: list[Seen] | None,
+    ) -> bytes:
+        """The answer, counted where something counts it, in a thread that may wait."""
+        if asked.dry_run or not active.snapshot.counts_decisions or not counting(decisions):
+            return self._write(asked, request, decisions, active, seen)
+        answer = self._counted(asked, request, decisions, active, seen)
+        return answer if isinstance(answer, bytes) else answer.finish(answer.future.result())
+
+    def _counted(
+        self,
+        asked: decision_pb2.DecideRequest,
+        request: Request,
+        decisions: tuple[Decision, ...],
+        active: Active,
+        seen: list[Seen] | None,
+    ) -> bytes | Later:
+        """The answer of decisions that count; where a strict cap holds for them, when they were made again and counted
+        in one transaction.
+        """
+        numbers = [self._number(request) for _ in decisions]
+        store = self._engine.store
+        if strict(decisions):
+            again = Decided(self._engine, request, active, numbers)
+
+            def finish(made: tuple[tuple[Decision, ...], list[Seen]]) -> bytes:
+                return self._write(asked, request, made[0], active, None if seen is None else made[1], numbers)
+
+            return Later(store.write(again), finish)
+        entries = entries_of(store.keys.subject(request.subject_id), request.now, decisions, numbers)
+        store.write(IngestEvents(entries)).add_done_callback(self._uncounted)
+        return self._write(asked, request, decisions, active, seen, numbers)
+
+    def _uncounted(self, written: Future[object]) -> None:
+        """Say of a count that could not be written what was wrong, once a minute."""
+        error = written.exception()
+        if error is not None and time.monotonic() - self._told_at >= _TOLD_EVERY_S:
+            self._told_at = time.monotonic()
+            _log.error("decisions are not counted for caps: %s", error)
 
     def _timed(
         self, request: Request, deadline: float | None, active: Active, seen: list[Seen] | None
@@ -194,8 +194,13 @@ class DecisionService:
             )
         return decisions
 
-    def decide_batch(self, content: bytes, call: Call = NOBODY) -> Steps:
+    def decide_batch(self, content: bytes, call: Call = NOBODY) -> Steps | Slow:
         """Answer a serialised DecideBatchRequest. A bad request of the batch fails alone."""
+        if any(snapshot.counts_decisions for snapshot in self._engine.snapshots.values()):
+            return Slow(lambda: settled(self._batch(content, call), call))  # some may have to wait for their counts
+        return self._batch(content, call)
+
+    def _batch(self, content: bytes, call: Call) -> Steps:
         batch = parse(decision_pb2.DecideBatchRequest, content).requests
         if len(batch) > self._limits.batch_requests:
             raise LimitExceeded(
@@ -228,7 +233,7 @@ class DecisionService:
                 if isinstance(answer, CallerError):
                     raise answer
                 own = None if seen is None else [next(shown)]
-                content = self._write(asked, request, answer, active.of(request.subject_id), own)
+                content = self._settled(asked, request, answer, active.of(request.subject_id), own)
                 # Written by hand: making messages of it would take as long as a tenth of the decision.
                 content = _RESPONSE_TAG + _varint(len(content)) + content
             except CallerError as error:
@@ -245,6 +250,7 @@ class DecisionService:
         decisions: tuple[Decision, ...],
         active: Active,
         seen: list[Seen] | None,
+        numbers: Sequence[str] = (),
     ) -> bytes:
         snapshot = active.snapshot
         parts = self._parts
@@ -255,7 +261,7 @@ class DecisionService:
         recorder = self._recorder
         subject = b"" if asked.dry_run else self._keys.asked(request.subject_id)
         if asked.decision:
-            number = "" if asked.dry_run else self._number(request)
+            number = numbers[0] if numbers else "" if asked.dry_run else self._number(request)
             if seen and recorder is not None and number:
                 # First, and what was seen is let go of: the answer then has its memory, which is near.
                 recorder.note(number, request, decisions[0], active, seen.pop())
@@ -265,7 +271,7 @@ class DecisionService:
         response = _DecideResponse(request_id=asked.request_id)
         page, first = response.decisions, ""
         for place, decision in enumerate(decisions):
-            number = "" if asked.dry_run else self._number(request)
+            number = numbers[place] if numbers else "" if asked.dry_run else self._number(request)
             first = first or number
             own = self._own(decision, parts, number, subject, request, "", active)
             page.add().MergeFromString(b"".join(own))
@@ -277,20 +283,20 @@ class DecisionService:
         """The number of a decision, with which its id begins. A dry run has none, counts nothing and is not logged."""
         return f"{request.now:x}-{self._process}-{next(self._numbers):x}"
 
-    def _parts_of(self, active: Active) -> _Parts:
+    def _parts_of(self, active: Active) -> Parts:
         if active.canary:
             parts = self._others.get(active.snapshot)
             if parts is None:
-                parts = self._others[active.snapshot] = _Parts(active.snapshot, self._counters, self._keys)
+                parts = self._others[active.snapshot] = Parts(active.snapshot, self._counters, self._keys)
             return parts
-        self._parts = _Parts(active.snapshot, self._counters, self._keys)
+        self._parts = Parts(active.snapshot, self._counters, self._keys)
         self._weights = Weights()
         return self._parts
 
     def _own(
         self,
         decision: Decision,
-        parts: _Parts,
+        parts: Parts,
         number: str,
         subject: bytes,
         request: Request,
@@ -325,7 +331,7 @@ class DecisionService:
             self._count(decision, parts, active)
         return written
 
-    def _count(self, decision: Decision, parts: _Parts, active: Active) -> None:
+    def _count(self, decision: Decision, parts: Parts, active: Active) -> None:
         counters, point = self._counters, decision.point
         counters.decisions[point] += 1
         counters.by_snapshot[parts.name] += 1
@@ -356,7 +362,7 @@ def write_decision(message: decision_pb2.DecideResponse, decision: Decision, sna
     message.snapshot = snapshot
     message.defaulted = decision.defaulted
     for treatment in decision.treatments:
-        _write_treatment(message, treatment)
+        write_treatment(message, treatment)
     if decision.valid_until is not None:
         message.valid_until.CopyFrom(write_timestamp(decision.valid_until))
     _write_degraded(message, decision)
@@ -366,22 +372,3 @@ def _write_degraded(message: decision_pb2.DecideResponse, decision: Decision) ->
     for degradation in decision.degraded:
         cause, detail = _CAUSES[degradation.cause]
         message.degraded.add(name=f"models.{degradation.model}", cause=cause, detail=detail)
-
-
-def _serialise(treatment: Treatment) -> bytes:
-    """Return a DecideResponse that holds the treatment alone."""
-    response = _DecideResponse()
-    _write_treatment(response, treatment)
-    return response.SerializeToString()
-
-
-def _write_treatment(response: decision_pb2.DecideResponse, treatment: Treatment) -> None:
-    message = response.treatments.add(
-        rule_id=treatment.rule_id,
-        action=treatment.action,
-        priority=treatment.priority,
-        value=treatment.value,
-        reason=_REASONS[treatment.reason],
-        variant=treatment.variant,
-    )
-    write_entries(message.params, treatment.params)

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from arbiter.ruleset.declarations import Declared
     from arbiter.ruleset.rules import DecisionPoint, Rule
 
-KEYS: Final = ("max", "per", "cool_down", "count_on")
+KEYS: Final = ("max", "per", "cool_down", "count_on", "strict")
 RUN_KEYS: Final = ("max", "within", "count_on")
 CALENDAR: Final = ("day", "week")
 LIFETIME: Final = "lifetime"
-COUNTED: Final = ("exposure",)
-UNBUILT: Final = ("decision",)
+DECIDED: Final = "decision"
+COUNTED: Final = ("exposure", DECIDED)
+RUN_COUNTED: Final = ("exposure",)
 MOST: Final = 100
 """What `max` may be at most: so many times stand in the record that every decision on the subject reads."""
 SECTION_KEYS: Final = ("all", "actions", "groups", "channels", "in_a_row")
@@ -39,7 +40,7 @@ RUN: Final = "in_a_row"
 
 _PERIODS: Final = "a duration such as `7d`, or `day`, `week`, `lifetime`"
 _EXAMPLE: Final = "write `{max: 2, per: 7d, count_on: exposure}`"
-_ON_HINT: Final = "what counts? `exposure`: that it was shown, as callers report it"
+_ON_HINT: Final = "what counts? `exposure`: that it was shown, as callers report it; `decision`: that it was decided"
 
 
 def read_cap(block: Block, declared: Declared) -> Cap | None:
@@ -61,11 +62,16 @@ def _cap(inner: Block, at: Scalar, declared: Declared) -> Cap | None:
     span = _span(inner, per) if per is not None else None
     cooling = inner.get("cool_down")
     cool_down = read_duration(inner, "cool_down")
-    on = _counted(inner)
+    on = inner.word("count_on", COUNTED) or ""
+    strict = inner.boolean("strict") is True
+    if strict and on and on != DECIDED:
+        message = "`strict` is for caps that count decisions: when something is shown, others were decided already"
+        inner.refuse(inner.key("strict"), message, f"write `count_on: {DECIDED}`, or leave it out", "strict")
+        return None
     if not on or (cooling is not None and cool_down is None):
         return None
     if not limited:
-        return Cap(0, "", 0, on, None, cool_down or 0, _written(cooling))
+        return Cap(0, "", 0, on, None, cool_down or 0, _written(cooling), strict)
     if most is None or span is None or not isinstance(per, Scalar):
         return None
     if per.text in CALENDAR and declared.zone is None:
@@ -75,14 +81,18 @@ def _cap(inner: Block, at: Scalar, declared: Declared) -> Cap | None:
             inner.refuse(per, message, hint, "per")
         return None
     zone = declared.zone if per.text in CALENDAR else None
-    return Cap(most, per.text, span, on, zone, cool_down or 0, _written(cooling))
+    return Cap(most, per.text, span, on, zone, cool_down or 0, _written(cooling), strict)
 
 
 def _run(inner: Block, at: Scalar) -> Cap | None:
     """How often the same may be given running: a cap without a period, or of what was given `within` one."""
     inner.require("max", "how often may the same be shown running?", at=at)
     inner.require("count_on", _ON_HINT, at=at)
-    most, on, within = inner.integer("max", 1, MOST), _counted(inner), read_duration(inner, "within")
+    most, on, within = (
+        inner.integer("max", 1, MOST),
+        inner.word("count_on", RUN_COUNTED),
+        read_duration(inner, "within"),
+    )
     if most is None or not on or (inner.has("within") and within is None):
         return None
     return Cap(most, _written(inner.get("within")), within or 0, on)
@@ -102,15 +112,6 @@ def _span(block: Block, node: Node) -> int | None:
         shown = f"`{shorten(text)}`" if text else kind_of(node)
         block.refuse(node, f"`per` must be a period, this is {shown}", f"write {_PERIODS}", "per")
     return micros
-
-
-def _counted(block: Block) -> str:
-    node = block.get("count_on")
-    if isinstance(node, Scalar) and node.text in UNBUILT:
-        message = f"`count_on: {node.text}` is not built yet in this version"
-        block.refuse(node, message, "write `count_on: exposure`", "count_on")
-        return ""
-    return block.word("count_on", COUNTED) or ""
 
 
 class SharedCaps(msgspec.Struct, frozen=True):

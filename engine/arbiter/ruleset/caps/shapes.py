@@ -6,7 +6,7 @@ Law: shapes only, as in `ruleset.schema`.
 from __future__ import annotations
 
 from arbiter.authoring.scalars import IDENTIFIER
-from arbiter.authoring.schemas import Schema, closed, integer, named, text, whole, word
+from arbiter.authoring.schemas import Schema, boolean, closed, integer, named, text, whole, word
 from arbiter.ruleset.caps import read
 from arbiter.ruleset.keyschemas import DURATION, duration, in_order
 
@@ -21,7 +21,7 @@ def shared() -> Schema:
     run = {
         "max": integer("How often running at most.", 1, read.MOST),
         "within": duration("How long what was shown stands in the way: `1d`. For good when left out."),
-        "count_on": _count_on(),
+        "count_on": word("What counts. `exposure`: that it was shown, as callers report it.", read.RUN_COUNTED),
     }
     said = "Of a channel how often the same rule may be shown running."
     runs = closed(said, in_order(read.RUN_KEYS, run), required=["max", "count_on"])
@@ -39,7 +39,8 @@ def shared() -> Schema:
 
 
 def _count_on() -> Schema:
-    return word("What counts. `exposure`: that it was shown, as callers report it.", read.COUNTED)
+    said = "What counts. `exposure`: that it was shown, as callers report it. `decision`: that it was decided."
+    return word(said, read.COUNTED)
 
 
 def _cap(description: str) -> Schema:
@@ -51,6 +52,7 @@ def _cap(description: str) -> Schema:
         ),
         "cool_down": duration("How long not again after the last time: `12h`."),
         "count_on": _count_on(),
+        "strict": boolean("Whether it is never more, whoever decides at once; for `count_on: decision`."),
     }
     either = [{"required": ["max", "per"]}, {"required": ["cool_down"], "not": {"anyOf": _REQUIRED}}]
     return closed(description, in_order(read.KEYS, keys), required=["count_on"], anyOf=either)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from arbiter.ruleset.caps.read import RUN
+from arbiter.ruleset.caps.read import DECIDED, RUN
 from arbiter.ruleset.features import key_of
 from arbiter.ruleset.rules import Feature
 from arbiter.ruleset.terms import SubjectZone  # noqa: TC001 - a field's type at run time
@@ -32,8 +32,9 @@ _CALLED: Final = {"all": "over all", "actions": "action `{}`", "groups": "group 
 
 class Limit(msgspec.Struct, frozen=True, gc=False):
     """One thing that a cap asks of a rule: fewer than `most` times in the period. `what` is capped, empty for the rule
-    itself; `tally` is the key of the feature that has the times of its `names`. A cool-down is one time in a period
-    (`cools`). `mark` is the rule's id where the same `most` times running is asked about, and empty where it is not.
+    itself; `tally` is the key of the feature that has the times of its `names`, of which `name` is the rule's own. A
+    cool-down is one time in a period (`cools`). `mark` is the rule's id where the same `most` times running is asked
+    about, and empty where it is not.
     """
 
     what: str
@@ -46,6 +47,8 @@ class Limit(msgspec.Struct, frozen=True, gc=False):
     zone: SubjectZone | None
     cools: bool = False
     mark: str = ""
+    name: str = ""
+    strict: bool = False
 
 
 def tally_name(on: str, by: str = _OWN) -> str:
@@ -97,16 +100,22 @@ def limits_of(rule: Rule, features: Mapping[str, FeatureRead]) -> tuple[Limit, .
     """What the caps of a rule ask, its own first."""
     found: list[Limit] = []
     if rule.cap is not None:
-        found += _limits(rule.cap, "", features[tally_name(rule.cap.on)].key, (rule.id,))
+        found += _limits(rule.cap, "", features[tally_name(rule.cap.on)].key, (rule.id,), rule.id)
     for each in rule.caps:
         key, names = features[tally_name(each.cap.on, each.by)].key, each.points or (each.name,)
         what, mark = _CALLED[each.by].format(each.name), rule.id if each.by == RUN else ""
-        found += _limits(each.cap, what, key, names, mark)
+        found += _limits(each.cap, what, key, names, rule.decision if each.points else each.name, mark)
     return tuple(found)
 
 
-def _limits(cap: Cap, what: str, tally: str, names: tuple[str, ...], mark: str = "") -> Iterator[Limit]:
+def takes_of(limits: Iterable[Limit]) -> tuple[tuple[str, str], ...]:
+    """Where a rule with these limits is counted when it is decided: the keys of tallies, each with a name."""
+    return tuple(dict.fromkeys((limit.tally, limit.name) for limit in limits if limit.on == DECIDED))
+
+
+def _limits(cap: Cap, what: str, tally: str, names: tuple[str, ...], name: str, mark: str = "") -> Iterator[Limit]:
+    of = Limit(what, tally, names, cap.most, cap.per, cap.span, cap.on, cap.zone, False, mark, name, cap.strict)
     if cap.most:
-        yield Limit(what, tally, names, cap.most, cap.per, cap.span, cap.on, cap.zone, mark=mark)
+        yield of
     if cap.cool_down:
-        yield Limit(what, tally, names, 1, cap.cooling, cap.cool_down, cap.on, None, cools=True)
+        yield msgspec.structs.replace(of, most=1, per=cap.cooling, span=cap.cool_down, zone=None, cools=True)

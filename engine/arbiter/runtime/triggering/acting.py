@@ -16,12 +16,12 @@ from arbiter.errors import ArbiterError, CallerError
 from arbiter.profiles.attributes import check_update
 from arbiter.profiles.emitting import emit
 from arbiter.profiles.firings import Cause, FiringRecord, put_firing
+from arbiter.profiles.ingesting import IngestEvents
 from arbiter.profiles.naming import name_of
-from arbiter.profiles.reading import ACCOUNT, member_of
 from arbiter.profiles.records import Update
-from arbiter.profiles.subjects import is_right, unknown
 from arbiter.profiles.updating import UpdateAttributes
 from arbiter.ruleset.triggering import ToDecide, ToEmit, Unrenderable, bindings_of, told
+from arbiter.runtime.counting import entries_of, member_in
 from arbiter.runtime.views import view_of
 from arbiter.triggers.chains import depth_of, emitted_id
 from arbiter.types import EMITTED, Event, Request
@@ -90,21 +90,7 @@ class Firing:
 
     def _member(self, active: Active) -> Profile:
         """The subject, beside its account, as it is in this transaction, at the moment of the firing."""
-        profile = self._profile(self._key)
-        account = profile.attributes.get(ACCOUNT)
-        if account.__class__ is not str:
-            return member_of(profile, unknown(active.features))
-        return member_of(profile, self._profile(self._running.rules.keys.account(account)))
-
-    def _profile(self, key: bytes) -> Profile:
-        group, at = self._group, self._occurrence.at
-        opened = group.open(key)
-        if is_right(opened.profile, group.features, at):
-            return opened.profile
-        if opened.changed:  # what was logged of it in this transaction counts too
-            group.let_go(key)
-            opened = group.open(key)
-        return opened.subject.as_of(opened.profile, group.features, at)
+        return member_in(self._group, self._key, self._occurrence.at, self._running.rules.keys, active.features)
 
     # What is done
 
@@ -180,7 +166,10 @@ class Firing:
             return
         request = Request(name, (act.decision,), self._occurrence.at, act.context)
         try:
-            (decision,) = self._running.rules.engine.decide_on(self._member(active), request, active)
+            (decision,) = decided = self._running.rules.engine.decide_on(self._member(active), request, active)
+            counted = entries_of(self._key, self._occurrence.at, decided, (self._occurrence.id,))
+            if counted:
+                IngestEvents(counted).apply(self._group)
         except CallerError as error:
             self._dropped.append(f"nothing is decided: {error}")
         else:
