@@ -30,6 +30,7 @@ from arbiter.snapshot import Snapshot
 from arbiter.telemetry.counters import Counters
 from arbiter.types import ExplainLevel, Reason, Request
 from arbiter.v1 import decision_pb2
+from tests.answering import answered
 from tests.conftest import Clock
 
 if TYPE_CHECKING:
@@ -300,7 +301,7 @@ def test_replay_takes_what_was_drawn_from_the_log(
             context = json.dumps({"n": number % 5, "name": "abcx"[number % 4], "vip": number % 7 == 0}).encode()
             point = ("home", "home", "side")[number % 3]
             request = decision_pb2.DecideRequest(subject_id=f"s{number}", decision=point, context_json=context)
-            service.decide(request.SerializeToString())
+            answered(service, request.SerializeToString())
             if number % 4 == 0:
                 taught = lesson(f"{number}", "abc"[number // 4 % 3], won=number % 24 == 0, at=clock.now)
                 store.write(Taught(taught)).result()

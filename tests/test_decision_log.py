@@ -27,6 +27,7 @@ from arbiter.server.decisions import DecisionService
 from arbiter.telemetry.counters import Counters
 from arbiter.types import ConsentState
 from arbiter.v1 import decision_pb2
+from tests.answering import answered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,9 +80,7 @@ class Place:
             asked.decision = points[0]
         else:
             asked.decisions.extend(points)
-        answer = self._service.decide(asked.SerializeToString())
-        assert isinstance(answer, bytes)
-        return decision_pb2.DecideResponse.FromString(answer)
+        return decision_pb2.DecideResponse.FromString(answered(self._service, asked.SerializeToString()))
 
     def rows(self) -> list[tuple[Head, Row]]:
         """End the recorder, make Parquet, and read it."""
@@ -275,7 +274,7 @@ def test_what_waits_is_bounded_and_what_is_lost_is_counted(tmp_path: Path, place
     service = DecisionService(place.engine, Limits(), place.counters, recorder)
     asked = decision_pb2.DecideRequest(subject_id="nobody", decision="home").SerializeToString()
     for _ in range(5):
-        service.decide(asked)
+        answered(service, asked)
     assert place.counters.log_dropped == {"full": 2}
     recorder.close()
     assert segments(tmp_path / "full") == []

@@ -29,6 +29,7 @@ from arbiter.server.decisions import DecisionService
 from arbiter.telemetry.counters import Counters
 from arbiter.types import from_micros
 from arbiter.v1 import decision_pb2
+from tests.answering import answered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,7 +107,7 @@ class Known:
             asked.decision = points[0]
         else:
             asked.decisions.extend(points)
-        service.decide(asked.SerializeToString())
+        answered(service, asked.SerializeToString())
 
     def rules(self, text: str) -> Path:
         folder = self.folder / f"rules-{abs(hash(text))}"

@@ -25,6 +25,7 @@ from arbiter.server.decisions import DecisionService
 from arbiter.telemetry.counters import Counters
 from arbiter.v1 import decision_pb2
 from arbiter.v1.value_pb2 import Value
+from tests.answering import answered
 from tests.graphs import times, write_model
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def test_what_another_version_of_a_model_would_change_is_counted(tmp_path: Path)
     for value in values:
         context = {"x": Value(double_value=value)}
         asked = decision_pb2.DecideRequest(subject_id="ann", decision="home", context=context)
-        service.decide(asked.SerializeToString())
+        answered(service, asked.SerializeToString())
     recorder.close()
     engine.store.close()
 

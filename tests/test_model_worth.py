@@ -33,6 +33,7 @@ from arbiter.telemetry.counters import Counters
 from arbiter.types import from_micros
 from arbiter.v1 import decision_pb2
 from arbiter.v1.value_pb2 import Value
+from tests.answering import answered
 from tests.graphs import times, write_model
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ class Known:
         context = {"x": Value(double_value=float(self.draw.normal(-1, 1))), "skip": Value(bool_value=skip)}
         point = "side" if self.draw.random() < 0.2 else "home"
         asked = decision_pb2.DecideRequest(subject_id=who, decision=point, context=context)
-        service.decide(asked.SerializeToString())
+        answered(service, asked.SerializeToString())
 
     def happened(self, head: Any, row: Any) -> list[dict[str, Any]]:
         decided = from_micros(row.at)

@@ -31,6 +31,7 @@ from arbiter.server.decisions import DecisionService
 from arbiter.telemetry.counters import Counters
 from arbiter.types import ConsentState, Event
 from arbiter.v1 import decision_pb2
+from tests.answering import answered
 from tests.conftest import ROOT, SHIPPED
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ class Logged:
             else:
                 asked.decision = chance.choice(["home", "home", "side", "calm"])
                 made += 1
-            assert isinstance(service.decide(asked.SerializeToString()), bytes)
+            answered(service, asked.SerializeToString())
         self.recorder.close()
         assert not counters.log_dropped
         logfiles.convert(folder / "log", 0)
@@ -269,7 +270,7 @@ def test_the_rules_of_then_change_nothing(logged: Logged) -> None:
 
 def test_a_candidate_is_told_apart_by_rule_point_segment_and_example(logged: Logged) -> None:
     rules = RAISED.replace("segments.europe]", "'profile.country == \"DE\"']")
-    comparison = Comparison(logged.candidate(rules), 4)
+    comparison = Comparison(logged.candidate(rules), 40)
     expected = 0
     for head, row in logged.rows:
         # On a page another treatment at one point may change what comes at the next.
@@ -285,7 +286,7 @@ def test_a_candidate_is_told_apart_by_rule_point_segment_and_example(logged: Log
     assert found.by_rule["europe"][0] - found.by_rule["europe"][1] == expected
     assert found.by_segment["europe"][1] == expected
     assert any(move.startswith("europe → ") for move in found.moves)
-    assert len(found.examples) == 4
+    assert len(found.examples) == 40
     for example in found.examples:
         assert "europe" in example.before
         assert "europe" not in example.after
@@ -361,7 +362,7 @@ def test_models_run_again_on_what_they_saw(tmp_path: Path) -> None:
         engine.store.ingest(events).result()
     for number in range(300):
         asked = decision_pb2.DecideRequest(subject_id=f"s{number % 60}", decision="store.home_banner")
-        service.decide(asked.SerializeToString())
+        answered(service, asked.SerializeToString())
     recorder.close()
     archive = Archive(tmp_path / "data" / "snapshots")
     reproduction = Reproduction(lambda digest: archive.read(digest, {}), 5)
@@ -399,7 +400,7 @@ def test_a_shadow_sees_what_is_decided_after_it_began(tmp_path: Path) -> None:
     def decided(count: int) -> None:
         before = counters.log_rows
         for _ in range(count):
-            service.decide(asked)
+            answered(service, asked)
         until = time.monotonic() + 60
         while counters.log_rows < before + count:
             assert time.monotonic() < until

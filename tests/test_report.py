@@ -26,6 +26,7 @@ from arbiter.server.decisions import DecisionService
 from arbiter.telemetry.counters import Counters
 from arbiter.types import from_micros
 from arbiter.v1 import decision_pb2
+from tests.answering import answered
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +89,7 @@ class Known:
                 # Of the second half there are people who were never seen in the first.
                 who = people[min(chance.randrange(PEOPLE), chance.randrange(PEOPLE // (2 - half)))]
                 asked = decision_pb2.DecideRequest(subject_id=who, decision=chance.choice(["home", "side"]))
-                service.decide(asked.SerializeToString())
+                answered(service, asked.SerializeToString())
             recorder.close()
             if not half:
                 logfiles.convert(self.log, 0)

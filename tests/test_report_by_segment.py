@@ -27,6 +27,7 @@ from arbiter.server.decisions import DecisionService
 from arbiter.telemetry.counters import Counters
 from arbiter.types import from_micros
 from arbiter.v1 import decision_pb2
+from tests.answering import answered
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,8 +81,8 @@ class Known:
             for _ in range(160):
                 self.now += 1000
                 asked = decision_pb2.DecideRequest(subject_id=f"s{chance.randrange(PEOPLE)}", decision="home")
-                service.decide(asked.SerializeToString())
-        service.decide(decision_pb2.DecideRequest(subject_id="s1", decision="side").SerializeToString())
+                answered(service, asked.SerializeToString())
+        answered(service, decision_pb2.DecideRequest(subject_id="s1", decision="side").SerializeToString())
         recorder.close()
         engine.store.close()
         rows = sorted(logfiles.read_log(self.log), key=lambda each: each[1].at)
