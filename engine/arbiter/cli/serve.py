@@ -28,6 +28,7 @@ def serve(chosen: "Chosen") -> None:
     from arbiter.runtime.settings import Settings  # noqa: PLC0415
     from arbiter.runtime.start import supervise  # noqa: PLC0415
     from arbiter.server.app import open_face  # noqa: PLC0415
+    from arbiter.server.audit import note_pause  # noqa: PLC0415
     from arbiter.server.exposure import check_start  # noqa: PLC0415
     from arbiter.server.settings import FaceSettings  # noqa: PLC0415
     from arbiter.server.supervision import open_admin  # noqa: PLC0415
@@ -46,4 +47,4 @@ def serve(chosen: "Chosen") -> None:
         check_consumer(options.kafka)
     check_keys(settings)
     check_log(settings)
-    supervise(settings, open_face, open_admin, run_consumer if options.kafka.brokers else None)
+    supervise(settings, open_face, open_admin, note_pause, run_consumer if options.kafka.brokers else None)

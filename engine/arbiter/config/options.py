@@ -266,6 +266,9 @@ class DecisionLog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         int, option("MiB that are left free on its disk: with less, decisions go on and the log does not.", least=0,
                     most=2**31 - 1),
     ] = 256  # fmt: skip
+    guardrail_seconds: Annotated[
+        float, option("Seconds between two looks at the guardrails of experiments, at least.", least=0.1, most=86_400)
+    ] = 300.0
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -132,7 +132,8 @@ def load_ruleset(
         if words
     }
     known = sorted(gathered.decisions) if gathered.whole else None
-    splits = ExperimentReader(report, declared, Expressions(report, targeting(scope), values), known)
+    splits = ExperimentReader(report, declared, Expressions(report, targeting(scope), values), known,
+                              sorted(gathered.metrics) if gathered.whole else None)  # fmt: skip
     experiments = splits.read_all(gathered.experiments, gathered.layers, gathered.holdout)
     drawn = {path: words for each in experiments.each for path, words in each.values()}
     refused = not gathered.whole or len(experiments.each) < len(gathered.experiments)

@@ -74,7 +74,17 @@ class SetOverride(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     reason: str = ""
 
 
-Command = Rollback | RollbackModel | SetCanary | PromoteCanary | DropCanary | SetOverride
+class PauseExperiment(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Switch an experiment off, since a guardrail broke by decisions from `since` on, when it was switched on again
+    (0: never was). Nothing is done where that is not so any more, or an override stands.
+    """
+
+    name: str
+    since: int
+    reason: str
+
+
+Command = Rollback | RollbackModel | SetCanary | PromoteCanary | DropCanary | SetOverride | PauseExperiment
 
 
 class Admin(Protocol):

@@ -22,6 +22,7 @@ from arbiter.ruleset.cache import Cache
 from arbiter.ruleset.image import Maker
 from arbiter.ruleset.load import load_ruleset
 from arbiter.ruletests import failed_tests
+from arbiter.runtime.guardrails import unwatched
 from arbiter.runtime.judging import Judged
 from arbiter.runtime.quiet import undisturbed
 from arbiter.runtime.sources import MODEL_FILES, exchanged, files_by_model, names_of, paths_of, read_sources
@@ -87,7 +88,8 @@ class Loader:
     Files are shown as `names` says, by default below the names of their directories: ``rules/store/banner.yaml``,
     ``models/rfm/manifest.yaml``. With `require_tests` a set whose own tests fail is as bad as one with a mistake.
     `holds` says which models are to be in place of those of the files; `clock` gives seconds from any start on. With
-    `apart` models are judged in another process before this one opens them.
+    `apart` models are judged in another process before this one opens them. Where decisions are not `logged`, it warns
+    of guardrails, which nothing sees break.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Loader:
         *,
         require_tests: bool = False,
         apart: bool = False,
+        logged: bool = True,
         holds: Callable[[], Iterable[ModelHold]] = tuple,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -110,6 +113,7 @@ class Loader:
         self._holds = holds
         self._clock = clock
         self._judged = Judged(apart=apart)
+        self._logged = logged
         self._cache = Cache()
         self._maker = Maker()
         self._good: Built | None = None
@@ -297,6 +301,7 @@ class Loader:
             return None, found
         before = None if self._good is None else self._good.snapshot
         snapshot = Snapshot(ruleset, models, self._maker, before, trials)
+        found += unwatched(ruleset, self._names.rules, logged=self._logged)
         failed = self._failed_tests(tests, snapshot, self._names.rules)
         return (None if failed else snapshot), found + failed
 

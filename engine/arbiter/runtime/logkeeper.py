@@ -1,4 +1,5 @@
-"""The process beside the workers that keeps the decision log: makes Parquet, lets go of what is old or erased.
+"""The process beside the workers that keeps the decision log: makes Parquet, lets go of what is old or erased, looks at
+guardrails.
 
 Law: one process at a time, with a low priority, started anew when it dies; killed at any moment it leaves the log such
 that the next one goes on. What goes wrong is told and tried again, and is no matter to who decides. At the end of a
@@ -8,6 +9,7 @@ server it makes Parquet of what the workers left.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import logging
 import multiprocessing
@@ -21,6 +23,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from arbiter.errors import ArbiterError
+from arbiter.runtime.admin import PauseExperiment
+from arbiter.runtime.guardrails import Breach, Lookout
 from arbiter.runtime.logs import start_logging
 from arbiter.runtime.quiet import in_bulk
 from arbiter.runtime.settings import Settings
@@ -32,7 +36,11 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from arbiter.profiles.store import Store
+    from arbiter.runtime.admin import Admin
+    from arbiter.runtime.settings import NoteOrder
     from arbiter.telemetry.counters import Counters
+
+    Pause = Callable[[Breach], None]
 
 _log = logging.getLogger("arbiter.log")
 
@@ -51,7 +59,8 @@ class NoParquet(ArbiterError):
 
 class Kept(msgspec.Struct, frozen=True):
     """What the process has done: rows in Parquet, rows taken out for erased subjects, the bytes of the log, how many
-    seconds old the oldest segment is, and what goes wrong, empty for nothing.
+    seconds old the oldest segment is, what goes wrong, empty for nothing, the experiments that are to pause,
+    and how often it looked for these.
     """
 
     rows: int = 0
@@ -59,6 +68,8 @@ class Kept(msgspec.Struct, frozen=True):
     size: int = 0
     lag_s: float = 0.0
     error: str = ""
+    breaches: tuple[Breach, ...] = ()
+    looks: int = 0
 
 
 def check_log(settings: Settings) -> None:
@@ -71,13 +82,18 @@ def check_log(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def keeping(settings: Settings, counters: Counters) -> Iterator[None]:
-    """While the block runs, the process runs, if there is a log. Its figures are put into `counters`."""
+def keeping(settings: Settings, counters: Counters, admin: Admin, note: NoteOrder) -> Iterator[None]:
+    """While the block runs, the process runs, if there is a log. Its figures are put into `counters`, and `admin` is
+    asked to pause experiments whose guardrails broke, of which `note` makes a line of the audit log.
+    """
     if not settings.decision_log.directory:
         yield
         return
     ended = threading.Event()
-    thread = threading.Thread(target=_go_round, args=(settings, counters, ended), name="arbiter-log", daemon=True)
+    pause = functools.partial(_pause, settings, counters, admin, note)
+    thread = threading.Thread(
+        target=_go_round, args=(settings, counters, pause, ended), name="arbiter-log", daemon=True
+    )
     thread.start()
     try:
         yield
@@ -86,7 +102,7 @@ def keeping(settings: Settings, counters: Counters) -> Iterator[None]:
         thread.join()
 
 
-def _go_round(settings: Settings, counters: Counters, ended: threading.Event) -> None:
+def _go_round(settings: Settings, counters: Counters, pause_one: Pause, ended: threading.Event) -> None:
     context = multiprocessing.get_context("spawn")
     encoded, pause = msgspec.msgpack.encode(settings), _SHORTEST_S
     while not ended.is_set():
@@ -95,7 +111,7 @@ def _go_round(settings: Settings, counters: Counters, ended: threading.Event) ->
         process.start()
         theirs.close()
         began = time.monotonic()
-        _follow(ours, counters, ended)
+        _follow(ours, counters, pause_one, ended)
         if ended.is_set():
             with contextlib.suppress(OSError):
                 ours.send_bytes(b"")
@@ -114,15 +130,37 @@ def _go_round(settings: Settings, counters: Counters, ended: threading.Event) ->
         ended.wait(pause)
 
 
-def _follow(pipe: Connection, counters: Counters, ended: threading.Event) -> None:
+def _follow(pipe: Connection, counters: Counters, pause: Pause, ended: threading.Event) -> None:
     """Take its figures until it ends, or is to end."""
-    before = counters.log_kept
+    before, looked = counters.log_kept, counters.guardrail_looks
     with contextlib.suppress(EOFError, OSError):
         while not ended.is_set():
             if pipe.poll(0.2):
                 kept = msgspec.msgpack.decode(pipe.recv_bytes(), type=Kept)
                 counters.log_kept = before + kept.rows
                 counters.log_size, counters.log_lag_s, counters.log_error = kept.size, kept.lag_s, kept.error
+                counters.guardrail_looks = looked + kept.looks
+                for breach in kept.breaches:
+                    pause(breach)
+
+
+def _pause(settings: Settings, counters: Counters, admin: Admin, note: NoteOrder, breach: Breach) -> None:
+    """Have the experiment paused on every worker. What fails is found again at the next look."""
+    failed: ArbiterError | None = None
+    try:
+        status = admin.carry_out(PauseExperiment(name=breach.experiment, since=breach.since, reason=breach.reason))
+    except ArbiterError as error:
+        _log.error("experiment `%s` is to pause, and that failed, which is tried again: %s (%s)",
+                   breach.experiment, error, breach.reason)  # fmt: skip
+        failed = error
+    else:
+        if not any(each.kind == "experiment" and each.reason == breach.reason for each in status.overrides):
+            return  # an operator was quicker
+        counters.guardrail_pauses += 1
+    try:
+        note(settings.face, breach.experiment, breach.reason, failed)
+    except ArbiterError as error:
+        _log.error("%s", error)
 
 
 def run_keeper(pipe: Connection, encoded: bytes) -> None:
@@ -139,7 +177,7 @@ def run_keeper(pipe: Connection, encoded: bytes) -> None:
         with contextlib.suppress(EOFError, OSError):
             while not pipe.poll(_ROUND_S):
                 pipe.send_bytes(msgspec.msgpack.encode(keeper.round()))
-        keeper.round()
+        keeper.round(last=True)
 
 
 class Keeper:
@@ -168,12 +206,13 @@ class Keeper:
         self._erase_at = time.monotonic() + _FIRST_S
         self._met: dict[str, float] = {}
         self._store: Store | None = None
-        self._rows = self._erased = 0
+        self._rows = self._erased = self._looks = 0
         self._finished = False
-        self._error = ""
+        self._error = self._blind = ""
+        self._lookout = Lookout(settings)
 
-    def round(self) -> Kept:
-        """Do what there is to be done, and tell."""
+    def round(self, *, last: bool = False) -> Kept:
+        """Do what there is to be done, and tell; in the `last` one nobody waits for guardrails."""
         try:
             self._work()
         except (OSError, ArbiterError, self._arrow) as error:
@@ -184,7 +223,25 @@ class Keeper:
             if self._error:
                 _log.warning("the decision log is kept again")
             self._error = ""
-        return Kept(self._rows, self._erased, self._size(), self._lag(), self._error)
+        breaches = () if last else self._breaches()
+        return Kept(self._rows, self._erased, self._size(), self._lag(), self._error or self._blind, breaches,
+                    self._looks)  # fmt: skip
+
+    def _breaches(self) -> tuple[Breach, ...]:
+        """The experiments that are to pause, when it is time to look."""
+        try:
+            found = self._lookout.breaches(self._directory)
+        except (OSError, ArbiterError, self._arrow) as error:
+            said = f"guardrails are not looked at, and that is tried again: {error}"
+            if said != self._blind:
+                _log.error("%s", said)
+            self._blind = said
+            return ()
+        if found is None:
+            return ()
+        self._blind = ""
+        self._looks += 1
+        return found
 
     def _work(self) -> None:
         files = self._files

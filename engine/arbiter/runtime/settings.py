@@ -15,6 +15,7 @@ import msgspec
 # Fields' types at run time.
 from arbiter.config.limits import Limits as AllLimits
 from arbiter.config.options import DecisionLog, Events, Kafka, LogLevel, Profiles, Telemetry, Triggers
+from arbiter.errors import ArbiterError
 from arbiter.profiles.values import Limits
 from arbiter.runtime.admin import Admin
 from arbiter.runtime.engine import Engine  # noqa: TC001
@@ -150,6 +151,9 @@ class Backing(msgspec.Struct, frozen=True):
 OpenFace = Callable[[Backing, str, bytes, str], Face]
 # Opens a server on ``HOST:PORT`` that answers health and administration and nothing else.
 OpenAdmin = Callable[[Admin, str, bytes], AdminFace]
+# Makes a line of the audit log of an experiment that paused itself: takes the face's settings, encoded, the name, why,
+# and the error that kept it from that, if any.
+NoteOrder = Callable[[bytes, str, str, ArbiterError | None], None]
 # A function of a module: the entry of a process beside the workers, which takes its pipe, a number, and the settings,
 # encoded.
 RunBeside = Callable[[Connection, int, bytes], None]

@@ -24,13 +24,16 @@ FILE = "standing.json"
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What holds until it is taken back, runs out, or is overtaken. `staged` are digests, the newest last."""
+    """What holds until it is taken back, runs out, or is overtaken. `staged` are digests, the newest last. `resumed`
+    has when experiments were switched on again (µs since the epoch): guardrails forget what was before.
+    """
 
     hold: Hold | None = None
     canary: Canary | None = None
     overrides: tuple[Override, ...] = ()
     staged: tuple[str, ...] = ()
     models: tuple[ModelHold, ...] = ()
+    resumed: dict[str, int] = {}
 
 
 class StandingFile:

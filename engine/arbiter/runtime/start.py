@@ -22,11 +22,14 @@ from arbiter.runtime.supervisor import Supervisor
 from arbiter.telemetry import publish
 
 if TYPE_CHECKING:
-    from arbiter.runtime.settings import OpenAdmin, OpenFace, RunBeside, Settings
+    from arbiter.runtime.settings import NoteOrder, OpenAdmin, OpenFace, RunBeside, Settings
 
 
-def supervise(settings: Settings, open_face: OpenFace, open_admin: OpenAdmin, consume: RunBeside | None = None) -> None:
-    """Serve until SIGTERM or SIGINT. Call it in the main thread, after `logs.start_logging`.
+def supervise(
+    settings: Settings, open_face: OpenFace, open_admin: OpenAdmin, note: NoteOrder, consume: RunBeside | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT. Call it in the main thread, after `logs.start_logging`. `note` makes a line of the
+    audit log of what nobody called for.
 
     Prints one line on standard output when all workers serve. Raises AuthorError when the files hold errors and there
     is no last good snapshot, and ListenError, StoreError, TelemetryError, EndpointError or StartFailed when it cannot
@@ -51,5 +54,5 @@ def supervise(settings: Settings, open_face: OpenFace, open_admin: OpenAdmin, co
         stack.callback(publisher.shutdown)
         stack.enter_context(supervisor.tally.scraped(settings.metrics))
         stack.enter_context(compacting(settings, supervisor.doubts.suspect))
-        stack.enter_context(keeping(settings, supervisor.desk.counters))
+        stack.enter_context(keeping(settings, supervisor.desk.counters, supervisor.admin, note))
         supervisor.run()

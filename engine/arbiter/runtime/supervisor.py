@@ -79,7 +79,7 @@ class Supervisor:
         self._open_admin = open_admin
         self._mail = Mailbox()
         self._loader = Loader(
-            settings.rules_directory, settings.models_directory, archive,
+            settings.rules_directory, settings.models_directory, archive, logged=bool(settings.decision_log.directory),
             require_tests=settings.require_tests, apart=True, holds=lambda: self.desk.standing.models,
         )  # fmt: skip
         self._versions = Versions(self.desk, self._loader, archive, settings.limits.overrides)
@@ -95,8 +95,8 @@ class Supervisor:
         self._roster = Roster(settings.workers, settings.grace, workers, self._mail, self.doubts, self.desk.counters)
         self._beside = Companions(settings, consume, self._mail, self.doubts, self.tally, self.desk.counters)
         self._survey = Survey(self._mail, self._roster, self._beside.beside, self.desk, settings.data_directory)
-        self._link = Link(lambda said: self._mail.post(lambda: self._hear(self._own, said)))
-        self._own = Own(self._link)
+        self.admin = Link(lambda said: self._mail.post(lambda: self._hear(self._own, said)))
+        self._own = Own(self.admin)
         self._admin_face: AdminFace | None = None
         self._checks = Checks(self._loader, self._versions)
         self._busy = False  # an attempt or an order is under way
@@ -121,7 +121,7 @@ class Supervisor:
         watcher = Watcher(list(watched), lambda: self._mail.post(self._look))
         try:
             if self._settings.admin:
-                self._admin_face = self._open_admin(self._link, self._settings.admin, self._settings.face)
+                self._admin_face = self._open_admin(self.admin, self._settings.admin, self._settings.face)
             self.doubts.resume()
             self._roster.start(self._live, self._revision, self.desk.status)
             self._beside.load(self._live, self._revision, self.desk.running)
@@ -132,7 +132,7 @@ class Supervisor:
             watcher.stop()
             self._roster.kill()  # those that a fault of ours left running
             self._beside.kill()
-            self._link.close()
+            self.admin.close()
             if self._admin_face is not None:
                 self._admin_face.stop(_FACE_GRACE_S)
             self._checks.close()

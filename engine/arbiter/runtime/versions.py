@@ -13,7 +13,15 @@ import msgspec
 
 from arbiter.errors import InvalidField, LimitExceeded, NotFound, StoreError, VersionConflict, did_you_mean
 from arbiter.models.trial import digest_of_both
-from arbiter.runtime.admin import DropCanary, PromoteCanary, Rollback, RollbackModel, SetCanary, SetOverride
+from arbiter.runtime.admin import (
+    DropCanary,
+    PauseExperiment,
+    PromoteCanary,
+    Rollback,
+    RollbackModel,
+    SetCanary,
+    SetOverride,
+)
 from arbiter.runtime.archive import counts_of
 from arbiter.runtime.modelversions import another_model
 from arbiter.serving import Canary, History, Hold, Kept, ModelHold, Override, Turn
@@ -30,6 +38,7 @@ _log = logging.getLogger("arbiter.versions")
 
 LONGEST_US = 366 * 86_400_000_000
 _STAGED = 3
+_RESUMED = 1000
 
 
 class Versions:
@@ -84,6 +93,8 @@ class Versions:
                 return another_model(self._desk, self._loader, self._archive, name, version)
             case SetOverride(kind=kind, name=name, until=until) if until:
                 self._check_name(kind, name)
+            case PauseExperiment(name=name):
+                self._check_name("experiment", name)
         return None
 
     def apply(self, command: Command, built: Built | None, now: int) -> None:
@@ -105,6 +116,8 @@ class Versions:
                 _log.warning("the canary %s is dropped%s", canary.digest[:12], _because(reason))
             case SetOverride():
                 self._override(command, now)
+            case PauseExperiment():
+                self._pause(command, now)
 
     def stage(self, built: Built) -> None:
         """Keep a snapshot that was sent, with the last few before it. Raises StoreError."""
@@ -237,7 +250,10 @@ class Versions:
         if not command.until:
             if len(others) == len(desk.standing.overrides):
                 raise NotFound(f"no override of {kind} `{name}` stands", field=_FIELDS[kind])
-            desk.order(overrides=others)
+            resumed = dict(desk.standing.resumed)
+            if kind == "experiment":
+                resumed = dict([*((each, at) for each, at in resumed.items() if each != name), (name, now)][-_RESUMED:])
+            desk.order(overrides=others, resumed=resumed)
             _log.warning("the override of %s `%s` is cleared%s", kind, name, _because(command.reason))
             return
         if not now < command.until <= now + LONGEST_US:
@@ -253,6 +269,15 @@ class Versions:
         override = Override(kind=kind, name=name, since=now, until=command.until, reason=command.reason)
         desk.order(overrides=tuple(sorted((*others, override), key=lambda each: (each.kind, each.name))))
         _log.warning("%s `%s` is switched off%s", kind, name, _because(command.reason))
+
+    def _pause(self, command: PauseExperiment, now: int) -> None:
+        """Switch it off as an operator does, unless one was quicker."""
+        standing, name = self._desk.standing, command.name
+        off = any((each.kind, each.name) == ("experiment", name) for each in standing.overrides)
+        if off or standing.resumed.get(name, 0) != command.since:
+            return
+        until = now + LONGEST_US
+        self._override(SetOverride(kind="experiment", name=name, until=until, reason=command.reason), now)
 
 
 _FIELDS = {"rule": "rule_id", "model": "model", "experiment": "experiment"}

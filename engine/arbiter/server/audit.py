@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -22,19 +23,21 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from arbiter.server.auth.roles import NEEDS, RECORDED
 from arbiter.server.calls import Slow, settled
+from arbiter.server.gate import Caller
+from arbiter.server.settings import FaceSettings
 from arbiter.server.status import AuditFailed, code_of
 from arbiter.v1 import admin_pb2, outcome_pb2, profile_pb2, trigger_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from google.protobuf.descriptor import FieldDescriptor
     from google.protobuf.message import Message
 
+    from arbiter.errors import ArbiterError
     from arbiter.server.calls import Call, Work
-    from arbiter.server.gate import Caller
 
+_PAUSED: Final = f"/{admin_pb2.DESCRIPTOR.services_by_name['AdminService'].full_name}/SetOverride"
 AUDITED: Final = RECORDED | {path for path, need in NEEDS.items() if need in {"admin", "privacy"}}
 # Fields that hold the id of somebody: a line has its pseudonym.
 _SUBJECT: Final = "subject_id"
@@ -94,6 +97,11 @@ class AuditLog:
         """Record that a caller asked for what it may not. Raises AuditFailed."""
         if method in AUDITED:
             self._write(self._record(method, caller, "PERMISSION_DENIED"))
+
+    def note(self, method: str, by: str, outcome: str, request: dict[str, Any]) -> None:
+        """Record what the server did itself, as if it had been called for. Raises AuditFailed."""
+        shown = {name: value if len(value) <= _SHOWN else f"{value[: _SHOWN - 1]}…" for name, value in request.items()}
+        self._write(self._record(method, Caller(name=by, by=by), outcome, request=shown))
 
     def _record_of(self, method: str, work: Work, content: bytes, call: Call) -> bytes:
         # A full disk is found out before anything is done, not after.
@@ -179,6 +187,20 @@ class AuditLog:
             self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise _failed(self._path, error) from error
+
+
+def note_pause(settings: bytes, experiment: str, reason: str, error: ArbiterError | None) -> None:
+    """Record, where there is an audit log, that an experiment paused itself, or what `error` kept it from that.
+    `settings` are encoded FaceSettings.
+
+    Raises AuditFailed.
+    """
+    chosen = msgspec.msgpack.decode(settings, type=FaceSettings) if settings else FaceSettings()
+    if chosen.audit.file:
+        log = AuditLog(Path(chosen.audit.file), str)
+        outcome = "OK" if error is None else code_of(error)[0].name
+        with contextlib.closing(log):
+            log.note(_PAUSED, "guardrail", outcome, {"experiment": experiment, "reason": reason})
 
 
 def _failed(path: Path, error: OSError) -> AuditFailed:

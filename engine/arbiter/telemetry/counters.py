@@ -130,6 +130,8 @@ class Counters:
     log_size: int = 0
     log_lag_s: float = 0.0
     log_restarts: int = 0
+    guardrail_looks: int = 0
+    guardrail_pauses: int = 0
 
     reloads_ok: int = 0
     reloads_failed: int = 0

@@ -28,7 +28,8 @@ INSTRUMENTS = (
         "arbiter.decision_log.stopped",
         "gauge",
         "",
-        "1 while something keeps decisions from being written down, or their log from being kept.",
+        "1 while something keeps decisions from being written down, their log from being kept, or guardrails from "
+        "being looked at.",
         one(lambda c: int(bool(c.log_error))),
         origin="all",
         joined="most",
@@ -63,6 +64,22 @@ INSTRUMENTS = (
         "{restart}",
         "Processes beside the log of decisions that died.",
         one(lambda c: c.log_restarts),
+        origin="supervisor",
+    ),
+    Instrument(
+        "arbiter.guardrail.looks",
+        "counter",
+        "{look}",
+        "Looks at the guardrails of experiments.",
+        one(lambda c: c.guardrail_looks),
+        origin="supervisor",
+    ),
+    Instrument(
+        "arbiter.guardrail.pauses",
+        "counter",
+        "{pause}",
+        "Experiments that paused themselves, since a guardrail broke.",
+        one(lambda c: c.guardrail_pauses),
         origin="supervisor",
     ),
 )

@@ -76,8 +76,7 @@ def _trial(records: Records, name: str, outcomes: Sequence[tuple[Any, ...]], que
     newest = records.rows("SELECT snapshot FROM decisions GROUP BY snapshot ORDER BY max(moment) DESC")
     known = [question.designs[s][name] for (s,) in newest if name in question.designs.get(s, {})]
     design = known[0] if known else Design({})
-    path = "" if design.by == "subject" else "$." + ".".join(f'"{part}"' for part in design.by.split("."))
-    records.make(_EXPOSED, path, path or "$", name)
+    expose(records, name, design.by)
     records.make(_UNITS)
     counts = dict(records.rows("SELECT variant, count(*) FROM units GROUP BY variant"))
     crossed, decisions = records.row("""
@@ -85,7 +84,7 @@ def _trial(records: Records, name: str, outcomes: Sequence[tuple[Any, ...]], que
     """)
     names = [*design.weights, *sorted(counts.keys() - design.weights.keys())]
     units = {each: counts[each] for each in names if each in counts}
-    control = _CONTROL if _CONTROL in names or not names else names[0]
+    control = control_of(names)
     ratio, unchecked = _ratio(records, name, question)
     others = [each for each in units if each != control]
 
@@ -98,6 +97,17 @@ def _trial(records: Records, name: str, outcomes: Sequence[tuple[Any, ...]], que
 
     parts = [Part(segment, own, effects(segment)) for segment, own in _parts(records, names)]
     return Trial(name, design.by, control, units, decisions, crossed, unchecked, ratio, effects(), parts)
+
+
+def expose(records: Records, name: str, by: str) -> None:
+    """Have the records hold, as `exposed`, the decisions to which an experiment mattered, each with its unit."""
+    path = "" if by == "subject" else "$." + ".".join(f'"{part}"' for part in by.split("."))
+    records.make(_EXPOSED, path, path or "$", name)
+
+
+def control_of(variants: Sequence[str]) -> str:
+    """The variant that the others are compared with: the one called so, else the first."""
+    return _CONTROL if _CONTROL in variants or not variants else variants[0]
 
 
 def _parts(records: Records, names: Sequence[str]) -> list[tuple[str, dict[str, int]]]:

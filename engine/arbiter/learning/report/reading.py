@@ -93,6 +93,27 @@ def opened(decisions: Sequence[Path], waiting: pa.Table, happened: Found) -> Ite
         ) from error
 
 
+@contextlib.contextmanager
+def scanned(decisions: Sequence[Path], happened: Sequence[Path], memory: int, spill: Path) -> Iterator[Records]:
+    """The records of files alone, read anew for each question with so many MiB of memory on one processor; what does
+    not fit goes below `spill` meanwhile. There are `decisions` and `happened`. Raises UnreadableLog, within the block
+    too.
+    """
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": False, "threads": 1, "memory_limit": f"{memory}MiB",
+        "temp_directory": str(spill), "preserve_insertion_order": False,
+    }  # fmt: skip
+    try:
+        with duckdb.connect(config=config) as db:
+            db.execute("SET TimeZone = 'UTC'")
+            for table, select, files in (("decisions", _DECISIONS, decisions), ("happened", _HAPPENED, happened)):
+                source = f"read_parquet({_listed(files)}, union_by_name = true)"
+                db.execute(f"CREATE VIEW {table} AS {select.format(source=source)}")
+            yield Records(db)
+    except duckdb.Error as error:
+        raise UnreadableLog(f"the log cannot be read: {error}") from error
+
+
 def _make(db: duckdb.DuckDBPyConnection, table: str, select: str, waiting: str, files: Sequence[Path]) -> None:
     parts = [select.format(source=waiting)]
     if files:

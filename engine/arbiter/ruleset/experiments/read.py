@@ -17,6 +17,7 @@ from arbiter.authoring.scalars import IDENTIFIER, shorten
 from arbiter.errors import did_you_mean
 from arbiter.ruleset.authored import BY
 from arbiter.ruleset.dates import read_active
+from arbiter.ruleset.experiments.guardrails import read_guardrails
 from arbiter.ruleset.experiments.terms import Experiment, Experiments, Factor, Holdout, Layer, Step, together
 from arbiter.ruleset.times import rfc3339
 from arbiter.types import to_micros
@@ -44,6 +45,7 @@ KEYS: Final = (
     "salt",
     "forced",
     "sticky",
+    "guardrails",
     "active",
     "enabled",
 )
@@ -58,7 +60,8 @@ _ROOM = 1e-9
 
 
 class ExperimentReader(msgspec.Struct):
-    """Reads the experiments of a rule set. `decisions` are the declared decision points, None when not known.
+    """Reads the experiments of a rule set. `decisions` are the declared decision points, `metrics` the declared
+    metrics; None when not known.
 
     `expressions` are those within which no model and no experiment is known, since neither can say who is in one.
     """
@@ -67,6 +70,7 @@ class ExperimentReader(msgspec.Struct):
     declared: Declared
     expressions: Expressions
     decisions: Collection[str] | None
+    metrics: Collection[str] | None
 
     def read_all(
         self, experiments: Mapped[str, Entry], layers: Mapped[str, Entry], holdout: Node | None
@@ -133,6 +137,7 @@ class ExperimentReader(msgspec.Struct):
             by=self._unit(block),
             when=self._when(block),
             sticky=self._sticky(block),
+            guardrails=read_guardrails(block, self.metrics),
             active=read_active(block, self.declared),
             enabled=enabled is not False,
             position=entry.key.source.position(entry.key.start),

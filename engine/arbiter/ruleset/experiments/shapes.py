@@ -21,6 +21,7 @@ from arbiter.authoring.schemas import (
     whole,
 )
 from arbiter.ruleset.authored import BY
+from arbiter.ruleset.experiments.guardrails import guardrails
 from arbiter.ruleset.experiments.read import HOLDOUT_KEYS, KEYS, LAYER_KEYS, MOST_VARIANTS, STEP_KEYS
 from arbiter.ruleset.keyschemas import active, conditions, in_order
 from arbiter.ruleset.times import TIMESTAMP
@@ -84,6 +85,7 @@ def _experiment() -> Schema:
         "forced": named("Testers: by variant the units that get it, whatever is drawn.",
                         {"type": "array", "items": {"type": ["string", "number", "boolean"]}}, ".*"),
         "sticky": boolean("Whether who was shown a variant keeps it, whatever weights and traffic become."),
+        "guardrails": guardrails(),
         "active": active("experiment"),
         "enabled": boolean("`false`: nobody is in it."),
     }  # fmt: skip

@@ -56,6 +56,17 @@ class Holdout(msgspec.Struct, frozen=True, gc=False):
     salt: str
 
 
+class Guardrail(msgspec.Struct, frozen=True, gc=False):
+    """What no variant may do to a metric: the difference of its figure to the control's is `at_least` this, or
+    `at_most`, whichever is given. It is broken when that is so with this `confidence`, however often one looks.
+    """
+
+    metric: str
+    at_least: float | None = None
+    at_most: float | None = None
+    confidence: float = 0.95
+
+
 class Experiment(msgspec.Struct, frozen=True, gc=False):
     """An experiment. It has the places from `offset` on of its layer, as many as its `traffic` at the time says: the
     steps, of which the first that is open has begun.
@@ -63,7 +74,7 @@ class Experiment(msgspec.Struct, frozen=True, gc=False):
     `layer` is empty where it stands alone, and then `layer_salt` is its own; `layer_holdout` is the layer's. `by` is
     what is split: ``subject`` or a name such as ``profile.team``. `when` is a conjunction (empty: everybody).
     `forced` gives units their variants, whatever is drawn. A `sticky` one, of subjects, keeps who was shown a variant
-    in it, whatever weights and traffic become.
+    in it, whatever weights and traffic become. When a variant breaks one of the `guardrails`, it is to pause.
     """
 
     name: str
@@ -79,6 +90,7 @@ class Experiment(msgspec.Struct, frozen=True, gc=False):
     when: tuple[Expression, ...] = ()
     forced: dict[str, str] = {}
     sticky: bool = False
+    guardrails: tuple[Guardrail, ...] = ()
     active: Active | None = None
     enabled: bool = True
     position: str = ""
