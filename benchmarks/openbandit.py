@@ -109,9 +109,9 @@ def _log(shown: Sequence[Shown], chances: NDArray[np.float64], expected: NDArray
 
 
 def joined(logs: Sequence[Log]) -> Log:
-    """Several logs as one."""
-    columns = [np.concatenate([getattr(log, name) for log in logs]) for name in Log.__struct_fields__]
-    return Log(*columns)
+    """Several logs as one, whose rows are each a unit of their own."""
+    columns = [[getattr(log, name) for log in logs] for name in Log.__struct_fields__ if name != "units"]
+    return Log(*map(np.concatenate, columns))
 
 
 def run() -> dict[str, Any]:
