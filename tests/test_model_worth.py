@@ -23,6 +23,7 @@ from arbiter.cli.app import app
 from arbiter.config.limits import Limits
 from arbiter.config.options import DecisionLog
 from arbiter.learning.chance import binomial_beyond
+from arbiter.learning.columns import HAPPENED
 from arbiter.learning.worth import FEW, Marks, Trained, auc, worth
 from arbiter.profiles.store import Update
 from arbiter.runtime import logfiles
@@ -51,12 +52,6 @@ rules:
 PROBABILITY = "{probability: {tensor: y, type: double}}"
 WEEK = 7 * 86_400_000_000
 HOUR = 3_600_000_000
-_TIME = pa.timestamp("us", tz="UTC")
-OUTCOMES = pa.schema([
-    ("kind", pa.string()), ("id", pa.string()), ("decision", pa.string()), ("at", _TIME), ("decided_at", _TIME),
-    ("recorded", _TIME), ("subject", pa.string()), ("point", pa.string()), ("snapshot", pa.string()),
-    ("rule", pa.string()), ("name", pa.string()), ("value", pa.float64()),
-])  # fmt: skip
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0])), min_size=2, max_size=60))
@@ -211,7 +206,7 @@ class Known:
         engine.store.close()
         self.rows = list(logfiles.read_log(self.log))
         happened = [each for head, row in self.rows for each in self.happened(head, row)]
-        pq.write_table(pa.Table.from_pylist(happened, OUTCOMES), self.log / "outcomes-1-x.parquet")
+        pq.write_table(pa.Table.from_pylist(happened, HAPPENED), self.log / "outcomes-1-x.parquet")
         self.within = {
             each["decision"] for each in happened
             if each["name"] == "bought" and 0 <= (each["at"] - each["decided_at"]).total_seconds() * 1e6 < WEEK

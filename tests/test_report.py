@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from arbiter.cli.app import app
 from arbiter.config.limits import Limits
 from arbiter.config.options import DecisionLog
+from arbiter.learning.columns import HAPPENED
 from arbiter.profiles.store import Update
 from arbiter.runtime import logfiles
 from arbiter.runtime.local import open_local
@@ -53,12 +54,6 @@ rules:
 """
 PEOPLE = 240
 WEEK = 7 * 86_400_000_000
-_TIME = pa.timestamp("us", tz="UTC")
-OUTCOMES = pa.schema([
-    ("kind", pa.string()), ("id", pa.string()), ("decision", pa.string()), ("at", _TIME), ("decided_at", _TIME),
-    ("recorded", _TIME), ("subject", pa.string()), ("point", pa.string()), ("snapshot", pa.string()),
-    ("rule", pa.string()), ("name", pa.string()), ("value", pa.float64()),
-])  # fmt: skip
 
 
 def reweighted(rules: str) -> str:
@@ -98,7 +93,7 @@ class Known:
         engine.store.close()
         self.rows: list[tuple[Head, Row]] = list(logfiles.read_log(self.log))
         self.happened = list(_happened(self.rows, chance))
-        pq.write_table(pa.Table.from_pylist(self.happened, OUTCOMES), self.log / "outcomes-1-x.parquet")
+        pq.write_table(pa.Table.from_pylist(self.happened, HAPPENED), self.log / "outcomes-1-x.parquet")
 
     def report(self, *options: str) -> tuple[int, dict[str, Any]]:
         done = CliRunner().invoke(app, ["report", str(self.log), "--json", *options])

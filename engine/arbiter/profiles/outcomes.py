@@ -8,6 +8,7 @@ older than events may be. What was recorded is a duplicate, unless its subject w
 from __future__ import annotations
 
 import enum
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,7 +18,7 @@ from arbiter.profiles import records
 from arbiter.profiles.arms import Lesson, learn
 from arbiter.profiles.ingesting import IngestEvents
 from arbiter.profiles.referring import ReferTo
-from arbiter.types import Event  # noqa: TC001 - a field's type at run time
+from arbiter.types import RESERVED, Event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +53,11 @@ class Became(msgspec.Struct, frozen=True):
 
     recorded: Recorded
     reference: bytes = b""
+
+
+def id_of(*told: str) -> str:
+    """The id of an event that Arbiter records of itself: the same of all that tells it from others, whenever told."""
+    return RESERVED + blake2b("\0".join(told).encode(), digest_size=16).hexdigest()
 
 
 class RecordReports:

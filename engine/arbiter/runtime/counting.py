@@ -7,14 +7,14 @@ and so no other comes between, on whatever worker.
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from arbiter.profiles import records
 from arbiter.profiles.ingesting import IngestEvents
+from arbiter.profiles.outcomes import id_of
 from arbiter.profiles.reading import ACCOUNT, member_of
 from arbiter.profiles.subjects import is_right, unknown
-from arbiter.types import DECISION, RESERVED, Event
+from arbiter.types import DECISION, Event
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -80,8 +80,7 @@ def entries_of(key: bytes, at: int, decisions: Iterable[Decision], numbers: Iter
                     "action": treatment.action,
                     "group": treatment.group,
                 }
-                told = f"{DECISION}\0{number}\0{rule}".encode()
-                event = Event(RESERVED + blake2b(told, digest_size=16).hexdigest(), "", DECISION, at, said)
+                event = Event(id_of(DECISION, number, rule), "", DECISION, at, said)
                 found.append((key, records.seen_key(key, event.id), event, records.encode(event), b""))
     return found
 

@@ -7,19 +7,18 @@ becomes of a report is the store's to judge; it is answered when it is on disk.
 from __future__ import annotations
 
 import math
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from arbiter.errors import InvalidField, LimitExceeded
 from arbiter.learning import token
 from arbiter.learning.token import Delivered
 from arbiter.profiles.arms import Lesson
-from arbiter.profiles.outcomes import Recorded, RecordReports, Report
+from arbiter.profiles.outcomes import Recorded, RecordReports, Report, id_of
 from arbiter.profiles.values import check_id, check_name
 from arbiter.ruleset.experiments.kept import shown_as
 from arbiter.runtime.telling import rows_of
 from arbiter.server.calls import Later, parse
-from arbiter.types import EXPOSURE, OUTCOME, RESERVED, Event
+from arbiter.types import EXPOSURE, OUTCOME, Event
 from arbiter.v1 import outcome_pb2
 from arbiter.wire.values import read_timestamp
 
@@ -199,9 +198,7 @@ class OutcomeService:
     def _report(
         self, claim: Claim, kind: str, at: int, said: dict[str, Any], key: str, field: str, lessons: tuple[Lesson, ...]
     ) -> Report:
-        # From all that tells one report from another, so that the same one has the same id whenever it is sent.
-        told = "\0".join((kind, claim.number, said["rule"], said.get("name", ""), key))
-        event = Event(RESERVED + blake2b(told.encode(), digest_size=16).hexdigest(), "", kind, at, said)
+        event = Event(id_of(kind, claim.number, said["rule"], said.get("name", ""), key), "", kind, at, said)
         return Report(self._store.keys.of_asked(claim.subject), claim.at, claim.snapshot, event, field, lessons)
 
     def _check_count(self, count: int, field: str) -> None:
