@@ -163,11 +163,15 @@ def _race(factor: Factor, salt: str, into: str, names: dict[str, Any]) -> list[s
     """
     runners = [(level, weight) for level, weight in factor.levels if weight]
     weights = [weight for _, weight in runners]
-    draws = [f"w * {multiplier(salt, factor.name, level)} & {_WORD}" for level, _ in runners]
+    products = [f"w * {multiplier(salt, factor.name, level)}" for level, _ in runners]
+    draws = [f"{product} & {_WORD}" for product in products]
     alike = len(set(weights)) == 1
     if not alike and len(runners) <= _FEW and min(weights) > _LIGHT:
-        lines = [f"{into}_{number} = {draw}" for number, draw in enumerate(draws)]
-        return [*lines, *_tree(weights, 0, 1, into, names)]
+        # Of the first draw the cell is mostly enough, which is a number that need not be made.
+        lines = [f"c = {products[0]} >> {_CELL_BITS} & {_CELLS - 1}"]
+        lines += [f"{into}_{number} = {draw}" for number, draw in enumerate(draws) if number]
+        named = [f"({draws[0]})", *(f"{into}_{number}" for number in range(1, len(draws)))]
+        return [*lines, *_tree(list(zip(named, weights, strict=True)), 0, 1, into, names)]
     scores = draws if alike else [_score(f"({draw})", weight) for draw, weight in zip(draws, weights, strict=True)]
     lines = [f"b = {scores[0]}", f"{into} = 0"]
     for number, score in enumerate(scores[1:], 1):
@@ -175,19 +179,27 @@ def _race(factor: Factor, salt: str, into: str, names: dict[str, Any]) -> list[s
     return lines
 
 
-def _tree(weights: list[float], holder: int, challenger: int, into: str, names: dict[str, Any]) -> list[str]:
-    """The lines that decide between the level that leads and those from the challenger on."""
-    if challenger == len(weights):
+def _tree(
+    runners: list[tuple[str, float]], holder: int, challenger: int, into: str, names: dict[str, Any]
+) -> list[str]:
+    """The lines that decide between the level that leads, of which `c` is the cell, and those from the challenger on.
+
+    Each runs with its draw and its weight.
+    """
+    if challenger == len(runners):
         return [f"{into} = {holder}"]
-    one, other, cell = f"{into}_{holder}", f"{into}_{challenger}", f"{into}_{holder} >> {_CELL_BITS}"
-    loses, wins = f"LOSES_{one}_{challenger}", f"WINS_{one}_{challenger}"
-    names[loses], names[wins] = bars(weights[holder], weights[challenger])
-    scores = f"{_score(other, weights[challenger])} > {_score(one, weights[holder])}"
+    (one, held), (other, against) = runners[holder], runners[challenger]
+    loses, wins = f"LOSES_{into}_{holder}_{challenger}", f"WINS_{into}_{holder}_{challenger}"
+    names[loses], names[wins] = bars(held, against)
+    scores = f"{_score(other, against)} > {_score(one, held)}"
+    leads = _tree(runners, challenger, challenger + 1, into, names)
+    if challenger + 1 < len(runners):
+        leads = [f"c = {other} >> {_CELL_BITS}", *leads]
     return [
-        f"if {other} > {loses}[{cell}] and ({other} > {wins}[{cell}] or {scores}):",
-        *(f"    {line}" for line in _tree(weights, challenger, challenger + 1, into, names)),
+        f"if {other} > {loses}[c] and ({other} > {wins}[c] or {scores}):",
+        *(f"    {line}" for line in leads),
         "else:",
-        *(f"    {line}" for line in _tree(weights, holder, challenger + 1, into, names)),
+        *(f"    {line}" for line in _tree(runners, holder, challenger + 1, into, names)),
     ]
 
 
