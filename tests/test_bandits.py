@@ -23,8 +23,10 @@ from arbiter.ruleset.load import load_ruleset
 from arbiter.runtime import bandits, logfiles
 from arbiter.runtime.bandits import Chances
 from arbiter.runtime.comparing import Comparison, Reproduction
+from arbiter.runtime.earning import SAME, Earning
 from arbiter.runtime.engine import Engine
 from arbiter.runtime.recording import open_recorder
+from arbiter.runtime.replaying import Again, OfThen
 from arbiter.server.decisions import DecisionService
 from arbiter.snapshot import Snapshot
 from arbiter.telemetry.counters import Counters
@@ -315,14 +317,19 @@ def test_replay_takes_what_was_drawn_from_the_log(
     reproduction = Reproduction(lambda _: SNAPSHOT, 5)
     comparison = Comparison(Snapshot(ruleset_of(RULES.replace("floor: 0.1", "floor: 0.2")), {}), 5)
     fewer = Comparison(Snapshot(ruleset_of(RULES.replace("{id: a,", "{id: new-a,")), {}), 5)
+    same = Earning(OfThen(lambda _: SNAPSHOT), {row.id: 1.0 for _, row in rows[::3]}, 0.95)
+    again = Again(SNAPSHOT)
     for head, row in rows:
         for each in (reproduction, comparison, fewer):
             each.add(head, row)
+        same.add(head, row, again, again.view(head, row))
     assert (reproduction.result().decisions, reproduction.result().different) == (400, 0)
     assert (comparison.result().changed, comparison.result().redrawn) == (0, 0)
     assert fewer.result().redrawn == sum(
         any(won.rule == "a" and won.propensity < 1 for won in row.won) for _, row in rows
     )
+    assert same.left_out == {}
+    assert [(each.unsupported, each.why) for each in same.result()] == [(0, SAME), (0, SAME)]
 
 
 def test_chances_are_reckoned_once_and_weigh_what_is_old_less() -> None:

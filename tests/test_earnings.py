@@ -230,13 +230,13 @@ def test_experiments_that_hang_on_each_other_are_drawn_together(known: Known) ->
     seen = set()
     for head, row in known.rows:
         if head.point == "both" and not row.page:
-            then, forced = chances_then(past, head, row, past.seen(head, row))
+            then, forced = chances_then(past, head, row, past.seen(head, row), {})
             assert forced == ()
             # Of level 5 nobody is in the second experiment, which the rule asks for.
             special = 0.0 if row.variants["two"] == "" else 1 / 2 * 1 / 3
             expected = special if row.won[0].rule == "special" else 1 - special
-            assert then.by[delivered(row.won)] == pytest.approx(expected)
-            assert sum(then.by.values()) == pytest.approx(1)
+            assert then.of(delivered(row.won), {}) == pytest.approx(expected)
+            assert sum(each.odds for each in then.courses) == pytest.approx(1)
             seen.add((row.won[0].rule, len(row.exposed), round(row.won[0].propensity, 3)))
     # What the row says by itself is the product of the shares, which is another figure where they hang together.
     assert {("special", 2, 0.167), ("", 1, 0.5), ("", 1, 0.667), ("", 0, 1.0)} == seen
@@ -248,9 +248,9 @@ def test_experiments_that_hang_on_each_other_are_drawn_together(known: Known) ->
 def test_what_a_variant_was_forced_for_is_no_chance(known: Known) -> None:
     past = Again(known.archive.read(known.rows[0][0].snapshot, {}))
     (forced,) = [(h, r) for h, r in known.rows if h.point == "home" and not r.page and not r.exposed]
-    then, names = chances_then(past, *forced, past.seen(*forced))
+    then, names = chances_then(past, *forced, past.seen(*forced), {})
     assert names == ("tone",)
-    assert list(then.by.values()) == [1.0]
+    assert [each.odds for each in then.courses] == [1.0]
     drawn = [row for head, row in known.rows if head.point == "home" and row.exposed]
     assert {round(row.won[0].propensity, 6) for row in drawn} == {0.2, 0.8}
 

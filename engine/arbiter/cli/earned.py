@@ -112,6 +112,10 @@ def said(each: "Earned", what: str, level: float) -> "list[str]":
         )
     if each.assumed:
         lines.append(f"{each.assumed:,} by snapshots that are gone: their propensity is the log's, support is assumed")
+    if each.early:
+        lines.append(
+            f"{each.early:,} of subjects who keep a variant since before this log: taken to be drawn by its weights"
+        )
     if each.why == SAME:
         lines.append(f"it would have earned the same: {each.why}")
     elif each.why:

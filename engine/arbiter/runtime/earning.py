@@ -2,13 +2,15 @@
 
 Law: rows and what they earned in, estimates out. Of a decision it is known what came of what was delivered, and nothing
 of what was not. So only those decisions are in an estimate at which all that the candidate might deliver might have
-been delivered then: which these are hangs on who was decided for, and not on what was drawn.
+been delivered then, with chances that the log tells: which these are hangs on who was decided for, and not on what was
+drawn.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections import Counter
+from math import prod
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -17,7 +19,8 @@ import numpy as np
 from arbiter.learning.logged import CERTAIN
 from arbiter.learning.offpolicy import Estimate, Log, NotEstimable, estimate, on_policy, overlap, overlap_p
 from arbiter.learning.outcomemodel import FOLDS, crossfitted
-from arbiter.runtime.chances import Chances, TooMany, chances, chances_then
+from arbiter.runtime.chances import Chances, Course, TooMany, chances, chances_then, told
+from arbiter.runtime.firsts import Firsts
 from arbiter.runtime.replaying import delivered
 
 if TYPE_CHECKING:
@@ -47,14 +50,16 @@ class Earned(msgspec.Struct, frozen=True, kw_only=True):
     Of `decisions` those are `unsupported` at which it might deliver what could not have been delivered then. All else
     is of the others: they earned `mean`, between `low` and `high`, and are of so many `units`. For `assumed` of them
     the snapshot of then is gone: what else could have been delivered is taken to be what the candidate delivers.
-    `weight` is the mean of the weights, near 1 where all is well. `estimates` is empty where there is none, and `why`
-    says why not.
+    `early` are those of subjects who were shown a variant that they keep before all that the log has of them: they are
+    taken to have drawn it by the weights of the decision. `weight` is the mean of the weights, near 1 where all is
+    well. `estimates` is empty where there is none, and `why` says why not.
     """
 
     point: str
     decisions: int
     unsupported: int
     assumed: int
+    early: int
     units: int
     mean: float
     low: float
@@ -74,38 +79,46 @@ class Earning:
         self._rewards = rewards
         self.level = level
         self._points: dict[str, _Rows] = {}
+        self._firsts = Firsts()
         self.left_out: Counter[str] = Counter()
 
     def add(self, head: Head, row: Row, candidate: Again, view: View) -> None:
         """Add a row; `view` is what the candidate sees. Raises NotFound for a point that it has not."""
+        again = self._past.of(head.snapshot)
+        seen: View | None = None
+        first: dict[str, Mapping[str, float]] = {}
+        early = False
+        if again is not None:
+            seen = again.seen(head, row)
+            first, early = self._firsts.of(again, head.snapshot, row, seen)
         if row.place:
             self.left_out["later on a page"] += 1
             return
         given = delivered(row.won)
-        again = self._past.of(head.snapshot)
         try:
             forced: tuple[str, ...] = ()
-            seen = None if again is None else again.seen(head, row)
             if again is None or seen is None:
                 then = _as_logged(row, given)
             else:
-                then, forced = chances_then(again, head, row, seen)
-            would = chances(candidate, head, row, view, fixed=forced)
+                then, forced = chances_then(again, head, row, seen, first)
+            would = chances(candidate, head, row, view, first, fixed=forced)
         except TooMany:
-            self.left_out["too many variants"] += 1
+            self.left_out["too many variants and rules that might have been drawn"] += 1
             return
-        if view.draws.asked or (seen is not None and seen.draws.asked):
-            self.left_out["a rule drawn from its group"] += 1
+        if not told(then, would) or (again is None and would.draws):
+            self.left_out["chances of a group that the log does not tell"] += 1
             return
-        if given not in then.by:
+        best = then.best(row, given)
+        if best is None:
             self.left_out["not decided the same again"] += 1
             return
         rows = self._points.setdefault(head.point, _Rows())
         # Without its snapshot it is known of a row whether chance had a say, and not what else could have been.
-        open_ = again is None and then.by[given] < 1
-        if open_ or would.by.keys() <= then.by.keys():
+        open_ = again is None and then.of(given, best) < 1
+        if open_ or would.all <= then.all:
             rows.assumed += open_
-            rows.add(row, self._rewards.get(row.id, 0.0), given, then, would)
+            rows.early += early
+            rows.add(row, self._rewards.get(row.id, 0.0), given, then, would, best)
         else:
             rows.unsupported += 1
 
@@ -116,16 +129,16 @@ class Earning:
 
 def _as_logged(row: Row, given: bytes) -> Chances:
     """What the row itself says of the chances of then."""
-    propensity = min((each.propensity for each in row.won), default=CERTAIN)
+    propensity = row.won[0].propensity / row.won[0].lot if row.won else CERTAIN
     rules = tuple(each.rule for each in row.won)
-    return Chances({given: propensity}, {given: rules}, ())
+    return Chances((Course(given, rules, propensity * prod(each.lot for each in row.won)),))
 
 
 class _Rows:
     """The rows of one decision point that are in its estimate, and how many are not."""
 
     def __init__(self) -> None:
-        self.unsupported = self.assumed = 0
+        self.unsupported = self.assumed = self.early = 0
         self._rewards, self._logged, self._chosen = array("d"), array("d"), array("d")
         self._arms = array("q")
         # What the candidate might have delivered: the number of the row, the choice, the probability.
@@ -133,15 +146,21 @@ class _Rows:
         self._numbers: dict[tuple[str, ...], int] = {}
         self._units = _Units()
 
-    def add(self, row: Row, reward: float, given: bytes, then: Chances, would: Chances) -> None:
-        number = len(self._rewards)
+    def add(
+        self, row: Row, reward: float, given: bytes, then: Chances, would: Chances, best: Mapping[str, float]
+    ) -> None:
+        number, logged = len(self._rewards), then.of(given, best)
         self._rewards.append(reward)
-        self._logged.append(then.by[given])
-        self._chosen.append(min(would.by.get(given, 0.0), 1.0))
+        self._logged.append(logged)
+        self._chosen.append(min(would.of(given, best), 1.0))
         self._arms.append(self._number(tuple(each.rule for each in row.won)))
-        for key, odds in would.by.items():
+        for course in would.courses:
+            odds = course.odds
+            if course.lots:
+                # Of all that might be drawn the chance of this one is known. Weighted for that it stands for them.
+                odds = course.chance(best) / logged if course.delivers == given else 0.0
             self._of.append(number)
-            self._might.append(self._number(would.rules[key]))
+            self._might.append(self._number(course.rules))
             self._odds.append(odds)
         own: list[Hashable] = [("subject", row.subject)] if row.subject else []
         self._units.join([*own, *then.units, *would.units])
@@ -154,8 +173,8 @@ class _Rows:
         if not self._rewards:
             nan = float("nan")
             return Earned(
-                point=point, decisions=decisions, unsupported=self.unsupported, assumed=0, units=0, mean=nan, low=nan,
-                high=nan, weight=nan, estimates=[], why=NOTHING,
+                point=point, decisions=decisions, unsupported=self.unsupported, assumed=0, early=0, units=0, mean=nan,
+                low=nan, high=nan, weight=nan, estimates=[], why=NOTHING,
             )  # fmt: skip
         log = self._log()
         assert log.units is not None  # noqa: S101 - made with them
@@ -163,8 +182,8 @@ class _Rows:
         estimates, why = self._estimates(log, level)
         return Earned(
             point=point, decisions=decisions, unsupported=self.unsupported, assumed=self.assumed,
-            units=int(log.units.max()) + 1, mean=mean, low=low, high=high, weight=overlap(log), estimates=estimates,
-            why=why,
+            early=self.early, units=int(log.units.max()) + 1, mean=mean, low=low, high=high, weight=overlap(log),
+            estimates=estimates, why=why,
         )  # fmt: skip
 
     def _estimates(self, log: Log, level: float) -> tuple[list[Estimate], str]:
