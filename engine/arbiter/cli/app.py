@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from arbiter import __version__
+from arbiter.cli.audience import audience
 from arbiter.cli.bandit import bandit
 from arbiter.cli.bench import bench
 from arbiter.cli.canary import canary
@@ -92,6 +93,7 @@ app.add_typer(token)
 app.add_typer(triggers)
 app.add_typer(outcomes)
 app.add_typer(bandit)
+app.command()(audience)
 app.command()(replay)
 app.command()(shadow)
 app.command()(report)

@@ -30,7 +30,8 @@ ACCOUNT = "account_id"
 
 
 class Reading:
-    """Reads inside `txn`, all for `features`. `notice` is told the key of each record that was out of date.
+    """Reads inside `txn` of `environment`, all for `features`. `notice` is told the key of each record that was out of
+    date.
 
     `keys` gives those under which ids are stored. Times are µs. `reads` counts the records that were looked for.
     """
@@ -43,42 +44,49 @@ class Reading:
         keys: Keys,
         notice: Callable[[bytes], None],
     ) -> None:
-        self._environment = environment
-        self._txn = txn
-        self._features = features
-        self._keys = keys
+        self.environment = environment
+        self.txn = txn
+        self.features = features
+        self.keys = keys
         self._notice = notice
         self.reads = 0
 
     def __call__(self, subject_id: str, now: int) -> Profile:
         """A subject's profile as of `now`."""
-        return self._at(self._keys.subject(subject_id), now)
+        return self._at(self.keys.subject(subject_id), now)
 
     def account(self, account_id: str, now: int) -> Profile:
         """An account as of `now`."""
-        return self._at(self._keys.account(account_id), now)
+        return self._at(self.keys.account(account_id), now)
 
     def member(self, subject_id: str, now: int) -> Member:
         """A subject's profile beside its account, an empty one where it has none."""
-        profile = self(subject_id, now)
+        return self.beside(self(subject_id, now), now)
+
+    def beside(self, profile: Profile, now: int) -> Member:
+        """A profile that was read, beside its account."""
         named = profile.attributes.get(ACCOUNT)
-        return member_of(profile, self.account(named, now) if named.__class__ is str else unknown(self._features))
+        return member_of(profile, self.account(named, now) if named.__class__ is str else unknown(self.features))
 
     def _at(self, key: bytes, now: int) -> Profile:
         self.reads += 1
-        raw = self._txn.get(key, None, self._environment.profile)
+        raw = self.txn.get(key, None, self.environment.profile)
         if raw is None and isinstance(key, Turning):
-            key = standing_for(self._environment, self._txn, key)
-            raw = self._txn.get(key, None, self._environment.profile)
+            key = standing_for(self.environment, self.txn, key)
+            raw = self.txn.get(key, None, self.environment.profile)
         if raw is not None and len(raw) == ALIAS_BYTES:
-            key, raw = raw, self._txn.get(raw, None, self._environment.profile)
+            key, raw = raw, self.txn.get(raw, None, self.environment.profile)
         if raw is None:
-            return unknown(self._features)
+            return unknown(self.features)
+        return self.opened(key, raw, now)
+
+    def opened(self, key: bytes, raw: bytes, now: int) -> Profile:
+        """The profile of a record that was found under `key`, as of `now`."""
         profile = decode_hot(raw)
-        if is_right(profile, self._features, now):
+        if is_right(profile, self.features, now):
             return profile
         self._notice(key)
-        return Subject(self._environment, self._txn, key).as_of(profile, self._features, now)
+        return Subject(self.environment, self.txn, key).as_of(profile, self.features, now)
 
 
 def member_of(profile: Profile, account: Profile) -> Member:
