@@ -187,7 +187,7 @@ class Slow:
         return Counter(each.reason.name.lower() for each in outcomes), lost, lines
 
 
-_CASES = ((NOW, {"device": "ios"}), (NOW + 3 * DAY, {}))
+_CASES: tuple[tuple[int, dict[str, Any]], ...] = ((NOW, {"device": "ios"}), (NOW + 3 * DAY, {}))
 
 
 @pytest.fixture(scope="module")
