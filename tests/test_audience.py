@@ -241,6 +241,21 @@ def test_what_is_unknown_is_told_by_what_lacks_and_consent_as_its_cause(stage: S
     assert (missing["profile.age"].profiles, missing["profile.age"].denied) == (without, denied)
 
 
+def test_of_a_model_that_has_no_outputs_the_input_is_named_that_lacks(stage: Stage) -> None:
+    found = stage.reach("scored")
+    missing = {each.name: each.profiles for each in found.missing}
+    lacking = beyond = failed = 0
+    for number in range(PEOPLE):
+        request = Request(f"s{number}", ("home",), NOW, explain=ExplainLevel.ALL, explain_rules=("scored",))
+        (outcome,) = stage.engine.decide(request)[0].explanation
+        known = stage.store.read(f"s{number}", NOW).attributes
+        failed += known.get("x") == 4 and known.get("country") != "FR"
+        if "models.score.s" in outcome.missing:
+            lacking, beyond = lacking + ("x" not in known), beyond + ("x" in known)
+    assert (missing["profile.x"], missing["models.score.s"]) == (lacking, beyond)
+    assert found.degraded["score"] == failed >= beyond > 0
+
+
 def test_a_context_that_nobody_gives_is_said_to_lack(stage: Stage) -> None:
     assert stage.reach("device").outcomes == {"unknown": PEOPLE}
     assert stage.reach("device").lacking == ("context.device",)

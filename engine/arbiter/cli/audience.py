@@ -195,7 +195,7 @@ def _print(found: "Audience") -> None:
     out().print(f"{said}: {whom}", highlight=False)
     _print_conditions(found)
     words = {**_STAGES, "holds": "condition holds", "eligible": "eligible", "shown": "would be shown it"}
-    heads = ("what becomes of it", "profiles", "share", *(() if found.whole else ("95 % of such samples within",)))
+    heads = ("what becomes of it", "profiles", "share", *(() if found.whole else ("95 % interval",)))
     print_table(
         heads, [(words[name], f"{count:,}", *_percent(_share(count, found), found)) for name, count in _stages(found)]
     )

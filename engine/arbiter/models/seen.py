@@ -40,6 +40,15 @@ def seen(model: Model, view: View, symbols: Symbols) -> ModelOutcome:
     return ModelOutcome(model.name, model.version, inputs, outputs, lack, detail, denied)
 
 
+def lacking(model: Model, view: View, symbols: Symbols) -> tuple[str, ...]:
+    """The names without a value in whose place nothing may stand, so that the model has no outputs."""
+    return tuple(
+        f"{item.root}.{item.attribute}"
+        for item in model.inputs
+        if item.stand_in is None and item.form != "missing" and value_of(item, view, symbols) is None
+    )
+
+
 def _names(model: Model) -> list[str]:
     """The model's own name and those that it reads; an account's are seen through who names it."""
     read = [f"{item.root}.{item.attribute}" for item in model.inputs]

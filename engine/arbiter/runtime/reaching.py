@@ -17,6 +17,7 @@ from arbiter.decision.explain import explain, judge_condition
 from arbiter.decision.parts import gate, parts_of
 from arbiter.decision.walk import Need, Walk
 from arbiter.errors import NotFound, did_you_mean
+from arbiter.models.seen import lacking
 from arbiter.profiles import census
 from arbiter.runtime.audience import Audience, Condition, Example, Lost, Missing, Variant
 from arbiter.runtime.views import view_of
@@ -24,7 +25,7 @@ from arbiter.snapshot import finished
 from arbiter.types import ExplainLevel, Reason, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from arbiter.expr.view import View
     from arbiter.profiles.records import Profile
@@ -157,7 +158,7 @@ class Reach:
             for each in eligible:
                 self._end(each, Reason.DISABLED)
         for each in asked:
-            self._degraded.update(each.view.failed)
+            self._degraded.update(each.view.failed.keys())
 
     def _holding(self, asked: list[_Asked]) -> list[_Asked]:
         """Those for whom the condition holds, who consent to what the rule asks for; what became of the others."""
@@ -197,10 +198,18 @@ class Reach:
         outcome = judge_condition(self._rule.rule, self._point, each.view)
         names: tuple[str, ...] = ("",)
         if outcome is not None:
-            names = outcome.missing or names
+            names = tuple(dict.fromkeys(self._behind(outcome.missing, each))) or names
             self._denied.update(name for name in names if _is_denied(name, outcome))
         self._missing.update(names)
         self._end(each, Reason.UNKNOWN, ", ".join(names))
+
+    def _behind(self, names: Iterable[str], each: _Asked) -> Iterator[str]:
+        """The names, and in place of a model's outputs the inputs for lack of which it has none, where that is why."""
+        snapshot = each.active.snapshot
+        for name in names:
+            root, _, rest = name.partition(".")
+            model = snapshot.models[rest.partition(".")[0]] if root == "models" else None
+            yield from (model and lacking(model, each.view, snapshot.symbols)) or (name,)
 
     def _is_let_in(self, each: _Asked) -> bool:
         reason = gate(self._rule, each.view, each.subject)
