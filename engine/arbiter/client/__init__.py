@@ -10,12 +10,13 @@ with Client("127.0.0.1:50051") as client:
 """
 
 from arbiter.client.access import Tls
-from arbiter.client.aio import AsyncClient, AsyncSubscription
+from arbiter.client.aio import AsyncClient, AsyncDecisionStream, AsyncSubscription
 from arbiter.client.answers import Answer, Batch, Erasure, HeldPage, Ingested, Page
 from arbiter.client.arguments import Ask
 from arbiter.client.bandits import BanditArm
-from arbiter.client.client import Client, Subscription
+from arbiter.client.client import Client, DecisionStream, Subscription
 from arbiter.client.consents import Consent, ConsentAnswer
+from arbiter.client.deciding import Decided
 from arbiter.client.events import EventPage
 from arbiter.client.failures import (
     CallFailed,
@@ -53,6 +54,7 @@ __all__ = [
     "Answer",
     "Ask",
     "AsyncClient",
+    "AsyncDecisionStream",
     "AsyncSubscription",
     "AttributeChange",
     "BanditArm",
@@ -63,6 +65,8 @@ __all__ = [
     "Consent",
     "ConsentAnswer",
     "DeadlineExceeded",
+    "Decided",
+    "DecisionStream",
     "EmittedEvent",
     "Erasure",
     "EventPage",

@@ -9,15 +9,17 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from google.rpc import code_pb2
 from google.rpc.status_pb2 import Status
 from grpc import aio
 
 from arbiter.client.calls import Awaiting
 from arbiter.client.channels import failure_of
+from arbiter.client.deciding import DECIDE_STREAM, Decided, Deciding, Pipeline
 from arbiter.client.face import Connections, Face, Resumed, Turns
 from arbiter.client.failures import cancelled, failure
 from arbiter.client.following import SUBSCRIBE, Followed, Following
@@ -25,34 +27,36 @@ from arbiter.client.retry import Send, Wait
 from arbiter.client.streaming import BATCH, INGEST_STREAM, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
     from types import TracebackType
     from typing import Self
 
-    from arbiter.client.calls import Call
+    from arbiter.client.arguments import Ask
+    from arbiter.client.calls import Call, Rpc
     from arbiter.client.failures import CallFailed
     from arbiter.client.firings import Firing
-    from arbiter.client.streaming import Streamed
+    from arbiter.client.streaming import Sending, Streamed
     from arbiter.types import Event
-    from arbiter.v1.profile_pb2 import IngestStreamRequest
 
 _T = TypeVar("_T")
+_Item = TypeVar("_Item")
+_Request = TypeVar("_Request", bound=Message)
+_Response = TypeVar("_Response", bound=Message)
 
 
-class AsyncSubscription(Followed):
-    """What triggers do, one firing after the other; to be closed. As `Subscription`."""
+class AsyncStream(Generic[_T]):
+    """What a server tells, one after the other; to be closed. As `Stream`."""
 
-    def __init__(self, following: Following, firings: AsyncGenerator[Firing]) -> None:
-        super().__init__(following)
-        self._firings = firings
+    def __init__(self, told: AsyncGenerator[_T]) -> None:
+        self._told = told
 
     def __aiter__(self) -> Self:
         """Return itself."""
         return self
 
-    async def __anext__(self) -> Firing:
-        """Return the next firing, when there is one. Raises CallFailed."""
-        return await anext(self._firings)
+    async def __anext__(self) -> _T:
+        """Return the next, when there is one. Raises CallFailed."""
+        return await anext(self._told)
 
     async def __aenter__(self) -> Self:
         """Return itself."""
@@ -64,7 +68,23 @@ class AsyncSubscription(Followed):
 
     async def close(self) -> None:
         """End the stream."""
-        await self._firings.aclose()
+        await self._told.aclose()
+
+
+class AsyncSubscription(Followed, AsyncStream["Firing"]):
+    """What triggers do, one firing after the other; to be closed. As `Subscription`."""
+
+    def __init__(self, following: Following, firings: AsyncGenerator[Firing]) -> None:
+        Followed.__init__(self, following)
+        AsyncStream.__init__(self, firings)
+
+
+class AsyncDecisionStream(Deciding, AsyncStream[Decided]):
+    """What became of requests, in the order in which they are decided; to be closed. As `DecisionStream`."""
+
+    def __init__(self, pipeline: Pipeline, decided: AsyncGenerator[Decided]) -> None:
+        Deciding.__init__(self, pipeline)
+        AsyncStream.__init__(self, decided)
 
 
 class AsyncClient(Awaiting, Face):
@@ -149,27 +169,54 @@ class AsyncClient(Awaiting, Face):
 
         As the method of `Client`; of an asynchronous iterable each request holds what was there, at most `batch`.
         """
-        unanswered, connections = Unanswered(), Connections(self._shared, timeout)
-        arrived: asyncio.Queue[Event | None] = asyncio.Queue(batch)
-        arriving = asyncio.create_task(_take(events, arrived, unanswered))
+        unanswered = Unanswered()
+        exchanged = self._exchanged(INGEST_STREAM, events, batch, unanswered, unanswered.answered, timeout)
+        async with contextlib.aclosing(exchanged):
+            async for progress in exchanged:
+                yield progress
+
+    def decide_stream(
+        self,
+        requests: Iterable[Ask] | AsyncIterable[Ask],
+        *,
+        each_timeout: float | None = None,
+        timeout: float | None = None,
+    ) -> AsyncDecisionStream:
+        """Decide requests as they come, many at a time on one stream, as the method of `Client`."""
+        pipeline = Pipeline(each_timeout)
+        exchanged = self._exchanged(DECIDE_STREAM, requests, 1, pipeline, pipeline.answered, timeout)
+        return AsyncDecisionStream(pipeline, exchanged)
+
+    async def _exchanged(
+        self,
+        rpc: Rpc[_Request, _Response],
+        items: Iterable[_Item] | AsyncIterable[_Item],
+        batch: int,
+        sending: Sending[_Item, _Request],
+        answered: Callable[[_Response], _T],
+        timeout: float | None,  # noqa: ASYNC109 - as on every other method
+    ) -> AsyncGenerator[_T]:
+        connections = Connections(self._shared, timeout)
+        arrived: asyncio.Queue[_Item | None] = asyncio.Queue(batch)
+        arriving = asyncio.create_task(_take(items, arrived, sending))
         try:
             while True:
                 seconds, metadata = connections.begin()
                 try:
-                    stream = self._streamer(connections.lane, INGEST_STREAM)(
-                        _requests(arrived, batch, unanswered), timeout=seconds, metadata=metadata
+                    stream = self._streamer(connections.lane, rpc)(
+                        _requests(arrived, batch, sending), timeout=seconds, metadata=metadata
                     )
                     try:
                         async for response in stream:
                             connections.answered()
-                            yield unanswered.answered(response)
+                            yield answered(response)
                     finally:
                         stream.cancel()
                 except grpc.RpcError as error:
                     await self._pause(connections.failed(_torn(failure_of(error))))
                 else:
-                    if unanswered.fault is not None:
-                        raise unanswered.fault
+                    if sending.fault is not None:
+                        raise sending.fault
                     return
                 finally:
                     connections.leave()
@@ -226,41 +273,41 @@ class AsyncClient(Awaiting, Face):
 
 
 async def _take(
-    events: Iterable[Event] | AsyncIterable[Event], arrived: asyncio.Queue[Event | None], unanswered: Unanswered
+    items: Iterable[_Item] | AsyncIterable[_Item], arrived: asyncio.Queue[_Item | None], sending: Sending[_Item, Any]
 ) -> None:
-    """Take events as they come, whatever connection is there; None stands at their end."""
+    """Take items as they come, whatever connection is there; None stands at their end."""
     try:
-        if isinstance(events, AsyncIterable):
-            async for event in events:
-                await arrived.put(event)
+        if isinstance(items, AsyncIterable):
+            async for item in items:
+                await arrived.put(item)
         else:
-            for event in events:
-                await arrived.put(event)
+            for item in items:
+                await arrived.put(item)
     except Exception as error:  # noqa: BLE001 - raised again by who consumes the answers
-        unanswered.fault = error
+        sending.fault = error
     await arrived.put(None)
 
 
 async def _requests(
-    arrived: asyncio.Queue[Event | None], batch: int, unanswered: Unanswered
-) -> AsyncIterator[IngestStreamRequest]:
+    arrived: asyncio.Queue[_Item | None], batch: int, sending: Sending[_Item, _Request]
+) -> AsyncIterator[_Request]:
     """The requests for a new connection."""
-    connection = unanswered.connect()
-    while unanswered.is_current(connection):
-        if (request := unanswered.following(connection)) is not None:
+    connection = sending.connect()
+    while sending.is_current(connection):
+        if (request := sending.following(connection)) is not None:
             yield request
             continue
-        if unanswered.ended:
+        if sending.ended:
             return
-        events, event = [], await arrived.get()
-        while event is not None:
-            events.append(event)
-            if len(events) == batch or arrived.empty():
+        items, item = [], await arrived.get()
+        while item is not None:
+            items.append(item)
+            if len(items) == batch or arrived.empty():
                 break
-            event = arrived.get_nowait()
-        if event is None:
+            item = arrived.get_nowait()
+        if item is None:
             arrived.put_nowait(None)  # for the connection that may take the place of this one
-        if not unanswered.add(events):
+        if not sending.add(items):
             return
 
 

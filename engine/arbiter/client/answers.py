@@ -185,7 +185,19 @@ def _model(each: decision_pb2.ModelExplanation) -> ModelOutcome:
 
 def read_batch(response: decision_pb2.DecideBatchResponse) -> Batch:
     """Return the results of a batch."""
-    return Batch(tuple(_result(each) for each in response.results), response.snapshot)
+    return Batch(tuple(read_result(each) for each in response.results), response.snapshot)
+
+
+def read_result(
+    message: decision_pb2.DecideBatchResult | decision_pb2.DecideStreamResponse,
+) -> Answer | Page | CallFailed:
+    """Return what became of one request of several."""
+    if message.HasField("error"):
+        return failure(message.error)
+    response = message.response
+    if response.decision:
+        return read_answer(response, response.snapshot, response.request_id)
+    return read_page(response)
 
 
 def read_ingested(response: profile_pb2.IngestEventsResponse) -> Ingested:
@@ -347,15 +359,6 @@ def _override(message: admin_pb2.Override) -> Override:
         until=read_timestamp(message.until),
         reason=message.reason,
     )
-
-
-def _result(message: decision_pb2.DecideBatchResult) -> Answer | Page | CallFailed:
-    if message.HasField("error"):
-        return failure(message.error)
-    response = message.response
-    if response.decision:
-        return read_answer(response, response.snapshot, response.request_id)
-    return read_page(response)
 
 
 def _treatment(message: decision_pb2.Treatment) -> Treatment:

@@ -6,12 +6,14 @@ Law: sends and waits, as the turns of a call say. What may be asked stands in `m
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from arbiter.client.calls import Blocking
 from arbiter.client.channels import failure_of
+from arbiter.client.deciding import DECIDE_STREAM, Decided, Deciding, Pipeline
 from arbiter.client.face import Connections, Face, Resumed, Turns
 from arbiter.client.failures import cancelled
 from arbiter.client.following import SUBSCRIBE, Followed, Following
@@ -19,32 +21,34 @@ from arbiter.client.retry import Send, Wait
 from arbiter.client.streaming import BATCH, INGEST_STREAM, Source, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
-    from arbiter.client.calls import Call
+    from arbiter.client.arguments import Ask
+    from arbiter.client.calls import Call, Rpc
     from arbiter.client.firings import Firing
-    from arbiter.client.streaming import Streamed
+    from arbiter.client.streaming import Sending, Streamed
     from arbiter.types import Event
 
 _T = TypeVar("_T")
+_Request = TypeVar("_Request", bound=Message)
+_Response = TypeVar("_Response", bound=Message)
 
 
-class Subscription(Followed):
-    """What triggers do, one firing after the other, for one thread; to be closed."""
+class Stream(Generic[_T]):
+    """What a server tells, one after the other, for one thread; to be closed."""
 
-    def __init__(self, following: Following, firings: Generator[Firing]) -> None:
-        super().__init__(following)
-        self._firings = firings
+    def __init__(self, told: Generator[_T]) -> None:
+        self._told = told
 
     def __iter__(self) -> Self:
         """Return itself."""
         return self
 
-    def __next__(self) -> Firing:
-        """Return the next firing, when there is one. Raises CallFailed."""
-        return next(self._firings)
+    def __next__(self) -> _T:
+        """Return the next, when there is one. Raises CallFailed."""
+        return next(self._told)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -56,7 +60,23 @@ class Subscription(Followed):
 
     def close(self) -> None:
         """End the stream."""
-        self._firings.close()
+        self._told.close()
+
+
+class Subscription(Followed, Stream["Firing"]):
+    """What triggers do, one firing after the other, for one thread; to be closed."""
+
+    def __init__(self, following: Following, firings: Generator[Firing]) -> None:
+        Followed.__init__(self, following)
+        Stream.__init__(self, firings)
+
+
+class DecisionStream(Deciding, Stream[Decided]):
+    """What became of requests, in the order in which they are decided, for one thread; to be closed."""
+
+    def __init__(self, pipeline: Pipeline, decided: Generator[Decided]) -> None:
+        Deciding.__init__(self, pipeline)
+        Stream.__init__(self, decided)
 
 
 class Client(Blocking, Face):
@@ -129,25 +149,50 @@ class Client(Blocking, Face):
         for all of it. Nothing is sent before the first answer is asked for. Raises CallFailed for the first request
         that is not answered, whose events a server counts from 0; and what `events` raises, all before it stored.
         """
-        unanswered, connections = Unanswered(), Connections(self._shared, timeout)
+        unanswered = Unanswered()
         source = Source(events, batch, unanswered)
+        yield from self._exchanged(INGEST_STREAM, source, unanswered, unanswered.answered, timeout)
+
+    def decide_stream(
+        self, requests: Iterable[Ask], *, each_timeout: float | None = None, timeout: float | None = None
+    ) -> DecisionStream:
+        """Decide requests as they come, many at a time on one stream; yield each as soon as it is decided.
+
+        `requests` are taken in another thread, and no faster than the server answers. A bad one fails alone, with a
+        CallFailed as its result. When the connection breaks or the server stops, another takes its place and what was
+        not answered is asked again. `each_timeout`, in seconds, is for one request on the server, `timeout` for all of
+        the stream. Nothing is sent before the first answer is asked for. Raises CallFailed when no server answers, and
+        then `unanswered` has what was asked in vain; what `requests` raises, and InvalidRequest for one that no message
+        can hold, when all before it is answered. Fallbacks do not stand in here.
+        """
+        pipeline = Pipeline(each_timeout)
+        source = Source(requests, 1, pipeline)
+        return DecisionStream(pipeline, self._exchanged(DECIDE_STREAM, source, pipeline, pipeline.answered, timeout))
+
+    def _exchanged(
+        self,
+        rpc: Rpc[_Request, _Response],
+        source: Source[Any, _Request],
+        sending: Sending[Any, _Request],
+        answered: Callable[[_Response], _T],
+        timeout: float | None,
+    ) -> Generator[_T]:
+        connections = Connections(self._shared, timeout)
         while True:
             seconds, metadata = connections.begin()
             try:
-                stream = self._streamer(connections.lane, INGEST_STREAM)(
-                    source.requests(), timeout=seconds, metadata=metadata
-                )
+                stream = self._streamer(connections.lane, rpc)(source.requests(), timeout=seconds, metadata=metadata)
                 try:
                     for response in stream:
                         connections.answered()
-                        yield unanswered.answered(response)
+                        yield answered(response)
                 finally:
                     stream.cancel()  # of one that ended it does nothing
             except grpc.RpcError as error:
                 self._closed.wait(connections.failed(failure_of(error)))
             else:
-                if unanswered.fault is not None:
-                    raise unanswered.fault
+                if sending.fault is not None:
+                    raise sending.fault
                 return
             finally:
                 connections.leave()

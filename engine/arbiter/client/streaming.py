@@ -1,4 +1,4 @@
-"""What a stream of events has sent, and what of it is answered, whatever connection breaks.
+"""What a stream of requests has sent, and what of it is answered, whatever connection breaks.
 
 Law: no gRPC and no clock; both faces drive it, each in its own way. Requests stay here until they are answered, so that
 a stream that takes the place of a broken one sends them again; a server drops what it has by the ids of events.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -26,6 +26,34 @@ if TYPE_CHECKING:
 BATCH: Final = 500
 _method = profile_pb2.DESCRIPTOR.services_by_name["ProfileService"].methods_by_name["IngestStream"]
 INGEST_STREAM = rpc(_method, profile_pb2.IngestStreamRequest, profile_pb2.IngestStreamResponse, Again.ALWAYS)
+
+
+_Item_contra = TypeVar("_Item_contra", contravariant=True)
+_Item = TypeVar("_Item")
+_Request_co = TypeVar("_Request_co", covariant=True)
+_Request = TypeVar("_Request")
+
+
+class Sending(Protocol[_Item_contra, _Request_co]):
+    """The requests of one stream that are not answered, over one connection after another, made of items.
+
+    `fault` is what the items ended in; with `ended` it was one that could not be written.
+    """
+
+    fault: BaseException | None
+    ended: bool
+
+    def connect(self) -> int:
+        """Begin anew with what is not answered; the number of this connection."""
+
+    def is_current(self, connection: int) -> bool:
+        """Whether no other connection took the place of this one."""
+
+    def following(self, connection: int) -> _Request_co | None:
+        """The request to send next over a connection; None when items must be added first."""
+
+    def add(self, items: Iterable[_Item_contra], /) -> bool:
+        """Make a request of items, whoever will send it; whether there is one."""
 
 
 class Streamed(msgspec.Struct, frozen=True):
@@ -77,7 +105,7 @@ class Unanswered:
             self._next += 1
             return self._waiting[place]
 
-    def add(self, events: Iterable[Event]) -> bool:
+    def add(self, events: Iterable[Event], /) -> bool:
         """Make a request of events, whoever will send it; whether there is one.
 
         An event that cannot be written is the `fault`, and nothing comes after it.
@@ -112,16 +140,16 @@ class Unanswered:
             return self._progress
 
 
-class Source:
-    """Events, taken by whichever thread sends now, and by one at a time."""
+class Source(Generic[_Item, _Request]):
+    """Items, taken by whichever thread sends now, and by one at a time; `batch` make a request."""
 
-    def __init__(self, events: Iterable[Event], batch: int, unanswered: Unanswered) -> None:
-        self._events = iter(events)
+    def __init__(self, items: Iterable[_Item], batch: int, unanswered: Sending[_Item, _Request]) -> None:
+        self._items = iter(items)
         self._batch = batch
         self._unanswered = unanswered
         self._taking = threading.Lock()
 
-    def requests(self) -> Iterator[profile_pb2.IngestStreamRequest]:
+    def requests(self) -> Iterator[_Request]:
         """The requests for a new connection; those for the connection before it end."""
         unanswered = self._unanswered
         connection = unanswered.connect()
@@ -139,10 +167,10 @@ class Source:
         """Make one more request; whether there was anything left."""
         if self._unanswered.fault is not None:
             return False
-        events: list[Event] = []
+        items: list[_Item] = []
         try:
-            for event in islice(self._events, self._batch):
-                events.append(event)  # noqa: PERF402 - what came before an error is kept
+            for item in islice(self._items, self._batch):
+                items.append(item)  # noqa: PERF402 - what came before an error is kept
         except Exception as error:  # noqa: BLE001 - raised again by who consumes the answers
             self._unanswered.fault = error
-        return self._unanswered.add(events)
+        return self._unanswered.add(items)

@@ -60,6 +60,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     # The whole call.
     message_bytes: Annotated[int, option("Bytes of one call, as sent.", least=1, most=_MOST)] = 16 * _MIB
     metadata_bytes: Annotated[int, option("Bytes of the metadata of one call.", least=1024, most=_MIB)] = 16 * _KIB
+    decide_streams: Annotated[int, option("Streams of `DecideStream` in one worker.", least=0, most=1024)] = 32
     ingest_streams: Annotated[int, option("Streams of `IngestStream` in one worker.", least=1, most=1024)] = 16
     followers: Annotated[int, option("Streams of `Subscribe` in one worker.", least=0, most=1024)] = 32
     # Beyond which a worker closes new connections at once.

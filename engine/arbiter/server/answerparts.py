@@ -100,3 +100,13 @@ def write_treatment(response: decision_pb2.DecideResponse, treatment: Treatment)
         variant=treatment.variant,
     )
     write_entries(message.params, treatment.params)
+
+
+def varint(number: int) -> bytes:
+    """Return a length as protobuf writes it: seven bits a byte, the lowest first."""
+    written = bytearray()
+    while number > 0x7F:  # noqa: PLR2004 - seven bits
+        written.append(number & 0x7F | 0x80)
+        number >>= 7
+    written.append(number)
+    return bytes(written)

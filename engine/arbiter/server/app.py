@@ -21,6 +21,7 @@ from arbiter.server.calls import Entry, Rpc
 from arbiter.server.grpcio import missing, only_lost
 from arbiter.server.guard import Guard
 from arbiter.server.inline import InlineLoop
+from arbiter.server.pipelined import DecideStreams
 from arbiter.server.settings import FaceSettings
 from arbiter.server.stock import Door, Pool, handler
 from arbiter.server.streams import Streams
@@ -92,12 +93,16 @@ class Server:
         }
         self._pool = Pool(settings.threads)
         by_path = {rpc.path: rpc for rpc in rpcs.values()}
+        pipeline = Entry(f"/{decisions.SERVICE}/DecideStream", gate, counters, backing.observer)
         ingest = Entry(f"/{profiles.SERVICE}/IngestStream", gate, counters, backing.observer)
         follow = Entry(f"/{triggers.SERVICE}/Subscribe", gate, counters, backing.observer)
+        pipelining = Streams(limits.decide_streams, "decide_streams", "call Decide")
         ingesting = Streams(limits.ingest_streams, "ingest_streams", "send batches")
         following = Streams(limits.followers, "followers", "follow with fewer streams")
-        self._streams = (ingesting, following)
+        self._streams = (pipelining, ingesting, following)
+        piped = DecideStreams(rpcs[decisions.SERVICE, "Decide"], self._pool, limits.concurrent_calls, counters)
         streams = {
+            decisions.SERVICE: {"DecideStream": pipelining.answering(pipeline, piped.open)},
             profiles.SERVICE: {"IngestStream": ingesting.answering(ingest, stored.stream().open)},
             triggers.SERVICE: {"Subscribe": following.telling(follow, triggering.opens(guard.recorded, follow.path))},
         }
@@ -107,7 +112,7 @@ class Server:
             self._pool,
             limits.concurrent_calls,
             open_to_all=(health.SERVICE,),
-            streams=(ingest.path, follow.path),
+            streams=(pipeline.path, ingest.path, follow.path),
         )
         self._server = grpc.server(
             self._pool,

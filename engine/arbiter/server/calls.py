@@ -100,9 +100,9 @@ class Entry:
         caller = None if self._gate is None else self._gate.admit(self.path, metadata, identities)
         return Call(deadline, metadata, caller, peer)
 
-    def failed(self, error: BaseException) -> Status:
-        """Return what the caller is told of an error, which is counted and keeps no frames."""
-        status = status_of(error, self.name)
+    def failed(self, error: BaseException, within: str = "") -> Status:
+        """Return what the caller is told of an error, which is counted and keeps no frames; `within` as `status_of`."""
+        status = status_of(error, self.name, within)
         self.count(error, status.code)
         let_go(error)
         return status

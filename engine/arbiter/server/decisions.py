@@ -24,7 +24,7 @@ from arbiter.profiles.ingesting import IngestEvents
 from arbiter.runtime.counting import Decided, counting, entries_of, strict
 from arbiter.runtime.engine import STEP
 from arbiter.runtime.faults import let_go
-from arbiter.server.answerparts import Parts, write_treatment
+from arbiter.server.answerparts import Parts, varint, write_treatment
 from arbiter.server.calls import Call, Later, Slow, malformed, parse, settled
 from arbiter.server.explanations import check_rules, write_explanation
 from arbiter.server.requests import RequestReader
@@ -235,12 +235,12 @@ class DecisionService:
                 own = None if seen is None else [next(shown)]
                 content = self._settled(asked, request, answer, active.of(request.subject_id), own)
                 # Written by hand: making messages of it would take as long as a tenth of the decision.
-                content = _RESPONSE_TAG + _varint(len(content)) + content
+                content = _RESPONSE_TAG + varint(len(content)) + content
             except CallerError as error:
                 status = status_of(error, "DecideBatch", f"requests[{place}]")
                 content = decision_pb2.DecideBatchResult(error=status).SerializeToString()
                 let_go(error)
-            written += _RESULT_TAG, _varint(len(content)), content
+            written += _RESULT_TAG, varint(len(content)), content
         return b"".join(written)
 
     def _write(
@@ -344,16 +344,6 @@ class DecisionService:
             counters.canary_decisions[point] += 1
         for lacking in decision.degraded:
             counters.degraded[lacking.model, lacking.cause.name.lower()] += 1
-
-
-def _varint(number: int) -> bytes:
-    """A length as protobuf writes it: seven bits a byte, the lowest first."""
-    written = bytearray()
-    while number > 0x7F:  # noqa: PLR2004 - seven bits
-        written.append(number & 0x7F | 0x80)
-        number >>= 7
-    written.append(number)
-    return bytes(written)
 
 
 def write_decision(message: decision_pb2.DecideResponse, decision: Decision, snapshot: str) -> None:

@@ -68,6 +68,7 @@ class Counters:
     # Calls: durations by path and status, refusals by what was full, errors by status.
     calls: Each[tuple[str, str], list[int]] = field(default_factory=lambda: Each(lambda _: empty()))
     in_flight: int = 0
+    decide_streams: int = 0  # that are open
     shed: defaultdict[str, int] = field(default_factory=_counts)
     errors: defaultdict[str, int] = field(default_factory=_counts)
 

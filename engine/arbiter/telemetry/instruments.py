@@ -79,6 +79,13 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     ),
     Instrument("arbiter.calls.active", "updown", "{call}", "Calls under way.", one(lambda c: c.in_flight)),
     Instrument(
+        "arbiter.decide.streams",
+        "updown",
+        "{stream}",
+        "Streams of DecideStream that are open; each of their requests is counted as a call of Decide.",
+        one(lambda c: c.decide_streams),
+    ),
+    Instrument(
         "arbiter.calls.shed",
         "counter",
         "{call}",

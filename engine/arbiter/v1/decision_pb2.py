@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from arbiter.v1 import value_pb2 as arbiter_dot_v1_dot_value__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61rbiter/v1/decision.proto\x12\narbiter.v1\x1a\x16\x61rbiter/v1/value.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xe3\x02\n\rDecideRequest\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65\x63ision\x18\x02 \x01(\t\x12\x11\n\tdecisions\x18\x03 \x03(\t\x12\x37\n\x07\x63ontext\x18\x04 \x03(\x0b\x32&.arbiter.v1.DecideRequest.ContextEntry\x12\x14\n\x0c\x63ontext_json\x18\x05 \x01(\x0c\x12\r\n\x05slots\x18\x06 \x01(\r\x12+\n\x07\x65xplain\x18\x07 \x01(\x0b\x32\x1a.arbiter.v1.ExplainOptions\x12\x0f\n\x07\x64ry_run\x18\x08 \x01(\x08\x12&\n\x02\x61t\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\n \x01(\t\x1a\x41\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\"H\n\x0e\x45xplainOptions\x12\'\n\x05level\x18\x01 \x01(\x0e\x32\x18.arbiter.v1.ExplainLevel\x12\r\n\x05rules\x18\x02 \x03(\t\"\xc4\x03\n\x0e\x44\x65\x63ideResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12)\n\ntreatments\x18\x02 \x03(\x0b\x32\x15.arbiter.v1.Treatment\x12\x10\n\x08snapshot\x18\x03 \x01(\t\x12\x11\n\tdefaulted\x18\x04 \x01(\x08\x12)\n\x08\x64\x65graded\x18\x05 \x03(\x0b\x32\x17.arbiter.v1.Degradation\x12/\n\x0bvalid_until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x0b\x65xplanation\x18\x07 \x01(\x0b\x32\x17.arbiter.v1.Explanation\x12\x10\n\x08\x64\x65\x63ision\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\'\n\tdecisions\x18\n \x03(\x0b\x32\x14.arbiter.v1.Decision\x12@\n\x0b\x65xperiments\x18\x0b \x03(\x0b\x32+.arbiter.v1.DecideResponse.ExperimentsEntry\x1a\x32\n\x10\x45xperimentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9c\x03\n\x08\x44\x65\x63ision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12)\n\ntreatments\x18\x02 \x03(\x0b\x32\x15.arbiter.v1.Treatment\x12\x11\n\tdefaulted\x18\x04 \x01(\x08\x12)\n\x08\x64\x65graded\x18\x05 \x03(\x0b\x32\x17.arbiter.v1.Degradation\x12/\n\x0bvalid_until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x0b\x65xplanation\x18\x07 \x01(\x0b\x32\x17.arbiter.v1.Explanation\x12\x10\n\x08\x64\x65\x63ision\x18\x08 \x01(\t\x12:\n\x0b\x65xperiments\x18\x0b \x03(\x0b\x32%.arbiter.v1.Decision.ExperimentsEntry\x1a\x32\n\x10\x45xperimentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\x03\x10\x04J\x04\x08\t\x10\nJ\x04\x08\n\x10\x0bR\x08snapshotR\nrequest_idR\tdecisions\"\x86\x02\n\tTreatment\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x31\n\x06params\x18\x03 \x03(\x0b\x32!.arbiter.v1.Treatment.ParamsEntry\x12\x10\n\x08priority\x18\x04 \x01(\x03\x12\x12\n\x05value\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\"\n\x06reason\x18\x06 \x01(\x0e\x32\x12.arbiter.v1.Reason\x12\x0f\n\x07variant\x18\x07 \x01(\t\x1a@\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x42\x08\n\x06_value\"X\n\x0b\x44\x65gradation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x1c.arbiter.v1.DegradationCause\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xad\x01\n\x0b\x45xplanation\x12*\n\x05rules\x18\x01 \x03(\x0b\x32\x1b.arbiter.v1.RuleExplanation\x12\x0c\n\x04text\x18\x02 \x01(\t\x12,\n\x06models\x18\x03 \x03(\x0b\x32\x1c.arbiter.v1.ModelExplanation\x12\x36\n\x0b\x65xperiments\x18\x04 \x03(\x0b\x32!.arbiter.v1.ExperimentExplanation\"\x8a\x01\n\x15\x45xperimentExplanation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x30\n\x08standing\x18\x03 \x01(\x0e\x32\x1e.arbiter.v1.ExperimentStanding\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x10\n\x08mattered\x18\x05 \x01(\x08\"\x8c\x02\n\x10ModelExplanation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12&\n\x06inputs\x18\x03 \x03(\x0b\x32\x16.arbiter.v1.ModelInput\x12:\n\x07outputs\x18\x04 \x03(\x0b\x32).arbiter.v1.ModelExplanation.OutputsEntry\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\"\n\x06\x64\x65nied\x18\x06 \x03(\x0b\x32\x12.arbiter.v1.Denial\x1a\x41\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\"\x80\x01\n\nModelInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12 \n\x05value\x18\x03 \x01(\x0b\x32\x11.arbiter.v1.Value\x12\x0f\n\x07\x63olumns\x18\x04 \x03(\x01\x12\x0f\n\x07imputed\x18\x05 \x01(\x08\x12\x10\n\x08withheld\x18\x06 \x01(\x08\"\x96\x03\n\x0fRuleExplanation\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12(\n\x07outcome\x18\x02 \x01(\x0e\x32\x17.arbiter.v1.RuleOutcome\x12\x0f\n\x07lost_to\x18\x03 \x01(\t\x12\x0f\n\x07lost_on\x18\x04 \x01(\t\x12\x12\n\nexpression\x18\x05 \x01(\t\x12\x37\n\x06values\x18\x06 \x03(\x0b\x32\'.arbiter.v1.RuleExplanation.ValuesEntry\x12\x0f\n\x07missing\x18\x07 \x03(\t\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\x12\x10\n\x08position\x18\t \x01(\t\x12\x10\n\x08priority\x18\n \x01(\x03\x12\x12\n\x05value\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08withheld\x18\x0c \x03(\t\x12\"\n\x06\x64\x65nied\x18\r \x03(\x0b\x32\x12.arbiter.v1.Denial\x1a@\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x42\x08\n\x06_value\"A\n\x12\x44\x65\x63ideBatchRequest\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.arbiter.v1.DecideRequest\"W\n\x13\x44\x65\x63ideBatchResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.arbiter.v1.DecideBatchResult\x12\x10\n\x08snapshot\x18\x02 \x01(\t\"r\n\x11\x44\x65\x63ideBatchResult\x12.\n\x08response\x18\x01 \x01(\x0b\x32\x1a.arbiter.v1.DecideResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result*y\n\x0c\x45xplainLevel\x12\x1d\n\x19\x45XPLAIN_LEVEL_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45XPLAIN_LEVEL_WINNERS\x10\x01\x12\x18\n\x14\x45XPLAIN_LEVEL_LOSERS\x10\x02\x12\x15\n\x11\x45XPLAIN_LEVEL_ALL\x10\x03*E\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n\x0bREASON_RULE\x10\x01\x12\x12\n\x0eREASON_DEFAULT\x10\x02*\x9b\x01\n\x10\x44\x65gradationCause\x12!\n\x1d\x44\x45GRADATION_CAUSE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x44\x45GRADATION_CAUSE_DEADLINE\x10\x01\x12\"\n\x1e\x44\x45GRADATION_CAUSE_MODEL_FAILED\x10\x02\x12 \n\x1c\x44\x45GRADATION_CAUSE_OVERRIDDEN\x10\x03*\xa0\x03\n\x12\x45xperimentStanding\x12#\n\x1f\x45XPERIMENT_STANDING_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45XPERIMENT_STANDING_DRAWN\x10\x01\x12\x1e\n\x1a\x45XPERIMENT_STANDING_FORCED\x10\x02\x12 \n\x1c\x45XPERIMENT_STANDING_DISABLED\x10\x03\x12\"\n\x1e\x45XPERIMENT_STANDING_OVERRIDDEN\x10\x04\x12 \n\x1c\x45XPERIMENT_STANDING_INACTIVE\x10\x05\x12\x1c\n\x18\x45XPERIMENT_STANDING_UNIT\x10\x06\x12!\n\x1d\x45XPERIMENT_STANDING_TARGETING\x10\x07\x12\x1f\n\x1b\x45XPERIMENT_STANDING_HOLDOUT\x10\x08\x12\x1d\n\x19\x45XPERIMENT_STANDING_LAYER\x10\t\x12\x1f\n\x1b\x45XPERIMENT_STANDING_TRAFFIC\x10\n\x12\x1c\n\x18\x45XPERIMENT_STANDING_KEPT\x10\x0b*\x82\x03\n\x0bRuleOutcome\x12\x1c\n\x18RULE_OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10RULE_OUTCOME_WON\x10\x01\x12\x15\n\x11RULE_OUTCOME_LOST\x10\x02\x12\x17\n\x13RULE_OUTCOME_FAILED\x10\x03\x12\x18\n\x14RULE_OUTCOME_UNKNOWN\x10\x04\x12\x19\n\x15RULE_OUTCOME_DISABLED\x10\x05\x12\x19\n\x15RULE_OUTCOME_INACTIVE\x10\x06\x12\x18\n\x14RULE_OUTCOME_ROLLOUT\x10\x07\x12\x16\n\x12RULE_OUTCOME_GROUP\x10\x08\x12\x1a\n\x16RULE_OUTCOME_DUPLICATE\x10\t\x12\x1e\n\x1aRULE_OUTCOME_RENDER_FAILED\x10\n\x12\x1b\n\x17RULE_OUTCOME_OVERRIDDEN\x10\x0b\x12\x1b\n\x17RULE_OUTCOME_NO_CONSENT\x10\x0c\x12\x17\n\x13RULE_OUTCOME_CAPPED\x10\r2\xa2\x01\n\x0f\x44\x65\x63isionService\x12?\n\x06\x44\x65\x63ide\x12\x19.arbiter.v1.DecideRequest\x1a\x1a.arbiter.v1.DecideResponse\x12N\n\x0b\x44\x65\x63ideBatch\x12\x1e.arbiter.v1.DecideBatchRequest\x1a\x1f.arbiter.v1.DecideBatchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61rbiter/v1/decision.proto\x12\narbiter.v1\x1a\x16\x61rbiter/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xe3\x02\n\rDecideRequest\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65\x63ision\x18\x02 \x01(\t\x12\x11\n\tdecisions\x18\x03 \x03(\t\x12\x37\n\x07\x63ontext\x18\x04 \x03(\x0b\x32&.arbiter.v1.DecideRequest.ContextEntry\x12\x14\n\x0c\x63ontext_json\x18\x05 \x01(\x0c\x12\r\n\x05slots\x18\x06 \x01(\r\x12+\n\x07\x65xplain\x18\x07 \x01(\x0b\x32\x1a.arbiter.v1.ExplainOptions\x12\x0f\n\x07\x64ry_run\x18\x08 \x01(\x08\x12&\n\x02\x61t\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\n \x01(\t\x1a\x41\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\"H\n\x0e\x45xplainOptions\x12\'\n\x05level\x18\x01 \x01(\x0e\x32\x18.arbiter.v1.ExplainLevel\x12\r\n\x05rules\x18\x02 \x03(\t\"\xc4\x03\n\x0e\x44\x65\x63ideResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12)\n\ntreatments\x18\x02 \x03(\x0b\x32\x15.arbiter.v1.Treatment\x12\x10\n\x08snapshot\x18\x03 \x01(\t\x12\x11\n\tdefaulted\x18\x04 \x01(\x08\x12)\n\x08\x64\x65graded\x18\x05 \x03(\x0b\x32\x17.arbiter.v1.Degradation\x12/\n\x0bvalid_until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x0b\x65xplanation\x18\x07 \x01(\x0b\x32\x17.arbiter.v1.Explanation\x12\x10\n\x08\x64\x65\x63ision\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\'\n\tdecisions\x18\n \x03(\x0b\x32\x14.arbiter.v1.Decision\x12@\n\x0b\x65xperiments\x18\x0b \x03(\x0b\x32+.arbiter.v1.DecideResponse.ExperimentsEntry\x1a\x32\n\x10\x45xperimentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9c\x03\n\x08\x44\x65\x63ision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12)\n\ntreatments\x18\x02 \x03(\x0b\x32\x15.arbiter.v1.Treatment\x12\x11\n\tdefaulted\x18\x04 \x01(\x08\x12)\n\x08\x64\x65graded\x18\x05 \x03(\x0b\x32\x17.arbiter.v1.Degradation\x12/\n\x0bvalid_until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x0b\x65xplanation\x18\x07 \x01(\x0b\x32\x17.arbiter.v1.Explanation\x12\x10\n\x08\x64\x65\x63ision\x18\x08 \x01(\t\x12:\n\x0b\x65xperiments\x18\x0b \x03(\x0b\x32%.arbiter.v1.Decision.ExperimentsEntry\x1a\x32\n\x10\x45xperimentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\x03\x10\x04J\x04\x08\t\x10\nJ\x04\x08\n\x10\x0bR\x08snapshotR\nrequest_idR\tdecisions\"\x86\x02\n\tTreatment\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x31\n\x06params\x18\x03 \x03(\x0b\x32!.arbiter.v1.Treatment.ParamsEntry\x12\x10\n\x08priority\x18\x04 \x01(\x03\x12\x12\n\x05value\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\"\n\x06reason\x18\x06 \x01(\x0e\x32\x12.arbiter.v1.Reason\x12\x0f\n\x07variant\x18\x07 \x01(\t\x1a@\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x42\x08\n\x06_value\"X\n\x0b\x44\x65gradation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x1c.arbiter.v1.DegradationCause\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xad\x01\n\x0b\x45xplanation\x12*\n\x05rules\x18\x01 \x03(\x0b\x32\x1b.arbiter.v1.RuleExplanation\x12\x0c\n\x04text\x18\x02 \x01(\t\x12,\n\x06models\x18\x03 \x03(\x0b\x32\x1c.arbiter.v1.ModelExplanation\x12\x36\n\x0b\x65xperiments\x18\x04 \x03(\x0b\x32!.arbiter.v1.ExperimentExplanation\"\x8a\x01\n\x15\x45xperimentExplanation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x30\n\x08standing\x18\x03 \x01(\x0e\x32\x1e.arbiter.v1.ExperimentStanding\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x10\n\x08mattered\x18\x05 \x01(\x08\"\x8c\x02\n\x10ModelExplanation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12&\n\x06inputs\x18\x03 \x03(\x0b\x32\x16.arbiter.v1.ModelInput\x12:\n\x07outputs\x18\x04 \x03(\x0b\x32).arbiter.v1.ModelExplanation.OutputsEntry\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\"\n\x06\x64\x65nied\x18\x06 \x03(\x0b\x32\x12.arbiter.v1.Denial\x1a\x41\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\"\x80\x01\n\nModelInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12 \n\x05value\x18\x03 \x01(\x0b\x32\x11.arbiter.v1.Value\x12\x0f\n\x07\x63olumns\x18\x04 \x03(\x01\x12\x0f\n\x07imputed\x18\x05 \x01(\x08\x12\x10\n\x08withheld\x18\x06 \x01(\x08\"\x96\x03\n\x0fRuleExplanation\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12(\n\x07outcome\x18\x02 \x01(\x0e\x32\x17.arbiter.v1.RuleOutcome\x12\x0f\n\x07lost_to\x18\x03 \x01(\t\x12\x0f\n\x07lost_on\x18\x04 \x01(\t\x12\x12\n\nexpression\x18\x05 \x01(\t\x12\x37\n\x06values\x18\x06 \x03(\x0b\x32\'.arbiter.v1.RuleExplanation.ValuesEntry\x12\x0f\n\x07missing\x18\x07 \x03(\t\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\x12\x10\n\x08position\x18\t \x01(\t\x12\x10\n\x08priority\x18\n \x01(\x03\x12\x12\n\x05value\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08withheld\x18\x0c \x03(\t\x12\"\n\x06\x64\x65nied\x18\r \x03(\x0b\x32\x12.arbiter.v1.Denial\x1a@\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.arbiter.v1.Value:\x02\x38\x01\x42\x08\n\x06_value\"A\n\x12\x44\x65\x63ideBatchRequest\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.arbiter.v1.DecideRequest\"W\n\x13\x44\x65\x63ideBatchResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.arbiter.v1.DecideBatchResult\x12\x10\n\x08snapshot\x18\x02 \x01(\t\"r\n\x11\x44\x65\x63ideBatchResult\x12.\n\x08response\x18\x01 \x01(\x0b\x32\x1a.arbiter.v1.DecideResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"m\n\x13\x44\x65\x63ideStreamRequest\x12*\n\x07request\x18\x01 \x01(\x0b\x32\x19.arbiter.v1.DecideRequest\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x89\x01\n\x14\x44\x65\x63ideStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\x08response\x18\x02 \x01(\x0b\x32\x1a.arbiter.v1.DecideResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result*y\n\x0c\x45xplainLevel\x12\x1d\n\x19\x45XPLAIN_LEVEL_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45XPLAIN_LEVEL_WINNERS\x10\x01\x12\x18\n\x14\x45XPLAIN_LEVEL_LOSERS\x10\x02\x12\x15\n\x11\x45XPLAIN_LEVEL_ALL\x10\x03*E\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n\x0bREASON_RULE\x10\x01\x12\x12\n\x0eREASON_DEFAULT\x10\x02*\x9b\x01\n\x10\x44\x65gradationCause\x12!\n\x1d\x44\x45GRADATION_CAUSE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x44\x45GRADATION_CAUSE_DEADLINE\x10\x01\x12\"\n\x1e\x44\x45GRADATION_CAUSE_MODEL_FAILED\x10\x02\x12 \n\x1c\x44\x45GRADATION_CAUSE_OVERRIDDEN\x10\x03*\xa0\x03\n\x12\x45xperimentStanding\x12#\n\x1f\x45XPERIMENT_STANDING_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45XPERIMENT_STANDING_DRAWN\x10\x01\x12\x1e\n\x1a\x45XPERIMENT_STANDING_FORCED\x10\x02\x12 \n\x1c\x45XPERIMENT_STANDING_DISABLED\x10\x03\x12\"\n\x1e\x45XPERIMENT_STANDING_OVERRIDDEN\x10\x04\x12 \n\x1c\x45XPERIMENT_STANDING_INACTIVE\x10\x05\x12\x1c\n\x18\x45XPERIMENT_STANDING_UNIT\x10\x06\x12!\n\x1d\x45XPERIMENT_STANDING_TARGETING\x10\x07\x12\x1f\n\x1b\x45XPERIMENT_STANDING_HOLDOUT\x10\x08\x12\x1d\n\x19\x45XPERIMENT_STANDING_LAYER\x10\t\x12\x1f\n\x1b\x45XPERIMENT_STANDING_TRAFFIC\x10\n\x12\x1c\n\x18\x45XPERIMENT_STANDING_KEPT\x10\x0b*\x82\x03\n\x0bRuleOutcome\x12\x1c\n\x18RULE_OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10RULE_OUTCOME_WON\x10\x01\x12\x15\n\x11RULE_OUTCOME_LOST\x10\x02\x12\x17\n\x13RULE_OUTCOME_FAILED\x10\x03\x12\x18\n\x14RULE_OUTCOME_UNKNOWN\x10\x04\x12\x19\n\x15RULE_OUTCOME_DISABLED\x10\x05\x12\x19\n\x15RULE_OUTCOME_INACTIVE\x10\x06\x12\x18\n\x14RULE_OUTCOME_ROLLOUT\x10\x07\x12\x16\n\x12RULE_OUTCOME_GROUP\x10\x08\x12\x1a\n\x16RULE_OUTCOME_DUPLICATE\x10\t\x12\x1e\n\x1aRULE_OUTCOME_RENDER_FAILED\x10\n\x12\x1b\n\x17RULE_OUTCOME_OVERRIDDEN\x10\x0b\x12\x1b\n\x17RULE_OUTCOME_NO_CONSENT\x10\x0c\x12\x17\n\x13RULE_OUTCOME_CAPPED\x10\r2\xf9\x01\n\x0f\x44\x65\x63isionService\x12?\n\x06\x44\x65\x63ide\x12\x19.arbiter.v1.DecideRequest\x1a\x1a.arbiter.v1.DecideResponse\x12N\n\x0b\x44\x65\x63ideBatch\x12\x1e.arbiter.v1.DecideBatchRequest\x1a\x1f.arbiter.v1.DecideBatchResponse\x12U\n\x0c\x44\x65\x63ideStream\x12\x1f.arbiter.v1.DecideStreamRequest\x1a .arbiter.v1.DecideStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,56 +47,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELEXPLANATION_OUTPUTSENTRY']._serialized_options = b'8\001'
   _globals['_RULEEXPLANATION_VALUESENTRY']._loaded_options = None
   _globals['_RULEEXPLANATION_VALUESENTRY']._serialized_options = b'8\001'
-  _globals['_EXPLAINLEVEL']._serialized_start=3180
-  _globals['_EXPLAINLEVEL']._serialized_end=3301
-  _globals['_REASON']._serialized_start=3303
-  _globals['_REASON']._serialized_end=3372
-  _globals['_DEGRADATIONCAUSE']._serialized_start=3375
-  _globals['_DEGRADATIONCAUSE']._serialized_end=3530
-  _globals['_EXPERIMENTSTANDING']._serialized_start=3533
-  _globals['_EXPERIMENTSTANDING']._serialized_end=3949
-  _globals['_RULEOUTCOME']._serialized_start=3952
-  _globals['_RULEOUTCOME']._serialized_end=4338
-  _globals['_DECIDEREQUEST']._serialized_start=124
-  _globals['_DECIDEREQUEST']._serialized_end=479
-  _globals['_DECIDEREQUEST_CONTEXTENTRY']._serialized_start=414
-  _globals['_DECIDEREQUEST_CONTEXTENTRY']._serialized_end=479
-  _globals['_EXPLAINOPTIONS']._serialized_start=481
-  _globals['_EXPLAINOPTIONS']._serialized_end=553
-  _globals['_DECIDERESPONSE']._serialized_start=556
-  _globals['_DECIDERESPONSE']._serialized_end=1008
-  _globals['_DECIDERESPONSE_EXPERIMENTSENTRY']._serialized_start=958
-  _globals['_DECIDERESPONSE_EXPERIMENTSENTRY']._serialized_end=1008
-  _globals['_DECISION']._serialized_start=1011
-  _globals['_DECISION']._serialized_end=1423
-  _globals['_DECISION_EXPERIMENTSENTRY']._serialized_start=958
-  _globals['_DECISION_EXPERIMENTSENTRY']._serialized_end=1008
-  _globals['_TREATMENT']._serialized_start=1426
-  _globals['_TREATMENT']._serialized_end=1688
-  _globals['_TREATMENT_PARAMSENTRY']._serialized_start=1614
-  _globals['_TREATMENT_PARAMSENTRY']._serialized_end=1678
-  _globals['_DEGRADATION']._serialized_start=1690
-  _globals['_DEGRADATION']._serialized_end=1778
-  _globals['_EXPLANATION']._serialized_start=1781
-  _globals['_EXPLANATION']._serialized_end=1954
-  _globals['_EXPERIMENTEXPLANATION']._serialized_start=1957
-  _globals['_EXPERIMENTEXPLANATION']._serialized_end=2095
-  _globals['_MODELEXPLANATION']._serialized_start=2098
-  _globals['_MODELEXPLANATION']._serialized_end=2366
-  _globals['_MODELEXPLANATION_OUTPUTSENTRY']._serialized_start=2301
-  _globals['_MODELEXPLANATION_OUTPUTSENTRY']._serialized_end=2366
-  _globals['_MODELINPUT']._serialized_start=2369
-  _globals['_MODELINPUT']._serialized_end=2497
-  _globals['_RULEEXPLANATION']._serialized_start=2500
-  _globals['_RULEEXPLANATION']._serialized_end=2906
-  _globals['_RULEEXPLANATION_VALUESENTRY']._serialized_start=2832
-  _globals['_RULEEXPLANATION_VALUESENTRY']._serialized_end=2896
-  _globals['_DECIDEBATCHREQUEST']._serialized_start=2908
-  _globals['_DECIDEBATCHREQUEST']._serialized_end=2973
-  _globals['_DECIDEBATCHRESPONSE']._serialized_start=2975
-  _globals['_DECIDEBATCHRESPONSE']._serialized_end=3062
-  _globals['_DECIDEBATCHRESULT']._serialized_start=3064
-  _globals['_DECIDEBATCHRESULT']._serialized_end=3178
-  _globals['_DECISIONSERVICE']._serialized_start=4341
-  _globals['_DECISIONSERVICE']._serialized_end=4503
+  _globals['_EXPLAINLEVEL']._serialized_start=3463
+  _globals['_EXPLAINLEVEL']._serialized_end=3584
+  _globals['_REASON']._serialized_start=3586
+  _globals['_REASON']._serialized_end=3655
+  _globals['_DEGRADATIONCAUSE']._serialized_start=3658
+  _globals['_DEGRADATIONCAUSE']._serialized_end=3813
+  _globals['_EXPERIMENTSTANDING']._serialized_start=3816
+  _globals['_EXPERIMENTSTANDING']._serialized_end=4232
+  _globals['_RULEOUTCOME']._serialized_start=4235
+  _globals['_RULEOUTCOME']._serialized_end=4621
+  _globals['_DECIDEREQUEST']._serialized_start=156
+  _globals['_DECIDEREQUEST']._serialized_end=511
+  _globals['_DECIDEREQUEST_CONTEXTENTRY']._serialized_start=446
+  _globals['_DECIDEREQUEST_CONTEXTENTRY']._serialized_end=511
+  _globals['_EXPLAINOPTIONS']._serialized_start=513
+  _globals['_EXPLAINOPTIONS']._serialized_end=585
+  _globals['_DECIDERESPONSE']._serialized_start=588
+  _globals['_DECIDERESPONSE']._serialized_end=1040
+  _globals['_DECIDERESPONSE_EXPERIMENTSENTRY']._serialized_start=990
+  _globals['_DECIDERESPONSE_EXPERIMENTSENTRY']._serialized_end=1040
+  _globals['_DECISION']._serialized_start=1043
+  _globals['_DECISION']._serialized_end=1455
+  _globals['_DECISION_EXPERIMENTSENTRY']._serialized_start=990
+  _globals['_DECISION_EXPERIMENTSENTRY']._serialized_end=1040
+  _globals['_TREATMENT']._serialized_start=1458
+  _globals['_TREATMENT']._serialized_end=1720
+  _globals['_TREATMENT_PARAMSENTRY']._serialized_start=1646
+  _globals['_TREATMENT_PARAMSENTRY']._serialized_end=1710
+  _globals['_DEGRADATION']._serialized_start=1722
+  _globals['_DEGRADATION']._serialized_end=1810
+  _globals['_EXPLANATION']._serialized_start=1813
+  _globals['_EXPLANATION']._serialized_end=1986
+  _globals['_EXPERIMENTEXPLANATION']._serialized_start=1989
+  _globals['_EXPERIMENTEXPLANATION']._serialized_end=2127
+  _globals['_MODELEXPLANATION']._serialized_start=2130
+  _globals['_MODELEXPLANATION']._serialized_end=2398
+  _globals['_MODELEXPLANATION_OUTPUTSENTRY']._serialized_start=2333
+  _globals['_MODELEXPLANATION_OUTPUTSENTRY']._serialized_end=2398
+  _globals['_MODELINPUT']._serialized_start=2401
+  _globals['_MODELINPUT']._serialized_end=2529
+  _globals['_RULEEXPLANATION']._serialized_start=2532
+  _globals['_RULEEXPLANATION']._serialized_end=2938
+  _globals['_RULEEXPLANATION_VALUESENTRY']._serialized_start=2864
+  _globals['_RULEEXPLANATION_VALUESENTRY']._serialized_end=2928
+  _globals['_DECIDEBATCHREQUEST']._serialized_start=2940
+  _globals['_DECIDEBATCHREQUEST']._serialized_end=3005
+  _globals['_DECIDEBATCHRESPONSE']._serialized_start=3007
+  _globals['_DECIDEBATCHRESPONSE']._serialized_end=3094
+  _globals['_DECIDEBATCHRESULT']._serialized_start=3096
+  _globals['_DECIDEBATCHRESULT']._serialized_end=3210
+  _globals['_DECIDESTREAMREQUEST']._serialized_start=3212
+  _globals['_DECIDESTREAMREQUEST']._serialized_end=3321
+  _globals['_DECIDESTREAMRESPONSE']._serialized_start=3324
+  _globals['_DECIDESTREAMRESPONSE']._serialized_end=3461
+  _globals['_DECISIONSERVICE']._serialized_start=4624
+  _globals['_DECISIONSERVICE']._serialized_end=4873
 # @@protoc_insertion_point(module_scope)

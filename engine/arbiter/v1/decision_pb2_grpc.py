@@ -46,6 +46,11 @@ class DecisionServiceStub:
                 request_serializer=arbiter_dot_v1_dot_decision__pb2.DecideBatchRequest.SerializeToString,
                 response_deserializer=arbiter_dot_v1_dot_decision__pb2.DecideBatchResponse.FromString,
                 _registered_method=True)
+        self.DecideStream = channel.stream_stream(
+                '/arbiter.v1.DecisionService/DecideStream',
+                request_serializer=arbiter_dot_v1_dot_decision__pb2.DecideStreamRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_decision__pb2.DecideStreamResponse.FromString,
+                _registered_method=True)
 
 
 class DecisionServiceServicer:
@@ -71,6 +76,18 @@ class DecisionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DecideStream(self, request_iterator, context):
+        """Decides on each request as Decide would, for as long as the stream is open. Requests may be sent while earlier ones
+        have no answer; each is answered as soon as it is decided, so a later one may be answered first, and `request_id`
+        tells which it was. A bad request fails alone. Of requests that have no answer a server reads a few only, and the
+        rest wait on the caller's side. The stream ends with OK when the caller has ended its side and all is answered, and
+        with UNAVAILABLE when the server stops: what it had read is answered before that, and the rest may be asked again
+        on another stream. Errors of the stream: RESOURCE_EXHAUSTED with a retry delay where too many are open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DecisionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -83,6 +100,11 @@ def add_DecisionServiceServicer_to_server(servicer, server):
                     servicer.DecideBatch,
                     request_deserializer=arbiter_dot_v1_dot_decision__pb2.DecideBatchRequest.FromString,
                     response_serializer=arbiter_dot_v1_dot_decision__pb2.DecideBatchResponse.SerializeToString,
+            ),
+            'DecideStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.DecideStream,
+                    request_deserializer=arbiter_dot_v1_dot_decision__pb2.DecideStreamRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_decision__pb2.DecideStreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -141,6 +163,33 @@ class DecisionService:
             '/arbiter.v1.DecisionService/DecideBatch',
             arbiter_dot_v1_dot_decision__pb2.DecideBatchRequest.SerializeToString,
             arbiter_dot_v1_dot_decision__pb2.DecideBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/arbiter.v1.DecisionService/DecideStream',
+            arbiter_dot_v1_dot_decision__pb2.DecideStreamRequest.SerializeToString,
+            arbiter_dot_v1_dot_decision__pb2.DecideStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,14 @@ class DecisionServiceStub:
     """Decides many requests against one snapshot; while a canary runs, each by its subject's. Answers come in the order of the requests; a bad request fails
     alone. Errors of the whole call: RESOURCE_EXHAUSTED for more requests than the limit or under overload.
     """
+    DecideStream: _grpc.StreamStreamMultiCallable[_decision_pb2.DecideStreamRequest, _decision_pb2.DecideStreamResponse]
+    """Decides on each request as Decide would, for as long as the stream is open. Requests may be sent while earlier ones
+    have no answer; each is answered as soon as it is decided, so a later one may be answered first, and `request_id`
+    tells which it was. A bad request fails alone. Of requests that have no answer a server reads a few only, and the
+    rest wait on the caller's side. The stream ends with OK when the caller has ended its side and all is answered, and
+    with UNAVAILABLE when the server stops: what it had read is answered before that, and the rest may be asked again
+    on another stream. Errors of the stream: RESOURCE_EXHAUSTED with a retry delay where too many are open.
+    """
 
 @_typing.type_check_only
 class DecisionServiceAsyncStub(DecisionServiceStub):
@@ -62,6 +70,14 @@ class DecisionServiceAsyncStub(DecisionServiceStub):
     DecideBatch: _aio.UnaryUnaryMultiCallable[_decision_pb2.DecideBatchRequest, _decision_pb2.DecideBatchResponse]  # type: ignore[assignment]
     """Decides many requests against one snapshot; while a canary runs, each by its subject's. Answers come in the order of the requests; a bad request fails
     alone. Errors of the whole call: RESOURCE_EXHAUSTED for more requests than the limit or under overload.
+    """
+    DecideStream: _aio.StreamStreamMultiCallable[_decision_pb2.DecideStreamRequest, _decision_pb2.DecideStreamResponse]  # type: ignore[assignment]
+    """Decides on each request as Decide would, for as long as the stream is open. Requests may be sent while earlier ones
+    have no answer; each is answered as soon as it is decided, so a later one may be answered first, and `request_id`
+    tells which it was. A bad request fails alone. Of requests that have no answer a server reads a few only, and the
+    rest wait on the caller's side. The stream ends with OK when the caller has ended its side and all is answered, and
+    with UNAVAILABLE when the server stops: what it had read is answered before that, and the rest may be asked again
+    on another stream. Errors of the stream: RESOURCE_EXHAUSTED with a retry delay where too many are open.
     """
 
 class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -89,6 +105,20 @@ class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_decision_pb2.DecideBatchResponse, _abc.Awaitable[_decision_pb2.DecideBatchResponse]]:
         """Decides many requests against one snapshot; while a canary runs, each by its subject's. Answers come in the order of the requests; a bad request fails
         alone. Errors of the whole call: RESOURCE_EXHAUSTED for more requests than the limit or under overload.
+        """
+
+    @_abc_1.abstractmethod
+    def DecideStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_decision_pb2.DecideStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_decision_pb2.DecideStreamResponse], _abc.AsyncIterator[_decision_pb2.DecideStreamResponse]]:
+        """Decides on each request as Decide would, for as long as the stream is open. Requests may be sent while earlier ones
+        have no answer; each is answered as soon as it is decided, so a later one may be answered first, and `request_id`
+        tells which it was. A bad request fails alone. Of requests that have no answer a server reads a few only, and the
+        rest wait on the caller's side. The stream ends with OK when the caller has ended its side and all is answered, and
+        with UNAVAILABLE when the server stops: what it had read is answered before that, and the rest may be asked again
+        on another stream. Errors of the stream: RESOURCE_EXHAUSTED with a retry delay where too many are open.
         """
 
 def add_DecisionServiceServicer_to_server(servicer: DecisionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

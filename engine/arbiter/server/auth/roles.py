@@ -18,7 +18,7 @@ Need = Role | Literal["any", "open"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 _BY_SERVICE: Final[dict[str, dict[str, Need]]] = {
-    "arbiter.v1.DecisionService": {"Decide": "decide", "DecideBatch": "decide"},
+    "arbiter.v1.DecisionService": {"Decide": "decide", "DecideBatch": "decide", "DecideStream": "decide"},
     "arbiter.v1.ProfileService": {
         "UpdateProfile": "write",
         "IngestEvents": "write",
