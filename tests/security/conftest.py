@@ -56,6 +56,7 @@ DECIDE = "/arbiter.v1.DecisionService/Decide"
 UPDATE = "/arbiter.v1.ProfileService/UpdateProfile"
 PROFILE = "/arbiter.v1.ProfileService/GetProfile"
 FOLLOW = "/arbiter.v1.TriggerService/Subscribe"
+LOOK_ON = "/arbiter.v1.AdminService/WatchDecisions"
 OUTCOMES = "/arbiter.v1.OutcomeService/RecordOutcomes"
 SNAPSHOT = "/arbiter.v1.AdminService/GetSnapshot"
 OVERRIDE = "/arbiter.v1.AdminService/SetOverride"
@@ -64,6 +65,7 @@ REQUESTS: dict[str, Message] = {
     UPDATE: profile_pb2.UpdateProfileRequest(subject_id="ann"),
     PROFILE: profile_pb2.GetProfileRequest(subject_id="ann"),
     FOLLOW: trigger_pb2.SubscribeRequest(subject_id="ann"),
+    LOOK_ON: admin_pb2.WatchDecisionsRequest(subject_id="ann", share=0.5),
     OUTCOMES: outcome_pb2.RecordOutcomesRequest(outcomes=[outcome_pb2.Outcome(decision_id="1.a.b", name="click")]),
     SNAPSHOT: admin_pb2.GetSnapshotRequest(),
     OVERRIDE: admin_pb2.SetOverrideRequest(rule_id="named", clear=True, reason="a reason"),
@@ -227,7 +229,7 @@ def outcome_of(
     unary = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
     stream = channel.unary_stream(method, request_serializer=None, response_deserializer=None)
     try:
-        if method == FOLLOW:
+        if method in {FOLLOW, LOOK_ON}:
             answers: Any = stream(content, metadata=tuple(metadata), timeout=30)
             next(answers)
             answers.cancel()

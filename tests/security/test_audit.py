@@ -17,7 +17,7 @@ from arbiter.server.calls import Call, settled
 from arbiter.server.gate import Caller
 from arbiter.server.status import AuditFailed
 from arbiter.v1 import admin_pb2, profile_pb2
-from tests.security.conftest import DECIDE, FOLLOW, OVERRIDE, PROFILE, SNAPSHOT, UPDATE
+from tests.security.conftest import DECIDE, FOLLOW, LOOK_ON, OVERRIDE, PROFILE, SNAPSHOT, UPDATE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,6 +81,16 @@ def test_who_follows_is_recorded_when_the_stream_is_opened(serve: Open, roll: Ro
     assert [server.call(FOLLOW, token), server.call(FOLLOW, other)] == ["OK", "PERMISSION_DENIED"]
     opened, denied = lines(file)
     assert (opened["method"], opened["caller"], opened["outcome"]) == (FOLLOW, "sender", "OK")
+    assert opened["subject"] == server.store.pseudonym("ann")
+    assert (denied["caller"], denied["outcome"]) == ("desk", "PERMISSION_DENIED")
+
+
+def test_who_looks_on_at_decisions_is_recorded_when_the_stream_is_opened(serve: Open, roll: Roll, file: Path) -> None:
+    token, other = roll.token("ops", "admin"), roll.token("desk", "privacy")
+    server = serve(tokens=roll.file, audit=file)
+    assert [server.call(LOOK_ON, token), server.call(LOOK_ON, other)] == ["OK", "PERMISSION_DENIED"]
+    opened, denied = lines(file)
+    assert (opened["method"], opened["caller"], opened["request"]) == (LOOK_ON, "ops", {"share": 0.5})
     assert opened["subject"] == server.store.pseudonym("ann")
     assert (denied["caller"], denied["outcome"]) == ("desk", "PERMISSION_DENIED")
 

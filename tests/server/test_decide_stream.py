@@ -279,7 +279,9 @@ def test_requests_are_counted_and_timed_as_calls_of_decide(shop: Shop, transport
 def test_a_strict_cap_holds_over_what_is_in_flight(open_shop: OpenShop) -> None:
     shop = open_shop(load=False)
     shop.write(STRICT)
-    assert shop.client.reload().last_reload.ok
+    reloaded = shop.client.reload().last_reload
+    assert reloaded is not None
+    assert reloaded.ok
     sender = Sender(shop.channel)
     sender.send(*(request(f"r{number}") for number in range(12)))
     answers = sender.end().values()

@@ -43,6 +43,7 @@ from arbiter.cli.terminal import diagnostic_text, err, fail
 from arbiter.cli.test import run_tests
 from arbiter.cli.token import token
 from arbiter.cli.triggers import triggers
+from arbiter.cli.watch import watch
 from arbiter.errors import ArbiterError, AuthorError, did_you_mean
 
 _INTERRUPTED = 130
@@ -97,6 +98,7 @@ app.command()(audience)
 app.command()(replay)
 app.command()(shadow)
 app.command()(report)
+app.command()(watch)
 app.command()(bench)
 app.command()(demo)
 

@@ -10,11 +10,11 @@ with Client("127.0.0.1:50051") as client:
 """
 
 from arbiter.client.access import Tls
-from arbiter.client.aio import AsyncClient, AsyncDecisionStream, AsyncSubscription
+from arbiter.client.aio import AsyncClient, AsyncDecisionStream, AsyncDecisionWatch, AsyncSubscription
 from arbiter.client.answers import Answer, Batch, Erasure, HeldPage, Ingested, Page
 from arbiter.client.arguments import Ask
 from arbiter.client.bandits import BanditArm
-from arbiter.client.client import Client, DecisionStream, Subscription
+from arbiter.client.client import Client, DecisionStream, DecisionWatch, Subscription
 from arbiter.client.consents import Consent, ConsentAnswer
 from arbiter.client.deciding import Decided
 from arbiter.client.events import EventPage
@@ -46,6 +46,7 @@ from arbiter.client.firings import (
 )
 from arbiter.client.identity import Linked
 from arbiter.client.known import AttributeChange, ProfileAnswer, ProfileVersion
+from arbiter.client.onlooking import WatchedDecision
 from arbiter.client.outcomes import Exposure, Outcome, ReportResult
 from arbiter.client.retry import Retries
 from arbiter.client.streaming import Streamed
@@ -55,6 +56,7 @@ __all__ = [
     "Ask",
     "AsyncClient",
     "AsyncDecisionStream",
+    "AsyncDecisionWatch",
     "AsyncSubscription",
     "AttributeChange",
     "BanditArm",
@@ -67,6 +69,7 @@ __all__ = [
     "DeadlineExceeded",
     "Decided",
     "DecisionStream",
+    "DecisionWatch",
     "EmittedEvent",
     "Erasure",
     "EventPage",
@@ -101,4 +104,5 @@ __all__ = [
     "Unavailable",
     "UnknownName",
     "Violation",
+    "WatchedDecision",
 ]

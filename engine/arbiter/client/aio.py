@@ -23,8 +23,10 @@ from arbiter.client.deciding import DECIDE_STREAM, Decided, Deciding, Pipeline
 from arbiter.client.face import Connections, Face, Resumed, Turns
 from arbiter.client.failures import cancelled, failure
 from arbiter.client.following import SUBSCRIBE, Followed, Following
+from arbiter.client.onlooking import WATCH_DECISIONS, Onlooked, Onlooking, WatchedDecision
 from arbiter.client.retry import Send, Wait
 from arbiter.client.streaming import BATCH, INGEST_STREAM, Unanswered
+from arbiter.types import ExplainLevel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from arbiter.client.calls import Call, Rpc
     from arbiter.client.failures import CallFailed
     from arbiter.client.firings import Firing
-    from arbiter.client.streaming import Sending, Streamed
+    from arbiter.client.streaming import Sending, Streamed, Telling
     from arbiter.types import Event
 
 _T = TypeVar("_T")
@@ -85,6 +87,14 @@ class AsyncDecisionStream(Deciding, AsyncStream[Decided]):
     def __init__(self, pipeline: Pipeline, decided: AsyncGenerator[Decided]) -> None:
         Deciding.__init__(self, pipeline)
         AsyncStream.__init__(self, decided)
+
+
+class AsyncDecisionWatch(Onlooked, AsyncStream[WatchedDecision]):
+    """Decisions as all workers make them, one after the other; to be closed. As `DecisionWatch`."""
+
+    def __init__(self, onlooking: Onlooking, watched: AsyncGenerator[WatchedDecision]) -> None:
+        Onlooked.__init__(self, onlooking)
+        AsyncStream.__init__(self, watched)
 
 
 class AsyncClient(Awaiting, Face):
@@ -199,17 +209,20 @@ class AsyncClient(Awaiting, Face):
         connections = Connections(self._shared, timeout)
         arrived: asyncio.Queue[_Item | None] = asyncio.Queue(batch)
         arriving = asyncio.create_task(_take(items, arrived, sending))
+        moved = asyncio.Event()
         try:
             while True:
                 seconds, metadata = connections.begin()
                 try:
                     stream = self._streamer(connections.lane, rpc)(
-                        _requests(arrived, batch, sending), timeout=seconds, metadata=metadata
+                        _requests(arrived, batch, sending, moved), timeout=seconds, metadata=metadata
                     )
                     try:
                         async for response in stream:
                             connections.answered()
-                            yield answered(response)
+                            item = answered(response)
+                            moved.set()
+                            yield item
                     finally:
                         stream.cancel()
                 except grpc.RpcError as error:
@@ -236,23 +249,45 @@ class AsyncClient(Awaiting, Face):
     ) -> AsyncSubscription:
         """Tell what triggers do, as they do it, as the method of `Client`."""
         following = Following(after, triggers, tags, subject_id, include_decision=include_decision)
-        return AsyncSubscription(following, self._followed(following, patience))
+        return AsyncSubscription(following, self._told(SUBSCRIBE, following, patience))
 
-    async def _followed(self, following: Following, patience: float | None) -> AsyncGenerator[Firing]:
+    def watch_decisions(
+        self,
+        *,
+        decisions: Sequence[str] = (),
+        rules: Sequence[str] = (),
+        subject_id: str = "",
+        share: float = 1.0,
+        most_per_second: int = 0,
+        explain: ExplainLevel = ExplainLevel.NONE,
+        explain_rules: Sequence[str] = (),
+        patience: float | None = None,
+    ) -> AsyncDecisionWatch:
+        """Tell of decisions that all workers make, as the method of `Client`."""
+        onlooking = Onlooking(
+            decisions,
+            rules,
+            subject_id,
+            share=share,
+            most_per_second=most_per_second,
+            explain=explain,
+            explain_rules=explain_rules,
+        )
+        return AsyncDecisionWatch(onlooking, self._told(WATCH_DECISIONS, onlooking, patience))
+
+    async def _told(
+        self, rpc: Rpc[_Request, _Response], asking: Telling[_Request, _Response, _T], patience: float | None
+    ) -> AsyncGenerator[_T]:
         connections = Resumed(self._shared, patience)
         while True:
             seconds, metadata = connections.begin()
             try:
-                stream = self._teller(connections.lane, SUBSCRIBE)(
-                    following.request(), timeout=seconds, metadata=metadata
-                )
+                stream = self._teller(connections.lane, rpc)(asking.request(), timeout=seconds, metadata=metadata)
                 try:
                     async for response in stream:
                         connections.answered()
-                        for firing in following.read(response):
-                            following.told(firing.position)
-                            yield firing
-                        following.told(response.position)
+                        for told in asking.read(response):
+                            yield told
                 finally:
                     stream.cancel()
             except grpc.RpcError as error:
@@ -289,9 +324,9 @@ async def _take(
 
 
 async def _requests(
-    arrived: asyncio.Queue[_Item | None], batch: int, sending: Sending[_Item, _Request]
+    arrived: asyncio.Queue[_Item | None], batch: int, sending: Sending[_Item, _Request], moved: asyncio.Event
 ) -> AsyncIterator[_Request]:
-    """The requests for a new connection."""
+    """The requests for a new connection. `moved` is set when something was answered."""
     connection = sending.connect()
     while sending.is_current(connection):
         if (request := sending.following(connection)) is not None:
@@ -299,6 +334,10 @@ async def _requests(
             continue
         if sending.ended:
             return
+        moved.clear()
+        if sending.full:
+            await moved.wait()
+            continue
         items, item = [], await arrived.get()
         while item is not None:
             items.append(item)

@@ -70,10 +70,17 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
             at=None if self.at is None else moment(self.at, f"{inside}at"),
             request_id=text(self.request_id, f"{inside}request_id"),
         )
-        if _of(ExplainLevel, self.explain, f"{inside}explain") is not ExplainLevel.NONE:
-            request.explain.level = _LEVELS[self.explain]
-            request.explain.rules.extend(texts(self.explain_rules, f"{inside}explain.rules"))
+        options = explaining(self.explain, self.explain_rules, inside)
+        if options is not None:
+            request.explain.CopyFrom(options)
         return request
+
+
+def explaining(level: ExplainLevel, rules: Iterable[str], inside: str = "") -> decision_pb2.ExplainOptions | None:
+    """Return what is to be explained, None for nothing. Raises InvalidRequest."""
+    if _of(ExplainLevel, level, f"{inside}explain") is ExplainLevel.NONE:
+        return None
+    return decision_pb2.ExplainOptions(level=_LEVELS[level], rules=texts(rules, f"{inside}explain.rules"))
 
 
 def event(given: Event, field: str) -> profile_pb2.Event:

@@ -17,8 +17,10 @@ from arbiter.client.deciding import DECIDE_STREAM, Decided, Deciding, Pipeline
 from arbiter.client.face import Connections, Face, Resumed, Turns
 from arbiter.client.failures import cancelled
 from arbiter.client.following import SUBSCRIBE, Followed, Following
+from arbiter.client.onlooking import WATCH_DECISIONS, Onlooked, Onlooking, WatchedDecision
 from arbiter.client.retry import Send, Wait
 from arbiter.client.streaming import BATCH, INGEST_STREAM, Source, Unanswered
+from arbiter.types import ExplainLevel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from arbiter.client.arguments import Ask
     from arbiter.client.calls import Call, Rpc
     from arbiter.client.firings import Firing
-    from arbiter.client.streaming import Sending, Streamed
+    from arbiter.client.streaming import Sending, Streamed, Telling
     from arbiter.types import Event
 
 _T = TypeVar("_T")
@@ -77,6 +79,14 @@ class DecisionStream(Deciding, Stream[Decided]):
     def __init__(self, pipeline: Pipeline, decided: Generator[Decided]) -> None:
         Deciding.__init__(self, pipeline)
         Stream.__init__(self, decided)
+
+
+class DecisionWatch(Onlooked, Stream[WatchedDecision]):
+    """Decisions as all workers make them, one after the other, for one thread; to be closed."""
+
+    def __init__(self, onlooking: Onlooking, watched: Generator[WatchedDecision]) -> None:
+        Onlooked.__init__(self, onlooking)
+        Stream.__init__(self, watched)
 
 
 class Client(Blocking, Face):
@@ -185,8 +195,12 @@ class Client(Blocking, Face):
                 try:
                     for response in stream:
                         connections.answered()
-                        yield answered(response)
+                        item = answered(response)
+                        source.moved()
+                        yield item
                 finally:
+                    sending.connect()  # the thread that sends over this one looks, and ends
+                    source.moved()
                     stream.cancel()  # of one that ended it does nothing
             except grpc.RpcError as error:
                 self._closed.wait(connections.failed(failure_of(error)))
@@ -216,23 +230,50 @@ class Client(Blocking, Face):
         asked for. Raises CallFailed: OutOfRange for a position whose successors are no longer kept.
         """
         following = Following(after, triggers, tags, subject_id, include_decision=include_decision)
-        return Subscription(following, self._followed(following, patience))
+        return Subscription(following, self._told(SUBSCRIBE, following, patience))
 
-    def _followed(self, following: Following, patience: float | None) -> Generator[Firing]:
+    def watch_decisions(
+        self,
+        *,
+        decisions: Sequence[str] = (),
+        rules: Sequence[str] = (),
+        subject_id: str = "",
+        share: float = 1.0,
+        most_per_second: int = 0,
+        explain: ExplainLevel = ExplainLevel.NONE,
+        explain_rules: Sequence[str] = (),
+        patience: float | None = None,
+    ) -> DecisionWatch:
+        """Tell of decisions that all workers make, as they make them; ends never by itself.
+
+        `decisions`, `rules` and `subject_id` let through what is of one of these, `share` a part of that, and not more
+        than `most_per_second` (0 for ten); `explain` and `explain_rules` have told why. When the connection breaks,
+        another takes its place; what was decided meanwhile is not told. After `patience` seconds without an answer it
+        gives up, without that never. Nothing is sent before the first decision is asked for. Raises CallFailed.
+        """
+        onlooking = Onlooking(
+            decisions,
+            rules,
+            subject_id,
+            share=share,
+            most_per_second=most_per_second,
+            explain=explain,
+            explain_rules=explain_rules,
+        )
+        return DecisionWatch(onlooking, self._told(WATCH_DECISIONS, onlooking, patience))
+
+    def _told(
+        self, rpc: Rpc[_Request, _Response], asking: Telling[_Request, _Response, _T], patience: float | None
+    ) -> Generator[_T]:
         connections = Resumed(self._shared, patience)
         while True:
             seconds, metadata = connections.begin()
             try:
-                stream = self._teller(connections.lane, SUBSCRIBE)(
-                    following.request(), timeout=seconds, metadata=metadata
-                )
+                stream = self._teller(connections.lane, rpc)(asking.request(), timeout=seconds, metadata=metadata)
                 try:
                     for response in stream:
                         connections.answered()
-                        for firing in following.read(response):
-                            following.told(firing.position)
-                            yield firing
-                        following.told(response.position)
+                        yield from asking.read(response)
                 finally:
                     stream.cancel()
             except grpc.RpcError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from google.protobuf.duration_pb2 import Duration
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _method = decision_pb2.DESCRIPTOR.services_by_name["DecisionService"].methods_by_name["DecideStream"]
 DECIDE_STREAM = rpc(_method, decision_pb2.DecideStreamRequest, decision_pb2.DecideStreamResponse, Again.ALWAYS)
-_NANOS = 1_000_000_000
+ASKED: Final = 256  # requests that are asked and not answered; a server reads 64 of them
+_NANOS: Final = 1_000_000_000
 
 
 class Decided(msgspec.Struct, frozen=True):
@@ -52,6 +53,11 @@ class Pipeline:
         self._lock = threading.Lock()
         self.ended = False
         self.fault: BaseException | None = None
+
+    @property
+    def full(self) -> bool:
+        """As `Sending` says."""
+        return len(self._waiting) >= ASKED
 
     @property
     def unanswered(self) -> list[Ask]:

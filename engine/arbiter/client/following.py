@@ -15,7 +15,7 @@ from arbiter.client.retry import may_pass
 from arbiter.v1 import trigger_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from arbiter.client.failures import CallFailed
     from arbiter.client.retry import Retries
@@ -84,15 +84,14 @@ class Following:
             request.after = self.position
         return request
 
-    def read(self, response: trigger_pb2.SubscribeResponse) -> list[Firing]:
-        """The firings of an answer; `told` says that all of them were passed on."""
+    def read(self, response: trigger_pb2.SubscribeResponse) -> Iterator[Firing]:
+        """Give the firings of an answer; what was given was passed on."""
         self.newest = response.newest
         self.unknown = self.unknown or tuple(response.unknown_triggers)
-        return [read_firing(each) for each in response.firings]
-
-    def told(self, position: int) -> None:
-        """Know that everything up to a position was passed on."""
-        self.position = position
+        for each in response.firings:
+            self.position = each.position
+            yield read_firing(each)
+        self.position = response.position
 
 
 class Followed:

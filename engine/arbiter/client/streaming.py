@@ -32,6 +32,8 @@ _Item_contra = TypeVar("_Item_contra", contravariant=True)
 _Item = TypeVar("_Item")
 _Request_co = TypeVar("_Request_co", covariant=True)
 _Request = TypeVar("_Request")
+_Response_contra = TypeVar("_Response_contra", contravariant=True)
+_Told_co = TypeVar("_Told_co", covariant=True)
 
 
 class Sending(Protocol[_Item_contra, _Request_co]):
@@ -42,6 +44,10 @@ class Sending(Protocol[_Item_contra, _Request_co]):
 
     fault: BaseException | None
     ended: bool
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits for answers that nothing should be added."""
 
     def connect(self) -> int:
         """Begin anew with what is not answered; the number of this connection."""
@@ -54,6 +60,16 @@ class Sending(Protocol[_Item_contra, _Request_co]):
 
     def add(self, items: Iterable[_Item_contra], /) -> bool:
         """Make a request of items, whoever will send it; whether there is one."""
+
+
+class Telling(Protocol[_Request_co, _Response_contra, _Told_co]):
+    """What is told over one connection after another: what each is opened with, and what an answer holds."""
+
+    def request(self) -> _Request_co:
+        """What a stream that goes on from here is opened with."""
+
+    def read(self, response: _Response_contra) -> Iterable[_Told_co]:
+        """What an answer holds, in order."""
 
 
 class Streamed(msgspec.Struct, frozen=True):
@@ -84,6 +100,11 @@ class Unanswered:
         self._progress = Streamed(0, 0, 0, 0)
         self.ended = False  # whether an event could not be written
         self.fault: BaseException | None = None  # what the events ended in: an error of theirs, or an InvalidRequest
+
+    @property
+    def full(self) -> bool:
+        """Never: what a server has not stored yet, the connection's own flow control holds up."""
+        return False
 
     def connect(self) -> int:
         """Begin anew with what is not answered; the number of this connection."""
@@ -148,6 +169,11 @@ class Source(Generic[_Item, _Request]):
         self._batch = batch
         self._unanswered = unanswered
         self._taking = threading.Lock()
+        self._moved = threading.Event()
+
+    def moved(self) -> None:
+        """Have who waits for room look again: something was answered, or the connection ended."""
+        self._moved.set()
 
     def requests(self) -> Iterator[_Request]:
         """The requests for a new connection; those for the connection before it end."""
@@ -156,6 +182,10 @@ class Source(Generic[_Item, _Request]):
         while unanswered.is_current(connection):
             request = unanswered.following(connection)
             if request is None:
+                self._moved.clear()
+                if unanswered.full:
+                    self._moved.wait()
+                    continue
                 with self._taking:
                     request = unanswered.following(connection)  # another thread may just have made it
                     if request is None and not (unanswered.is_current(connection) and self._take()):

@@ -63,6 +63,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     decide_streams: Annotated[int, option("Streams of `DecideStream` in one worker.", least=0, most=1024)] = 32
     ingest_streams: Annotated[int, option("Streams of `IngestStream` in one worker.", least=1, most=1024)] = 16
     followers: Annotated[int, option("Streams of `Subscribe` in one worker.", least=0, most=1024)] = 32
+    watchers: Annotated[int, option("Streams of `WatchDecisions` in one process.", least=0, most=100)] = 4
     # Beyond which a worker closes new connections at once.
     connections: Annotated[int, option("Connections to one worker.", least=1, most=_MOST)] = 10_000
     # Calls under way: on one connection, beyond which the client waits, and in one worker, beyond which it is refused.

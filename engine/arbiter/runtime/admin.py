@@ -126,3 +126,14 @@ class Admin(Protocol):
 
     def watch(self, listener: Callable[[Status], None]) -> None:
         """Call `listener` now, and after every change of what `snapshot_info` answers, from any thread."""
+
+    def look_on(self, asked: bytes, shown: Callable[[bytes, int], None]) -> Callable[[], None]:
+        """Have all servers that decide `show` what `asked` says, until what is returned is called. `shown` is called,
+        from any thread, with each decision as bytes, or none, and how many others were too many.
+        """
+
+    def onlookers(self, listener: Callable[[Mapping[int, bytes]], None]) -> Callable[[int, bytes, int], None]:
+        """Call `listener` now, and after every change, from any thread, with all that is asked for, by number.
+
+        What is returned takes such a number and what `shown` of it is called with.
+        """

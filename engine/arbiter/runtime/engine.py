@@ -223,6 +223,13 @@ class Engine:
         self.scorer.score(active, models, view, None)
         return view, profile
 
+    def explained(self, request: Request, decision: Decision, active: Active, seen: Seen) -> Decision:
+        """A decision that was made, with what became of the rules, as the request asks; from what it saw, now."""
+        view, profile = seen
+        return self._explained(
+            active, active.snapshot.point(decision.point), decision, request, view, profile, (), None
+        )
+
     def describe(self, subject_id: str, now: int, active: Active | None = None) -> Described:
         """Attributes, features and segments of a subject as decisions would see them at `now` (µs). Raises NotReady."""
         active = (active or self.current()).of(subject_id)

@@ -49,6 +49,9 @@ class Link:
         self._watching = threading.Lock()
         self._status = Status()
         self._listeners: list[Callable[[Status], None]] = []
+        self._onlookers: Mapping[int, bytes] = {}
+        self._looks: Callable[[Mapping[int, bytes]], None] | None = None
+        self._shown: dict[int, Callable[[bytes, int], None]] = {}
 
     def snapshot_info(self) -> Status:
         """What runs now."""
@@ -92,8 +95,29 @@ class Link:
             self._listeners.append(listener)
             listener(self._status)
 
-    def hear(self, message: messages.Told | messages.Answer) -> None:
-        """The supervisor says how things stand, or answers a question."""
+    def look_on(self, asked: bytes, shown: Callable[[bytes, int], None]) -> Callable[[], None]:
+        """Have all workers show decisions, until what is returned is called."""
+        number = next(self._numbers)
+        self._shown[number] = shown
+        if self._closed:
+            raise SupervisorGone(_STOPPING)
+        self._send(messages.Onlook(number, asked))
+
+        def end() -> None:
+            if self._shown.pop(number, None) is not None:
+                self._send(messages.Onlook(number, None))
+
+        return end
+
+    def onlookers(self, listener: Callable[[Mapping[int, bytes]], None]) -> Callable[[int, bytes, int], None]:
+        """Call `listener` now and after every change of who looks on."""
+        with self._watching:
+            self._looks = listener
+            listener(self._onlookers)
+        return lambda number, content, dropped: self._send(messages.Shown(number, content, dropped))
+
+    def hear(self, message: messages.Told | messages.Answer | messages.Onlookers | messages.Shown) -> None:
+        """The supervisor says how things stand, answers a question, or tells of decisions and who looks on at them."""
         match message:
             case messages.Told(status):
                 self._tell(status)
@@ -101,6 +125,15 @@ class Link:
                 future = self._asked.pop(ask, None)
                 if future is not None:
                     future.set_result(message)
+            case messages.Onlookers(each):
+                with self._watching:
+                    self._onlookers = each
+                    if self._looks is not None:
+                        self._looks(each)
+            case messages.Shown(number, content, dropped):
+                shown = self._shown.get(number)
+                if shown is not None:
+                    shown(content, dropped)
 
     def _tell(self, status: Status) -> None:
         with self._watching:

@@ -20,6 +20,7 @@ from arbiter.runtime.desk import Desk, abridged
 from arbiter.runtime.engine import Engine
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.modelwatch import ModelWatch
+from arbiter.runtime.onlooking import Onlookers
 from arbiter.runtime.survey import follow, look
 from arbiter.runtime.versions import Versions
 from arbiter.serving import History, ServerInfo, Staged, WorkerInfo
@@ -49,6 +50,8 @@ class LocalAdmin:
         self._started_at = engine.clock()
         self._lock = threading.RLock()
         self._listeners: list[Callable[[Status], None]] = []
+        self._onlookers = Onlookers(self._tell_onlookers)
+        self._looks: list[Callable[[Mapping[int, bytes]], None]] = []
 
     def snapshot_info(self) -> Status:
         """What runs now."""
@@ -121,6 +124,28 @@ class LocalAdmin:
         with self._lock:
             self._listeners.append(listener)
             listener(self._desk.status)
+
+    def look_on(self, asked: bytes, shown: Callable[[bytes, int], None]) -> Callable[[], None]:
+        """Have the servers of this process show decisions."""
+        with self._lock:
+            number = self._onlookers.begin(asked, shown)
+
+        def end() -> None:
+            with self._lock:
+                self._onlookers.end(number)
+
+        return end
+
+    def onlookers(self, listener: Callable[[Mapping[int, bytes]], None]) -> Callable[[int, bytes, int], None]:
+        """Call `listener` now and after every change of who looks on."""
+        with self._lock:
+            self._looks.append(listener)
+            listener(self._onlookers.asked)
+        return self._onlookers.show
+
+    def _tell_onlookers(self, asked: Mapping[int, bytes]) -> None:
+        for listener in self._looks:
+            listener(asked)
 
     def take(self, attempt: Attempt, *, asked: bool = False) -> None:
         """Serve what an attempt built, and tell who listens."""

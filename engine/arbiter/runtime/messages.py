@@ -140,6 +140,29 @@ class Triggered(msgspec.Struct, frozen=True, tag=True):
     beat: int
 
 
+class Onlookers(msgspec.Struct, frozen=True, tag=True):
+    """To a worker: these look on at decisions now, by number: serialised WatchDecisionsRequests."""
+
+    each: dict[int, bytes]
+
+
+class Onlook(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: somebody wants to look on, under this number; with None no more."""
+
+    ask: int
+    asked: bytes | None
+
+
+class Shown(msgspec.Struct, frozen=True, tag=True):
+    """From a worker that decided, and to the one that was asked, each with its own number: a decision, serialised, and
+    how many others were too many. Empty: none but those.
+    """
+
+    number: int
+    content: bytes
+    dropped: int
+
+
 class Ask(msgspec.Struct, frozen=True, tag=True):
     """From a worker: a caller's question. `files` are those to validate or to stage, `command` is what to carry out."""
 
@@ -160,8 +183,8 @@ def refusal(ask: int, error: ArbiterError) -> Answer:
     return Answer(ask, problem=problem, message=str(error), field=caller.field, reason=caller.reason)
 
 
-ToWorker = Load | Told | Answer | Stop | Count | Look
-ToSupervisor = Serving | Refused | Leaving | Ask | Counted | Looked | Noticed | Consumed | Triggered
+ToWorker = Load | Told | Answer | Stop | Count | Look | Onlookers | Shown
+ToSupervisor = Serving | Refused | Leaving | Ask | Counted | Looked | Noticed | Consumed | Triggered | Onlook | Shown
 
 encode = msgspec.msgpack.Encoder().encode
 to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -44,7 +44,7 @@ class Own:
 
     def send(self, message: messages.ToWorker) -> None:
         """Tell it what a listener needs to know; the rest is for workers."""
-        if isinstance(message, messages.Told | messages.Answer):
+        if isinstance(message, messages.Told | messages.Answer | messages.Shown):
             self._link.hear(message)
 
 

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from arbiter import __version__
+from arbiter.errors import ArbiterError
 from arbiter.runtime import messages
 from arbiter.runtime.doubts import FATAL
 from arbiter.serving import ServerInfo, WorkerInfo
@@ -36,6 +37,10 @@ MARGIN_S = 5.0  # beyond the grace, for a store to close
 # Workers take up what is new one after another, so that not all of them are slower at once. One that takes longer than
 # its part of this time is not waited for.
 _ROUND_S = 0.5
+
+
+class StartFailed(ArbiterError):
+    """The workers cannot start; the log says why."""
 
 
 class Place:
@@ -77,6 +82,7 @@ class Roster:
         self._stopping = False
         self._load: messages.Load | None = None
         self._told: messages.Told | None = None
+        self._onlookers = messages.Onlookers({})
         self._turn: Run | None = None  # whose turn it is to take up what is new
 
     @property
@@ -142,6 +148,12 @@ class Roster:
         self._told = messages.Told(status)
         for run in self._runs():
             run.send(self._told)
+
+    def look_on(self, onlookers: messages.Onlookers) -> None:
+        """Let every worker know who looks on at decisions."""
+        self._onlookers = onlookers
+        for run in self._runs():
+            run.send(onlookers)
 
     def count(self, number: int) -> list[int]:
         """Ask every worker what it has counted; the processes that were asked. One that leaves answers no more."""
@@ -226,6 +238,7 @@ class Roster:
         place.starts += 1
         place.run = run = self._crew.start(place.number)
         run.send(self._told)
+        run.send(self._onlookers)
         self._send_load(run, self._load)
 
     def _follow(self, run: Run) -> None:

@@ -136,7 +136,7 @@ class AdminFace(Face, Protocol):
 
 class Backing(msgspec.Struct, frozen=True):
     """What a server is opened over. `observer` follows its calls, `recorder` writes decisions down; without one nobody
-    does.
+    does. `purpose` is that of the decision log, see `Recorder`.
     """
 
     engine: Engine
@@ -144,6 +144,7 @@ class Backing(msgspec.Struct, frozen=True):
     counters: Counters
     observer: Observer | None = None
     recorder: Recorder | None = None
+    purpose: str = ""
 
 
 # A function of a module, since another process finds it by its name: opens a server on an address, and on a second one

@@ -27,9 +27,10 @@ from arbiter.runtime.doubts import Doubts
 from arbiter.runtime.link import Link
 from arbiter.runtime.loader import Loader
 from arbiter.runtime.mailbox import Mailbox
+from arbiter.runtime.onlooking import AskedFor
 from arbiter.runtime.questions import Checks, Own, Waiting, refuse
 from arbiter.runtime.quiet import step_back
-from arbiter.runtime.roster import Roster
+from arbiter.runtime.roster import Roster, StartFailed
 from arbiter.runtime.standing import StandingFile
 from arbiter.runtime.survey import Survey
 from arbiter.runtime.tally import Tally
@@ -53,10 +54,6 @@ _FACE_GRACE_S = 1.0  # for the calls on the supervisor's own listener, when all 
 
 def _now() -> int:
     return time.time_ns() // 1000
-
-
-class StartFailed(ArbiterError):
-    """The workers cannot start; the log says why."""
 
 
 class Supervisor:
@@ -94,6 +91,7 @@ class Supervisor:
         self.doubts = Doubts(settings.store_directory, settings.log_level.upper(), self._mail, self._give_up)
         self._roster = Roster(settings.workers, settings.grace, workers, self._mail, self.doubts, self.desk.counters)
         self._beside = Companions(settings, consume, self._mail, self.doubts, self.tally, self.desk.counters)
+        self._onlookers = AskedFor(self._roster.look_on)
         self._survey = Survey(self._mail, self._roster, self._beside.beside, self.desk, settings.data_directory)
         self.admin = Link(lambda said: self._mail.post(lambda: self._hear(self._own, said)))
         self._own = Own(self.admin)
@@ -251,8 +249,6 @@ class Supervisor:
             self._waiting.add(asker, ask, self._revision)
         self._waiting.reached(self._roster.revision)
 
-    # Orders
-
     def _prepare(self, asker: Asker, asked: messages.Ask) -> None:
         """In a thread of its own, one at a time."""
         built: Built | None = None
@@ -342,7 +338,7 @@ class Supervisor:
                 self.tally.heard(run.pid, f"worker-{run.number}", number, reading)
             case messages.Looked() | messages.Noticed():
                 self._survey.heard(run.pid, message)
-            case messages.Ask():
+            case messages.Ask() | messages.Onlook() | messages.Shown():
                 self._hear(run, message)
 
     def _scraped(self, number: int) -> None:
@@ -362,6 +358,8 @@ class Supervisor:
         match asked:
             case messages.Ask(ask, "info"):
                 asker.send(messages.Answer(ask, self.desk.status))
+            case messages.Onlook() | messages.Shown():
+                self._onlookers.heard(asker, asked)
             case messages.Ask(what="server" | "models"):
                 self._survey.begin(asker, asked)
             case messages.Ask(ask, "validate", files):
@@ -380,6 +378,7 @@ class Supervisor:
     def _forget(self, run: Run) -> None:
         """Who asked is no more."""
         self._waiting.forget(run)
+        self._onlookers.forget(run)
         self._asking = [question for question in self._asking if question[0] is not run]
         self._orders = deque(order for order in self._orders if order[0] is not run)
 

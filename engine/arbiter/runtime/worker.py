@@ -96,7 +96,8 @@ def _run(pipe: Connection, number: int, settings: Settings, address: str, open_f
         follow(store, counters)
         engine = Engine(store, counters=counters)
         recorder = open_recorder(settings.decision_log, engine) if settings.decision_log.directory else None
-        backing = Backing(engine, link, counters, publisher.observer, recorder)
+        purpose = settings.decision_log.purpose
+        backing = Backing(engine, link, counters, publisher.observer, recorder, purpose)
         stack.callback(Curiosity(backing.engine, counters, send).close)
         archive = Archive(settings.snapshots_directory)
         socket = WorkerSocket(Path(settings.sockets), number) if settings.sockets else None
@@ -152,7 +153,7 @@ class _Worker:
                         self._send(messages.Serving(message.live.digest, message.revision))
                 case messages.Load():
                     self._wanted.put(message)
-                case messages.Told() | messages.Answer():
+                case messages.Told() | messages.Answer() | messages.Onlookers() | messages.Shown():
                     self._link.hear(message)
                 case messages.Count(number):
                     self.count(number)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from arbiter.snapshot import Snapshot
     from arbiter.telemetry.counters import Counters
     from arbiter.types import Decision, Treatment
+    from arbiter.v1 import admin_pb2
 
 _DecideResponse = decision_pb2.DecideResponse
 _KEPT = 50_000  # names of rules, in statements that are kept
@@ -89,7 +90,7 @@ def _serialise(treatment: Treatment) -> bytes:
     return response.SerializeToString()
 
 
-def write_treatment(response: decision_pb2.DecideResponse, treatment: Treatment) -> None:
+def write_treatment(response: decision_pb2.DecideResponse | admin_pb2.WatchedDecision, treatment: Treatment) -> None:
     """Add a treatment to an answer."""
     message = response.treatments.add(
         rule_id=treatment.rule_id,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import grpc
 import msgspec
@@ -21,12 +21,16 @@ from arbiter.server.calls import Entry, Rpc
 from arbiter.server.grpcio import missing, only_lost
 from arbiter.server.guard import Guard
 from arbiter.server.inline import InlineLoop
+from arbiter.server.lookout import Lookout
+from arbiter.server.onlooking import DecisionWatch
 from arbiter.server.pipelined import DecideStreams
+from arbiter.server.requests import RequestReader
 from arbiter.server.settings import FaceSettings
 from arbiter.server.stock import Door, Pool, handler
 from arbiter.server.streams import Streams
 
 if TYPE_CHECKING:
+    from arbiter.config.limits import Limits
     from arbiter.config.options import Transport
     from arbiter.runtime.settings import Backing
     from arbiter.server.calls import Work
@@ -74,8 +78,10 @@ class Server:
         limits = settings.limits
         stored = profiles.ProfileService(backing.engine, limits, counters)
         triggering = triggers.TriggerService(backing.engine, limits, counters)
+        deciding = decisions.DecisionService(backing.engine, limits, counters, backing.recorder)
+        self._lookout = Lookout(backing, RequestReader(limits), deciding.note_to)
         services: dict[str, dict[str, Work]] = {
-            decisions.SERVICE: decisions.DecisionService(backing.engine, limits, counters, backing.recorder).works(),
+            decisions.SERVICE: deciding.works(),
             profiles.SERVICE: {**stored.works(), **privacy.Privacy(backing.engine, limits, counters).works()},
             outcomes.SERVICE: {
                 **outcomes.OutcomeService(backing.engine, limits, counters, backing.recorder).works(),
@@ -93,26 +99,14 @@ class Server:
         }
         self._pool = Pool(settings.threads)
         by_path = {rpc.path: rpc for rpc in rpcs.values()}
-        pipeline = Entry(f"/{decisions.SERVICE}/DecideStream", gate, counters, backing.observer)
-        ingest = Entry(f"/{profiles.SERVICE}/IngestStream", gate, counters, backing.observer)
-        follow = Entry(f"/{triggers.SERVICE}/Subscribe", gate, counters, backing.observer)
-        pipelining = Streams(limits.decide_streams, "decide_streams", "call Decide")
-        ingesting = Streams(limits.ingest_streams, "ingest_streams", "send batches")
-        following = Streams(limits.followers, "followers", "follow with fewer streams")
-        self._streams = (pipelining, ingesting, following)
-        piped = DecideStreams(rpcs[decisions.SERVICE, "Decide"], self._pool, limits.concurrent_calls, counters)
-        streams = {
-            decisions.SERVICE: {"DecideStream": pipelining.answering(pipeline, piped.open)},
-            profiles.SERVICE: {"IngestStream": ingesting.answering(ingest, stored.stream().open)},
-            triggers.SERVICE: {"Subscribe": following.telling(follow, triggering.opens(guard.recorded, follow.path))},
-        }
+        streams = self._streaming(backing, guard, gate, limits, rpcs[decisions.SERVICE, "Decide"], stored, triggering)
         self._door = Door(
             by_path,
             gate,
             self._pool,
             limits.concurrent_calls,
             open_to_all=(health.SERVICE,),
-            streams=(pipeline.path, ingest.path, follow.path),
+            streams=[f"/{service}/{name}" for service, kinds in streams.items() for name in kinds],
         )
         self._server = grpc.server(
             self._pool,
@@ -160,6 +154,42 @@ class Server:
             self._server.start()
         guard.start()
         backing.admin.watch(self._health.update)
+        self._lookout.open(backing.admin.onlookers)
+
+    def _streaming(
+        self,
+        backing: Backing,
+        guard: Guard,
+        gate: Gate | None,
+        limits: Limits,
+        decide: Rpc,
+        stored: profiles.ProfileService,
+        triggering: triggers.TriggerService,
+    ) -> dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]]:
+        """What answers the methods that are streams, by service and name."""
+        counters = backing.counters
+        pipeline, ingest, follow, watch = (
+            Entry(f"/{service}/{name}", gate, counters, backing.observer)
+            for service, name in (
+                (decisions.SERVICE, "DecideStream"),
+                (profiles.SERVICE, "IngestStream"),
+                (triggers.SERVICE, "Subscribe"),
+                (admin.SERVICE, "WatchDecisions"),
+            )
+        )
+        pipelining = Streams(limits.decide_streams, "decide_streams", "call Decide")
+        ingesting = Streams(limits.ingest_streams, "ingest_streams", "send batches")
+        following = Streams(limits.followers, "followers", "follow with fewer streams")
+        watching = Streams(limits.watchers, "watchers", "look on with fewer streams")
+        self._streams = (pipelining, ingesting, following, watching)
+        piped = DecideStreams(decide, self._pool, limits.concurrent_calls, counters)
+        seeing = DecisionWatch(backing.admin, limits, RequestReader(limits))
+        return {
+            decisions.SERVICE: {"DecideStream": pipelining.answering(pipeline, piped.open)},
+            profiles.SERVICE: {"IngestStream": ingesting.answering(ingest, stored.stream().open)},
+            triggers.SERVICE: {"Subscribe": following.telling(follow, triggering.opens(guard.recorded, follow.path))},
+            admin.SERVICE: {"WatchDecisions": watching.telling(watch, seeing.opens(guard.recorded, watch.path))},
+        }
 
     def stop(self, grace: float) -> None:
         """Say NOT_SERVING, a moment later take no new calls, give those begun `grace` seconds; return at the end."""
@@ -176,6 +206,7 @@ class Server:
         self._end_threads()
 
     def _end_threads(self) -> None:
+        self._lookout.close()
         self._pool.shutdown()
         for each in self._streams:
             each.shutdown()

@@ -14,7 +14,7 @@ import secrets
 import time
 import weakref
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
     from arbiter.config.limits import Limits
     from arbiter.runtime.active import Active
     from arbiter.runtime.engine import Engine, Seen
-    from arbiter.runtime.recording import Recorder
     from arbiter.server.calls import Steps, Work
     from arbiter.snapshot import Snapshot
     from arbiter.telemetry.counters import Counters
     from arbiter.types import Decision, Request
+    from arbiter.v1 import admin_pb2
 
 SERVICE = decision_pb2.DESCRIPTOR.services_by_name["DecisionService"].full_name
 
@@ -70,10 +70,20 @@ _CAUSES = {
 }
 
 
+class Notes(Protocol):
+    """Is handed decisions as they are made, as a `Recorder` is."""
+
+    def note(
+        self, number: str, request: Request, decision: Decision, active: Active, seen: Seen,
+        page: str = "", place: int = 0,
+    ) -> None:  # fmt: skip
+        """Take a decision with the id `number`. On the thread that decided."""
+
+
 class DecisionService:
     """Decide and DecideBatch over an engine."""
 
-    def __init__(self, engine: Engine, limits: Limits, counters: Counters, recorder: Recorder | None = None) -> None:
+    def __init__(self, engine: Engine, limits: Limits, counters: Counters, recorder: Notes | None = None) -> None:
         self._engine = engine
         self._keys = engine.store.keys
         self._recorder = recorder
@@ -88,6 +98,10 @@ class DecisionService:
         self._process = secrets.token_urlsafe(9)
         self._numbers = itertools.count()
         self._told_at = -math.inf  # when the log was last told that decisions are not counted, by the monotonic clock
+
+    def note_to(self, recorder: Notes | None) -> None:
+        """Hand what is decided from now on to this, None for nobody."""
+        self._recorder = recorder
 
     def works(self) -> dict[str, Work]:
         """Return the work of each RPC by name."""
@@ -320,7 +334,7 @@ class DecisionService:
                 stamped = own.valid_until
                 stamped.seconds = seconds
                 stamped.nanos = rest * 1000
-            _write_degraded(own, decision)
+            write_degraded(own, decision)
             if request.explain:
                 own.explanation.CopyFrom(write_explanation(decision, active.snapshot))
             written.append(own.SerializeToString())
@@ -355,10 +369,11 @@ def write_decision(message: decision_pb2.DecideResponse, decision: Decision, sna
         write_treatment(message, treatment)
     if decision.valid_until is not None:
         message.valid_until.CopyFrom(write_timestamp(decision.valid_until))
-    _write_degraded(message, decision)
+    write_degraded(message, decision)
 
 
-def _write_degraded(message: decision_pb2.DecideResponse, decision: Decision) -> None:
+def write_degraded(message: decision_pb2.DecideResponse | admin_pb2.WatchedDecision, decision: Decision) -> None:
+    """Fill in what a decision had to do without."""
     for degradation in decision.degraded:
         cause, detail = _CAUSES[degradation.cause]
         message.degraded.add(name=f"models.{degradation.model}", cause=cause, detail=detail)

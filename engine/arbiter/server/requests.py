@@ -65,7 +65,7 @@ class RequestReader:
         if request_id:
             self.check_id(request_id, "request_id")
         if request.HasField("explain"):
-            level, rules = self._explain(request.explain)
+            level, rules = self.explaining(request.explain)
             return Request(subject_id, decisions, now, context, slots, level, rules)
         return Request(subject_id, decisions, now, context, slots)
 
@@ -113,7 +113,8 @@ class RequestReader:
         except ValueError as error:
             raise InvalidField(f"at {error}", field="at") from None
 
-    def _explain(self, options: decision_pb2.ExplainOptions) -> tuple[ExplainLevel, tuple[str, ...]]:
+    def explaining(self, options: decision_pb2.ExplainOptions) -> tuple[ExplainLevel, tuple[str, ...]]:
+        """Return the level and the rules of what is to be explained. Raises CallerError."""
         level = _LEVELS.get(options.level)
         if level is None:
             known = ", ".join(sorted(decision_pb2.ExplainLevel.keys()))

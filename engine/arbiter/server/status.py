@@ -43,7 +43,9 @@ _log = logging.getLogger("arbiter.server")
 _TEXT_BYTES = 700
 _PATH_BYTES = 400
 # Limits on work under way, not on what one call holds: the same call may succeed a moment later.
-PASSING_LIMITS = frozenset({"concurrent_calls", "decide_streams", "ingest_streams", "followers", "write_queue"})
+PASSING_LIMITS = frozenset(
+    {"concurrent_calls", "decide_streams", "ingest_streams", "followers", "watchers", "write_queue"}
+)
 _RETRY_MS = 100
 
 

@@ -15,10 +15,13 @@ from grpc_reflection.v1alpha import reflection
 
 from arbiter.runtime.address import ListenError
 from arbiter.server import admin, health
-from arbiter.server.calls import Rpc
+from arbiter.server.calls import Entry, Rpc
 from arbiter.server.guard import Guard
+from arbiter.server.onlooking import DecisionWatch
+from arbiter.server.requests import RequestReader
 from arbiter.server.settings import FaceSettings
 from arbiter.server.stock import Door, Pool, handler
+from arbiter.server.streams import Streams
 from arbiter.telemetry.counters import Counters
 
 if TYPE_CHECKING:
@@ -46,7 +49,8 @@ class AdminServer:
         }
         self._pool = Pool(_THREADS)
         by_path = {rpc.path: rpc for rpc in rpcs.values()}
-        self._door = Door(by_path, guard.gate, self._pool, _CALLS, open_to_all=(health.SERVICE,))
+        watch = Entry(f"/{admin.SERVICE}/WatchDecisions", guard.gate, counters)
+        self._door = Door(by_path, guard.gate, self._pool, _CALLS, (health.SERVICE,), streams=(watch.path,))
         self._server = grpc.server(
             self._pool,
             interceptors=[self._door],
@@ -58,7 +62,10 @@ class AdminServer:
                 ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
             ),
         )
+        self._watching = Streams(limits.watchers, "watchers", "look on with fewer streams")
+        seeing = DecisionWatch(asked, limits, RequestReader(limits))
         handlers = {name: handler(rpc) for name, rpc in rpcs.items()}
+        handlers["WatchDecisions"] = self._watching.telling(watch, seeing.opens(guard.recorded, watch.path))
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(admin.SERVICE, handlers),))
         self._health = health.GroupHealth([admin.SERVICE], guarded=guard.gate is not None)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -76,11 +83,13 @@ class AdminServer:
     def stop(self, grace: float) -> None:
         """Take no new calls, wait up to `grace` seconds for those begun, return when all have ended."""
         self._health.enter_graceful_shutdown()
+        self._watching.close()
         self._server.stop(grace).wait()
         self._end_threads()
 
     def _end_threads(self) -> None:
         self._pool.shutdown()
+        self._watching.shutdown()
         self._door.close()
         self._guard.stop()
 

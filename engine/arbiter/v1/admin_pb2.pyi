@@ -3,6 +3,7 @@
 isort:skip_file
 Administration: which version of rules and models runs, whether a new one would, and how the processes are."""
 
+from arbiter.v1 import decision_pb2 as _decision_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -1937,3 +1938,185 @@ class Sizes(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Sizes: _TypeAlias = Sizes  # noqa: Y015
+
+@_typing.final
+class WatchDecisionsRequest(_message.Message):
+    """Asks to be told of decisions. What is given is joined by *and*; who gives nothing is told of all that fits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    SUBJECT_ID_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    MOST_PER_SECOND_FIELD_NUMBER: _builtins.int
+    EXPLAIN_FIELD_NUMBER: _builtins.int
+    subject_id: _builtins.str
+    """Only decisions that were asked for this subject, by this id; answers then repeat it. Empty: of all."""
+    share: _builtins.float
+    """The share of them that is told, above 0 and at most 1. Absent: 1."""
+    most_per_second: _builtins.int
+    """How many are told in a second at most, up to 1,000. 0: ten."""
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only decisions of these decision points. Empty: of all."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only decisions that gave a treatment of one of these rules. Empty: whatever they gave."""
+
+    @_builtins.property
+    def explain(self) -> _decision_pb2.ExplainOptions:
+        """Present: explain them, beside the calls. Rules that the decision point does not have are passed over. A decision
+        among very many rules has no explanation, nor has one of a page after its first.
+        """
+
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[_builtins.str] | None = ...,
+        rules: _abc.Iterable[_builtins.str] | None = ...,
+        subject_id: _builtins.str = ...,
+        share: _builtins.float | None = ...,
+        most_per_second: _builtins.int = ...,
+        explain: _decision_pb2.ExplainOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_share", b"_share", "explain", b"explain", "share", b"share"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_share", b"_share", "decisions", b"decisions", "explain", b"explain", "most_per_second", b"most_per_second", "rules", b"rules", "share", b"share", "subject_id", b"subject_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__share: _TypeAlias = _typing.Literal["share"]  # noqa: Y015
+    _WhichOneofArgType__share: _TypeAlias = _typing.Literal["_share", b"_share"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__share) -> _WhichOneofReturnType__share | None: ...
+
+Global___WatchDecisionsRequest: _TypeAlias = WatchDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class WatchDecisionsResponse(_message.Message):
+    """Some decisions, or none and what was passed over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    dropped: _builtins.int
+    """The decisions that were to be told and were too many, since the stream was opened: for `most_per_second`, for who
+    takes answers slowly, or to be explained.
+    """
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___WatchedDecision]:
+        """In the order in which they were told of; workers are not of one order."""
+
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[Global___WatchedDecision] | None = ...,
+        dropped: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "dropped", b"dropped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchDecisionsResponse: _TypeAlias = WatchDecisionsResponse  # noqa: Y015
+
+@_typing.final
+class WatchedDecision(_message.Message):
+    """A decision that was made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ExperimentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    SUBJECT_ID_FIELD_NUMBER: _builtins.int
+    TREATMENTS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
+    DEFAULTED_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
+    EXPERIMENTS_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    IMPERSONAL_FIELD_NUMBER: _builtins.int
+    decision: _builtins.str
+    """The decision point."""
+    id: _builtins.str
+    """Names it in the decision log, and begins its `decision_id`. Empty where it is told impersonally."""
+    reference: _builtins.str
+    """The subject in the decision log, 32 lower-case hex characters. Empty where it has none, or is told impersonally."""
+    subject_id: _builtins.str
+    """The subject, where it was asked for by this id."""
+    snapshot: _builtins.str
+    """Digest of the snapshot that decided, lower-case hex."""
+    canary: _builtins.bool
+    """A canary decided."""
+    defaulted: _builtins.bool
+    """No rule won and the decision point's default was given."""
+    impersonal: _builtins.bool
+    """The subject has not granted the purpose of the decision log: nothing is told that is its own."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When it was made; to the minute where it is told impersonally."""
+
+    @_builtins.property
+    def treatments(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.Treatment]:
+        """What was given, best first, without parameters and values."""
+
+    @_builtins.property
+    def degraded(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.Degradation]:
+        """What could not be computed and was therefore unknown to the rules."""
+
+    @_builtins.property
+    def experiments(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The experiments that mattered, see DecideResponse.experiments."""
+
+    @_builtins.property
+    def explanation(self) -> _decision_pb2.Explanation:
+        """Why, where it was asked for."""
+
+    def __init__(
+        self,
+        *,
+        decision: _builtins.str = ...,
+        id: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        reference: _builtins.str = ...,
+        subject_id: _builtins.str = ...,
+        treatments: _abc.Iterable[_decision_pb2.Treatment] | None = ...,
+        snapshot: _builtins.str = ...,
+        canary: _builtins.bool = ...,
+        defaulted: _builtins.bool = ...,
+        degraded: _abc.Iterable[_decision_pb2.Degradation] | None = ...,
+        experiments: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        explanation: _decision_pb2.Explanation | None = ...,
+        impersonal: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "explanation", b"explanation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "canary", b"canary", "decision", b"decision", "defaulted", b"defaulted", "degraded", b"degraded", "experiments", b"experiments", "explanation", b"explanation", "id", b"id", "impersonal", b"impersonal", "reference", b"reference", "snapshot", b"snapshot", "subject_id", b"subject_id", "treatments", b"treatments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchedDecision: _TypeAlias = WatchedDecision  # noqa: Y015

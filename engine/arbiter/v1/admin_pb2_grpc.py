@@ -90,6 +90,11 @@ class AdminServiceStub:
                 request_serializer=arbiter_dot_v1_dot_admin__pb2.SetOverrideRequest.SerializeToString,
                 response_deserializer=arbiter_dot_v1_dot_admin__pb2.SetOverrideResponse.FromString,
                 _registered_method=True)
+        self.WatchDecisions = channel.unary_stream(
+                '/arbiter.v1.AdminService/WatchDecisions',
+                request_serializer=arbiter_dot_v1_dot_admin__pb2.WatchDecisionsRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_admin__pb2.WatchDecisionsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -192,6 +197,19 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchDecisions(self, request, context):
+        """Tells of decisions as they are made, on all workers: which rules gave what, and as far as it is asked for why. It is
+        a sample: a share of the decisions, and not more than so many a second; what was too much is counted and not told.
+        Whoever looks on is told nothing that is declared personal, no parameters of treatments, and of a subject only the
+        reference that the decision log has for it; of who has not granted the purpose of that log, nothing that is its
+        own. Dry runs are not told of. Answers without decisions come when the stream is opened and every ten seconds.
+        Errors: INVALID_ARGUMENT for a bad field; RESOURCE_EXHAUSTED with a retry delay where too many look on; UNAVAILABLE
+        when the server stops.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -249,6 +267,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.SetOverride,
                     request_deserializer=arbiter_dot_v1_dot_admin__pb2.SetOverrideRequest.FromString,
                     response_serializer=arbiter_dot_v1_dot_admin__pb2.SetOverrideResponse.SerializeToString,
+            ),
+            'WatchDecisions': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchDecisions,
+                    request_deserializer=arbiter_dot_v1_dot_admin__pb2.WatchDecisionsRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_admin__pb2.WatchDecisionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -549,6 +572,33 @@ class AdminService:
             '/arbiter.v1.AdminService/SetOverride',
             arbiter_dot_v1_dot_admin__pb2.SetOverrideRequest.SerializeToString,
             arbiter_dot_v1_dot_admin__pb2.SetOverrideResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/arbiter.v1.AdminService/WatchDecisions',
+            arbiter_dot_v1_dot_admin__pb2.WatchDecisionsRequest.SerializeToString,
+            arbiter_dot_v1_dot_admin__pb2.WatchDecisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -82,6 +82,15 @@ class AdminServiceStub:
     clearing what does not stand; INVALID_ARGUMENT for a moment that is past or more than 366 days ahead;
     RESOURCE_EXHAUSTED past 100 overrides.
     """
+    WatchDecisions: _grpc.UnaryStreamMultiCallable[_admin_pb2.WatchDecisionsRequest, _admin_pb2.WatchDecisionsResponse]
+    """Tells of decisions as they are made, on all workers: which rules gave what, and as far as it is asked for why. It is
+    a sample: a share of the decisions, and not more than so many a second; what was too much is counted and not told.
+    Whoever looks on is told nothing that is declared personal, no parameters of treatments, and of a subject only the
+    reference that the decision log has for it; of who has not granted the purpose of that log, nothing that is its
+    own. Dry runs are not told of. Answers without decisions come when the stream is opened and every ten seconds.
+    Errors: INVALID_ARGUMENT for a bad field; RESOURCE_EXHAUSTED with a retry delay where too many look on; UNAVAILABLE
+    when the server stops.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -136,6 +145,15 @@ class AdminServiceAsyncStub(AdminServiceStub):
     and answers name it in `degraded`. Errors: NOT_FOUND for a name that the running snapshot does not have, and for
     clearing what does not stand; INVALID_ARGUMENT for a moment that is past or more than 366 days ahead;
     RESOURCE_EXHAUSTED past 100 overrides.
+    """
+    WatchDecisions: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchDecisionsRequest, _admin_pb2.WatchDecisionsResponse]  # type: ignore[assignment]
+    """Tells of decisions as they are made, on all workers: which rules gave what, and as far as it is asked for why. It is
+    a sample: a share of the decisions, and not more than so many a second; what was too much is counted and not told.
+    Whoever looks on is told nothing that is declared personal, no parameters of treatments, and of a subject only the
+    reference that the decision log has for it; of who has not granted the purpose of that log, nothing that is its
+    own. Dry runs are not told of. Answers without decisions come when the stream is opened and every ten seconds.
+    Errors: INVALID_ARGUMENT for a bad field; RESOURCE_EXHAUSTED with a retry delay where too many look on; UNAVAILABLE
+    when the server stops.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -254,6 +272,21 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         and answers name it in `degraded`. Errors: NOT_FOUND for a name that the running snapshot does not have, and for
         clearing what does not stand; INVALID_ARGUMENT for a moment that is past or more than 366 days ahead;
         RESOURCE_EXHAUSTED past 100 overrides.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchDecisions(
+        self,
+        request: _admin_pb2.WatchDecisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.WatchDecisionsResponse], _abc.AsyncIterator[_admin_pb2.WatchDecisionsResponse]]:
+        """Tells of decisions as they are made, on all workers: which rules gave what, and as far as it is asked for why. It is
+        a sample: a share of the decisions, and not more than so many a second; what was too much is counted and not told.
+        Whoever looks on is told nothing that is declared personal, no parameters of treatments, and of a subject only the
+        reference that the decision log has for it; of who has not granted the purpose of that log, nothing that is its
+        own. Dry runs are not told of. Answers without decisions come when the stream is opened and every ten seconds.
+        Errors: INVALID_ARGUMENT for a bad field; RESOURCE_EXHAUSTED with a retry delay where too many look on; UNAVAILABLE
+        when the server stops.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -56,6 +56,7 @@ _BY_SERVICE: Final[dict[str, dict[str, Need]]] = {
         "PromoteCanary": "admin",
         "DropCanary": "admin",
         "SetOverride": "admin",
+        "WatchDecisions": "admin",
     },
     # Probes carry no secrets; what went wrong with a reload is told to callers with a role only.
     health.SERVICE_NAME: {"Check": "open", "List": "open", "Watch": "open"},
