@@ -7,12 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from arbiter.client import Client
 from tests import forked
 from tests.conftest import replace
 
@@ -297,6 +299,34 @@ def test_a_server_decides_and_explains(server: Server, tmp_path: Path) -> None:
     refused = server.ask("decide", "emil", "store.home_baner")
     assert refused.returncode == 1
     assert "did you mean `store.home_banner`?" in refused.stderr
+
+
+def test_decisions_are_told_as_they_are_made(server: Server) -> None:
+    told = threading.Event()
+
+    def decide() -> None:
+        with Client(server.target) as client:
+            while not told.wait(0.02):
+                client.decide("nobody", "onboarding.next_step")
+
+    deciding = threading.Thread(target=decide)
+    deciding.start()
+    try:
+        words = ("watch", "--decision", "onboarding.next_step", "--explain", "winners")
+        lines = server.ask(*words, "--count", 2, "--most", 100).stdout.splitlines()
+        at_a_terminal = {**ENVIRONMENT, "ARBITER_TARGET": server.target, "FORCE_COLOR": "1"}
+        shown = forked.arbiter(*words, "--count", 1, environment=at_a_terminal).stdout
+    finally:
+        told.set()
+        deciding.join()
+    first, second = map(json.loads, lines)
+    assert first["decision"] == second["decision"] == "onboarding.next_step"
+    assert first["id"] != second["id"]
+    (given,) = [each["rule_id"] for each in first["treatments"]]
+    assert [each["rule_id"] for each in first["explanation"]] == [given]
+    head, why = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+    assert re.fullmatch(rf"\S+ onboarding\.next_step [0-9a-f-]+: {given}", head)
+    assert why.strip().startswith(f"{given} won")
 
 
 def test_what_became_of_a_decision_is_told_by_hand(server: Server) -> None:

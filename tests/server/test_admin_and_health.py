@@ -169,4 +169,4 @@ def test_reflection_lists_and_describes_every_service(shop: Shop) -> None:
         "grpc.reflection.v1alpha.ServerReflection",
     }
     service = DescriptorPool(database).FindServiceByName("arbiter.v1.DecisionService")
-    assert [method.name for method in service.methods] == ["Decide", "DecideBatch"]
+    assert [method.name for method in service.methods] == ["Decide", "DecideBatch", "DecideStream"]

@@ -43,7 +43,7 @@ MOST: Final = 1000
 _QUEUE: Final = 256  # decisions that wait to be told
 _SURVIVORS: Final = 200  # a decision that has more is not explained: calls would wait for it
 _SHARE: Final = 20  # of a processor's time, explaining takes one part in so many at most
-_CREDIT_S: Final = 0.05
+_CREDIT_S: Final = 0.2
 _BEAT_S: Final = 1.0  # after how long without a decision is told what was too many
 _MINUTE: Final = 60_000_000
 
