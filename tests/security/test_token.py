@@ -8,7 +8,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arbiter.cli.token import Role
 from arbiter.server.auth.callers import read_callers
+from arbiter.server.auth.roles import ROLES
 from tests import forked
 
 if TYPE_CHECKING:
@@ -37,6 +39,14 @@ def test_a_token_is_printed_once_and_stored_hashed(tmp_path: Path) -> None:
     assert again.stdout.strip() != token
     assert len(read_callers(file, file.read_bytes()).tokens) == 2
     assert [each.name for each in tmp_path.iterdir()] == ["callers.yaml"]
+
+
+def test_a_token_may_have_any_role_that_a_server_knows(tmp_path: Path) -> None:
+    assert {role.value for role in Role} == set(ROLES)
+    roles = [word for role in ROLES for word in ("--role", role)]
+    assert new(tmp_path, "--name", "all", *roles, "--file", "callers.yaml").returncode == 0
+    (known,) = read_callers(tmp_path / "callers.yaml", (tmp_path / "callers.yaml").read_bytes()).tokens.values()
+    assert set(known.caller.roles) == set(ROLES)
 
 
 def test_without_a_file_the_entry_is_printed_beside_the_token(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ class Role(enum.StrEnum):
 
     DECIDE = "decide"
     WRITE = "write"
+    FOLLOW = "follow"
     PRIVACY = "privacy"
     ADMIN = "admin"
 
