@@ -1,7 +1,7 @@
 """A rule's condition, part by part in the order written, and its gates: for who asks one rule of many subjects.
 
-Law: pure. A part is a side of the `&&` at the top, and each line of a list is one. What compiled forms cannot tell,
-for lack of what a part is unknown, is left to `explain`; a test holds the two equal.
+Law: pure. A part is a side of the `&&` at the top, and each line of a list is one. Compiled forms say whether it is
+true; what they cannot tell, for lack of what it is unknown, the slow evaluator is asked.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from arbiter.decision.capping import has_room
 from arbiter.decision.dates import in_time
 from arbiter.decision.walk import in_rollout
 from arbiter.expr.compile import truth_function
-from arbiter.expr.tree import Call
+from arbiter.expr.evaluate import judge
+from arbiter.expr.tree import AnyNode, Call
 from arbiter.ruleset.branches import models_of
 from arbiter.types import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from arbiter.expr.tree import AnyNode
     from arbiter.expr.view import Symbols, View
     from arbiter.ruleset.compiled import CompiledRule
     from arbiter.ruleset.rules import Rule
 
 
 class Part(msgspec.Struct, frozen=True):
-    """One part of a condition: its text, the models that it needs, and whether it is true, or false; else it is
-    unknown.
+    """One part of a condition: its text and tree, the models that it needs, and whether it is true, or false; else it
+    is unknown.
     """
 
     text: str
+    node: AnyNode
     models: tuple[str, ...]
     is_true: Callable[[View], bool]
     is_false: Callable[[View], bool]
@@ -43,6 +44,7 @@ def parts_of(rule: Rule, symbols: Symbols) -> tuple[Part, ...]:
     return tuple(
         Part(
             expression.source[slice(*node.span)],
+            node,
             tuple(sorted(models_of([node], symbols))),
             truth_function([(node, True)], symbols, f"part of {rule.id}"),
             truth_function([(node, False)], symbols, f"part of {rule.id}, refuted"),
@@ -50,6 +52,11 @@ def parts_of(rule: Rule, symbols: Symbols) -> tuple[Part, ...]:
         for expression in rule.when
         for node in _sides(expression.root)
     )
+
+
+def missing(parts: Iterable[Part], view: View, symbols: Symbols) -> tuple[str, ...]:
+    """The names for lack of which these parts are unknown, as an explanation tells them."""
+    return tuple(dict.fromkeys(name for part in parts for name in judge(part.node, view, symbols).missing))
 
 
 def _sides(node: AnyNode) -> Iterator[AnyNode]:

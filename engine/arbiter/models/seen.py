@@ -40,7 +40,7 @@ def seen(model: Model, view: View, symbols: Symbols) -> ModelOutcome:
     return ModelOutcome(model.name, model.version, inputs, outputs, lack, detail, denied)
 
 
-def lacking(model: Model, view: View, symbols: Symbols) -> tuple[str, ...]:
+def inputs_lacking(model: Model, view: View, symbols: Symbols) -> tuple[str, ...]:
     """The names without a value in whose place nothing may stand, so that the model has no outputs."""
     return tuple(
         f"{item.root}.{item.attribute}"

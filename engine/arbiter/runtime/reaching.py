@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from arbiter.decision.explain import explain, judge_condition
-from arbiter.decision.parts import gate, parts_of
+from arbiter.decision.explain import explain
+from arbiter.decision.parts import Part, gate, missing, parts_of
 from arbiter.decision.walk import Need, Walk
 from arbiter.errors import NotFound, did_you_mean
-from arbiter.models.seen import lacking
+from arbiter.models.seen import inputs_lacking
 from arbiter.profiles import census
+from arbiter.ruleset.visibility import hiding
 from arbiter.runtime.audience import Audience, Condition, Example, Lost, Missing, Variant
 from arbiter.runtime.views import view_of
 from arbiter.snapshot import finished
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from arbiter.runtime.active import Active
     from arbiter.runtime.engine import Engine
     from arbiter.snapshot import Snapshot
-    from arbiter.types import Decision, RuleOutcome
+    from arbiter.types import Decision
 
 _AT_ONCE: Final = 512  # records that are read in one transaction, and decided together
 _KEY_BYTES: Final = 16
@@ -49,7 +50,7 @@ class _Asked(msgspec.Struct):
     active: Active
     view: View
     variants: tuple[tuple[str, str], ...] = ()
-    unknown: bool = False
+    unknown: tuple[Part, ...] = ()
 
 
 class Reach:
@@ -181,7 +182,7 @@ class Reach:
                     continue
                 else:
                     condition.unknown += 1
-                    each.unknown = True
+                    each.unknown += (part,)
                 left.append(each)
             going = left
         holding = []
@@ -195,11 +196,11 @@ class Reach:
         return holding
 
     def _lacks(self, each: _Asked) -> None:
-        outcome = judge_condition(self._rule.rule, self._point, each.view)
-        names: tuple[str, ...] = ("",)
-        if outcome is not None:
-            names = tuple(dict.fromkeys(self._behind(outcome.missing, each))) or names
-            self._denied.update(name for name in names if _is_denied(name, outcome))
+        lacking = missing(each.unknown, each.view, each.active.snapshot.symbols)
+        names = tuple(dict.fromkeys(self._behind(lacking, each))) or ("",)
+        denied = each.view.consent.denied
+        if denied:
+            self._denied.update(name for name in names if not denied.keys().isdisjoint(hiding(tuple(name.split(".")))))
         self._missing.update(names)
         self._end(each, Reason.UNKNOWN, ", ".join(names))
 
@@ -209,7 +210,7 @@ class Reach:
         for name in names:
             root, _, rest = name.partition(".")
             model = snapshot.models[rest.partition(".")[0]] if root == "models" else None
-            yield from (model and lacking(model, each.view, snapshot.symbols)) or (name,)
+            yield from (model and inputs_lacking(model, each.view, snapshot.symbols)) or (name,)
 
     def _is_let_in(self, each: _Asked) -> bool:
         reason = gate(self._rule, each.view, each.subject)
@@ -337,11 +338,6 @@ def _find(snapshot: Snapshot, rule_id: str) -> tuple[Point, CompiledRule]:
 def _hashes_ids(active: Active, point: Point) -> bool:
     """Whether what becomes of rules at the point hangs on ids of subjects."""
     return bool(point.salts or point.experiments or point.bandits or active.split)
-
-
-def _is_denied(name: str, outcome: RuleOutcome) -> bool:
-    """Whether consent hides a name; a model's output with the model."""
-    return name in outcome.denied or name.rpartition(".")[0] in outcome.denied
 
 
 def _ordered(counts: Counter[Any]) -> list[tuple[Any, int]]:
