@@ -155,16 +155,18 @@ class Log:
         pq.write_table(pa.Table.from_pylist(outcomes, HAPPENED), self.files[1])
         self.spill = folder / "spill"
 
-    def figures(self, take: str, since: int, now: int) -> dict[tuple[str, str], list[float]]:
+    def figures(self, take: str, since: int, now: int, snapshot: str = "") -> dict[tuple[str, str], list[float]]:
         """By design and variant what settled units have, counted one by one."""
         came: dict[str, dict[str, Any]] = {}
         of = {each["id"]: each for each in self.decisions if each["exposed"] and each["at"] >= since}
         for each in of.values():
-            came.setdefault(each["subject"], each)
+            if snapshot in {"", each["snapshot"]}:
+                came.setdefault(each["subject"], each)
         values: dict[str, list[float]] = defaultdict(list)
         for each in self.outcomes:
             decision = of.get(each["decision"])
-            if decision and decision["at"] <= each["at"] < came[decision["subject"]]["at"] + HOUR:
+            first = came.get(decision["subject"]) if decision else None
+            if decision and first and first["at"] <= decision["at"] <= each["at"] < first["at"] + HOUR:
                 values[decision["subject"]].append(each["value"])
         found: dict[tuple[str, str], list[float]] = defaultdict(list)
         for who, first in came.items():
@@ -173,7 +175,7 @@ class Log:
                 found["old" if first["snapshot"] == "old" else "new", first["variant"]].append(made[take])
         return found
 
-    def broken(self, take: Any, since: int, now: int, guardrail: Guardrail) -> Any:
+    def broken(self, take: Any, since: int, now: int, guardrail: Guardrail, snapshot: str = "") -> Any:
         weights = {"old": {"control": 1.0, "loud": 1.0}, "new": {"control": 1.0, "loud": 2.0}}
         metrics = {"bought": Metric("bought", "purchase", HOUR, take)}
 
@@ -181,7 +183,7 @@ class Log:
             return Design(weights["old" if snapshot == "old" else "new"])
 
         with scanned([self.files[0]], [self.files[1]], 64, self.spill) as records:
-            return broken(records, experiment(guardrail), metrics, design_of, since, now)
+            return broken(records, experiment(guardrail), metrics, design_of, since, now, snapshot)
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +209,16 @@ def test_a_unit_counts_once_by_what_came_in_time_of_its_first_decision(
         assert figure == pytest.approx(sum(shares[s] * mean(by[s, variant]) for s in strata))
     assert found.found.low < found.found.difference < found.found.high < -0.01
     assert "`bought` of variant `loud`" in found.said
+
+
+def test_a_canary_is_judged_by_who_came_by_it(log: Log) -> None:
+    late = START + 99 * HOUR
+    found = log.broken("any", 0, late, Guardrail("bought", at_least=-0.01, confidence=0.9), "same").found
+    by = log.figures("any", 0, late, "same")
+    for variant, units, figure in (("loud", found.units, found.arm), ("control", found.others, found.control)):
+        assert units == len(by["new", variant])
+        assert figure == pytest.approx(mean(by["new", variant]))
+    assert log.broken("any", 0, late, Guardrail("bought", at_least=-0.01, confidence=0.9), "other") is None
 
 
 def test_what_keeps_to_its_bound_and_what_is_not_settled_pauses_nothing(log: Log) -> None:

@@ -84,6 +84,25 @@ def test_a_harmful_experiment_pauses_itself_until_an_operator_switches_it_on_aga
     assert client.snapshot().overrides[0].since > override.since
 
 
+def test_an_experiment_of_a_canary_pauses_itself_by_what_the_canary_decided(
+    folder: Path, serve: Callable[..., Served], eventually: Callable[..., None]
+) -> None:
+    replace(folder / "rules" / "rules.yaml", RULES.replace(", guardrails: [{metric: bought, at_least: -0.05}]", ""))
+    served = serve(*arguments(folder, **{"guardrail-seconds": 0.5}), "--metrics", "127.0.0.1:0")
+    client = served.client(served.address)
+    assert decide(client, range(30)) == 30  # harm, and nothing that says so
+    client.set_canary(client.keep({"rules.yaml": RULES.encode()}).digest, 100)
+    looked = looks(served)
+    eventually(lambda: looks(served) >= looked + 2)
+    assert client.snapshot().overrides == ()
+    assert decide(client, range(400, 700)) == 300
+    eventually(lambda: client.snapshot().overrides)
+    [override] = client.snapshot().overrides
+    assert (override.kind, override.name) == ("experiment", "tone")
+    assert "guardrail: `bought` of variant `loud` is 0 " in override.reason
+    assert client.decide("s1", "home").experiments == {}
+
+
 def looks(served: Served) -> float:
     """How often guardrails were looked at."""
     address = re.findall(r"metrics on (\S+)", served.log)[-1]

@@ -1,6 +1,7 @@
 """Guardrails, looked at in the process that keeps the log: which experiments are to pause, and why.
 
-Law: reads the log, the snapshot that is current and what operators ordered, and says what it finds; it orders nothing.
+Law: reads the log, the snapshot that is current, the canary's and what operators ordered, and says what it finds; it
+orders nothing. What the canary alone declares is judged by what the canary decided.
 What decided before an experiment was switched on again counts no more. Looks cost a tenth of the process' time at most.
 """
 
@@ -11,7 +12,7 @@ import importlib.util
 import logging
 import shutil
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -20,12 +21,16 @@ from arbiter.runtime.archive import Archive
 from arbiter.runtime.standing import StandingFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
     from pathlib import Path
 
     from arbiter.learning.report.terms import Design
+    from arbiter.ruleset.experiments.terms import Experiment, Guardrail
     from arbiter.ruleset.rules import Ruleset
+    from arbiter.ruleset.terms import Metric
     from arbiter.runtime.settings import Settings
+
+    Limit = tuple[str, Guardrail, tuple[str, int, str]]
 
 _log = logging.getLogger("arbiter.log")
 
@@ -40,6 +45,23 @@ class Breach(msgspec.Struct, frozen=True):
     experiment: str
     since: int
     reason: str
+
+
+class Watched(NamedTuple):
+    """An experiment with the guardrails that are looked at, and the metrics that they name: in all decisions, or in
+    those by one `snapshot`.
+    """
+
+    experiment: Experiment
+    metrics: dict[str, Metric]
+    snapshot: str = ""
+
+    @property
+    def limits(self) -> Iterator[Limit]:
+        """Its guardrails, each with whose it is, and its metric as far as that says what is counted."""
+        for each in self.experiment.guardrails:
+            metric = self.metrics[each.metric]
+            yield self.experiment.name, each, (metric.outcome, metric.within, metric.take)
 
 
 class NoDuckDB(ArbiterError):
@@ -76,12 +98,12 @@ class Lookout:
         digest = self._archive.latest()
         if not digest:
             return  # nothing was ever current
-        current = self._frame(digest)
         standing = self._standing.read()
         off = {each.name for each in standing.overrides if each.kind == "experiment"}
-        wanted = [
-            each for each in current.experiments.each if each.guardrails and each.enabled and each.name not in off
-        ]
+        wanted = _watched(self._frame(digest), off)
+        if standing.canary is not None:
+            beside = standing.canary.digest
+            wanted += _watched(self._frame(beside), off, beside, known={one for each in wanted for one in each.limits})
         if not wanted:
             return
         # Loads pyarrow, as the next do DuckDB: who warns of guardrails alone has no use for them.
@@ -95,14 +117,19 @@ class Lookout:
         from arbiter.learning.report.pausing import broken  # noqa: PLC0415
         from arbiter.learning.report.reading import scanned  # noqa: PLC0415
 
-        metrics = {each.name: each for each in current.metrics}
+        paused: set[str] = set()
         with scanned(decisions, outcomes, _MEMORY_MIB, self._spill) as records:
-            for experiment in wanted:
-                since = standing.resumed.get(experiment.name, 0)
-                design_of = functools.partial(self._design, experiment.name)
-                found = broken(records, experiment, metrics, design_of, since, time.time_ns() // 1000 - self._lag)
+            for experiment, metrics, snapshot in wanted:
+                name = experiment.name
+                if name in paused:
+                    continue
+                since = standing.resumed.get(name, 0)
+                design_of = functools.partial(self._design, name)
+                until = time.time_ns() // 1000 - self._lag
+                found = broken(records, experiment, metrics, design_of, since, until, snapshot)
                 if found is not None:
-                    yield Breach(experiment.name, since, found.said)
+                    paused.add(name)
+                    yield Breach(name, since, found.said)
 
     def _design(self, experiment: str, snapshot: str) -> Design | None:
         """How a snapshot had an experiment; None where that is not known any more."""
@@ -120,6 +147,19 @@ class Lookout:
             for oldest in list(self._frames)[:-_FRAMES]:
                 del self._frames[oldest]
         return self._frames[digest]
+
+
+def _watched(
+    ruleset: Ruleset, off: Container[str], snapshot: str = "", *, known: Container[Limit] = ()
+) -> list[Watched]:
+    """The experiments of a rule set with those of their guardrails that are not known; none that is off."""
+    metrics = {each.name: each for each in ruleset.metrics}
+    found = []
+    for each in ruleset.experiments.each:
+        own = tuple(limit[1] for limit in Watched(each, metrics).limits if limit not in known)
+        if own and each.enabled and each.name not in off:
+            found.append(Watched(msgspec.structs.replace(each, guardrails=own), metrics, snapshot))
+    return found
 
 
 def unwatched(ruleset: Ruleset, folder: str, *, logged: bool) -> list[Diagnostic]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _ENTERED: Final = """
     CREATE OR REPLACE TABLE entered AS
     SELECT unit, min(moment) AS came, arg_min(variant, moment) AS variant, arg_min(snapshot, moment) AS snapshot
-    FROM exposed WHERE unit IS NOT NULL AND moment >= ? GROUP BY unit
+    FROM exposed WHERE unit IS NOT NULL AND moment >= ? AND (? = '' OR snapshot = ?) GROUP BY unit
 """
 _MOMENTS: Final = """
     WITH counted AS (
@@ -78,13 +78,15 @@ def broken(
     design_of: Callable[[str], Design | None],
     since: int,
     now: int,
+    snapshot: str = "",
 ) -> Broke | None:
-    """The first guardrail of an experiment that a variant breaks, by decisions from `since` on (µs) until `now`.
+    """The first guardrail of an experiment that a variant breaks, by decisions from `since` on (µs) until `now`: of all
+    units, or of those that came by one `snapshot`.
 
     `design_of` says how a snapshot has the experiment, where that is known.
     """
     expose(records, experiment.name, experiment.by)
-    records.make(_ENTERED, since)
+    records.make(_ENTERED, since, snapshot, snapshot)
     control = control_of(experiment.variants)
     variants = [each for each in experiment.variants if each != control]
     for guardrail in experiment.guardrails:
