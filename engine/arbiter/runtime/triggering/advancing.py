@@ -53,6 +53,7 @@ class Advance:
         if evaluation.ready:
             group.check_quota()
         for key, occurrence in evaluation.ready:
+            evaluation.courtesy.offer()
             seen = evaluation.subjects[key]
             try:
                 why = Firing(self._running, group, key, seen.state, occurrence).take()
@@ -68,6 +69,7 @@ class Advance:
             evaluation.subjects[key].write()
         for key, seen in evaluation.subjects.items():
             if seen.changed:
+                evaluation.courtesy.offer()
                 put_state(group.environment, group.txn, key, seen.written, seen.due)
         reached = msgspec.structs.replace(evaluation.before, position=evaluation.position)
         put_reached(group.environment, group.txn, reached)

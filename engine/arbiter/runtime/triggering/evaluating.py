@@ -18,6 +18,7 @@ from arbiter.profiles.arrivals import arrivals_from, last_arrival
 from arbiter.profiles.holdings import last_position
 from arbiter.profiles.pending import states_of, subjects_due
 from arbiter.profiles.subjects import Subject
+from arbiter.runtime.quiet import Courtesy
 from arbiter.triggers.state import SubjectState, decode_state, encode_state, merged
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Evaluation(msgspec.Struct):
 
     `subjects` were looked at, by their keys; `ready` are the occurrences to fire or to pass over, in order, with the
     keys of their subjects. `quiet` says that it holds only while the log ends at `position`; `at_end` that there was no
-    more to look at.
+    more to look at. `courtesy` has others run while it is made and written.
     """
 
     before: Reached
@@ -78,6 +79,7 @@ class Evaluation(msgspec.Struct):
     ready: list[tuple[bytes, Occurrence]]
     quiet: bool = False
     at_end: bool = False
+    courtesy: Courtesy = msgspec.field(default_factory=Courtesy)
 
     @property
     def empty(self) -> bool:
@@ -105,6 +107,7 @@ class Evaluator:
         self._ready: list[tuple[bytes, Occurrence]] = []
         self._dues: list[tuple[int, bytes]] = []
         self._changed = 0
+        self._courtesy = Courtesy()
 
     def evaluate(self, now: int) -> Evaluation | None:
         """What follows from the next events, or where there are none from the time; None for nothing at all."""
@@ -129,6 +132,7 @@ class Evaluator:
                 if begins >= first and not (self._pass_time(arrival) and self._pass_time(at) and not self._full):
                     return self._found(reached, arrival, looked)
                 arrival, following = at, next(arrivals, None)
+            self._courtesy.offer()
             event = records.decode_event(raw)
             looked += 1
             look = self._machine.look(event, position)
@@ -226,11 +230,14 @@ class Evaluator:
     def _found(self, position: int, clock: int, events: int, *, quiet: bool = False) -> Evaluation:
         for seen in self._subjects.values():
             if seen.changed:
+                self._courtesy.offer()
                 if seen.state.progress:
                     self._machine.prune(seen.state, clock)
                 seen.write()
                 seen.changed = seen.written != b"".join(seen.raw) or len(seen.raw) > 1
-        return Evaluation(self._reached, position, clock, events, self._subjects, self._ready, quiet)
+        return Evaluation(
+            self._reached, position, clock, events, self._subjects, self._ready, quiet=quiet, courtesy=self._courtesy
+        )
 
 
 def _state_of(raw: list[bytes]) -> SubjectState:
