@@ -92,6 +92,11 @@ def _overload(figure: Figure, results: dict[str, Any]) -> None:
     opened.annotate(
         "0.8 of the capacity", (fractions[0], 0.8 * capacity), (0, 3), textcoords="offset points", fontsize=8
     )
+    deaf, left = _points(told["open_goodput_deaf"])
+    opened.plot(deaf, left, marker="o", markersize=4, color=WARN)
+    opened.annotate("deaf callers", (deaf[-1], left[-1]), (-4, -4), textcoords="offset points",
+                    ha="right", va="top", color=WARN, fontsize=8)  # fmt: skip
+    opened_p99.plot(*_points(told["open_p99_ms_deaf"]), marker="o", markersize=4, color=WARN)
     opened_p99.plot(*_points(told["open_p99_ms"]), marker="o", markersize=4, color=OURS)
     for axes in (closed, opened):
         axes.set_ylim(0, 1.1 * max(most, fractions[-1] * capacity))

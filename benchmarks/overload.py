@@ -6,10 +6,13 @@ nobody waits much longer than their fair share (callers over answers a second). 
 at once are refused with a delay, which they keep.
 
 *Open loop*: calls arrive at random moments, up to 1.3 times of what the server can answer. Who waits longer than the
-deadline has got nothing: goodput counts what was answered OK, in time. What is refused, is refused cheaply, so that it
-does not cost those who are not. What the server can answer is measured again before each round. What is asserted is
-measured once more, and each figure is over what was measured beside it, in the same seconds: a machine that is slower
-for a while is not a server that gave way.
+deadline has got nothing: goodput counts what was answered OK, in time, of all calls that were due. Callers hold back
+as clients of ours do when they are refused, by the same code; what they do not send counts as not answered. Beside
+them stand *deaf* callers, who send on: what they are refused costs the server what others could have had.
+
+What is asserted is compared with what stands beside it in time, since the machine's speed changes by up to two within
+a second: each measurement stands between two of its reference, and of all of them the half counts in which these two
+differed least. The reference of the open loop has the same calls, with deadlines, on as many connections.
 
 The server is the one of `serving` with the model, on one core, the load on the other; more connections than one, since
 a connection takes a limited number of calls at once.
@@ -19,106 +22,173 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from arbiter.bench import Load, drive
 from arbiter.bench.frames import DEADLINE_EXCEEDED, OK, RESOURCE_EXHAUSTED, STATUS_NAMES
+from arbiter.client.restraint import Restraint
+from arbiter.client.retry import Retries
 from benchmarks import servers
-from benchmarks.latency import capacity_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from arbiter.bench import Result
 
 STREAMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 FRACTIONS = (0.2, 0.5, 0.8, 0.9, 1.0, 1.15, 1.3)
+BEYOND = (1.0, 1.15, 1.3)  # where it matters whether callers hold back
 KNEE = 0.9  # of the peak
 TIMES = 10
 CONNECTIONS = 8
+CALLERS = 64  # of the closed loop that tells what a server can answer
 DEADLINE = 0.3  # seconds
 BACKOFF = 0.1  # seconds: the delay that the server asks for
-ROUNDS, PAIRS, OPEN_ROUNDS = 3, 11, 3
-SECONDS, WARMUP = 0.5, 0.3
-OPEN_SECONDS, OPEN_WARMUP = 0.8, 0.9  # queues need several deadlines to become what they stay
-_Key = TypeVar("_Key", int, float)
+ROUNDS, OPEN_ROUNDS, PAIRS = 5, 3, 20
+SECONDS, WARMUP = 0.3, 0.15
+OPEN_SECONDS, OPEN_WARMUP = 0.5, 0.6  # queues need two deadlines to become what they stay
+
+
+class Beside(NamedTuple):
+    """A measurement, and OK answers a second of its reference before and after it."""
+
+    result: Result
+    before: float
+    after: float
+
+    @property
+    def share(self) -> float:
+        """Its OK answers a second over those of the reference."""
+        return 2 * self.result.goodput / (self.before + self.after)
+
+    @property
+    def drift(self) -> float:
+        """How far the machine's speed moved meanwhile, as a share."""
+        return abs(self.after - self.before) / min(self.after, self.before)
 
 
 def run() -> dict[str, Any]:
-    """Both curves, medians of rounds, and what is left at ten times the knee and at 1.3 times the capacity."""
+    """The curves, medians of rounds, and what is left at ten times the knee and at 1.3 times the capacity."""
     with (
         tempfile.TemporaryDirectory() as folder,
         servers.started(servers.decisions, Path(folder, "home"), servers.ordinary("inline")) as target,
         servers.pinned(),
     ):
-        closed = _rounds({streams: _closed(target, streams) for streams in STREAMS})
-        goodput = _goodput(closed)
+        closed = _closed_curve(target)
+        goodput = _levelled(closed)
         best = max(STREAMS, key=goodput.__getitem__)
         knee = min(streams for streams in STREAMS if goodput[streams] >= KNEE * goodput[best])
-        again = _rounds({streams: _closed(target, streams) for streams in {best, TIMES * knee}}, PAIRS)
-        capacities: list[float] = []
-        opened: dict[float, list[Result]] = {fraction: [] for fraction in FRACTIONS}
-        for _ in range(OPEN_ROUNDS):
-            capacities.append(capacity_of(target))
-            loads = {fraction: _open(target, fraction * capacities[-1]) for fraction in FRACTIONS}
-            for fraction, results in _rounds(loads, 1).items():
-                opened[fraction] += results
-        kept = [_kept(target) for _ in range(PAIRS)]
-    beyond = TIMES * knee
-    rate, reached = _goodput(again), _goodput(opened)
-    left = [result.goodput / peak.goodput for result, peak in zip(again[beyond], again[best], strict=True)]
-    p99_ms = _p99_ms(again[beyond])
+        opened, capacity = _open_curve(target, FRACTIONS, deaf=False)
+        deaf, _ = _open_curve(target, BEYOND, deaf=True)
+        reference = partial(_answered, _closed(target, best))
+        far = _steadiest(lambda _: _driven(_closed(target, TIMES * knee)), reference)
+        reference = partial(_answered, _closed(target, CALLERS, deadline=DEADLINE))
+        most = max(FRACTIONS)
+        kept = _steadiest(lambda before: _driven(_open(target, most * before, deaf=False)), reference)
+        deafly = _steadiest(lambda before: _driven(_open(target, most * before, deaf=True)), reference)
+        same = _steadiest(lambda _: _driven(_closed(target, CALLERS, deadline=DEADLINE)), reference)
+    rate = statistics.median(each.result.goodput for each in far)
+    p99_ms = _p99_ms([each.result for each in far])
+    told = {
+        f"open_{name}{kind}": {f"{fraction:g}": of(results) for fraction, results in curve.items()}
+        for kind, curve in (("", opened), ("_deaf", deaf))
+        for name, of in (("goodput", _goodput), ("p99_ms", _p99_ms), ("refused", _refused))
+    }
     return {
         "knee_streams": knee,
         "closed_goodput": {str(streams): value for streams, value in goodput.items()},
         "closed_p99_ms": {str(streams): _p99_ms(results) for streams, results in closed.items()},
         "closed_refused": {str(streams): _refused(results) for streams, results in closed.items()},
-        "at_ten_times_the_knee": {"goodput": rate[beyond], "p99_ms": p99_ms},
-        "open_capacity": statistics.median(capacities),
-        "open_goodput": {f"{fraction:g}": value for fraction, value in reached.items()},
-        "open_p99_ms": {f"{fraction:g}": _p99_ms(results) for fraction, results in opened.items()},
-        "open_refused": {f"{fraction:g}": _refused(results) for fraction, results in opened.items()},
+        "at_ten_times_the_knee": {"goodput": rate, "p99_ms": p99_ms},
+        "open_capacity": capacity,
+        **told,
+        "kept_at_1.3": {"deaf": _share(deafly)},
+        "same_over_itself": _share(same),
         "ratios": {
-            "closed_goodput_at_ten_times_the_knee": statistics.median(left),
-            "closed_p99_over_fair_share": p99_ms / (1000 * beyond / rate[beyond]),
-            "open_goodput_at_1.3": statistics.median(kept),
+            "closed_goodput_at_ten_times_the_knee": _share(far),
+            "closed_p99_over_fair_share": p99_ms / (1000 * TIMES * knee / rate),
+            "open_goodput_at_1.3": _share(kept),
         },
     }
 
 
-def _closed(target: str, streams: int) -> Load:
+def _closed(target: str, streams: int, deadline: float | None = None) -> Load:
     return Load(
         target, servers.DECIDE, servers.questions(), streams=streams, connections=min(streams, CONNECTIONS),
-        backoff=BACKOFF, seconds=SECONDS, warmup=WARMUP,
+        backoff=BACKOFF, timeout=deadline, seconds=SECONDS, warmup=WARMUP,
     )  # fmt: skip
 
 
-def _open(target: str, rate: float) -> Load:
+def _open(target: str, rate: float, *, deaf: bool) -> Load:
     return Load(
         target, servers.DECIDE, servers.questions(), rate=rate, poisson=True, connections=CONNECTIONS,
         timeout=DEADLINE, seconds=OPEN_SECONDS, warmup=OPEN_WARMUP,
+        restraint=None if deaf else lambda: Restraint(Retries().more),
     )  # fmt: skip
 
 
-def _kept(target: str) -> float:
-    """The share of what the server can answer, before and after, that it answers of the greatest load."""
-    before = capacity_of(target, rounds=1)
-    (result,) = _rounds({1: _open(target, max(FRACTIONS) * before)}, 1)[1]
-    return 2 * result.goodput / (before + capacity_of(target, rounds=1))
-
-
-def _rounds(loads: dict[_Key, Load], rounds: int = ROUNDS) -> dict[_Key, list[Result]]:
-    results: dict[_Key, list[Result]] = {key: [] for key in loads}
-    for _ in range(rounds):
-        for key, load in loads.items():
-            (result,) = drive(load)
-            if strange := set(result.ended) - {OK, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED}:
-                raise SystemExit(f"at {key}: calls ended {', '.join(STATUS_NAMES[code] for code in strange)}")
-            results[key].append(result)
+def _closed_curve(target: str) -> dict[int, list[Result]]:
+    """By callers, in rounds."""
+    results: dict[int, list[Result]] = {streams: [] for streams in STREAMS}
+    for _ in range(ROUNDS):
+        for streams in STREAMS:
+            results[streams].append(_driven(_closed(target, streams)))
     return results
 
 
-def _goodput(results: dict[_Key, list[Result]]) -> dict[_Key, float]:
-    return {key: statistics.median(result.goodput for result in each) for key, each in results.items()}
+def _open_curve(target: str, fractions: tuple[float, ...], *, deaf: bool) -> tuple[dict[float, list[Result]], float]:
+    """By fractions of the capacity, which is measured before each; and what it was in the median."""
+    results: dict[float, list[Result]] = {fraction: [] for fraction in fractions}
+    capacities = []
+    for _ in range(OPEN_ROUNDS):
+        for fraction in fractions:
+            capacities.append(_answered(_closed(target, CALLERS, deadline=DEADLINE)))
+            results[fraction].append(_driven(_open(target, fraction * capacities[-1], deaf=deaf)))
+    return results, statistics.median(capacities)
+
+
+def _levelled(results: Mapping[int, list[Result]]) -> dict[int, float]:
+    """OK answers a second by callers: medians of rounds, each over the median of its round, since the machine
+    is faster in one than in another.
+    """
+    rounds = list(zip(*results.values(), strict=True))
+    levels = [statistics.median(result.goodput for result in each) for each in rounds]
+    usual = statistics.median(levels)
+    return {
+        streams: usual * statistics.median(result.goodput / level for result, level in zip(each, levels, strict=True))
+        for streams, each in results.items()
+    }
+
+
+def _steadiest(measure: Callable[[float], Result], reference: Callable[[], float]) -> list[Beside]:
+    """Measure between measurements of the reference, of which `measure` is told the last; the half with least drift."""
+    found = []
+    before = reference()
+    for _ in range(PAIRS):
+        result = measure(before)
+        found.append(Beside(result, before, before := reference()))
+    return sorted(found, key=lambda each: each.drift)[: PAIRS // 2]
+
+
+def _share(found: list[Beside]) -> float:
+    return statistics.median(each.share for each in found)
+
+
+def _answered(load: Load) -> float:
+    return _driven(load).goodput
+
+
+def _driven(load: Load) -> Result:
+    (result,) = drive(load)
+    if strange := set(result.ended) - {OK, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED}:
+        raise SystemExit(f"calls ended {', '.join(STATUS_NAMES[code] for code in strange)}: {result.summary()}")
+    return result
+
+
+def _goodput(results: list[Result]) -> float:
+    return statistics.median(result.goodput for result in results)
 
 
 def _p99_ms(results: list[Result]) -> float:

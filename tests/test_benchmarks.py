@@ -64,6 +64,7 @@ def test_what_was_measured_is_drawn(tmp_path: Path) -> None:
     results["overload"] = {
         "knee_streams": 2, "at_ten_times_the_knee": {"goodput": 150.0, "p99_ms": 3.0}, "open_capacity": 150.0,
         "closed_goodput": curve, "closed_p99_ms": curve, "open_goodput": curve, "open_p99_ms": curve,
+        "open_goodput_deaf": curve, "open_p99_ms_deaf": curve,
     }  # fmt: skip
     for name in ("batches", "rule_counts", "profiles"):
         results[name] = {"decisions_per_second": curve}

@@ -146,6 +146,40 @@ def test_calls_beyond_the_cap_are_not_sent_and_said_to_be(serve: Open) -> None:
     assert result.unsent == result.failed == 90
 
 
+class EverySecond:
+    """Holds every second call back, and notes what became of the others."""
+
+    def __init__(self) -> None:
+        self.asked, self.told = 0, [0, 0]
+
+    def allows(self, now: float, draw: float) -> bool:
+        assert now > 0
+        assert 0 <= draw < 1
+        self.asked += 1
+        return bool(self.asked % 2)
+
+    def taken(self, _now: float) -> None:
+        self.told[0] += 1
+
+    def refused(self, _now: float) -> None:
+        self.told[1] += 1
+
+
+def test_what_a_restraint_holds_back_is_not_sent_and_said_to_be(serve: Open) -> None:
+    made: list[EverySecond] = []
+
+    def restraint() -> EverySecond:
+        made.append(EverySecond())
+        return made[0]
+
+    bodies = (b"status 8", b"hello", b"status 8")
+    (result,) = drive(load(serve(), *bodies, rate=240, seconds=0.5, restraint=restraint))
+    assert result.ended == {0: 20, 8: 40}
+    assert (made[0].asked, made[0].told, result.held, result.failed) == (120, [20, 40], 60, 100)
+    with pytest.raises(LoadError, match="`restraint` holds back calls of an open loop"):
+        load("127.0.0.1:1", restraint=restraint)
+
+
 def test_a_deadline_ends_calls_that_are_not_answered(serve: Open) -> None:
     go = threading.Event()
     left = []

@@ -19,6 +19,7 @@ from arbiter.client.retry import AnswerLocally, Attempts, Budget, Raise, Retries
 
 SECONDS = st.floats(0, 20, allow_nan=False)
 DRAW = st.floats(0, 1, exclude_max=True)
+KEPT = 1.0  # a draw with which nothing is held back
 CODES = st.sampled_from([code for code in code_pb2.Code.values() if code])
 RETRIES = st.builds(
     Retries,
@@ -57,14 +58,14 @@ def play(attempts: Attempts, timeout: float, outcomes: list[Any], start: float =
     """Let a call meet these outcomes, the last of them again and again."""
     told = Told()
     now = start
-    step = attempts.begin(now, timeout)
+    step = attempts.begin(now, timeout, KEPT)
     while True:
         if isinstance(step, Send):
             told.sends.append((now, step.timeout))
             part, outcome, draw = outcomes[min(len(told.sends), len(outcomes)) - 1]
             now += part * step.timeout
             if outcome is None:
-                attempts.succeeded()
+                attempts.succeeded(now)
                 return told
             step = attempts.failed(outcome, now, draw)
         elif isinstance(step, Wait):

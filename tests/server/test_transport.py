@@ -299,6 +299,44 @@ def test_who_comes_late_to_a_long_crowd_with_little_time_is_told_at_once(
     until(lambda: decide(shop).future(request(), timeout=0.9 * inline._LITTLE_S).exception() is None)
 
 
+def test_a_server_that_refuses_goes_on_until_nobody_had_to_be_refused_for_a_while(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    if transport != "inline":
+        pytest.skip("the stock transport has a thread for each, and no crowd")
+    clock = time.time()
+    monkeypatch.setattr(inline, "_clock", lambda: clock)  # which stands still, so that this holds on any machine
+    monkeypatch.setattr(inline, "_LITTLE_S", 2 * PATIENCE_S)
+    held = [(threading.Event(), threading.Event()) for _ in range(3)]
+    waiting = list(held)
+    work = DecisionService.decide
+
+    def some_wait(service: DecisionService, content: bytes, call: Call) -> bytes | Slow | Later:
+        if decision_pb2.DecideRequest.FromString(content).request_id == "wait":
+            begun, release = waiting.pop(0)
+            begun.set()
+            release.wait(PATIENCE_S)
+        return work(service, content, call)
+
+    monkeypatch.setattr(DecisionService, "decide", some_wait)
+    shop = open_shop()
+    codes = []
+    for (begun, release), passed in zip(held, (2 * inline._BEHIND_S, 0.0, 0.0), strict=True):
+        first = decide(shop).future(request(request_id="wait"))
+        assert begun.wait(PATIENCE_S)
+        patient = [decide(shop).future(request()) for _ in range(inline._CROWD + 20)]
+        hasty = [decide(shop).future(request(), timeout=PATIENCE_S) for _ in range(10)]
+        clock += passed
+        release.set()
+        assert all(call.result().defaulted for call in (first, *patient))
+        codes.append({call.code() for call in hasty})
+        if len(codes) == 2:
+            clock += 2 * inline._BEHIND_S
+            assert decide(shop)(request()).defaulted
+    full, well = {grpc.StatusCode.RESOURCE_EXHAUSTED}, {grpc.StatusCode.OK}
+    assert codes == [full, full, well]
+
+
 def test_what_is_too_much_is_refused_with_a_delay_and_the_rest_is_served(open_shop: OpenShop) -> None:
     shop = open_shop(limits={"concurrent_calls": 2}, threads=2)
     with held(shop):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from arbiter.bench.frames import OK, STATUS_NAMES
 from arbiter.bench.histogram import Histogram
@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 
 # Called with the number of the body that was sent, the gRPC status, and the message that was answered.
 OnAnswer = Callable[[int, int, bytes], None]
+
+
+class Restrains(Protocol):
+    """What holds back the calls of an open loop that a server would turn away. Moments are in seconds."""
+
+    def allows(self, now: float, draw: float) -> bool:
+        """Whether a call that is due is sent; `draw` is evenly distributed in [0, 1)."""
+
+    def taken(self, now: float) -> None:
+        """Know that a call was answered OK."""
+
+    def refused(self, now: float) -> None:
+        """Know that a call was answered RESOURCE_EXHAUSTED."""
 
 
 class LoadError(ArbiterError):
@@ -37,6 +50,9 @@ class Load:
     The server is warmed up for `warmup` seconds, then measured for `seconds`; calls still open then have `patience`
     seconds to end. `timeout`, in seconds, is each call's deadline, counted from when it is due: the server is told what
     is left of it, and we give the call up.
+
+    `restraint` makes what decides, call by call, whether an open loop sends what is due: clients that hold back while
+    they are refused. What is not sent is counted as held.
 
     `tls` secures the connections, as `arbiter.bench.secured.trusting` makes it; the server's certificate must name the
     target's host.
@@ -58,6 +74,7 @@ class Load:
     metadata: Sequence[tuple[str, str]] = ()
     tls: ssl.SSLContext | None = None
     on_answer: OnAnswer | None = None
+    restraint: Callable[[], Restrains] | None = None
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -69,6 +86,8 @@ class Load:
             raise LoadError(f"`rate` is {self.rate}: it must be more than 0 calls a second")
         if self.rate is None and self.streams < self.connections:
             raise LoadError(f"{self.streams} streams cannot keep {self.connections} connections busy: ask for fewer")
+        if self.rate is None and self.restraint is not None:
+            raise LoadError("`restraint` holds back calls of an open loop: give a `rate`, or `backoff` in its place")
         if self.tls is not None and self.target.startswith("unix:"):
             raise LoadError(f"`{self.target}` is a Unix socket, and servers speak no TLS on those: ask without it")
         if not self.bodies:
@@ -90,6 +109,7 @@ class Result:
     answers: int = 0  # all of them, those to the warm-up too
     unanswered: int = 0
     unsent: int = 0
+    held: int = 0
     reconnected: int = 0
 
     @property
@@ -104,8 +124,8 @@ class Result:
 
     @property
     def failed(self) -> int:
-        """Calls that did not end OK: refused, unanswered, or not even sent."""
-        return self.ended.total() - self.ended[OK] + self.unanswered + self.unsent
+        """Calls that did not end OK: refused, unanswered, held back, or not even sent."""
+        return self.ended.total() - self.ended[OK] + self.unanswered + self.unsent + self.held
 
     def summary(self) -> dict[str, Any]:
         """The figures by name: rates a second, latencies in µs."""
@@ -116,6 +136,7 @@ class Result:
             "statuses": {STATUS_NAMES[code]: count for code, count in sorted(self.ended.items())},
             "unanswered": self.unanswered,
             "unsent": self.unsent,
+            "held": self.held,
             "reconnected": self.reconnected,
             "latency_us": self.latency.microseconds(),
             "refused_us": self.refused.microseconds(),

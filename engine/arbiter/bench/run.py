@@ -56,6 +56,8 @@ class Run:
         self._framed = [h2.message(body) for body in load.bodies]
         self._numbers = itertools.cycle(range(len(load.bodies)))
         self._gaps = _gaps(load.rate, load.seed if load.poisson else None) if load.rate else None
+        self._restraint = load.restraint() if load.restraint else None
+        self._draw = random.Random(load.seed).random  # noqa: S311 - which calls are held back, no secrets
         self._due = _FAR  # of an open loop: when the next call is
         self._waiting: deque[_Call] = deque()  # for a connection that takes them
         self._paused: deque[int] = deque()  # of a closed loop: when callers that were refused call again
@@ -172,7 +174,9 @@ class Run:
     def _arrive(self, now: int, gaps: Iterator[int]) -> None:
         """Take in the calls of an open loop that are due."""
         while self._due <= now and self._due < self.end:
-            if self._open + len(self._waiting) < self.load.cap:
+            if self._restraint and not self._restraint.allows(now / 1e9, self._draw()):
+                self.result.held += self._due >= self.begun
+            elif self._open + len(self._waiting) < self.load.cap:
                 self._waiting.append(_Call(self._due, next(self._numbers)))
             else:
                 self.result.unsent += self._due >= self.begun
@@ -225,6 +229,11 @@ class Run:
             result.ended[status] += 1
             histogram = result.latency if status == h2.OK else result.refused
             histogram.add(now - call.due)
+        if self._restraint:
+            if status == h2.OK:
+                self._restraint.taken(now / 1e9)
+            elif status == h2.RESOURCE_EXHAUSTED:
+                self._restraint.refused(now / 1e9)
         if load.on_answer:
             load.on_answer(call.body, status, framed[5:])
         if load.rate is None and now < self.end:

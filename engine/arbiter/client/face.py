@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _NONE = -1
+_ANYWAY = 1.0  # a draw with which nothing is held back
 _LONG_S = 1e9  # for a stream that may take as long as it takes
 
 
@@ -203,7 +204,8 @@ class Connections:
     def _fresh(self) -> Attempts:
         attempts = Attempts(self._shared.retries, self._shared.budget, safe=True, local=False)
         now = monotonic()
-        attempts.begin(now, _LONG_S if self._until is None else self._until - now)
+        # A stream is no call of those that are many: it is opened in any case.
+        attempts.begin(now, _LONG_S if self._until is None else self._until - now, _ANYWAY)
         return attempts
 
 
@@ -252,7 +254,8 @@ class Turns(Generic[_T]):
         self._span = shared.tracing.begin(call.rpc.path)
         self._now = monotonic()
         self.lane = _NONE
-        self.step = self._attempts.begin(self._now, shared.timeout if call.timeout is None else call.timeout)
+        draw = random.random()  # noqa: S311 - spreads what is held back, hides nothing
+        self.step = self._attempts.begin(self._now, shared.timeout if call.timeout is None else call.timeout, draw)
 
     def take(self) -> Metadata | None:
         """Take a connection for what is sent now, and return what goes along."""
@@ -269,7 +272,7 @@ class Turns(Generic[_T]):
     def answered(self, response: Message) -> _T:
         """Return the answer that a response is."""
         self._leave()
-        self._attempts.succeeded()
+        self._attempts.succeeded(monotonic())
         self._end("OK")
         return self._call.read(response)
 

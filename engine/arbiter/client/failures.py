@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _Detail = TypeVar("_Detail", bound=Message)
+_HELD_BACK_NS = 100_000_000  # as servers say when they turn calls away
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -143,6 +146,14 @@ def too_late() -> DeadlineExceeded:
     """Return the failure of a call that had no time from the start."""
     message = "the timeout was over before anything was sent: allow more time"
     return DeadlineExceeded(Status(code=code_pb2.DEADLINE_EXCEEDED, message=message))
+
+
+def held_back() -> ResourceExhausted:
+    """Return the failure of a call that is not sent, since servers turn such calls away."""
+    message = "not sent: the server has lately turned calls away, and no more go there than it takes; retry later"
+    retry = Any()
+    retry.Pack(RetryInfo(retry_delay=Duration(nanos=_HELD_BACK_NS)))
+    return ResourceExhausted(Status(code=code_pb2.RESOURCE_EXHAUSTED, message=message, details=[retry]))
 
 
 def _name(code: int) -> str:

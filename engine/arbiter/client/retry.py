@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from arbiter.client.failures import CallFailed, Misconfigured, too_late
+from arbiter.client.failures import CallFailed, Misconfigured, held_back, too_late
+from arbiter.client.restraint import Restraint
 
 if TYPE_CHECKING:
     from typing import Final
@@ -25,8 +26,10 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
     it does, and then for a random part of ``first * 2**(n-1)``, but at most of `longest`. All calls of a client share a
     budget: `burst` tokens at first and at most; a failure that could be retried takes one, a success gives back
     `share` of one, and at half of `burst` or below nothing is retried. So a server that is away gets fewer than
-    ``burst / 2`` retries from a client, and one that fails now and then `share` of the good calls on top. Raises
-    Misconfigured.
+    ``burst / 2`` retries from a client, and one that fails now and then `share` of the good calls on top.
+
+    While a server turns calls away because it has too many, the client sends as many as it lately answered and `more`
+    of that on top, and fails the rest at once. Raises Misconfigured.
     """
 
     attempts: int = 5
@@ -34,23 +37,27 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
     longest: float = 1.0
     burst: float = 100.0
     share: float = 0.1
+    more: float = 0.2
 
     def __post_init__(self) -> None:
         """Raise Misconfigured for numbers that make no sense."""
         if self.attempts < 1:
             raise Misconfigured(f"retries: `attempts` is {self.attempts}: a call is sent at least once")
-        for name in ("first", "longest", "burst", "share"):
+        for name in ("first", "longest", "burst", "share", "more"):
             if not 0 < getattr(self, name) < math.inf:
                 raise Misconfigured(f"retries: `{name}` is {getattr(self, name)}: give a positive number")
 
 
 class Budget:
-    """The tokens that all calls of a client share, as gRPC's retry throttling counts them. Safe between threads."""
+    """The tokens that all calls of a client share, as gRPC's retry throttling counts them, and what it holds back. Safe
+    between threads.
+    """
 
     def __init__(self, retries: Retries) -> None:
         self._most = self._tokens = retries.burst
         self._share = retries.share
         self._lock = threading.Lock()
+        self.restraint = Restraint(retries.more)
 
     @property
     def tokens(self) -> float:
@@ -112,15 +119,19 @@ class Attempts:
         self._failure: CallFailed | None = None
         self.sent = 0
 
-    def begin(self, now: float, timeout: float) -> Step:
-        """Begin at `now`. All attempts and waits together have `timeout` seconds."""
+    def begin(self, now: float, timeout: float, draw: float) -> Step:
+        """Begin at `now`. All attempts and waits together have `timeout` seconds. `draw` as below."""
         self._deadline = now + timeout
+        if self._retries is not None and not self._budget.restraint.allows(now, draw):
+            return self._end(held_back())
         return self._send(now)
 
     def failed(self, failure: CallFailed, now: float, draw: float) -> Step:
         """Say that what was sent came to nothing. `draw` is evenly distributed in [0, 1)."""
         failure.attempts = self.sent
         self._failure = failure
+        if failure.limit == _FULL:
+            self._budget.restraint.refused(now)
         if not may_pass(failure):
             return self._end(failure)
         allowed = self._budget.spend()
@@ -135,9 +146,10 @@ class Attempts:
         """Say that the wait is over."""
         return self._send(now)
 
-    def succeeded(self) -> None:
+    def succeeded(self, now: float) -> None:
         """Say that the call was answered."""
         self._budget.earn()
+        self._budget.restraint.taken(now)
 
     def _send(self, now: float) -> Step:
         timeout = self._deadline - now
@@ -150,6 +162,7 @@ class Attempts:
         return AnswerLocally(failure) if self._local and stands_in(failure) else Raise(failure)
 
 
+_FULL: Final = "concurrent_calls"  # the limit that says that a server has too many calls
 # Not of the caller's making: no server, no time, or a fault on the way or behind it.
 _AWAY: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN"})
 # No server took it. CANCELLED, when it was not we who cancelled, is a call that reached a server as it stopped.

@@ -86,6 +86,7 @@ class InlineLoop:
         self._taken = 0  # events since the last of them were answered
         self._crowded = False  # whether there were too many since none waited
         self._level = 0.0  # when that was last so without a crowd, in seconds since the epoch
+        self._shed = 0.0  # when somebody was last refused since there was one
         self._started = _server._ServerStage.STARTED  # noqa: SLF001
         # Equal for all calls. Nothing in them is freed with a call: they hold no metadata, and texts so short that
         # they stand in the operation itself.
@@ -203,14 +204,18 @@ class InlineLoop:
         """Whether a call that comes to a crowd had better not wait."""
         self._crowded = True
         left: float = event.call_details.deadline - now
-        return left < _LITTLE_S and now - self._level > _BEHIND_S
+        vain = left < _LITTLE_S and now - self._level > _BEHIND_S
+        if vain:
+            self._shed = now
+        return vain
 
     def _over(self, message: Message) -> bool:
         """Whether a call whose turn has come is over: nobody would hear of the answer."""
         now = _clock()
         self._waiting -= 1
         if not self._waiting:  # what was read from the sockets is done
-            if not self._crowded:
+            # For a moment it may be so by chance: it counts once nobody had to be refused for as long.
+            if not self._crowded and now - self._shed > _BEHIND_S:
                 self._level = now
             self._crowded = False
         if message.gone:
