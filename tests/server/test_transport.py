@@ -320,21 +320,21 @@ def test_a_server_that_refuses_goes_on_until_nobody_had_to_be_refused_for_a_whil
 
     monkeypatch.setattr(DecisionService, "decide", some_wait)
     shop = open_shop()
-    codes = []
+    refused = []
     for (begun, release), passed in zip(held, (2 * inline._BEHIND_S, 0.0, 0.0), strict=True):
         first = decide(shop).future(request(request_id="wait"))
         assert begun.wait(PATIENCE_S)
         patient = [decide(shop).future(request()) for _ in range(inline._CROWD + 20)]
         hasty = [decide(shop).future(request(), timeout=PATIENCE_S) for _ in range(10)]
         clock += passed
+        time.sleep(0.2)  # so that most of them are there
         release.set()
         assert all(call.result().defaulted for call in (first, *patient))
-        codes.append({call.code() for call in hasty})
-        if len(codes) == 2:
+        refused.append(grpc.StatusCode.RESOURCE_EXHAUSTED in {call.code() for call in hasty})
+        if len(refused) == 2:
             clock += 2 * inline._BEHIND_S
             assert decide(shop)(request()).defaulted
-    full, well = {grpc.StatusCode.RESOURCE_EXHAUSTED}, {grpc.StatusCode.OK}
-    assert codes == [full, full, well]
+    assert refused == [True, True, False]
 
 
 def test_what_is_too_much_is_refused_with_a_delay_and_the_rest_is_served(open_shop: OpenShop) -> None:
