@@ -101,9 +101,16 @@ def server(serve: Open) -> Guarded:
 
 def sent(server: Guarded, method: str, content: bytes, channel: grpc.Channel | None = None, **more: Any) -> str:
     """The name of the status code that some bytes are answered with."""
-    call = (channel or shared(server)).unary_unary(method, request_serializer=None, response_deserializer=None)
+    way, known = channel or shared(server), METHODS.get(method)
+    call = way.unary_unary(method, request_serializer=None, response_deserializer=None)
+    stream = way.unary_stream(method, request_serializer=None, response_deserializer=None)
     try:
-        call(content, timeout=20, **more)
+        if known is not None and known.server_streaming and not known.client_streaming:
+            answers: Any = stream(content, timeout=20, **more)  # goes on until it is left
+            next(answers)
+            answers.cancel()
+        else:
+            call(content, timeout=20, **more)
     except grpc.RpcError as error:
         name: str = error.code().name
         return name

@@ -217,14 +217,15 @@ def test_a_request_that_makes_no_sense_is_refused(shop: Shop) -> None:
 
 def test_streams_are_bounded_and_a_server_that_stops_ends_them(open_shop: OpenShop, look_on: Any) -> None:
     shop = open_shop(limits={"watchers": 1})
-    onlooker = look_on(shop)
+    onlooker = look_on(shop, patience=0.0)
     with Client(f"127.0.0.1:{shop.server.port}", retries=None) as client, pytest.raises(CallFailed) as caught:
         next(client.watch_decisions())
     assert (caught.value.code, caught.value.limit) == ("RESOURCE_EXHAUSTED", "watchers")
     began = time.monotonic()
     shop.server.stop(PATIENCE_S)
     assert time.monotonic() - began < PATIENCE_S
-    assert onlooker.seen is not None
+    wait_until(lambda: onlooker.failed)
+    assert (onlooker.failed.code, onlooker.failed.reason) == ("UNAVAILABLE", "NOT_READY")
 
 
 def test_the_client_for_asyncio_looks_on_too(shop: Shop) -> None:
