@@ -7,7 +7,7 @@ name is first asked for, and found again by the bytes in which the names are pac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,9 @@ import msgspec
 from arbiter.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Sequence, ValuesView
+    from collections.abc import ItemsView, Iterable, Iterator, KeysView, Sequence, ValuesView
 
+Taken = Callable[[list[Any]], tuple[Any, ...]]
 STORED = ("account", "features", "profile")  # the roots of a view that may be kept so
 SHAPES = 4_096  # tables that are kept, of some 3 kB for 30 names
 SHARED = 1_024  # sets of names that a process keeps apart from values; fewer, so that what is read has its tables
@@ -142,9 +143,14 @@ def shaped(values: Mapping[str, Any]) -> Shaped | dict[str, Any]:
     return Shaped(names, list(values.values()))
 
 
-def taker(names: Sequence[str]) -> Callable[[Mapping[str, Any]], Iterable[Any]]:
-    """What gives the values of these names, two at least and in order, None for what is missing."""
-    known: dict[bytes, Callable[[list[Any]], Iterable[Any]]] = {}
+def taker(
+    names: Sequence[str], known: dict[bytes, Taken] | None = None
+) -> Callable[[Mapping[str, Any]], Iterable[Any]]:
+    """What gives the values of these names, two at least and in order, None for what is missing.
+
+    `known` gets, by packed names, what does it with what is held: for who looks there first.
+    """
+    known = {} if known is None else known
 
     def take(values: Mapping[str, Any]) -> Iterable[Any]:
         if not isinstance(values, Shaped):
@@ -162,7 +168,7 @@ def taker(names: Sequence[str]) -> Callable[[Mapping[str, Any]], Iterable[Any]]:
     return take
 
 
-def _getter(places: Mapping[str, int], names: Sequence[str]) -> Callable[[list[Any]], Iterable[Any]]:
+def _getter(places: Mapping[str, int], names: Sequence[str]) -> Taken:
     get = itemgetter(*(places.get(name, -1) for name in names))
     if all(name in places for name in names):
         return get

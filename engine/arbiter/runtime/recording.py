@@ -9,23 +9,18 @@ from __future__ import annotations
 
 import itertools
 import logging
-import random
 import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
+from random import random as lot
+from typing import TYPE_CHECKING, Final
 
 from arbiter.decision.explain import explain
-from arbiter.decision.hashing import share
 from arbiter.errors import ArbiterError
-from arbiter.expr.generated import function_of
-from arbiter.expr.shaped import STORED, taker
-from arbiter.learning.happened import MINUTE
-from arbiter.learning.logged import CERTAIN, Head, Lost, Won, by_lot, encode, lacking_of
-from arbiter.runtime.active import sooner
+from arbiter.learning.logged import Lost
+from arbiter.runtime.nameless import UNNAMED, Nameless
+from arbiter.runtime.pens import Pen, never, ordinary
 from arbiter.runtime.spool import DECIDED, MIB, TOLD, Spool
 from arbiter.runtime.waiting import MOST, Waiting
 from arbiter.types import ExplainLevel, Reason
@@ -35,76 +30,40 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from arbiter.config.options import DecisionLog
-    from arbiter.expr.view import View
-    from arbiter.ruleset.compiled import Point
     from arbiter.runtime.active import Active
     from arbiter.runtime.engine import Engine, Seen
+    from arbiter.runtime.pens import Quick
     from arbiter.runtime.scoring import Scorer
     from arbiter.snapshot import Snapshot
     from arbiter.telemetry.counters import Counters
-    from arbiter.types import Decision, Request, Treatment
+    from arbiter.types import Decision, Request
 
 _log = logging.getLogger("arbiter.log")
 
-_REFERRING: Final = 10_000  # rows that wait for the reference of their subject
 _PENS: Final = 1_000
 _CURIOUS: Final = 64  # decisions that wait to be looked at
 _SURVIVORS: Final = 200  # a decision that has more is not looked into: calls would wait for it
 _SHARE: Final = 400  # of a processor's time, looking into decisions takes one part in so many at most
+_LAST_S: Final = 5.0  # at the end, for references
 _CREDIT_S: Final = 0.02  # of a processor, that may be taken at once
 
 
-class _Pen:
-    """What writes rows of one decision point under one snapshot: `head` is their number, `line` what they share.
+class _Quick(dict[str, "Quick"]):
+    """What writes the plain rows of a decision point under `active`, by the point; none does where that is None."""
 
-    With `consent` a subject must have granted the purpose of the log.
-    """
+    __slots__ = ("_pen", "active")
 
-    __slots__ = ("changes", "consent", "experiments", "head", "line", "plain", "salts", "values")
+    def __init__(self, active: Active | None, pen: Callable[[Snapshot, str], Pen]) -> None:
+        super().__init__()
+        self.active = active
+        self._pen = pen
 
-    def __init__(self, head: int, point: Point, snapshot: Snapshot, *, consent: bool) -> None:
-        symbols = point.symbols.features
-        by_root: dict[str, list[str]] = {"profile": [], "features": [], "context": [], "account": [], "managed": []}
-        for root, name in point.reads:
-            by_root[root].append(name)
-        keys = {name: symbols[name].key for name in by_root["features"]}
-        reads = tuple(
-            (root, name, keys[name] if root == "features" else "") for root, names in by_root.items() for name in names
-        )
-        self.head = head
-        self.line = encode(Head(head, point.name, snapshot.digest, reads))
-        self.values = _reader(reads)
-        """Gives what a view knows of the head's names, None for what is missing."""
-        self.consent = consent
-        self.salts = point.salts
-        self.experiments = point.experiments
-        changing = {f"{root}.{key or name}" for root, name, key in reads}
-        self.changes = frozenset(changing) if "recency" in point.dynamic else frozenset()
-        # Whether the subject's consent, its share, its variants and its changes are no matter.
-        self.plain = snapshot.consent is None and not (self.salts or self.changes or self.experiments)
-
-
-def _reader(reads: tuple[tuple[str, str, str], ...]) -> Callable[[View], tuple[Any, ...]]:
-    """Generated, since every decision that is logged is read by it; mostly nothing is missing."""
-    by_root: dict[str, list[str]] = {}
-    for root, name, key in reads:
-        by_root.setdefault(root, []).append(key or name)
-    names: dict[str, Any] = {}
-    held, found = [], []
-    for root, keys in by_root.items():
-        if root in STORED and len(keys) > 1:
-            names[f"take_{root}"] = taker(tuple(keys))
-            held.append(f"*take_{root}(v.{root})")
-            found.append(held[-1])
-        else:
-            held += [f"v.{root}[{key!r}]" for key in keys]
-            found += [f"v.{root}.get({key!r})" for key in keys]
-    if not held:
-        return lambda _view: ()
-    lines = ["def f(v):", "    try:", f"        return ({', '.join(held)},)"]
-    lines += ["    except KeyError:", f"        return ({', '.join(found)},)", ""]
-    read: Callable[[View], tuple[Any, ...]] = function_of(["\n".join(lines)], names, "what is logged")
-    return read
+    def __missing__(self, point: str) -> Quick:
+        """Make it."""
+        if self.active is None:
+            return never
+        quick = self[point] = self._pen(self.active.snapshot, point).quick
+        return quick
 
 
 class Recorder:
@@ -127,7 +86,6 @@ class Recorder:
         seconds: float = 1.0,
         most: int = MOST,
     ) -> None:
-        self._refer = refer
         self._scorer = scorer
         self._counters = counters
         self._purpose = purpose
@@ -136,27 +94,28 @@ class Recorder:
         self._most = most
         self._decided = Waiting(spool, counters, most)
         self._told = Waiting(told, counters, most)
-        self._waiting = self._decided.rows
+        self._rows = self._decided.rows
         self._curious: deque[tuple[str, Request, Decision, Active, Seen]] = deque()
         self._credit = _CREDIT_S  # s of a processor that looking into decisions may take now,
         self._credited = time.monotonic()  # and when that was reckoned
-        self._referring = 0
-        self._pens: dict[tuple[str, str], _Pen] = {}
+        self._pens: dict[tuple[str, str], Pen] = {}
         # Those of the present pens, and of the ones before them, for rows that wait.
         self._heads: deque[bytes] = deque(maxlen=2 * _PENS)
         self._numbers = itertools.count()
         self._making = threading.Lock()
-        # By rule, and by head for a default: a constant treatment is the very same object each time.
-        self._won: dict[str | int, tuple[Treatment, msgspec.Raw]] = {}
-        self._drawn: dict[tuple[str | int, float], tuple[Treatment, msgspec.Raw]] = {}
+        self._none = _Quick(None, self._pen)
+        self._quick = self._none
         counters.logs = True
-        self._end = threading.Event()
+        self._ended = False
+        self._wake = threading.Event()
+        self._nameless = Nameless(refer, counters, self._wake.set)
         self._thread = threading.Thread(target=self._run, name="arbiter-log", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Write what waits, and end."""
-        self._end.set()
+        self._ended = True
+        self._wake.set()
         self._thread.join()
 
     def note(
@@ -170,20 +129,19 @@ class Recorder:
         place: int = 0,
     ) -> None:
         """Write a decision down, with the id `number`. On the thread that decided."""
-        if len(self._waiting) >= self._most:
+        rows = self._rows
+        if len(rows) >= self._most:
             self._counters.log_dropped["full"] += 1
             return
-        snapshot, profile = active.snapshot, seen[1]
-        pen = self._pens.get((snapshot.digest, decision.point)) or self._pen(snapshot, decision.point)
-        if pen.consent and self._purpose not in profile.granted:
-            self._waiting.append(_impersonal(pen, request, decision))
-        elif profile.feature_set and not profile.reference:
-            self._find_reference(number, request, decision, active, seen, page, place)
-        elif self._losers and not page and random.random() < self._losers and len(self._curious) < _CURIOUS:  # noqa: S311 - no secret
-            self._curious.append((number, request, decision, active, seen))
+        quick = self._quick
+        if quick.active is not active:
+            quick = self._turn_to(active)
+        chosen = lot() < self._losers  # noqa: S311 - no secret
+        row = None if page or chosen else quick[decision.point](number, request, decision, seen)
+        if row is None:
+            self._note_peculiar(number, request, decision, active, seen, page, place, chosen=chosen)
         else:
-            reference = profile.reference.hex()
-            self._waiting.append(self._row(pen, number, reference, request, decision, active, seen, page, place))
+            rows.append(row)
 
     def asks(self, active: Active) -> str:
         """The purpose that a subject must have granted for a row of its own, empty where nothing is asked for."""
@@ -194,123 +152,67 @@ class Recorder:
         """Write down what became of decisions."""
         self._told.put(rows)
 
-    def _row(
+    def _note_peculiar(
         self,
-        pen: _Pen,
         number: str,
-        reference: str,
         request: Request,
         decision: Decision,
         active: Active,
         seen: Seen,
         page: str,
         place: int,
-        losers: tuple[Lost, ...] | None = None,
-    ) -> bytes:
-        view, profile = seen
-        until = profile.next_change_at if active.until is None else sooner(profile.next_change_at, active.until)
-        won = []
-        if decision.drawn:
-            won = [msgspec.Raw(encode(each)) for each in by_lot(decision)]
-        elif decision.experiments:
-            won = [self._drawn_of(treatment, pen, decision.propensity) for treatment in decision.treatments]
+        *,
+        chosen: bool,
+    ) -> None:
+        """`note` for any decision: one that was `chosen` is looked into."""
+        profile, pen = seen[1], self._pen(active.snapshot, decision.point)
+        if pen.purpose and pen.purpose not in profile.granted:
+            self._rows.append(pen.impersonal(request, decision))
+        elif profile.feature_set and not profile.reference:
+            row = pen.row(number, UNNAMED, request, decision, active, seen, page, place)
+            self._nameless.put(request.subject_id, row)
+        elif chosen and not page and len(self._curious) < _CURIOUS:
+            self._curious.append((number, request, decision, active, seen))
         else:
-            for treatment in decision.treatments:
-                # As `_won_of` does, written out: mostly it is there.
-                known = self._won.get(treatment.rule_id or pen.head)
-                won.append(known[1] if known and known[0] is treatment else self._won_of(treatment, pen))
-        values = pen.values(view)
-        row = (
-            pen.head, number, request.now, reference, values, won, decision.defaulted, decision.valid_until, until,
-        )  # fmt: skip
-        trying = active.snapshot.trying
-        if pen.plain and losers is None and not (
-            page or request.slots or active.off or decision.degraded or active.canary or trying
-        ):  # fmt: skip
-            return encode(row)
-        changes = profile.changes() if pen.changes else {}
-        return encode(
-            (
-                *row,
-                sorted(view.consent.granted),
-                {salt: share(salt, request.subject_id) for salt in pen.salts},
-                request.slots,
-                page,
-                place,
-                sorted(active.off),
-                {key: changes[key] for key in pen.changes if key in changes},
-                trying,
-                lacking_of(decision),
-                active.canary,
-                losers,
-                {name: view.experiments.of(name, view) for name in pen.experiments},
-                tuple(decision.experiments),
-            )
-        )
+            row = pen.row(number, profile.reference, request, decision, active, seen, page, place)
+            self._rows.append(row)
 
-    def _won_of(self, treatment: Treatment, pen: _Pen) -> msgspec.Raw:
-        won = msgspec.Raw(encode(_won(treatment)))
-        self._won[treatment.rule_id or pen.head] = treatment, won
-        return won
+    def _turn_to(self, active: Active) -> _Quick:
+        """What writes plain rows of it from now on."""
+        if not ordinary(active):
+            return self._none
+        self._quick = quick = _Quick(active, self._pen)
+        return quick
 
-    def _drawn_of(self, treatment: Treatment, pen: _Pen, propensity: float) -> msgspec.Raw:
-        """The same of one that an experiment mattered to: there are as many propensities as shares multiply to."""
-        key = (treatment.rule_id or pen.head, propensity)
-        known = self._drawn.get(key)
-        if known is None or known[0] is not treatment:
-            known = self._drawn[key] = treatment, msgspec.Raw(encode(_won(treatment, propensity)))
-        return known[1]
-
-    def _pen(self, snapshot: Snapshot, name: str) -> _Pen:
+    def _pen(self, snapshot: Snapshot, name: str) -> Pen:
         with self._making:
             known = self._pens.get((snapshot.digest, name))
             if known is not None:
                 return known
             if len(self._pens) >= _PENS:
-                self._pens = {}
-                self._won, self._drawn = {}, {}
-            consent = bool(self._purpose) and snapshot.consent is not None
-            pen = _Pen(next(self._numbers), snapshot.point(name), snapshot, consent=consent)
+                self._pens, self._quick = {}, self._none
+            pen = Pen(next(self._numbers), snapshot.point(name), snapshot, self._purpose)
             self._heads.append(pen.line)
             self._pens[snapshot.digest, name] = pen
             return pen
 
-    def _find_reference(
-        self, number: str, request: Request, decision: Decision, active: Active, seen: Seen, page: str, place: int
-    ) -> None:
-        """Nothing of the subject was logged before: the row waits until it has a reference on disk."""
-        if self._referring >= _REFERRING:
-            self._counters.log_dropped["unreferenced"] += 1
-            return
-        self._referring += 1
-
-        def found(future: Future[bytes]) -> None:
-            self._referring -= 1
-            if future.cancelled() or future.exception() is not None:
-                self._counters.log_dropped["unreferenced"] += 1
-            else:
-                pen = self._pen(active.snapshot, decision.point)
-                reference = future.result().hex()
-                self._waiting.append(self._row(pen, number, reference, request, decision, active, seen, page, place))
-
-        self._refer(request.subject_id).add_done_callback(found)
-
     def _run(self) -> None:
-        while not self._end.wait(self._seconds):
-            self._flush()
-        until = time.monotonic() + 5.0
-        while self._referring and time.monotonic() < until:
-            time.sleep(0.01)
-        self._flush()
+        while not self._ended:
+            self._wake.wait(self._seconds)
+            self._wake.clear()
+            self._flush(self._seconds)
+        self._flush(_LAST_S)
         for waiting in (self._decided, self._told):
             try:
                 waiting.spool.seal()
             except OSError as error:
                 self._stopped(str(error))
 
-    def _flush(self) -> None:
+    def _flush(self, patience: float) -> None:
         """Write what waits. What finds no room waits on, as long as there is room for that."""
         self._look()
+        for row in self._nameless.named(patience):  # calls append to the same list meanwhile
+            self._rows.append(row)
         counters = self._counters
         try:
             self._decided.write(self._heads)
@@ -340,8 +242,8 @@ class Recorder:
                 lost = self._lost(request, decision, active, seen) if self._credit > 0 else None
             except ArbiterError:
                 _log.debug("a decision could not be looked into", exc_info=True)
-            pen, reference = self._pen(active.snapshot, decision.point), seen[1].reference.hex()
-            self._waiting.append(self._row(pen, number, reference, request, decision, active, seen, "", 0, lost))
+            pen, reference = self._pen(active.snapshot, decision.point), seen[1].reference
+            self._rows.append(pen.row(number, reference, request, decision, active, seen, losers=lost))
             self._credit -= time.thread_time() - began
 
     def _lost(self, request: Request, decision: Decision, active: Active, seen: Seen) -> tuple[Lost, ...] | None:
@@ -359,18 +261,6 @@ class Recorder:
             for each in outcomes
             if each.reason is not Reason.WON
         )
-
-
-def _won(treatment: Treatment, propensity: float = CERTAIN) -> Won:
-    return Won(
-        treatment.rule_id, treatment.action, treatment.params, treatment.priority, treatment.value, propensity
-    )  # fmt: skip
-
-
-def _impersonal(pen: _Pen, request: Request, decision: Decision) -> bytes:
-    """A row that says nothing of the subject, nor exactly when."""
-    won = [Won(each.rule_id, each.action, {}, each.priority) for each in decision.treatments]
-    return encode((pen.head, "", request.now - request.now % MINUTE, "", None, won, decision.defaulted))
 
 
 def open_recorder(options: DecisionLog, engine: Engine) -> Recorder:

@@ -88,15 +88,15 @@ class Spool:
         if self._file < 0:
             self._begin()
         new = [head for head in tuple(heads) if head not in self._heads]
-        content = (_frame(_HEADS, new) if new else b"") + _frame(_ROWS, rows)
+        parts = (*_frame(_HEADS, new), *_frame(_ROWS, rows)) if new else _frame(_ROWS, rows)
         try:
-            _write_all(self._file, content)
+            size = _write_all(self._file, parts)
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._size)
             raise
         self._heads.update(new)
-        self._size += len(content)
+        self._size += size
         self._unsynced = True
 
     def sync(self) -> None:
@@ -159,11 +159,14 @@ def taken(path: Path) -> Iterator[bool]:
         os.close(file)
 
 
-def _write_all(file: int, content: bytes) -> None:
-    """A disk that fills takes a part first, and says so at the next one."""
-    written = 0
-    while written < len(content):
-        written += os.write(file, content[written:] if written else content)
+def _write_all(file: int, parts: Sequence[bytes]) -> int:
+    """Write parts behind each other; how many bytes. A disk that fills takes some first, and says so at the next."""
+    size, written = sum(map(len, parts)), os.writev(file, parts)
+    if written < size:
+        content = b"".join(parts)
+        while written < size:
+            written += os.write(file, content[written:])
+    return size
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -187,7 +190,8 @@ def frames(path: Path, start: int = 0) -> Iterator[Frame]:
             yield Frame(content if kind == _HEADS else b"", content if kind == _ROWS else b"", start)
 
 
-def _frame(kind: bytes, packed: Sequence[bytes]) -> bytes:
-    """Packed things as one packed list, behind what it is."""
-    content = b"".join((_ARRAY.pack(0xDD, len(packed)), *packed))
-    return _LEAD.pack(kind, len(content), zlib.crc32(content)) + content
+def _frame(kind: bytes, packed: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """Packed things as one packed list, and before it what it is."""
+    start, content = _ARRAY.pack(0xDD, len(packed)), b"".join(packed)
+    lead = _LEAD.pack(kind, len(start) + len(content), zlib.crc32(content, zlib.crc32(start)))
+    return lead + start, content

@@ -6,8 +6,6 @@ counted. A disk that refuses leaves what waits where it is.
 
 from __future__ import annotations
 
-from collections import deque
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -24,7 +22,7 @@ class Waiting:
     """Rows on their way to `spool`: `rows` are at most `most`, for those who append to them themselves too."""
 
     def __init__(self, spool: Spool, counters: Counters, most: int = MOST) -> None:
-        self.rows: deque[bytes] = deque()
+        self.rows: list[bytes] = []
         self.spool = spool
         self.most = most
         self._counters = counters
@@ -42,10 +40,9 @@ class Waiting:
         if rows:
             self.spool.check()
         while rows:
-            some = list(islice(rows, _AT_ONCE))
+            some = rows[:_AT_ONCE]
             self.spool.write(some, heads)
-            for _ in some:
-                rows.popleft()
+            del rows[: len(some)]  # whoever appended meanwhile did so behind them
             self._counters.log_rows += len(some)
         self.spool.sync()
         self.spool.age()
