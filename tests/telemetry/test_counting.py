@@ -20,7 +20,6 @@ from opentelemetry.sdk.metrics.export import (
 from arbiter.telemetry import exporters, publish
 from arbiter.telemetry.counters import Counters
 from arbiter.telemetry.exporters import TelemetryError
-from arbiter.telemetry.histogram import add
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,7 +143,7 @@ def test_totals_go_on_from_export_to_export(start: Start) -> None:
     kept, export = start(counters, AggregationTemporality.CUMULATIVE)
     for _ in range(2):
         counters.decisions["banner"] += 3
-        add(counters.durations["banner"], 20_000)
+        counters.durations["banner"].add(20_000)
         export()
     (point,) = kept.points("arbiter.decisions")
     (durations,) = kept.points("arbiter.decision.duration")
@@ -161,7 +160,7 @@ def test_who_prefers_differences_gets_what_came_since_the_last_that_went_well(st
     told = []
     for answer in (MetricExportResult.SUCCESS, MetricExportResult.FAILURE, MetricExportResult.SUCCESS):
         counters.decisions["banner"] += 3
-        add(counters.durations["banner"], 20_000)
+        counters.durations["banner"].add(20_000)
         kept.answer = answer
         export()
         told.append(

@@ -127,8 +127,8 @@ def everything() -> Counters:
         counts["any"] += 1
     for pairs in (counters.degraded, counters.outcomes):
         pairs["any", "other"] += 1
-    counters.durations["any"][3] += 1
-    counters.calls["any", "INTERNAL"][3] += 1
+    counters.durations["any"].add(20_000)
+    counters.calls["any", "INTERNAL"].add(20_000)
     counters.models["any", "1"].runs += 1
     counters.model_values["any", "1", "field", "bin"] += 1
     counters.model_drift["any", "1", "field"] = 0.5

@@ -147,7 +147,7 @@ def look(counters: Counters) -> tuple[WorkerFigures, StoreSize | None]:
     store = counters.store
     log = LogFigures(written=counters.log_rows, dropped=sum(counters.log_dropped.values()), error=counters.log_error)
     figures = WorkerFigures(
-        calls=counters.in_flight if counters.watched else None,
+        calls=counters.active if counters.watched else None,
         writes=store.waiting,
         shed=dict(counters.shed),
         log=log if counters.logs else None,

@@ -13,7 +13,6 @@ import math
 import secrets
 import time
 import weakref
-from bisect import bisect_left
 from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf.message import DecodeError
@@ -31,7 +30,7 @@ from arbiter.server.requests import RequestReader
 from arbiter.server.status import status_of
 from arbiter.server.weights import LONG_NS, Weights
 from arbiter.telemetry import tracing
-from arbiter.telemetry.histogram import DURATIONS
+from arbiter.telemetry.histogram import NOTED
 from arbiter.types import Lack
 from arbiter.v1 import decision_pb2
 from arbiter.wire.values import write_timestamp
@@ -196,8 +195,9 @@ class DecisionService:
         if counters.watched:
             for decision in decisions:
                 durations = counters.durations[decision.point]
-                durations[bisect_left(DURATIONS, took)] += 1  # `histogram.add`, written out
-                durations[-1] += took
+                durations.noted.append(took)  # `Durations.add`, written out
+                if len(durations.noted) >= NOTED:
+                    durations.fold()
             if counters.traced:
                 tracing.tell(decisions, active.snapshot.digest)
         if self._weights.took(request.decisions, _thread_clock() - worked if suspected else took):

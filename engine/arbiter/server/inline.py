@@ -29,6 +29,7 @@ from arbiter.server.refusals import Refusal
 from arbiter.server.status import DeadlinePassed
 from arbiter.server.stock import overloaded
 from arbiter.server.tags import WAKE, WENT, End, Message, Slot, Wake, Went
+from arbiter.telemetry.histogram import NOTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("arbiter.server")
 _clock = time.time  # which deadlines are given by
+_nanos = time.perf_counter_ns  # which durations are
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -96,6 +98,8 @@ class InlineLoop:
 
     def start(self) -> None:
         """Answer from now on, in a thread of its own."""
+        if self._observer is not None:
+            self._observer.counts(lambda: self._calls)
         state = self._state
         for rpc in self._rpcs:
             state.server.register_method(rpc.path)
@@ -231,7 +235,9 @@ class InlineLoop:
         if self._over(message):
             return
         if observer is not None:
-            observer.begin(message, arrival.invocation_metadata)
+            message.began = _nanos()
+            if observer.takes is not None and observer.takes(arrival.invocation_metadata):
+                observer.trace(message, arrival.invocation_metadata)
         content = event.batch_operations[0].message()
         if content is None:
             text = f'"{rpc.path}" requires exactly one request message.'
@@ -365,8 +371,16 @@ class InlineLoop:
             self._lost.append(message)
             raise
         finally:
-            if self._observer is not None and message.began:  # one that is refused at once has not begun
-                self._observer.end(message, status)
+            observer = self._observer
+            if observer is None or not message.began:  # one that is refused at once has not begun
+                pass
+            elif message.span is None and status == "OK":  # `Observer.ended`, written out: a call costs as much
+                durations = observer.well[message.path]
+                durations.noted.append(_nanos() - message.began)
+                if len(durations.noted) >= NOTED:
+                    durations.fold()
+            else:
+                observer.ended(message, status)
 
     def _run(self, message: Message, work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """What `work` returns; what it logs is the call's."""

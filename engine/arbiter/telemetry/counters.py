@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from arbiter.profiles.figures import Figures
-from arbiter.telemetry.histogram import empty
+from arbiter.telemetry.histogram import Durations
 
 _Key = TypeVar("_Key", bound=Hashable)
 _Made = TypeVar("_Made")
@@ -66,8 +66,10 @@ class Counters:
     sources: list[Callable[[], None]] = field(default_factory=list)
 
     # Calls: durations by path and status, refusals by what was full, errors by status.
-    calls: Each[tuple[str, str], list[int]] = field(default_factory=lambda: Each(lambda _: empty()))
+    # `in_flight` are those that who answers them counts here, `under_way` tell of those that he counts for himself.
+    calls: Each[tuple[str, str], Durations] = field(default_factory=lambda: Each(lambda _: Durations()))
     in_flight: int = 0
+    under_way: list[Callable[[], int]] = field(default_factory=list)
     decide_streams: int = 0  # that are open
     shed: defaultdict[str, int] = field(default_factory=_counts)
     errors: defaultdict[str, int] = field(default_factory=_counts)
@@ -77,7 +79,7 @@ class Counters:
     decisions: defaultdict[str, int] = field(default_factory=_counts)
     defaulted: defaultdict[str, int] = field(default_factory=_counts)
     canary_decisions: defaultdict[str, int] = field(default_factory=_counts)
-    durations: Each[str, list[int]] = field(default_factory=lambda: Each(lambda _: empty()))
+    durations: Each[str, Durations] = field(default_factory=lambda: Each(lambda _: Durations()))
     degraded: defaultdict[tuple[str, str], int] = field(default_factory=_pairs)
     by_snapshot: defaultdict[str, int] = field(default_factory=_counts)
 
@@ -148,6 +150,11 @@ class Counters:
     canary_digest: str = ""
     canary_percent: float = 0.0
     overrides: int = 0
+
+    @property
+    def active(self) -> int:
+        """How many calls are under way."""
+        return self.in_flight + sum(each() for each in self.under_way)
 
     def refresh(self) -> None:
         """Have the sources fill in what they know."""

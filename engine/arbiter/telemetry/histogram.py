@@ -1,7 +1,9 @@
-"""Histograms in plain memory: one list of integers each.
+"""Histograms in plain memory.
 
-Law: adding a value is a bisection and two additions in place. The list holds a count for each bound, one for what is
-beyond the last, and at the end the sum of all values, so that lists of several processes are added number by number.
+Law: noting a value is an append; counting it, a bisection and two additions in place, is done for many at once, where
+it costs a fifth of what it costs between the steps of a call, and always before anybody reads. The list of counts holds
+one for each bound, one for what is beyond the last, and at the end the sum of all values, so that lists of several
+processes are added number by number.
 """
 
 from __future__ import annotations
@@ -17,17 +19,44 @@ _STEPS = (10, 15, 20, 30, 50, 70)
 DURATIONS: Final = (*(step * 10**power for power in range(3, 9) for step in _STEPS), 10**10)
 # How many writes a transaction holds.
 SIZES: Final = tuple(2**power for power in range(12))
+# So many values are noted at most before they are counted: that takes 25 µs, for which no call should wait long.
+NOTED: Final = 256
 
 
-def empty(bounds: Sequence[int] = DURATIONS) -> list[int]:
-    """Return a histogram of nothing."""
-    return [0] * (len(bounds) + 2)
+class Durations:
+    """How long things took, in ns. Threads may share it: no value is lost or counted twice.
 
+    `noted` are those that are not counted yet. Where even a call is too dear they are appended to directly, by who then
+    calls `fold` when there are `NOTED` of them.
+    """
 
-def add(histogram: list[int], value: int, bounds: Sequence[int] = DURATIONS) -> None:
-    """Count a value: in the first bound that is not below it, as Prometheus does."""
-    histogram[bisect_left(bounds, value)] += 1
-    histogram[-1] += value
+    __slots__ = ("_counts", "noted")
+
+    def __init__(self) -> None:
+        self.noted: list[int] = []
+        self._counts = [0] * (len(DURATIONS) + 2)
+
+    def add(self, value: int) -> None:
+        """Note a value."""
+        self.noted.append(value)
+        if len(self.noted) >= NOTED:
+            self.fold()
+
+    def fold(self) -> None:
+        """Count what was noted: in the first bound that is not below it, as Prometheus does."""
+        noted, counts = self.noted, self._counts
+        for _ in range(len(noted)):
+            try:
+                value = noted.pop()
+            except IndexError:  # another thread counts too, and had the last
+                return
+            counts[bisect_left(DURATIONS, value)] += 1
+            counts[-1] += value
+
+    def counts(self) -> list[int]:
+        """Return what was counted until now; the list is counted on in."""
+        self.fold()
+        return self._counts
 
 
 def count(histogram: Sequence[int]) -> int:

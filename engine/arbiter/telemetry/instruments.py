@@ -36,7 +36,7 @@ def read(counters: Counters, origin: Origin) -> Reading:
 
 def _calls(counters: Counters) -> Iterable[Point]:
     for (path, status), durations in dict(counters.calls).items():
-        yield ("grpc", path.removeprefix("/"), status, status if status in FAULTS else ""), durations
+        yield ("grpc", path.removeprefix("/"), status, status if status in FAULTS else ""), durations.counts()
 
 
 def _age(since: Callable[[Counters], int]) -> Callable[[Counters], Iterable[Point]]:
@@ -77,7 +77,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         _calls,
         ("rpc.system.name", "rpc.method", "rpc.status_code", "error.type"),
     ),
-    Instrument("arbiter.calls.active", "updown", "{call}", "Calls under way.", one(lambda c: c.in_flight)),
+    Instrument("arbiter.calls.active", "updown", "{call}", "Calls under way.", one(lambda c: c.active)),
     Instrument(
         "arbiter.decide.streams",
         "updown",
@@ -126,7 +126,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         "histogram",
         "s",
         "How long calls of Decide took to decide; a page counts at each of its decision points.",
-        by(lambda c: c.durations),
+        by(lambda c: {point: each.counts() for point, each in dict(c.durations).items()}),
         _POINT,
     ),
     Instrument(

@@ -1,17 +1,17 @@
 """What a transport tells of each call, for metrics and traces.
 
 Law: knows no transport. A transport without an observer pays nothing; with one, a call that is not traced pays two
-looks at the clock, a look at its metadata, and a few additions.
+looks at the clock, a look at its metadata, and an append. A transport to which the calls of functions are too dear does
+these itself, with `takes`, `trace`, `well` and `ended` (docs/decisions/0122).
 """
 
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from arbiter.telemetry.counters import Each
-from arbiter.telemetry.histogram import DURATIONS
+from arbiter.telemetry.histogram import Durations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,23 +38,36 @@ class Seen:
 
 
 class Observer:
-    """Follows calls. Without `tracing` none is traced. Any thread may end a call that another began."""
+    """Follows calls. Without `tracing` none is traced. Any thread may end a call that another began.
+
+    `well` are the durations of calls that end OK, by path. `takes` says of a call's metadata whether it is traced, None
+    that none is.
+    """
 
     def __init__(self, counters: Counters, tracing: Tracing | None = None) -> None:
         self._counters = counters
         self._tracing = tracing
+        self.takes = None if tracing is None else tracing.takes
         # Nearly all calls end so: found by one text instead of two.
-        self._well = Each[str, list[int]](lambda path: counters.calls[path, "OK"])
+        self.well = Each[str, Durations](lambda path: counters.calls[path, "OK"])
         counters.watched = True
+
+    def counts(self, under_way: Callable[[], int]) -> None:
+        """Ask who begins and ends calls himself how many of them are under way, whenever somebody reads."""
+        self._counters.under_way.append(under_way)
 
     def begin(self, call: Seen, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Note that a call came."""
         call.began = _clock()
-        counters, tracing = self._counters, self._tracing
-        counters.in_flight += 1
-        if tracing is not None and tracing.takes(metadata):
-            call.span = tracing.begin(call.path, metadata)
-            counters.traced += 1
+        self._counters.in_flight += 1
+        if self.takes is not None and self.takes(metadata):
+            self.trace(call, metadata)
+
+    def trace(self, call: Seen, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """Begin the span of a call."""
+        if self._tracing is not None:
+            call.span = self._tracing.begin(call.path, metadata)
+            self._counters.traced += 1
 
     def run(self, seen: Seen, work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Return what `work` returns. What it logs and what takes time in it belongs to the call."""
@@ -63,14 +76,14 @@ class Observer:
         return self._tracing.within(seen.span, work, *args, **kwargs)
 
     def end(self, seen: Seen, status: str) -> None:
-        """Note that a call is answered; `status` is a gRPC code by name. Once for each call."""
-        counters = self._counters
-        took = _clock() - seen.began
-        durations = self._well[seen.path] if status == "OK" else counters.calls[seen.path, status]
-        # This is `histogram.add`, written out: a call costs a third of it.
-        durations[bisect_left(DURATIONS, took)] += 1
-        durations[-1] += took
-        counters.in_flight -= 1
+        """Note that a call is answered that was begun by `begin`; `status` is a gRPC code by name. Once for each."""
+        self._counters.in_flight -= 1
+        self.ended(seen, status)
+
+    def ended(self, seen: Seen, status: str) -> None:
+        """As `end`, of a call that whoever answers it began, and counts, himself."""
+        took, counters = _clock() - seen.began, self._counters
+        (self.well[seen.path] if status == "OK" else counters.calls[seen.path, status]).add(took)
         if seen.span is not None and self._tracing is not None:
             counters.traced -= 1
             self._tracing.end(seen.span, status)
