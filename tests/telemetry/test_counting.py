@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import Histogram, ObservableCounter
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
@@ -20,6 +24,7 @@ from opentelemetry.sdk.metrics.export import (
 from arbiter.telemetry import exporters, publish
 from arbiter.telemetry.counters import Counters
 from arbiter.telemetry.exporters import TelemetryError
+from arbiter.telemetry.histogram import DURATIONS, NOTED, Durations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -214,6 +219,46 @@ def test_no_count_is_lost_between_threads() -> None:
         thread.join()
     assert counters.decisions["point"] == 4 * each
     assert counters.store_writes == 4 * each
+
+
+@pytest.mark.usefixtures("busy_switching")
+def test_no_duration_is_lost_or_counted_twice_between_threads() -> None:
+    durations, each, ended = Durations(), 30_000, threading.Event()
+
+    def note(value: int) -> None:
+        for _ in range(each):
+            durations.noted.append(value)
+            if len(durations.noted) >= NOTED:
+                durations.fold()
+
+    def read() -> None:
+        while not ended.is_set():
+            durations.counts()
+
+    noting = [threading.Thread(target=note, args=(10**power,)) for power in (3, 5, 7, 11)]
+    reading = threading.Thread(target=read)
+    for thread in (*noting, reading):
+        thread.start()
+    for thread in noting:
+        thread.join()
+    ended.set()
+    reading.join()
+    counts = durations.counts()
+    assert not durations.noted
+    assert counts[-1] == each * sum(10**power for power in (3, 5, 7, 11))
+    assert [counts[bisect_left(DURATIONS, 10**power)] for power in (3, 5, 7, 11)] == [each] * 4
+
+
+@given(st.lists(st.integers(0, 10**12)), st.lists(st.integers(0, 10**12)))
+def test_durations_are_counted_in_the_first_bound_that_is_not_below_them(noted: list[int], added: list[int]) -> None:
+    durations = Durations()
+    durations.noted.extend(noted)
+    for value in added:
+        durations.add(value)
+    values, below = (*noted, *added), (-1, *DURATIONS)
+    expected = [sum(low < value <= bound for value in values) for low, bound in itertools.pairwise(below)]
+    beyond = sum(value > DURATIONS[-1] for value in values)
+    assert durations.counts() == [*expected, beyond, sum(values)]
 
 
 def test_nothing_is_exported_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:

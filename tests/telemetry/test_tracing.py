@@ -46,6 +46,29 @@ def test_a_header_that_is_cut_short_is_as_good_as_none(header: str) -> None:
     assert not Sampling(0.5).takes(header, lambda: 0.51)
 
 
+@given(st.floats(0.001, 0.999), st.floats(0, 1, exclude_max=True))
+def test_of_calls_without_a_parent_each_is_traced_by_chance(ratio: float, chance: float) -> None:
+    """With a probability of 1 - (1 - ratio)^n one of the first n is, as if each were drawn for."""
+    gap = Sampling(ratio).gap(lambda: chance)
+    assert gap >= 1
+    assert 1 - (1 - ratio) ** gap >= chance - 1e-9
+    assert 1 - (1 - ratio) ** (gap - 1) <= chance + 1e-9
+
+
+@pytest.mark.parametrize(("ratio", "least", "most"), [(0.0, 0, 0), (1.0, 2_000, 2_000), (0.25, 350, 650)])
+def test_a_ratio_of_calls_is_traced(spans: InMemorySpanExporter, ratio: float, least: int, most: int) -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    observer = Observer(Counters(), tracing.Tracing(provider, Sampling(ratio)))
+    for _ in range(2_000):
+        call = Seen(PATH)
+        observer.begin(call, [("user-agent", "any")])
+        observer.end(call, "OK")
+    # Seven standard deviations: once in 10^12 runs by chance.
+    assert least <= len(spans.get_finished_spans()) <= most
+    provider.shutdown()
+
+
 @given(st.integers(1, 2**128 - 1), st.floats(0, 1))
 def test_a_ratio_without_parents_chooses_the_traces_that_other_services_choose(trace_id: int, ratio: float) -> None:
     ours = Sampling(ratio, parent=False).takes(f"00-{trace_id:032x}-b7ad6b7169203331-00")

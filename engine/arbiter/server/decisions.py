@@ -30,7 +30,7 @@ from arbiter.server.requests import RequestReader
 from arbiter.server.status import status_of
 from arbiter.server.weights import LONG_NS, Weights
 from arbiter.telemetry import tracing
-from arbiter.telemetry.histogram import NOTED
+from arbiter.telemetry.histogram import NOTED, drained
 from arbiter.types import Lack
 from arbiter.v1 import decision_pb2
 from arbiter.wire.values import write_timestamp
@@ -88,6 +88,9 @@ class DecisionService:
         self._recorder = recorder
         self._limits = limits
         self._counters = counters
+        # By the decision points that were asked, in ns; counted by `_fold`, always before anybody reads.
+        self._took: list[tuple[tuple[str, ...], int]] = []
+        counters.sources.append(self._fold)
         self._reader = RequestReader(limits)
         self._parts: Parts | None = None
         self._weights = Weights()  # of the snapshot that is current
@@ -193,11 +196,9 @@ class DecisionService:
         took = _clock() - begun
         counters = self._counters
         if counters.watched:
-            for decision in decisions:
-                durations = counters.durations[decision.point]
-                durations.noted.append(took)  # `Durations.add`, written out
-                if len(durations.noted) >= NOTED:
-                    durations.fold()
+            self._took.append((request.decisions, took))
+            if len(self._took) >= NOTED:
+                self._fold()
             if counters.traced:
                 tracing.tell(decisions, active.snapshot.digest)
         if self._weights.took(request.decisions, _thread_clock() - worked if suspected else took):
@@ -207,6 +208,13 @@ class DecisionService:
                 LONG_NS // 1_000_000,
             )
         return decisions
+
+    def _fold(self) -> None:
+        """Count what decisions took: many at once cost a fifth of what each costs between the steps of a call."""
+        durations = self._counters.durations
+        for points, took in drained(self._took):
+            for point in points:
+                durations[point].add(took)
 
     def decide_batch(self, content: bytes, call: Call = NOBODY) -> Steps | Slow:
         """Answer a serialised DecideBatchRequest. A bad request of the batch fails alone."""

@@ -71,6 +71,7 @@ class InlineLoop:
         self, server: grpc.Server, rpcs: Iterable[Rpc], pool: Executor, allowed: int, observer: Observer | None = None
     ) -> None:
         self._observer = observer
+        self._takes = None if observer is None else observer.takes
         self._state: Any = server._state  # type: ignore[attr-defined] # noqa: SLF001 - see the law
         self._rpcs = tuple(rpcs)
         self._pool = pool
@@ -200,6 +201,8 @@ class InlineLoop:
             self._refuse(message, self._full)
         else:
             self._waiting += 1
+            if self._takes is not None:  # now, while the metadata are near: they have just been made
+                message.traced = self._takes(event.invocation_metadata)
             if crowd:
                 self._watch(message)
             event.call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), message)
@@ -236,7 +239,7 @@ class InlineLoop:
             return
         if observer is not None:
             message.began = _nanos()
-            if observer.takes is not None and observer.takes(arrival.invocation_metadata):
+            if message.traced:
                 observer.trace(message, arrival.invocation_metadata)
         content = event.batch_operations[0].message()
         if content is None:

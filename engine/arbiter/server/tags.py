@@ -26,7 +26,7 @@ class Slot:
 class Message(Seen):
     """Tag of the question for a call's message, and what is known of the call until it ends."""
 
-    __slots__ = ("arrival", "gone", "rpc", "watched")
+    __slots__ = ("arrival", "gone", "rpc", "traced", "watched")
 
     def __init__(self, rpc: Rpc, arrival: Any) -> None:
         self.path = rpc.path  # written out: a call to `super` takes longer than all of it
@@ -36,6 +36,7 @@ class Message(Seen):
         self.arrival = arrival
         self.watched = False  # whether the call's end has been asked for
         self.gone = False  # whether the caller left
+        self.traced = False  # whether it will have a span
 
 
 class End:

@@ -8,11 +8,14 @@ processes are added number by number.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+_Noted = TypeVar("_Noted")
 
 # Log-linear, six to a decade from 10 µs to 10 s: neighbours differ by two thirds at most. In nanoseconds.
 _STEPS = (10, 15, 20, 30, 50, 70)
@@ -26,8 +29,8 @@ NOTED: Final = 256
 class Durations:
     """How long things took, in ns. Threads may share it: no value is lost or counted twice.
 
-    `noted` are those that are not counted yet. Where even a call is too dear they are appended to directly, by who then
-    calls `fold` when there are `NOTED` of them.
+    `noted` are those that are not counted yet: between the steps of a call they are appended to, and who does calls
+    `fold` when there are `NOTED` of them.
     """
 
     __slots__ = ("_counts", "noted")
@@ -37,26 +40,27 @@ class Durations:
         self._counts = [0] * (len(DURATIONS) + 2)
 
     def add(self, value: int) -> None:
-        """Note a value."""
-        self.noted.append(value)
-        if len(self.noted) >= NOTED:
-            self.fold()
+        """Count a value: in the first bound that is not below it, as Prometheus does."""
+        self._counts[bisect_left(DURATIONS, value)] += 1
+        self._counts[-1] += value
 
     def fold(self) -> None:
-        """Count what was noted: in the first bound that is not below it, as Prometheus does."""
-        noted, counts = self.noted, self._counts
-        for _ in range(len(noted)):
-            try:
-                value = noted.pop()
-            except IndexError:  # another thread counts too, and had the last
-                return
-            counts[bisect_left(DURATIONS, value)] += 1
-            counts[-1] += value
+        """Count what was noted."""
+        for value in drained(self.noted):
+            self.add(value)
 
     def counts(self) -> list[int]:
         """Return what was counted until now; the list is counted on in."""
         self.fold()
         return self._counts
+
+
+def drained(noted: list[_Noted]) -> Iterator[_Noted]:
+    """Take out what was noted until now, the last first; of two threads that do, each gets what the other does not."""
+    take = noted.pop
+    with contextlib.suppress(IndexError):  # another thread had the last
+        for _ in range(len(noted)):
+            yield take()
 
 
 def count(histogram: Sequence[int]) -> int:

@@ -6,6 +6,7 @@ much as half a decision. A call is traced when its caller's span is, and of thos
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from typing import TYPE_CHECKING, Final
@@ -41,6 +42,16 @@ class Sampling(msgspec.Struct, frozen=True):
             return int(traceparent[_TRACE_ID], 16) < TraceIdRatioBased.get_bound_for_rate(self.ratio)
         except ValueError:
             return chance() < self.ratio
+
+    def gap(self, chance: Callable[[], float] = random.random) -> float:
+        """How many calls without a parent come until one of them is traced, that one too: as if each were drawn for by
+        itself, which costs each a look at chance. Infinity where none is.
+
+        Inverts the geometric distribution (Devroye, Non-Uniform Random Variate Generation, 1986, X.2).
+        """
+        if not 0 < self.ratio < 1:
+            return 1 if self.ratio else math.inf
+        return max(1, math.ceil(math.log1p(-chance()) / math.log1p(-self.ratio)))
 
 
 def chosen(ratio: float) -> Sampling:

@@ -7,7 +7,6 @@ made when it is over, of what was noted until then (docs/decisions/0064).
 
 from __future__ import annotations
 
-import random
 import sys
 import time
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -87,6 +86,7 @@ class Tracing:
         if not isinstance(tracer, Tracer):
             raise TypeError("the SDK of OpenTelemetry is disabled")
         self._sampling = sampling
+        self._left = sampling.gap()  # calls without a parent until one is traced
         self._ids = tracer.id_generator
         self._resource = tracer.resource
         self._finished = tracer.span_processor.on_end
@@ -96,7 +96,11 @@ class Tracing:
         for key, value in metadata:
             if key == "traceparent":
                 return self._sampling.takes(value if isinstance(value, str) else None)
-        return random.random() < self._sampling.ratio  # noqa: S311 - no secret
+        self._left -= 1
+        if self._left > 0:
+            return False
+        self._left = self._sampling.gap()
+        return True
 
     def begin(self, path: str, metadata: Iterable[tuple[str, str | bytes]]) -> Traced:
         """Begin the span of a call of `path` (``/arbiter.v1.DecisionService/Decide``)."""
