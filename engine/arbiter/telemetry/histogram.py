@@ -9,7 +9,7 @@ processes are added number by number.
 from __future__ import annotations
 
 import contextlib
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _STEPS = (10, 15, 20, 30, 50, 70)
 DURATIONS: Final = (*(step * 10**power for power in range(3, 9) for step in _STEPS), 10**10)
 # How many writes a transaction holds.
 SIZES: Final = tuple(2**power for power in range(12))
-# So many values are noted at most before they are counted: that takes 25 µs, for which no call should wait long.
+# So many values are noted at most before they are counted: that takes 30 µs, for which no call should wait long.
 NOTED: Final = 256
 
 
@@ -46,8 +46,22 @@ class Durations:
 
     def fold(self) -> None:
         """Count what was noted."""
-        for value in drained(self.noted):
-            self.add(value)
+        self.count(list(drained(self.noted)))
+
+    def count(self, values: list[int]) -> None:
+        """Count many values, as `add` each, and sort them: then each bound is looked for among them and not each of
+        them among the bounds, which of 256 takes half as long.
+        """
+        values.sort()
+        below = 0
+        for place, bound in enumerate(DURATIONS):
+            upto = bisect_right(values, bound, below)
+            self._counts[place] += upto - below
+            below = upto
+        # First, since a call between reading and writing back would let another thread in.
+        beyond, total = len(values) - below, sum(values)
+        self._counts[-2] += beyond
+        self._counts[-1] += total
 
     def counts(self) -> list[int]:
         """Return what was counted until now; the list is counted on in."""
