@@ -57,11 +57,11 @@ def test_a_harmful_experiment_pauses_itself_until_an_operator_switches_it_on_aga
     assert (override.kind, override.name) == ("experiment", "tone")
     assert "guardrail: `bought` of variant `loud` is 0 " in override.reason
     assert "may be at least -0.05" in override.reason
-    # Every worker follows, and says so.
+    # Every worker follows, as soon as it is told, and says so.
     for _ in range(4):
         one = served.client(served.address)
+        eventually(lambda one=one: one.decide("s1", "home").experiments == {})
         answer = one.decide("s1", "home", explain=ExplainLevel.ALL)
-        assert answer.experiments == {}
         assert [(each.name, each.standing) for each in answer.standings] == [("tone", Standing.OVERRIDDEN)]
     assert "experiment `tone` is switched off (guardrail: " in served.log
     eventually(lambda: any(each.get("by") == "guardrail" for each in lines(audit)))
@@ -100,7 +100,7 @@ def test_an_experiment_of_a_canary_pauses_itself_by_what_the_canary_decided(
     [override] = client.snapshot().overrides
     assert (override.kind, override.name) == ("experiment", "tone")
     assert "guardrail: `bought` of variant `loud` is 0 " in override.reason
-    assert client.decide("s1", "home").experiments == {}
+    eventually(lambda: client.decide("s1", "home").experiments == {})
 
 
 def looks(served: Served) -> float:
