@@ -288,8 +288,7 @@ class DecisionService:
         if asked.decision:
             number = numbers[0] if numbers else "" if asked.dry_run else self._number(request)
             if seen and recorder is not None and number:
-                # First, and what was seen is let go of: the answer then has its memory, which is near.
-                recorder.note(number, request, decisions[0], active, seen.pop())
+                recorder.note(number, request, decisions[0], active, seen[0])
             # Last in the parts stands what differs per call, the request's own id included.
             own = self._own(decisions[0], parts, number, subject, request, asked.request_id, active)
             return b"".join((*own, parts.digest))
