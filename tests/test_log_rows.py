@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -211,3 +212,24 @@ def test_who_gets_none_is_counted_and_who_waits_is_asked_for_once(answer: Callab
     for number in range(10_001):
         nameless.put(f"s{number}", _row("c"))
     assert counters.log_dropped == {"unreferenced": 2}
+
+
+def test_a_decision_that_cannot_be_written_down_costs_its_row_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "r.yaml").write_text(RULES)
+    counters = Counters()
+    engine, _ = open_local(tmp_path / "rules", None, tmp_path / "data", counters=counters)
+    recorder = open_recorder(DecisionLog(directory=str(tmp_path / "log"), flush_seconds=60.0, spare_mib=0), engine)
+    active = engine.current()
+    request = Request("ann", ("home",), engine.clock())
+    seen: list[Seen] = []
+    [decision] = engine.decide(request, seen=seen)
+    for number in range(40):
+        late = msgspec.structs.replace(decision, valid_until=2**70 if number == 5 else None)
+        recorder.note(f"d{number}", request, late, active, seen[0])
+    recorder.close()
+    assert counters.log_dropped == {"unwritable": 1}
+    logfiles.convert(tmp_path / "log", 0)
+    written = {row.id for _, row in logfiles.read_log(tmp_path / "log")}
+    assert written == {f"d{number}" for number in range(40) if number != 5}
+    engine.store.close()

@@ -152,7 +152,8 @@ class Recorder:
     def _pack(self) -> None:
         """Make rows of what was noted. Who does has `_packing`.
 
-        Of many together each takes less than by itself between two calls: the code for it is near then.
+        Of many together each takes less than by itself between two calls: the code for it is near then. A decision of
+        which no row can be made costs its row, and no call.
         """
         noted = self._noted
         some = noted[:]
@@ -162,15 +163,19 @@ class Recorder:
             if len(rows) >= most:
                 self._counters.log_dropped["full"] += 1
                 continue
-            quick = self._quick
-            if quick.active is not active:
-                quick = self._turn_to(active)
-            chosen = lot() < losers  # noqa: S311 - no secret
-            row = None if page or chosen else quick[decision.point](number, request, decision, seen)
-            if row is None:
-                self._pack_peculiar(number, request, decision, active, seen, page, place, chosen=chosen)
-            else:
-                rows.append(row)
+            try:
+                quick = self._quick
+                if quick.active is not active:
+                    quick = self._turn_to(active)
+                chosen = lot() < losers  # noqa: S311 - no secret
+                row = None if page or chosen else quick[decision.point](number, request, decision, seen)
+                if row is None:
+                    self._pack_peculiar(number, request, decision, active, seen, page, place, chosen=chosen)
+                else:
+                    rows.append(row)
+            except Exception:  # noqa: BLE001 - whatever it is, it is no matter of this call
+                self._counters.log_dropped["unwritable"] += 1
+                _log.exception("a decision could not be written down")
 
     def _pack_peculiar(
         self,
