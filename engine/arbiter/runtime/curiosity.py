@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from arbiter.decision.explain import explain, judge_condition
 from arbiter.errors import ArbiterError
+from arbiter.runtime.quiet import SURVIVORS
 from arbiter.runtime.watching import Watch
 from arbiter.types import ExplainLevel, Reason
 
@@ -31,7 +32,6 @@ _log = logging.getLogger("arbiter.worker")
 
 PERIOD_S = 1.0
 RULES = 32  # that are judged in a decision beside those that the index let through
-SURVIVORS = 200  # a decision that has more is not looked into: calls would wait for it
 SHARE = 300  # of a processor's time one part in so many, at most
 
 

@@ -23,6 +23,7 @@ SWITCH_INTERVAL_S: Final = 0.0002
 # all is in use; what calls leave behind goes without it.
 _YOUNG: Final = 20_000
 _BULK: Final = 1_000_000  # the same where it is records by the ten thousand
+SURVIVORS: Final = 200  # rules that the index lets through: a decision with more is not explained, calls would wait
 _APART_NS: Final = 100_000  # of work between two looks whether somebody waits for the core
 _LONG_NS: Final = 1_000_000  # a call is answered in less: who has the core longer does not sleep soon
 
@@ -95,3 +96,32 @@ class Courtesy:
         again = time.perf_counter_ns()
         self.ends = again - now > _LONG_NS
         self._next = again + _APART_NS
+
+
+class Allowance:
+    """Processor time that what is done beside calls may take: one part in `share`, and of what it did not take at most
+    `at_once` seconds. For one thread.
+    """
+
+    __slots__ = ("_at_once", "_left", "_reckoned", "_share")
+
+    def __init__(self, share: int, at_once: float) -> None:
+        self._share = share
+        self._at_once = self._left = at_once
+        self._reckoned = time.monotonic()
+
+    def is_left(self) -> bool:
+        """Whether something is left of it now."""
+        now = time.monotonic()
+        self._left = min(self._left + (now - self._reckoned) / self._share, self._at_once)
+        self._reckoned = now
+        return self._left > 0
+
+    @contextlib.contextmanager
+    def taking(self) -> Iterator[None]:
+        """Take of it what this thread works while the block runs."""
+        began = time.thread_time()
+        try:
+            yield
+        finally:
+            self._left -= time.thread_time() - began

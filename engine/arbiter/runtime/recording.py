@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-import time
 from collections import deque
 from pathlib import Path
 from random import random as lot
@@ -21,6 +20,7 @@ from arbiter.errors import ArbiterError
 from arbiter.learning.logged import Lost
 from arbiter.runtime.nameless import UNNAMED, Nameless
 from arbiter.runtime.pens import Pen, never, ordinary
+from arbiter.runtime.quiet import SURVIVORS, Allowance
 from arbiter.runtime.spool import DECIDED, MIB, TOLD, Spool
 from arbiter.runtime.waiting import MOST, Waiting
 from arbiter.types import ExplainLevel, Reason
@@ -43,10 +43,9 @@ _log = logging.getLogger("arbiter.log")
 _PENS: Final = 1_000
 _TOGETHER: Final = 32  # decisions that are noted until rows are made of them: some 100 µs of one call in so many
 _CURIOUS: Final = 64  # decisions that wait to be looked at
-_SURVIVORS: Final = 200  # a decision that has more is not looked into: calls would wait for it
 _SHARE: Final = 400  # of a processor's time, looking into decisions takes one part in so many at most
 _LAST_S: Final = 5.0  # at the end, for references
-_CREDIT_S: Final = 0.02  # of a processor, that may be taken at once
+_AT_ONCE_S: Final = 0.02  # of that
 
 
 class _Quick(dict[str, "Quick"]):
@@ -99,8 +98,7 @@ class Recorder:
         self._noted: list[tuple[str, Request, Decision, Active, Seen, str, int]] = []
         self._packing = threading.Lock()
         self._curious: deque[tuple[str, Request, Decision, Active, Seen]] = deque()
-        self._credit = _CREDIT_S  # s of a processor that looking into decisions may take now,
-        self._credited = time.monotonic()  # and when that was reckoned
+        self._allowance = Allowance(_SHARE, _AT_ONCE_S)
         self._pens: dict[tuple[str, str], Pen] = {}
         # Those of the present pens, and of the ones before them, for rows that wait.
         self._heads: deque[bytes] = deque(maxlen=2 * _PENS)
@@ -258,26 +256,23 @@ class Recorder:
 
     def _look(self) -> None:
         """Find out who lost in the decisions that were chosen for it, as far as there is time, and write them down."""
-        now = time.monotonic()
-        self._credit = min(self._credit + (now - self._credited) / _SHARE, _CREDIT_S)
-        self._credited = now
         while self._curious:
             number, request, decision, active, seen = self._curious.popleft()
-            began = time.thread_time()
             lost = None
-            try:
-                lost = self._lost(request, decision, active, seen) if self._credit > 0 else None
-            except ArbiterError:
-                _log.debug("a decision could not be looked into", exc_info=True)
-            pen, reference = self._pen(active.snapshot, decision.point), seen[1].reference
-            self._rows.append(pen.row(number, reference, request, decision, active, seen, losers=lost))
-            self._credit -= time.thread_time() - began
+            affordable = self._allowance.is_left()
+            with self._allowance.taking():
+                try:
+                    lost = self._lost(request, decision, active, seen) if affordable else None
+                except ArbiterError:
+                    _log.debug("a decision could not be looked into", exc_info=True)
+                pen, reference = self._pen(active.snapshot, decision.point), seen[1].reference
+                self._rows.append(pen.row(number, reference, request, decision, active, seen, losers=lost))
 
     def _lost(self, request: Request, decision: Decision, active: Active, seen: Seen) -> tuple[Lost, ...] | None:
         """The rules that matched and were not delivered; None where there are too many to look at."""
         view, profile = seen
         point = active.snapshot.point(decision.point)
-        if len(point.survivors(view)) > _SURVIVORS:
+        if len(point.survivors(view)) > SURVIVORS:
             return None
         self._scorer.score(active, point.models, view, None)
         outcomes = explain(

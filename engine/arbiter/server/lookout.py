@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from arbiter.errors import ArbiterError
+from arbiter.learning.happened import MINUTE
+from arbiter.runtime.quiet import SURVIVORS, Allowance
 from arbiter.server.answerparts import write_treatment
 from arbiter.server.decisions import write_degraded
 from arbiter.server.explanations import write_explanation
@@ -41,11 +43,9 @@ _log = logging.getLogger("arbiter.server")
 USUAL: Final = 10  # decisions a second where nobody says otherwise
 MOST: Final = 1000
 _QUEUE: Final = 256  # decisions that wait to be told
-_SURVIVORS: Final = 200  # a decision that has more is not explained: calls would wait for it
 _SHARE: Final = 20  # of a processor's time, explaining takes one part in so many at most
-_CREDIT_S: Final = 0.2
+_AT_ONCE_S: Final = 0.2  # of that
 _BEAT_S: Final = 1.0  # after how long without a decision is told what was too many
-_MINUTE: Final = 60_000_000
 
 
 class Rate:
@@ -113,8 +113,7 @@ class Lookout:
         self._onlookers: tuple[_Onlooker, ...] = ()
         self._taken: queue.Queue[_Taken | None] = queue.Queue(_QUEUE)
         self._thread: threading.Thread | None = None
-        self._credit = _CREDIT_S  # s of a processor that explaining may take now,
-        self._credited = time.monotonic()  # and when that was reckoned
+        self._allowance = Allowance(_SHARE, _AT_ONCE_S)
 
     def open(self, register: Callable[[Callable[[Mapping[int, bytes]], None]], Show]) -> None:
         """Follow who looks on."""
@@ -210,7 +209,7 @@ class Lookout:
             return b""  # whose it is would be told by telling it
         told = admin_pb2.WatchedDecision(
             decision=decision.point,
-            at=write_timestamp(request.now if covered else request.now - request.now % _MINUTE),
+            at=write_timestamp(request.now if covered else request.now - request.now % MINUTE),
             snapshot=active.snapshot.digest,
             canary=active.canary,
             defaulted=decision.defaulted,
@@ -224,21 +223,13 @@ class Lookout:
         told.experiments.update(decision.experiments)
         write_degraded(told, decision)
         if onlooker.explain is not None and not place:
-            if not self._afforded():
+            if not self._allowance.is_left():
                 return None
-            began = time.thread_time()
             point = active.snapshot.point(decision.point)
-            if len(point.survivors(seen[0])) <= _SURVIVORS:
-                level, rules = onlooker.explain
-                asking = msgspec.structs.replace(request, explain=level, explain_rules=rules)
-                explained = self._engine.explained(asking, decision, active, seen)
-                told.explanation.CopyFrom(write_explanation(explained, active.snapshot))
-            self._credit -= time.thread_time() - began
+            with self._allowance.taking():
+                if len(point.survivors(seen[0])) <= SURVIVORS:
+                    level, rules = onlooker.explain
+                    asking = msgspec.structs.replace(request, explain=level, explain_rules=rules)
+                    explained = self._engine.explained(asking, decision, active, seen)
+                    told.explanation.CopyFrom(write_explanation(explained, active.snapshot))
         return told.SerializeToString()
-
-    def _afforded(self) -> bool:
-        """Whether explaining has taken no more than its part of a processor."""
-        now = time.monotonic()
-        self._credit = min(self._credit + (now - self._credited) / _SHARE, _CREDIT_S)
-        self._credited = now
-        return self._credit > 0
