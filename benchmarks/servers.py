@@ -76,10 +76,11 @@ def questions(count: int = PEOPLE) -> list[bytes]:
 
 
 class Served(NamedTuple):
-    """A server in a process of its own: where it listens, and the process."""
+    """A server in a process of its own: where it listens, the process, and what else it says."""
 
     target: str
     process: int
+    pipe: Connection
 
     def cpu_ns(self) -> int:
         """The processor time that it has used, all threads together."""
@@ -115,7 +116,7 @@ def served(serve: Callable[..., None], *arguments: Any, polling: bool = True) ->
             os.environ[SETTING] = setting
     there.close()
     try:
-        yield Served(f"127.0.0.1:{here.recv()}", process.pid or 0)
+        yield Served(f"127.0.0.1:{here.recv()}", process.pid or 0, here)
     finally:
         with contextlib.suppress(OSError):
             here.send("stop")

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from arbiter.config.options import DecisionLog
 from arbiter.expr.shaped import shaped
-from arbiter.learning.logged import decode_row
+from arbiter.learning.logged import decode_row, decode_rows, encode, encode_rows
 from arbiter.profiles.records import Profile
 from arbiter.profiles.store import Update
 from arbiter.runtime import logfiles
+from arbiter.runtime.chosen import Chosen
 from arbiter.runtime.local import open_local
 from arbiter.runtime.nameless import UNNAMED, Nameless
 from arbiter.runtime.pens import Pen
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from arbiter.runtime.engine import Engine, Seen
+    from arbiter.runtime.engine import Engine, Noted, Seen
+    from arbiter.runtime.pens import Rows
 
 RULES = """\
 schema:
@@ -94,6 +96,7 @@ FEATURES = st.fixed_dictionaries({}, optional={"visits": st.integers(0, 9), "spe
     granted=st.sets(st.sampled_from(["analytics", "marketing"])),
     reference=st.sampled_from([b"", bytes(range(16))]),
     until=st.none() | st.integers(2, 2**60),
+    page=st.sampled_from([("", 0), ("first", 0), ("first", 2)]),
 )
 def test_the_short_way_writes_what_the_long_one_does(
     engine: Engine,
@@ -105,6 +108,7 @@ def test_the_short_way_writes_what_the_long_one_does(
     granted: set[str],
     reference: bytes,
     until: int | None,
+    page: tuple[str, int],
 ) -> None:
     active = engine.current()
     keys = {name: feature.key for name, feature in active.snapshot.point("home").symbols.features.items()}
@@ -124,12 +128,15 @@ def test_the_short_way_writes_what_the_long_one_does(
     seen: list[Seen] = []
     [decision] = engine.decide_on(profile, request, active, seen)
     pen = Pen(7, active.snapshot.point(point), active.snapshot, "analytics")
-    short = [pen.quick("id", request, decision, seen[0]) for _ in range(2)]
+    noted: Noted = ("id", request, decision, active, seen[0], *page)
+    made: Rows = [None, None]
+    left = pen.quick([noted, noted], range(2), active, made)
     if not reference or (active.snapshot.consent is not None and "analytics" not in granted):
-        assert short == [None, None]
+        assert (left, made) == ([0, 1], [None, None])
         return
-    long = decode_row(pen.row("id", profile.reference, request, decision, active, seen[0]))
-    assert [decode_row(each) for each in short if each] == [long, long]
+    long = decode_row(encode(pen.row(noted, profile.reference)))
+    assert not left
+    assert [decode_row(each) for each in _apart(encode_rows([row for row in made if row]), 2)] == [long, long]
 
 
 def test_nothing_peculiar_goes_the_short_way(engine: Engine) -> None:
@@ -139,8 +146,36 @@ def test_nothing_peculiar_goes_the_short_way(engine: Engine) -> None:
     seen: list[Seen] = []
     [decision] = engine.decide_on(profile, request, active, seen)
     pen = Pen(7, active.snapshot.point("home"), active.snapshot, "")
-    assert pen.quick("id", request, decision, seen[0]) is None
-    assert decode_row(pen.row("id", bytes(16), request, decision, active, seen[0])).slots == 1
+    made: Rows = [None]
+    noted: Noted = ("id", request, decision, active, seen[0], "", 0)
+    assert pen.quick([noted], [0], active, made) == [0]
+    assert made == [None]
+    assert decode_row(encode(pen.row(noted, bytes(16)))).slots == 1
+
+
+def _apart(rows: bytes, count: int) -> list[msgspec.Raw]:
+    return decode_rows(b"\xdd" + count.to_bytes(4, "big") + rows)
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 65_535, 65_536])
+def test_rows_that_are_packed_together_are_those_that_are_packed_one_by_one(count: int) -> None:
+    rows = [(number, "x") for number in range(count)]
+    assert [bytes(each) for each in _apart(encode_rows(rows), count)] == [encode(row) for row in rows]
+
+
+@settings(max_examples=20, deadline=None)
+@given(share=st.sampled_from([0.0, 0.004, 0.1, 0.5, 0.97, 1.0]), together=st.sampled_from([1, 7, 32, 1000]))
+def test_who_is_chosen_is_chosen_with_its_chance_and_by_itself(share: float, together: int) -> None:
+    chosen, count = Chosen(share), 20_000 // together
+    places = [number * together + each for number in range(count) for each in chosen.among(together)]
+    assert places == sorted(set(places))
+    assert all(0 <= each < count * together for each in places)
+    known = set(places)
+    pairs = [each for each in places if each + 1 in known]
+    for wanted, found in ((share, places), (share * share, pairs)):
+        # Pairs share their members, so they spread up to thrice as far; there is one less of them.
+        spread = 18 * (wanted * (1 - wanted) / (count * together)) ** 0.5
+        assert abs(len(found) / (count * together) - wanted) <= spread + 1 / (count * together)
 
 
 def test_a_row_of_who_was_erased_before_it_had_a_reference_is_dropped(tmp_path: Path) -> None:
@@ -155,7 +190,7 @@ def test_a_row_of_who_was_erased_before_it_had_a_reference_is_dropped(tmp_path: 
         request = Request(name, ("home",), engine.clock())
         seen: list[Seen] = []
         [decision] = engine.decide(request, seen=seen)
-        recorder.note(f"of-{name}", request, decision, engine.current(), seen[0])
+        recorder.note((f"of-{name}", request, decision, engine.current(), seen[0], "", 0))
     engine.store.erase("ann").result()
     recorder.close()
     assert counters.log_dropped == {"unreferenced": 2}
@@ -226,10 +261,38 @@ def test_a_decision_that_cannot_be_written_down_costs_its_row_and_no_other(tmp_p
     [decision] = engine.decide(request, seen=seen)
     for number in range(40):
         late = msgspec.structs.replace(decision, valid_until=2**70 if number == 5 else None)
-        recorder.note(f"d{number}", request, late, active, seen[0])
+        recorder.note((f"d{number}", request, late, active, seen[0], "", 0))
     recorder.close()
     assert counters.log_dropped == {"unwritable": 1}
     logfiles.convert(tmp_path / "log", 0)
     written = {row.id for _, row in logfiles.read_log(tmp_path / "log")}
     assert written == {f"d{number}" for number in range(40) if number != 5}
+    engine.store.close()
+
+
+def test_decisions_of_several_points_and_peculiar_ones_are_all_written(tmp_path: Path) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "r.yaml").write_text(RULES)
+    counters = Counters()
+    engine, _ = open_local(tmp_path / "rules", None, tmp_path / "data", counters=counters)
+    options = DecisionLog(directory=str(tmp_path / "log"), flush_seconds=60.0, spare_mib=0, losers=0.2)
+    recorder = open_recorder(options, engine)
+    active = engine.current()
+    for number in range(100):
+        point, slots = ("home", "lone", "bare")[number % 3], number % 2
+        request = Request("ann", (point,), engine.clock(), {}, slots)
+        seen: list[Seen] = []
+        [decision] = engine.decide(request, seen=seen)
+        page = "p" if number % 5 == 0 else ""
+        recorder.note((f"d{number}", request, decision, active, seen[0], page, 0))
+    recorder.close()
+    assert not counters.log_dropped
+    assert counters.log_rows == 100
+    logfiles.convert(tmp_path / "log", 0)
+    written = [(row.id, head.point, row.slots, row.page) for head, row in logfiles.read_log(tmp_path / "log")]
+    expected = [(f"d{n}", ("home", "lone", "bare")[n % 3], n % 2, "p" if n % 5 == 0 else "") for n in range(100)]
+    assert sorted(written) == sorted(expected)
+    # Those that were chosen to be looked into come behind; all others in their order.
+    looked = {row.id for _, row in logfiles.read_log(tmp_path / "log") if row.losers is not None}
+    assert [each for each in written if each[0] not in looked] == [each for each in expected if each[0] not in looked]
     engine.store.close()

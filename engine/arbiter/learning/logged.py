@@ -100,6 +100,13 @@ decode_row: Final = msgspec.msgpack.Decoder(Row).decode
 decode_heads: Final = msgspec.msgpack.Decoder(list[Head]).decode
 
 
+def encode_rows(rows: list[tuple[Any, ...]]) -> bytes:
+    """Rows behind each other, each as `encode` makes it: one call for many is quicker than one for each."""
+    count = len(rows)
+    # Before them stands how many there are, of which MessagePack has three forms.
+    return encode(rows)[1 if count < 1 << 4 else 3 if count < 1 << 16 else 5 :]
+
+
 def won_of(decision: Decision) -> tuple[Won, ...]:
     """The treatments of a decision as rows hold them."""
     drawn = decision.drawn or _NOTHING

@@ -45,6 +45,9 @@ STEP = 32
 _Waiting = tuple[int, Walk, View, Need]
 # What a decision saw, and what is stored of its subject.
 Seen = tuple[View, "Profile"]
+# A decision for who follows what is decided: its number, what was asked, what came of it, what it was read from, and
+# what it saw; where it is one of a page, the number of the first of that, and its place.
+Noted = tuple[str, Request, Decision, Active, Seen, str, int]
 
 
 def wall_clock() -> int:

@@ -1,7 +1,8 @@
 """What writes rows of the log: a pen for each decision point under each snapshot.
 
-Law: a decision and what it saw in, a packed row out; nothing waits here, and nothing is counted. Most rows are of one
-plain form, and a function that is generated for the point writes them; `Pen.row` writes every form, that one too.
+Law: a decision and what it saw in, a row out, which is then packed; nothing waits here, and nothing is counted. Most
+rows are of one plain form, and a function that is generated for the point makes those of many decisions at once;
+`Pen.row` makes every form, that one too.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
     from arbiter.expr.view import View
     from arbiter.ruleset.compiled import Point
     from arbiter.runtime.active import Active
-    from arbiter.runtime.engine import Seen
+    from arbiter.runtime.engine import Noted
     from arbiter.snapshot import Snapshot
     from arbiter.types import Decision, Request, Treatment
 
-    Quick = Callable[[str, Request, Decision, Seen], bytes | None]
+    Row = tuple[Any, ...]  # as `logged.Row` has its fields, the last of which may be left out
+    Rows = list[Row | None]
+    Quick = Callable[[Sequence[Noted], Sequence[int], Active, Rows], list[int]]
     Reads = tuple[tuple[str, str, str], ...]
 
 _ROOTS: Final = ("profile", "features", "context", "account", "managed")
@@ -51,6 +54,7 @@ class Pen:
         self.head = head
         self.line = encode(Head(head, point.name, snapshot.digest, reads))
         self.purpose = purpose if snapshot.consent is not None else ""
+        self._point = point.name
         self._consents = snapshot.consent is not None
         self._salts = point.salts
         self._experiments = point.experiments
@@ -60,27 +64,22 @@ class Pen:
         self._values = _reader(reads)
         peculiar = bool(self._changes or self._experiments or point.bandits)
         self.quick: Quick = never if peculiar else self._quick(point, reads)
-        """Writes the row of a decision that nothing is peculiar about, by its id, under what `ordinary` holds for; None
-        for another one, which `row` is for. Of who lost it says nothing.
+        """Of decisions that were noted, looks at some places and puts rows there for those at the point, under this
+        active snapshot, which `ordinary` holds for, and that nothing is peculiar about; gives the places of the
+        others, which `row` is for, in order. Of who lost it says nothing.
         """
 
     def row(
         self,
-        number: str,
+        noted: Noted,
         reference: bytes,
-        request: Request,
-        decision: Decision,
-        active: Active,
-        seen: Seen,
-        page: str = "",
-        place: int = 0,
         losers: tuple[Lost, ...] | None = None,
-    ) -> bytes:
-        """The row of a decision with the id `number`, whose subject has this reference, empty for nobody known.
+    ) -> Row:
+        """The row of a decision whose subject has this reference, empty for nobody known.
 
-        `page` and `place` are of a decision that is one of several, `losers` is None where nobody looked.
+        `losers` is None where nobody looked.
         """
-        view, profile = seen
+        number, request, decision, active, (view, profile), page, place = noted
         until = profile.next_change_at if active.until is None else sooner(profile.next_change_at, active.until)
         if decision.drawn:
             won = [msgspec.Raw(encode(each)) for each in by_lot(decision)]
@@ -89,42 +88,39 @@ class Pen:
         else:
             won = self._winners.all(decision.treatments)
         changes = profile.changes() if self._changes else {}
-        return encode(
-            (
-                self.head,
-                number,
-                request.now,
-                reference.hex(),
-                self._values(view),
-                won,
-                decision.defaulted,
-                decision.valid_until,
-                until,
-                sorted(view.consent.granted),
-                {salt: share(salt, request.subject_id) for salt in self._salts},
-                request.slots,
-                page,
-                place,
-                sorted(active.off),
-                {key: changes[key] for key in self._changes if key in changes},
-                active.snapshot.trying,
-                lacking_of(decision),
-                active.canary,
-                losers,
-                {name: view.experiments.of(name, view) for name in self._experiments},
-                tuple(decision.experiments),
-            )
+        return (
+            self.head,
+            number,
+            request.now,
+            reference.hex(),
+            self._values(view),
+            won,
+            decision.defaulted,
+            decision.valid_until,
+            until,
+            sorted(view.consent.granted),
+            {salt: share(salt, request.subject_id) for salt in self._salts},
+            request.slots,
+            page,
+            place,
+            sorted(active.off),
+            {key: changes[key] for key in self._changes if key in changes},
+            active.snapshot.trying,
+            lacking_of(decision),
+            active.canary,
+            losers,
+            {name: view.experiments.of(name, view) for name in self._experiments},
+            tuple(decision.experiments),
         )
 
-    def impersonal(self, request: Request, decision: Decision) -> bytes:
+    def impersonal(self, request: Request, decision: Decision) -> Row:
         """A row that says nothing of the subject, nor exactly when."""
         won = [Won(each.rule_id, each.action, {}, each.priority) for each in decision.treatments]
-        return encode((self.head, "", request.now - request.now % MINUTE, "", None, won, decision.defaulted))
+        return (self.head, "", request.now - request.now % MINUTE, "", None, won, decision.defaulted)
 
     def _quick(self, point: Point, reads: Reads) -> Quick:
         """Generated, since every decision that is logged is written by it."""
         names: dict[str, Any] = {
-            "encode": encode,
             "share": share,
             "won": self._winners.known,
             "all_won": self._winners.all,
@@ -133,23 +129,34 @@ class Pen:
         peculiar = ["request.slots", *(["decision.degraded"] if point.models else [])]
         if self.purpose:
             peculiar.append(f"{self.purpose!r} not in stored.granted")
-        more = "sorted(view.consent.granted)" if self._consents or self._salts else ""
-        if self._salts:
-            more += f", {{{', '.join(f'{salt!r}: share({salt!r}, request.subject_id)' for salt in self._salts)}}}"
+        granted = "sorted(view.consent.granted)" if self._consents else "()"
+        shares = f"{{{', '.join(f'{salt!r}: share({salt!r}, request.subject_id)' for salt in self._salts)}}}"
+        some = f"{granted}, {shares}" if self._salts else granted if self._consents else ""
         read, values = _reading(reads, names)
+        before = (
+            f"{self.head}, number, request.now, reference.hex(), {values}, winners, "
+            "decision.defaulted, decision.valid_until, stored.next_change_at"
+        )
         lines = [
-            "def f(number, request, decision, seen):",
-            "    view, stored = seen",
-            "    reference = stored.reference",
-            f"    if {' or '.join(peculiar)} or not reference and stored.feature_set:",
-            "        return None",
-            "    treatments = decision.treatments",
+            "def f(noted, places, active, rows):",
+            "    others = []",
+            "    for at in places:",
+            "        number, request, decision, by, (view, stored), page, place = noted[at]",
+            "        reference = stored.reference",
+            f"        if by is not active or decision.point != {self._point!r} or {' or '.join(peculiar)} or (",
+            "                not reference and stored.feature_set):",
+            "            others.append(at)",
+            "            continue",
+            "        treatments = decision.treatments",
             # As `_Winners.all` does, written out: mostly it is there.
-            "    known = won.get(treatments[0].rule_id) if len(treatments) == 1 else None",
-            "    winners = known[1] if known and known[0] is treatments[0] else all_won(treatments)",
-            *(f"    {line}" for line in read),
-            f"    return encode(({self.head}, number, request.now, reference.hex(), {values}, winners,",
-            f"                   decision.defaulted, decision.valid_until, stored.next_change_at, {more}))",
+            "        known = won.get(treatments[0].rule_id) if len(treatments) == 1 else None",
+            "        winners = known[1] if known and known[0] is treatments[0] else all_won(treatments)",
+            *(f"        {line}" for line in read),
+            "        if page:",
+            f"            rows[at] = ({before}, {granted}, {shares}, 0, page, place)",
+            "        else:",
+            f"            rows[at] = ({before}, {some})",
+            "    return others",
             "",
         ]
         quick: Quick = function_of(["\n".join(lines)], names, "rows of the log")
@@ -189,9 +196,9 @@ def ordinary(active: Active) -> bool:
     return not (active.off or active.canary or active.until is not None or active.snapshot.trying)
 
 
-def never(_number: str, _request: Request, _decision: Decision, _seen: Seen) -> None:
+def never(_noted: Sequence[Noted], places: Sequence[int], _active: Active, _rows: Rows) -> list[int]:
     """For a point whose rows are never of the plain form."""
-    return
+    return list(places)
 
 
 def _won(treatment: Treatment, propensity: float = CERTAIN) -> Won:

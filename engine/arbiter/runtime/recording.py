@@ -12,12 +12,12 @@ import logging
 import threading
 from collections import deque
 from pathlib import Path
-from random import random as lot
 from typing import TYPE_CHECKING, Final
 
 from arbiter.decision.explain import explain
 from arbiter.errors import ArbiterError
-from arbiter.learning.logged import Lost
+from arbiter.learning.logged import Lost, encode, encode_rows
+from arbiter.runtime.chosen import Chosen
 from arbiter.runtime.nameless import UNNAMED, Nameless
 from arbiter.runtime.pens import Pen, never, ordinary
 from arbiter.runtime.quiet import SURVIVORS, Allowance
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from arbiter.config.options import DecisionLog
     from arbiter.runtime.active import Active
-    from arbiter.runtime.engine import Engine, Seen
-    from arbiter.runtime.pens import Quick
+    from arbiter.runtime.engine import Engine, Noted, Seen
+    from arbiter.runtime.pens import Quick, Row, Rows
     from arbiter.runtime.scoring import Scorer
     from arbiter.snapshot import Snapshot
     from arbiter.telemetry.counters import Counters
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("arbiter.log")
 
+THREAD: Final = "arbiter-log"
 _PENS: Final = 1_000
 _TOGETHER: Final = 32  # decisions that are noted until rows are made of them: some 100 µs of one call in so many
 _CURIOUS: Final = 64  # decisions that wait to be looked at
@@ -49,7 +50,7 @@ _AT_ONCE_S: Final = 0.02  # of that
 
 
 class _Quick(dict[str, "Quick"]):
-    """What writes the plain rows of a decision point under `active`, by the point; none does where that is None."""
+    """What makes the plain rows of a decision point under `active`, by the point; none does where that is None."""
 
     __slots__ = ("_pen", "active")
 
@@ -89,15 +90,13 @@ class Recorder:
         self._scorer = scorer
         self._counters = counters
         self._purpose = purpose
-        self._losers = losers
+        self._chosen = Chosen(losers)
         self._seconds = seconds
-        self._most = most
         self._decided = Waiting(spool, counters, most)
         self._told = Waiting(told, counters, most)
-        self._rows = self._decided.rows
-        self._noted: list[tuple[str, Request, Decision, Active, Seen, str, int]] = []
+        self._noted: list[Noted] = []
         self._packing = threading.Lock()
-        self._curious: deque[tuple[str, Request, Decision, Active, Seen]] = deque()
+        self._curious: deque[Noted] = deque()
         self._allowance = Allowance(_SHARE, _AT_ONCE_S)
         self._pens: dict[tuple[str, str], Pen] = {}
         # Those of the present pens, and of the ones before them, for rows that wait.
@@ -110,7 +109,7 @@ class Recorder:
         self._ended = False
         self._wake = threading.Event()
         self._nameless = Nameless(refer, counters, self._wake.set)
-        self._thread = threading.Thread(target=self._run, name="arbiter-log", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -119,19 +118,10 @@ class Recorder:
         self._wake.set()
         self._thread.join()
 
-    def note(
-        self,
-        number: str,
-        request: Request,
-        decision: Decision,
-        active: Active,
-        seen: Seen,
-        page: str = "",
-        place: int = 0,
-    ) -> None:
-        """Write a decision down, with the id `number`. On the thread that decided."""
+    def note(self, decided: Noted) -> None:
+        """Write a decision down. On the thread that decided."""
         noted = self._noted
-        noted.append((number, request, decision, active, seen, page, place))
+        noted.append(decided)
         if len(noted) >= _TOGETHER and self._packing.acquire(blocking=False):
             try:
                 self._pack()
@@ -145,60 +135,84 @@ class Recorder:
 
     def tell(self, rows: Sequence[bytes]) -> None:
         """Write down what became of decisions."""
-        self._told.put(rows)
+        rows = self._told.room(rows)
+        self._told.put(b"".join(rows), len(rows))
 
     def _pack(self) -> None:
-        """Make rows of what was noted. Who does has `_packing`.
+        """Make rows of what was noted, in order. Who does has `_packing`.
 
         Of many together each takes less than by itself between two calls: the code for it is near then. A decision of
         which no row can be made costs its row, and no call.
         """
         noted = self._noted
-        some = noted[:]
+        some: Sequence[Noted] = noted[:]
         del noted[: len(some)]  # whoever noted more meanwhile did so behind them
-        rows, most, losers = self._rows, self._most, self._losers
-        for number, request, decision, active, seen, page, place in some:
-            if len(rows) >= most:
-                self._counters.log_dropped["full"] += 1
-                continue
-            try:
-                quick = self._quick
-                if quick.active is not active:
-                    quick = self._turn_to(active)
-                chosen = lot() < losers  # noqa: S311 - no secret
-                row = None if page or chosen else quick[decision.point](number, request, decision, seen)
-                if row is None:
-                    self._pack_peculiar(number, request, decision, active, seen, page, place, chosen=chosen)
-                else:
-                    rows.append(row)
-            except Exception:  # noqa: BLE001 - whatever it is, it is no matter of this call
-                self._counters.log_dropped["unwritable"] += 1
-                _log.exception("a decision could not be written down")
+        some = self._decided.room(some)
+        rows: Rows = [None] * len(some)
+        places: Sequence[int] = range(len(some))
+        if chosen := self._chosen.among(len(some)):
+            for place in chosen:
+                rows[place] = self._peculiar(some[place], chosen=True)
+            places = [place for place in places if place not in chosen]
+        while places:
+            places = self._make(some, places, rows)
+        self._write([row for row in rows if row is not None])
 
-    def _pack_peculiar(
-        self,
-        number: str,
-        request: Request,
-        decision: Decision,
-        active: Active,
-        seen: Seen,
-        page: str,
-        place: int,
-        *,
-        chosen: bool,
-    ) -> None:
-        """The same of any decision: one that was `chosen` is looked into."""
-        profile, pen = seen[1], self._pen(active.snapshot, decision.point)
-        if pen.purpose and pen.purpose not in profile.granted:
-            self._rows.append(pen.impersonal(request, decision))
-        elif profile.feature_set and not profile.reference:
-            row = pen.row(number, UNNAMED, request, decision, active, seen, page, place)
-            self._nameless.put(request.subject_id, row)
-        elif chosen and not page and len(self._curious) < _CURIOUS:
-            self._curious.append((number, request, decision, active, seen))
-        else:
-            row = pen.row(number, profile.reference, request, decision, active, seen, page, place)
-            self._rows.append(row)
+    def _make(self, noted: Sequence[Noted], places: Sequence[int], rows: Rows) -> Sequence[int]:
+        """Make the rows of the first of these places and of all that are at its decision point under its snapshot.
+
+        Gives the other places.
+        """
+        _, _, decision, active, _, _, _ = noted[places[0]]
+        left = places
+        try:
+            quick = self._quick
+            if quick.active is not active:
+                quick = self._turn_to(active)
+            left = quick[decision.point](noted, places, active, rows)
+        except Exception:  # noqa: BLE001 - one of them, which is found when each is made by itself
+            _log.debug("decisions are written down one by one", exc_info=True)
+        others = []
+        for place in left:
+            each = noted[place]
+            if each[3] is active and each[2].point == decision.point:
+                rows[place] = self._peculiar(each)
+            else:
+                others.append(place)
+        return others
+
+    def _peculiar(self, noted: Noted, *, chosen: bool = False) -> Row | None:
+        """The row of any decision, unless it is made later: one that was `chosen` is looked into."""
+        _, request, decision, active, (_, profile), page, _ = noted
+        try:
+            pen = self._pen(active.snapshot, decision.point)
+            if pen.purpose and pen.purpose not in profile.granted:
+                return pen.impersonal(request, decision)
+            if profile.feature_set and not profile.reference:
+                self._nameless.put(request.subject_id, encode(pen.row(noted, UNNAMED)))
+                return None
+            if chosen and not page and len(self._curious) < _CURIOUS:
+                self._curious.append(noted)
+                return None
+            return pen.row(noted, profile.reference)
+        except Exception:  # noqa: BLE001 - whatever it is, it is no matter of this call
+            self._unwritable()
+            return None
+
+    def _write(self, rows: list[Row]) -> None:
+        """Have rows written. One that cannot be packed costs no other."""
+        try:
+            self._decided.put(encode_rows(rows), len(rows))
+        except Exception:  # noqa: BLE001 - see above
+            if len(rows) == 1:
+                self._unwritable()
+                return
+            for row in rows:
+                self._write([row])
+
+    def _unwritable(self) -> None:
+        self._counters.log_dropped["unwritable"] += 1
+        _log.exception("a decision could not be written down")
 
     def _turn_to(self, active: Active) -> _Quick:
         """What writes plain rows of it from now on."""
@@ -236,8 +250,8 @@ class Recorder:
         with self._packing:
             self._pack()
         self._look()
-        for row in self._nameless.named(patience):  # calls append to the same list meanwhile
-            self._rows.append(row)
+        named = list(self._nameless.named(patience))
+        self._decided.put(b"".join(named), len(named))
         counters = self._counters
         try:
             self._decided.write(self._heads)
@@ -256,8 +270,10 @@ class Recorder:
 
     def _look(self) -> None:
         """Find out who lost in the decisions that were chosen for it, as far as there is time, and write them down."""
+        rows = []
         while self._curious:
-            number, request, decision, active, seen = self._curious.popleft()
+            noted = self._curious.popleft()
+            _, request, decision, active, seen, _, _ = noted
             lost = None
             affordable = self._allowance.is_left()
             with self._allowance.taking():
@@ -265,8 +281,8 @@ class Recorder:
                     lost = self._lost(request, decision, active, seen) if affordable else None
                 except ArbiterError:
                     _log.debug("a decision could not be looked into", exc_info=True)
-                pen, reference = self._pen(active.snapshot, decision.point), seen[1].reference
-                self._rows.append(pen.row(number, reference, request, decision, active, seen, losers=lost))
+                rows.append(self._pen(active.snapshot, decision.point).row(noted, seen[1].reference, lost))
+        self._write(rows)
 
     def _lost(self, request: Request, decision: Decision, active: Active, seen: Seen) -> tuple[Lost, ...] | None:
         """The rules that matched and were not delivered; None where there are too many to look at."""

@@ -81,14 +81,19 @@ class Spool:
         self._until = 0.0
         self._unsynced = False
 
-    def write(self, rows: Sequence[bytes], heads: Collection[bytes]) -> None:
-        """Write rows, all of them or none, behind those heads that the segment has not. Raises LogFull, OSError."""
+    def write(self, rows: Sequence[bytes], heads: Collection[bytes], count: int | None = None) -> None:
+        """Write rows, all of them or none, behind those heads that the segment has not. Raises LogFull, OSError.
+
+        `count` says how many they are, where they are not one by one.
+        """
         if self._file >= 0 and (self._size >= self._most or time.monotonic() >= self._until):
             self.seal()
         if self._file < 0:
             self._begin()
         new = [head for head in tuple(heads) if head not in self._heads]
-        parts = (*_frame(_HEADS, new), *_frame(_ROWS, rows)) if new else _frame(_ROWS, rows)
+        parts = _frame(_ROWS, rows, len(rows) if count is None else count)
+        if new:
+            parts = (*_frame(_HEADS, new, len(new)), *parts)
         try:
             size = _write_all(self._file, parts)
         except OSError:
@@ -190,8 +195,8 @@ def frames(path: Path, start: int = 0) -> Iterator[Frame]:
             yield Frame(content if kind == _HEADS else b"", content if kind == _ROWS else b"", start)
 
 
-def _frame(kind: bytes, packed: Sequence[bytes]) -> tuple[bytes, bytes]:
-    """Packed things as one packed list, and before it what it is."""
-    start, content = _ARRAY.pack(0xDD, len(packed)), b"".join(packed)
+def _frame(kind: bytes, packed: Sequence[bytes], count: int) -> tuple[bytes, ...]:
+    """So many packed things as one packed list, and before it what it is."""
+    start, content = _ARRAY.pack(0xDD, count), b"".join(packed)
     lead = _LEAD.pack(kind, len(start) + len(content), zlib.crc32(content, zlib.crc32(start)))
     return lead + start, content

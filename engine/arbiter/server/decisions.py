@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from arbiter.config.limits import Limits
     from arbiter.runtime.active import Active
-    from arbiter.runtime.engine import Engine, Seen
+    from arbiter.runtime.engine import Engine, Noted, Seen
     from arbiter.server.calls import Steps, Work
     from arbiter.snapshot import Snapshot
     from arbiter.telemetry.counters import Counters
@@ -73,11 +73,8 @@ _CAUSES = {
 class Notes(Protocol):
     """Is handed decisions as they are made, as a `Recorder` is."""
 
-    def note(
-        self, number: str, request: Request, decision: Decision, active: Active, seen: Seen,
-        page: str = "", place: int = 0,
-    ) -> None:  # fmt: skip
-        """Take a decision with the id `number`. On the thread that decided."""
+    def note(self, decided: Noted, /) -> None:
+        """Take a decision. On the thread that decided."""
 
 
 class DecisionService:
@@ -288,7 +285,7 @@ class DecisionService:
         if asked.decision:
             number = numbers[0] if numbers else "" if asked.dry_run else self._number(request)
             if seen and recorder is not None and number:
-                recorder.note(number, request, decisions[0], active, seen[0])
+                recorder.note((number, request, decisions[0], active, seen[0], "", 0))
             # Last in the parts stands what differs per call, the request's own id included.
             own = self._own(decisions[0], parts, number, subject, request, asked.request_id, active)
             return b"".join((*own, parts.digest))
@@ -300,7 +297,7 @@ class DecisionService:
             own = self._own(decision, parts, number, subject, request, "", active)
             page.add().MergeFromString(b"".join(own))
             if seen and recorder is not None and number:
-                recorder.note(number, request, decision, active, seen[0], first, place)
+                recorder.note((number, request, decision, active, seen[0], first, place))
         return response.SerializeToString() + parts.digest
 
     def _number(self, request: Request) -> str:

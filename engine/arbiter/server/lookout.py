@@ -28,8 +28,7 @@ from arbiter.wire.values import write_timestamp
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from arbiter.runtime.active import Active
-    from arbiter.runtime.engine import Seen
+    from arbiter.runtime.engine import Noted
     from arbiter.runtime.settings import Backing
     from arbiter.server.decisions import Notes
     from arbiter.server.requests import RequestReader
@@ -96,8 +95,8 @@ class _Onlooker:
         )
 
 
-# A decision that somebody is to be told of: its number, what was asked, what came of it, and its place on a page.
-_Taken = tuple[_Onlooker, str, "Request", "Decision", "Active", "Seen", int]
+# Who is to be told of a decision, and which.
+_Taken = tuple[_Onlooker, "Noted"]
 
 
 class Lookout:
@@ -138,19 +137,11 @@ class Lookout:
             self._thread.start()
         self._note_to(self if self._onlookers else self._recorder)
 
-    def note(
-        self,
-        number: str,
-        request: Request,
-        decision: Decision,
-        active: Active,
-        seen: Seen,
-        page: str = "",
-        place: int = 0,
-    ) -> None:
+    def note(self, decided: Noted) -> None:
         """Write a decision down, as a recorder does, and keep it for who is told of it. On the thread that decided."""
         if self._recorder is not None:
-            self._recorder.note(number, request, decision, active, seen, page, place)
+            self._recorder.note(decided)
+        _, request, decision, *_ = decided
         for each in self._onlookers:
             if not each.wants(request, decision):
                 continue
@@ -158,7 +149,7 @@ class Lookout:
                 each.dropped += 1
                 continue
             try:
-                self._taken.put_nowait((each, number, request, decision, active, seen, place))
+                self._taken.put_nowait((each, decided))
             except queue.Full:
                 each.dropped += 1
 
@@ -192,17 +183,9 @@ class Lookout:
             if dropped := each.untold():
                 self._show(each.number, b"", dropped)
 
-    def _told(
-        self,
-        onlooker: _Onlooker,
-        number: str,
-        request: Request,
-        decision: Decision,
-        active: Active,
-        seen: Seen,
-        place: int,
-    ) -> bytes | None:
+    def _told(self, onlooker: _Onlooker, decided: Noted) -> bytes | None:
         """What is told of a decision, serialised; nothing where it is of no business; None where it is too much."""
+        number, request, decision, active, seen, _, place = decided
         profile = seen[1]
         covered = active.snapshot.consent is None or not self._purpose or self._purpose in profile.granted
         if not covered and onlooker.subject_id:
