@@ -7,8 +7,7 @@ compared with the two beside it, and the median is told. A few such processes fo
 
 On is as a worker has it: rows made in the calls, written and synced once a second, and who lost looked at as by
 default. The last two are done by a thread of its own: its time is taken out of the turns, since it works in those
-without the log too, and what it took in all is added, by the row. It looks at who lost for a 400th of a processor, in
-turns of both kinds, so that twice of what is true counts.
+without the log too, and what it takes for a row is measured by itself, while nothing else than logged calls come.
 
 Every subject was logged before; what first rows cost, references that the store syncs to its disk, is once a subject.
 What the process beside the workers takes to make Parquet of the rows is measured on what was written, and told apart:
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 PROCESSES, ROUNDS = 4, 80
 SECONDS, WARMUP = 0.2, 0.02
 STREAMS = 32
-_FIRST_S = 1.0  # until every subject was logged
+_FIRST_S, _LONG_S = 1.0, 5.0  # until every subject was logged; and what happens once a second happens some times
 _FLUSHED_S = 1.2  # by then what waited is on disk
 
 
@@ -90,33 +89,34 @@ def run() -> dict[str, Any]:
 def _asked(server: Served) -> _Found:
     bodies = servers.questions()
     target, thread = server.pipe.recv()
-    off, on, first = (
+    off, on, first, long = (
         Load(where, servers.DECIDE, bodies, streams=STREAMS, seconds=seconds, warmup=WARMUP)
-        for where, seconds in ((server.target, SECONDS), (target, SECONDS), (target, _FIRST_S))
+        for where, seconds in ((server.target, SECONDS), (target, SECONDS), (target, _FIRST_S), (target, _LONG_S))
     )
     clock = Path(f"/proc/{server.process}/task/{thread}/schedstat")
 
     def beside() -> int:
         return int(clock.read_text("ascii").split()[0])
 
-    def turn(load: Load) -> tuple[float, int]:
+    def turn(load: Load) -> float:
         before = server.cpu_ns() - beside()
         (result,) = drive(load)
         if result.failed:
             raise SystemExit(f"{result.failed} calls failed: {result.summary()}")
-        return (server.cpu_ns() - beside() - before) / result.answers / 1000, result.answers
+        return (server.cpu_ns() - beside() - before) / result.answers / 1000
 
     with servers.pinned():
         turn(first)
-        time.sleep(_FLUSHED_S)
-        began = beside()
         without, logged = [turn(off)], []
         for _ in range(ROUNDS):
             logged.append(turn(on))
             without.append(turn(off))
         time.sleep(_FLUSHED_S)
-        took = (beside() - began) / sum(answers for _, answers in logged) / 1000
-    return _Found([each for each, _ in without], [each for each, _ in logged], took)
+        began = beside()
+        (result,) = drive(long)
+        time.sleep(_FLUSHED_S)
+        took = (beside() - began) / result.answers / 1000
+    return _Found(without, logged, took)
 
 
 def _both(pipe: Connection, home: Path, place: Place, log: Path) -> None:

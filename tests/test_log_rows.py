@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from arbiter.runtime.engine import Engine, Noted, Seen
     from arbiter.runtime.pens import Rows
+    from arbiter.runtime.recording import Recorder
 
 RULES = """\
 schema:
@@ -153,6 +154,12 @@ def test_nothing_peculiar_goes_the_short_way(engine: Engine) -> None:
     assert decode_row(encode(pen.row(noted, bytes(16)))).slots == 1
 
 
+def _note(recorder: Recorder, decided: Noted) -> None:
+    recorder.noted.append(decided)
+    if len(recorder.noted) >= recorder.together:
+        recorder.take()
+
+
 def _apart(rows: bytes, count: int) -> list[msgspec.Raw]:
     return decode_rows(b"\xdd" + count.to_bytes(4, "big") + rows)
 
@@ -190,7 +197,7 @@ def test_a_row_of_who_was_erased_before_it_had_a_reference_is_dropped(tmp_path: 
         request = Request(name, ("home",), engine.clock())
         seen: list[Seen] = []
         [decision] = engine.decide(request, seen=seen)
-        recorder.note((f"of-{name}", request, decision, engine.current(), seen[0], "", 0))
+        _note(recorder, (f"of-{name}", request, decision, engine.current(), seen[0], "", 0))
     engine.store.erase("ann").result()
     recorder.close()
     assert counters.log_dropped == {"unreferenced": 2}
@@ -261,7 +268,7 @@ def test_a_decision_that_cannot_be_written_down_costs_its_row_and_no_other(tmp_p
     [decision] = engine.decide(request, seen=seen)
     for number in range(40):
         late = msgspec.structs.replace(decision, valid_until=2**70 if number == 5 else None)
-        recorder.note((f"d{number}", request, late, active, seen[0], "", 0))
+        _note(recorder, (f"d{number}", request, late, active, seen[0], "", 0))
     recorder.close()
     assert counters.log_dropped == {"unwritable": 1}
     logfiles.convert(tmp_path / "log", 0)
@@ -284,7 +291,7 @@ def test_decisions_of_several_points_and_peculiar_ones_are_all_written(tmp_path:
         seen: list[Seen] = []
         [decision] = engine.decide(request, seen=seen)
         page = "p" if number % 5 == 0 else ""
-        recorder.note((f"d{number}", request, decision, active, seen[0], page, 0))
+        _note(recorder, (f"d{number}", request, decision, active, seen[0], page, 0))
     recorder.close()
     assert not counters.log_dropped
     assert counters.log_rows == 100

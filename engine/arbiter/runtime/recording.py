@@ -44,7 +44,7 @@ THREAD: Final = "arbiter-log"
 _PENS: Final = 1_000
 _TOGETHER: Final = 32  # decisions that are noted until rows are made of them: some 100 µs of one call in so many
 _CURIOUS: Final = 64  # decisions that wait to be looked at
-_SHARE: Final = 400  # of a processor's time, looking into decisions takes one part in so many at most
+_SHARE: Final = 1_000  # of a processor's time, looking into decisions takes one part in so many at most
 _LAST_S: Final = 5.0  # at the end, for references
 _AT_ONCE_S: Final = 0.02  # of that
 
@@ -94,7 +94,8 @@ class Recorder:
         self._seconds = seconds
         self._decided = Waiting(spool, counters, most)
         self._told = Waiting(told, counters, most)
-        self._noted: list[Noted] = []
+        self.noted: list[Noted] = []
+        self.together = _TOGETHER
         self._packing = threading.Lock()
         self._curious: deque[Noted] = deque()
         self._allowance = Allowance(_SHARE, _AT_ONCE_S)
@@ -118,11 +119,9 @@ class Recorder:
         self._wake.set()
         self._thread.join()
 
-    def note(self, decided: Noted) -> None:
-        """Write a decision down. On the thread that decided."""
-        noted = self._noted
-        noted.append(decided)
-        if len(noted) >= _TOGETHER and self._packing.acquire(blocking=False):
+    def take(self) -> None:
+        """Make rows of the decisions that are in `noted`. On the thread that decided."""
+        if self._packing.acquire(blocking=False):
             try:
                 self._pack()
             finally:
@@ -144,7 +143,7 @@ class Recorder:
         Of many together each takes less than by itself between two calls: the code for it is near then. A decision of
         which no row can be made costs its row, and no call.
         """
-        noted = self._noted
+        noted = self.noted
         some: Sequence[Noted] = noted[:]
         del noted[: len(some)]  # whoever noted more meanwhile did so behind them
         some = self._decided.room(some)

@@ -71,10 +71,13 @@ _CAUSES = {
 
 
 class Notes(Protocol):
-    """Is handed decisions as they are made, as a `Recorder` is."""
+    """Is handed decisions as they are made, as a `Recorder` is: who makes them puts them into `noted`."""
 
-    def note(self, decided: Noted, /) -> None:
-        """Take a decision. On the thread that decided."""
+    noted: list[Noted]
+    together: int
+
+    def take(self) -> None:
+        """Take what was noted: whoever sees `together` there, on the thread that decided."""
 
 
 class DecisionService:
@@ -285,7 +288,10 @@ class DecisionService:
         if asked.decision:
             number = numbers[0] if numbers else "" if asked.dry_run else self._number(request)
             if seen and recorder is not None and number:
-                recorder.note((number, request, decisions[0], active, seen[0], "", 0))
+                noted = recorder.noted
+                noted.append((number, request, decisions[0], active, seen[0], "", 0))
+                if len(noted) >= recorder.together:
+                    recorder.take()
             # Last in the parts stands what differs per call, the request's own id included.
             own = self._own(decisions[0], parts, number, subject, request, asked.request_id, active)
             return b"".join((*own, parts.digest))
@@ -297,7 +303,9 @@ class DecisionService:
             own = self._own(decision, parts, number, subject, request, "", active)
             page.add().MergeFromString(b"".join(own))
             if seen and recorder is not None and number:
-                recorder.note((number, request, decision, active, seen[0], first, place))
+                recorder.noted.append((number, request, decision, active, seen[0], first, place))
+        if recorder is not None and len(recorder.noted) >= recorder.together:
+            recorder.take()
         return response.SerializeToString() + parts.digest
 
     def _number(self, request: Request) -> str:

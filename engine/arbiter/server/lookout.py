@@ -113,6 +113,8 @@ class Lookout:
         self._taken: queue.Queue[_Taken | None] = queue.Queue(_QUEUE)
         self._thread: threading.Thread | None = None
         self._allowance = Allowance(_SHARE, _AT_ONCE_S)
+        self.noted: list[Noted] = []
+        self.together = 1
 
     def open(self, register: Callable[[Callable[[Mapping[int, bytes]], None]], Show]) -> None:
         """Follow who looks on."""
@@ -137,10 +139,21 @@ class Lookout:
             self._thread.start()
         self._note_to(self if self._onlookers else self._recorder)
 
-    def note(self, decided: Noted) -> None:
-        """Write a decision down, as a recorder does, and keep it for who is told of it. On the thread that decided."""
-        if self._recorder is not None:
-            self._recorder.note(decided)
+    def take(self) -> None:
+        """Have decisions written down, and keep them for who is told of them. On the thread that decided."""
+        recorder = self._recorder
+        while self.noted:
+            try:
+                decided = self.noted.pop(0)
+            except IndexError:
+                return  # another thread took it
+            if recorder is not None:
+                recorder.noted.append(decided)
+                if len(recorder.noted) >= recorder.together:
+                    recorder.take()
+            self._keep(decided)
+
+    def _keep(self, decided: Noted) -> None:
         _, request, decision, *_ = decided
         for each in self._onlookers:
             if not each.wants(request, decision):
