@@ -126,7 +126,7 @@ class DecisionService:
         if active.split:
             active = active.of(request.subject_id)
         deadline = call.deadline
-        seen: list[Seen] | None = None if self._recorder is None or asked.dry_run else []
+        seen: list[Seen] | None = None if self._recorder is None else []
         if request.explain:
             return Slow(
                 lambda: self._settled(asked, request, engine.decide(request, deadline, active, seen), active, seen)
@@ -283,10 +283,10 @@ class DecisionService:
             parts = self._parts_of(active)
         if request.explain_rules:
             check_rules(request, snapshot)
-        recorder = self._recorder
-        subject = b"" if asked.dry_run else self._keys.asked(request.subject_id)
+        recorder, dry = self._recorder, asked.dry_run
+        subject = b"" if dry else self._keys.asked(request.subject_id)
         if asked.decision:
-            number = numbers[0] if numbers else "" if asked.dry_run else self._number(request)
+            number = numbers[0] if numbers else "" if dry else self._number(request)
             if seen and recorder is not None and number:
                 noted = recorder.noted
                 noted.append((number, request, decisions[0], active, seen[0], "", 0))
@@ -298,7 +298,7 @@ class DecisionService:
         response = _DecideResponse(request_id=asked.request_id)
         page, first = response.decisions, ""
         for place, decision in enumerate(decisions):
-            number = numbers[place] if numbers else "" if asked.dry_run else self._number(request)
+            number = numbers[place] if numbers else "" if dry else self._number(request)
             first = first or number
             own = self._own(decision, parts, number, subject, request, "", active)
             page.add().MergeFromString(b"".join(own))
