@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from arbiter.bench import Load, drive
 from benchmarks import servers
+from benchmarks.stats import driven
 
 if TYPE_CHECKING:
     from arbiter.bench import Result
@@ -44,10 +45,7 @@ def run() -> dict[str, Any]:
                     target, servers.DECIDE, servers.questions(), rate=capacity * fraction, poisson=True, seed=number,
                     connections=CONNECTIONS, seconds=SECONDS, warmup=WARMUP,
                 )  # fmt: skip
-                (result,) = drive(load)
-                if result.failed:
-                    raise SystemExit(f"at {fraction:.0%} of the capacity: calls failed: {result.summary()}")
-                results.append(result)
+                results.append(driven(f"at {fraction:.0%} of the capacity", load))
     took = {
         f"p{percent:g}": {
             f"{fraction:g}": statistics.median(result.latency.percentile(percent) / 1000 for result in results)

@@ -24,15 +24,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from arbiter.bench import Load, drive
+from arbiter.bench import Load
 from arbiter.config.options import DecisionLog
 from arbiter.runtime.quiet import at_work
 from arbiter.runtime.recording import THREAD, open_recorder
 from arbiter.runtime.settings import Backing
-from arbiter.server.app import Server
-from arbiter.server.settings import FaceSettings
 from arbiter.telemetry.counters import Counters
 from benchmarks import servers
+from benchmarks.stats import driven
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -100,10 +99,8 @@ def _asked(server: Served) -> _Found:
 
     def turn(load: Load) -> float:
         before = server.cpu_ns() - beside()
-        (result,) = drive(load)
-        if result.failed:
-            raise SystemExit(f"{result.failed} calls failed: {result.summary()}")
-        return (server.cpu_ns() - beside() - before) / result.answers / 1000
+        answers = driven("recording", load).answers
+        return (server.cpu_ns() - beside() - before) / answers / 1000
 
     with servers.pinned():
         turn(first)
@@ -113,9 +110,9 @@ def _asked(server: Served) -> _Found:
             without.append(turn(off))
         time.sleep(_FLUSHED_S)
         began = beside()
-        (result,) = drive(long)
+        answers = driven("recording", long).answers
         time.sleep(_FLUSHED_S)
-        took = (beside() - began) / result.answers / 1000
+        took = (beside() - began) / answers / 1000
     return _Found(without, logged, took)
 
 
@@ -126,18 +123,12 @@ def _both(pipe: Connection, home: Path, place: Place, log: Path) -> None:
     counters = Counters()
     with servers.peopled(home, place, counters) as (engine, admin):
         recorder = open_recorder(DecisionLog(directory=str(log)), engine)
-        gc.collect()
-        gc.freeze()
-        settings = FaceSettings(transport=place.transport)
-        silent, logging = (
-            Server(Backing(engine, admin, counters, None, each), "127.0.0.1:0", settings) for each in (None, recorder)
-        )
-        pipe.send(silent.port)
         [thread] = [each.native_id for each in threading.enumerate() if each.name == THREAD]
-        pipe.send((f"127.0.0.1:{logging.port}", thread))
-        pipe.recv()
-        silent.stop(1)
-        logging.stop(1)
+        without, logged = (Backing(engine, admin, counters, None, each) for each in (None, recorder))
+        with servers.opened(without, place.transport) as silent, servers.opened(logged, place.transport) as logging:
+            pipe.send(silent.port)
+            pipe.send((f"127.0.0.1:{logging.port}", thread))
+            pipe.recv()
         recorder.close()
         if counters.log_dropped or counters.log_error:
             raise SystemExit(f"rows were lost: {dict(counters.log_dropped)} {counters.log_error}")

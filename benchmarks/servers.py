@@ -201,11 +201,18 @@ def peopled(home: Path, place: Place, counters: Counters) -> Iterator[tuple[Engi
 
 def serve_until_told(pipe: Connection, backing: Backing, transport: Transport) -> None:
     """Open our server, tell its port, and close it when told."""
+    with opened(backing, transport) as server:
+        pipe.send(server.port)
+        pipe.recv()
+
+
+@contextlib.contextmanager
+def opened(backing: Backing, transport: Transport) -> Iterator[Server]:
+    """Our server, in this process, until the block ends."""
     gc.collect()
     gc.freeze()  # as a worker does after each swap
     server = Server(backing, "127.0.0.1:0", FaceSettings(transport=transport))
-    pipe.send(server.port)
-    pipe.recv()
+    yield server
     server.stop(1)
 
 

@@ -41,9 +41,7 @@ def alternate(loads: Mapping[str, Load], rounds: int, watched: Mapping[str, Serv
         for _ in range(rounds):
             for name, load in loads.items():
                 before = watched[name].cpu_ns() if name in watched else 0
-                (result,) = drive(load)
-                if result.failed:
-                    raise SystemExit(f"{name}: {result.failed} calls failed: {result.summary()}")
+                result = driven(name, load)
                 results[name].append(result)
                 if name in watched:
                     used[name] += watched[name].cpu_ns() - before
@@ -52,6 +50,14 @@ def alternate(loads: Mapping[str, Load], rounds: int, watched: Mapping[str, Serv
         name: told(each)._replace(cpu=used[name] / answers[name] / 1000 if answers[name] else 0.0)
         for name, each in results.items()
     }
+
+
+def driven(name: str, load: Load) -> Result:
+    """What came of a load. A call that fails ends it all."""
+    (result,) = drive(load)
+    if result.failed:
+        raise SystemExit(f"{name}: {result.failed} calls failed: {result.summary()}")
+    return result
 
 
 def told(results: list[Result]) -> Told:

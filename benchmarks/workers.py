@@ -13,11 +13,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from arbiter.bench import Load, drive
+from arbiter.bench import Load
 from arbiter.profiles.store import Store
 from benchmarks import servers
 from benchmarks.decision import add_people
-from benchmarks.stats import told
+from benchmarks.stats import driven, told
 
 WORKERS = (1, 2)
 STREAMS, CONNECTIONS = 64, 16  # the kernel spreads connections, not calls: many, so that no worker has few
@@ -42,15 +42,11 @@ def run() -> dict[str, Any]:
         bodies = servers.questions()
         for _ in range(ROUNDS):
             for number, target in targets.items():
-                (result,) = drive(
-                    Load(
-                        target, servers.DECIDE, bodies,
-                        streams=STREAMS, connections=CONNECTIONS, seconds=SECONDS, warmup=WARMUP,
-                    )
+                load = Load(
+                    target, servers.DECIDE, bodies,
+                    streams=STREAMS, connections=CONNECTIONS, seconds=SECONDS, warmup=WARMUP,
                 )  # fmt: skip
-                if result.failed:
-                    raise SystemExit(f"{number} workers: {result.failed} calls failed: {result.summary()}")
-                results[number].append(result)
+                results[number].append(driven(f"{number} workers", load))
     measured = {number: told(each) for number, each in results.items()}
     return {
         "cores": len(os.sched_getaffinity(0)),

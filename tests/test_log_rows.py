@@ -154,6 +154,15 @@ def test_nothing_peculiar_goes_the_short_way(engine: Engine) -> None:
     assert decode_row(encode(pen.row(noted, bytes(16)))).slots == 1
 
 
+def _recording(folder: Path, losers: float = DecisionLog().losers) -> tuple[Engine, Recorder, Counters]:
+    (folder / "rules").mkdir()
+    (folder / "rules" / "r.yaml").write_text(RULES)
+    counters = Counters()
+    engine, _ = open_local(folder / "rules", None, folder / "data", counters=counters)
+    options = DecisionLog(directory=str(folder / "log"), flush_seconds=60.0, spare_mib=0, losers=losers)
+    return engine, open_recorder(options, engine), counters
+
+
 def _note(recorder: Recorder, decided: Noted) -> None:
     recorder.noted.append(decided)
     if len(recorder.noted) >= recorder.together:
@@ -186,13 +195,9 @@ def test_who_is_chosen_is_chosen_with_its_chance_and_by_itself(share: float, tog
 
 
 def test_a_row_of_who_was_erased_before_it_had_a_reference_is_dropped(tmp_path: Path) -> None:
-    (tmp_path / "rules").mkdir()
-    (tmp_path / "rules" / "r.yaml").write_text(RULES)
-    counters = Counters()
-    engine, _ = open_local(tmp_path / "rules", None, tmp_path / "data", counters=counters)
+    engine, recorder, counters = _recording(tmp_path)
     for name in ("ann", "bob"):
         engine.store.update(Update(name, {"country": "US"})).result()
-    recorder = open_recorder(DecisionLog(directory=str(tmp_path / "log"), flush_seconds=60.0, spare_mib=0), engine)
     for name in ("ann", "ann", "bob"):
         request = Request(name, ("home",), engine.clock())
         seen: list[Seen] = []
@@ -257,11 +262,7 @@ def test_who_gets_none_is_counted_and_who_waits_is_asked_for_once(answer: Callab
 
 
 def test_a_decision_that_cannot_be_written_down_costs_its_row_and_no_other(tmp_path: Path) -> None:
-    (tmp_path / "rules").mkdir()
-    (tmp_path / "rules" / "r.yaml").write_text(RULES)
-    counters = Counters()
-    engine, _ = open_local(tmp_path / "rules", None, tmp_path / "data", counters=counters)
-    recorder = open_recorder(DecisionLog(directory=str(tmp_path / "log"), flush_seconds=60.0, spare_mib=0), engine)
+    engine, recorder, counters = _recording(tmp_path)
     active = engine.current()
     request = Request("ann", ("home",), engine.clock())
     seen: list[Seen] = []
@@ -278,12 +279,7 @@ def test_a_decision_that_cannot_be_written_down_costs_its_row_and_no_other(tmp_p
 
 
 def test_decisions_of_several_points_and_peculiar_ones_are_all_written(tmp_path: Path) -> None:
-    (tmp_path / "rules").mkdir()
-    (tmp_path / "rules" / "r.yaml").write_text(RULES)
-    counters = Counters()
-    engine, _ = open_local(tmp_path / "rules", None, tmp_path / "data", counters=counters)
-    options = DecisionLog(directory=str(tmp_path / "log"), flush_seconds=60.0, spare_mib=0, losers=0.2)
-    recorder = open_recorder(options, engine)
+    engine, recorder, counters = _recording(tmp_path, losers=0.2)
     active = engine.current()
     for number in range(100):
         point, slots = ("home", "lone", "bare")[number % 3], number % 2

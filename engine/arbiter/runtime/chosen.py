@@ -19,9 +19,6 @@ class Chosen:
 
     def among(self, count: int) -> tuple[int, ...]:
         """The places of those chosen of the next so many."""
-        if self._gap >= count:
-            self._gap -= count
-            return ()
         places = []
         while self._gap < count:
             places.append(int(self._gap))

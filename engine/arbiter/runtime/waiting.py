@@ -33,7 +33,7 @@ class Waiting:
         self._count = 0
 
     def room(self, rows: Sequence[T]) -> Sequence[T]:
-        """Those that there is room for."""
+        """Those that there is room for. The others are counted as dropped."""
         room = max(0, self._most - self._count)
         if len(rows) <= room:
             return rows
